@@ -1,0 +1,2 @@
+//! `steady`.
+fn main() {}

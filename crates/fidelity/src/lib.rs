@@ -1,0 +1,1 @@
+//! Number formats and error metrics for comparing inference engines.
