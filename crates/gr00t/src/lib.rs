@@ -1,7 +1,17 @@
 //! GR00T N1.6 policies: checkpoint, processor, model and engines.
+//!
+//! The way of one inference is in [`policy`].
 
+pub mod checkpoint;
+pub mod config;
+pub mod engine;
 pub mod error;
+pub mod model;
+pub mod noise;
 pub mod observation;
+pub mod ops;
+pub mod precision;
+pub mod probe;
 pub mod processor;
 
 pub use error::{Error, Result};

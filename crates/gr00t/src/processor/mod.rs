@@ -1,1 +1,11 @@
-//! From an [`Observation`](crate::Observation) to model input, and from normalized to physical actions.
+//! stub
+/// x
+#[derive(Debug, Clone)]
+pub struct PixelValues {
+    /// h
+    pub height: usize,
+    /// w
+    pub width: usize,
+    /// d
+    pub data: Vec<f32>,
+}

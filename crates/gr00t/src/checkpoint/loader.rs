@@ -1,0 +1,64 @@
+//! Takes the model's tensors out of a checkpoint and lists everything that does not fit, at once.
+
+use super::{Checkpoint, Weight};
+use crate::{Error, Result};
+use std::collections::BTreeSet;
+
+/// Parts of published checkpoints that inference does not use.
+const UNUSED: [&str; 3] = [
+    // SigLIP2's attention pooling: the connector takes the patches themselves.
+    "backbone.model.vision_model.vision_model.head.",
+    // The backbone hands on hidden states, never logits.
+    "backbone.model.language_model.lm_head.",
+    // Replaces the state during training with state dropout.
+    "action_head.mask_token",
+];
+
+/// Hands out tensors by name and shape. Problems are collected; [`Loader::finish`] reports them all.
+#[derive(Debug)]
+pub struct Loader<'a> {
+    checkpoint: &'a Checkpoint,
+    taken: BTreeSet<String>,
+    problems: Vec<String>,
+}
+
+impl<'a> Loader<'a> {
+    /// A loader over all tensors of `checkpoint`.
+    pub fn new(checkpoint: &'a Checkpoint) -> Self {
+        Loader { checkpoint, taken: BTreeSet::new(), problems: Vec::new() }
+    }
+
+    /// The tensor `name`, which must have this shape.
+    pub fn weight(&mut self, name: &str, shape: &[usize]) -> Weight {
+        self.taken.insert(name.to_owned());
+        match self.checkpoint.get(name) {
+            Some(weight) if weight.shape() == shape => return weight.clone(),
+            Some(weight) => {
+                self.problems.push(format!("{name}: expected shape {shape:?}, found {:?}", weight.shape()));
+            }
+            None => self.problems.push(format!("{name}: missing, expected shape {shape:?}")),
+        }
+        Weight::absent(name.to_owned(), shape.to_vec())
+    }
+
+    /// Ends loading.
+    ///
+    /// # Errors
+    /// One error that names every missing, wrongly shaped and unexpected tensor.
+    pub fn finish(mut self) -> Result<()> {
+        for (name, weight) in self.checkpoint.tensors() {
+            if !self.taken.contains(name) && !UNUSED.iter().any(|prefix| name.starts_with(prefix)) {
+                self.problems.push(format!("{name}: unexpected, shape {:?}", weight.shape()));
+            }
+        }
+        if self.problems.is_empty() {
+            return Ok(());
+        }
+        let count = self.problems.len();
+        let list = self.problems.join("\n  ");
+        Err(Error::file(
+            self.checkpoint.folder(),
+            format!("{count} tensors do not fit config.json:\n  {list}"),
+        ))
+    }
+}

@@ -1,0 +1,319 @@
+//! `config.json` of a checkpoint: the sizes of every part of the model.
+//!
+//! Source: `gr00t/configs/model/gr00t_n1d6.py` and the `config.json` of Eagle-Block2A-2B-v2, whose
+//! values stand in for the vision and language sizes that published checkpoints leave out.
+
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::path::Path;
+
+/// Sizes and switches of a GR00T N1.6 model.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Must be `Gr00tN1d6`.
+    pub model_type: String,
+    /// Width of the features that the backbone hands to the action head.
+    pub backbone_embedding_dim: usize,
+    /// How many language layers are kept.
+    pub select_layer: usize,
+    /// Whether cross-attention alternates between text and image tokens.
+    pub use_alternate_vl_dit: bool,
+    /// Every how many cross-attention blocks the text tokens are attended to.
+    pub attend_text_every_n_blocks: usize,
+    /// Whether a learned position embedding is added to the action features.
+    pub add_pos_embed: bool,
+    /// Whether the backbone features pass a LayerNorm before the action head.
+    pub use_vlln: bool,
+    /// The flow-matching time in [0, 1) is multiplied by this and truncated.
+    pub num_timestep_buckets: usize,
+    /// Euler steps of an inference, unless the caller says otherwise.
+    pub num_inference_timesteps: usize,
+    /// Width of the zero-padded state vector.
+    pub max_state_dim: usize,
+    /// Width of the zero-padded action vector.
+    pub max_action_dim: usize,
+    /// Action steps that one inference predicts.
+    pub action_horizon: usize,
+    /// Hidden width of the state encoder and action decoder.
+    pub hidden_size: usize,
+    /// Width of the state and action tokens that enter the DiT.
+    pub input_embedding_dim: usize,
+    /// Embodiment slots of the category-specific weights.
+    pub max_num_embodiments: usize,
+    /// Rows of the action position table.
+    pub max_seq_len: usize,
+    /// The diffusion transformer.
+    pub diffusion_model_cfg: DitConfig,
+    /// Vision and language sizes; Eagle-Block2A-2B-v2 where absent.
+    pub eagle_config: EagleConfig,
+}
+
+/// Sizes of the diffusion transformer.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct DitConfig {
+    /// Transformer blocks.
+    pub num_layers: usize,
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// Width of one head; `num_attention_heads * attention_head_dim` is the DiT's width.
+    pub attention_head_dim: usize,
+    /// Width of the DiT's output tokens.
+    pub output_dim: usize,
+    /// Must be `ada_norm`.
+    pub norm_type: String,
+    /// Whether odd blocks attend to themselves instead of the backbone features.
+    pub interleave_self_attention: bool,
+    /// Must be null: N1.6 adds positions in the action head.
+    pub positional_embeddings: Option<String>,
+}
+
+/// Sizes of the vision-language backbone.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct EagleConfig {
+    /// The token id that stands for one image feature.
+    pub image_token_index: u32,
+    /// 0.5: every 2x2 patches become one image token.
+    pub downsample_ratio: f64,
+    /// SigLIP2.
+    pub vision_config: VisionConfig,
+    /// Qwen3.
+    pub text_config: TextConfig,
+}
+
+/// Sizes of the SigLIP2 vision tower.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)] // the fields are the published config's own
+pub struct VisionConfig {
+    pub hidden_size: usize,
+    pub num_attention_heads: usize,
+    pub intermediate_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_channels: usize,
+    pub patch_size: usize,
+    pub num_patches: usize,
+    pub layer_norm_eps: f64,
+    pub hidden_act: String,
+    pub use_rope: bool,
+    pub use_windows_attn: bool,
+}
+
+/// Sizes of the Qwen3 language model.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)] // the fields are the published config's own
+pub struct TextConfig {
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub num_attention_heads: usize,
+    pub num_key_value_heads: usize,
+    pub head_dim: usize,
+    pub intermediate_size: usize,
+    pub rms_norm_eps: f64,
+    pub rope_theta: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            model_type: "Gr00tN1d6".to_owned(),
+            backbone_embedding_dim: 2048,
+            select_layer: 16,
+            use_alternate_vl_dit: true,
+            attend_text_every_n_blocks: 2,
+            add_pos_embed: true,
+            use_vlln: true,
+            num_timestep_buckets: 1000,
+            num_inference_timesteps: 4,
+            max_state_dim: 29,
+            max_action_dim: 29,
+            action_horizon: 16,
+            hidden_size: 1024,
+            input_embedding_dim: 1536,
+            max_num_embodiments: 32,
+            max_seq_len: 1024,
+            diffusion_model_cfg: DitConfig::default(),
+            eagle_config: EagleConfig::default(),
+        }
+    }
+}
+
+impl Default for DitConfig {
+    fn default() -> Self {
+        DitConfig {
+            num_layers: 32,
+            num_attention_heads: 32,
+            attention_head_dim: 48,
+            output_dim: 1024,
+            norm_type: "ada_norm".to_owned(),
+            interleave_self_attention: true,
+            positional_embeddings: None,
+        }
+    }
+}
+
+impl Default for EagleConfig {
+    fn default() -> Self {
+        EagleConfig {
+            image_token_index: 151_669,
+            downsample_ratio: 0.5,
+            vision_config: VisionConfig::default(),
+            text_config: TextConfig::default(),
+        }
+    }
+}
+
+impl Default for VisionConfig {
+    fn default() -> Self {
+        VisionConfig {
+            hidden_size: 1152,
+            num_attention_heads: 16,
+            intermediate_size: 4304,
+            num_hidden_layers: 27,
+            num_channels: 3,
+            patch_size: 14,
+            num_patches: 256,
+            layer_norm_eps: 1e-6,
+            hidden_act: "gelu_pytorch_tanh".to_owned(),
+            use_rope: false,
+            use_windows_attn: false,
+        }
+    }
+}
+
+impl Default for TextConfig {
+    fn default() -> Self {
+        TextConfig {
+            vocab_size: 151_680,
+            hidden_size: 2048,
+            num_attention_heads: 16,
+            num_key_value_heads: 8,
+            head_dim: 128,
+            intermediate_size: 6144,
+            rms_norm_eps: 1e-6,
+            rope_theta: 1e6,
+        }
+    }
+}
+
+impl DitConfig {
+    /// Width of the DiT's tokens.
+    pub fn inner_dim(&self) -> usize {
+        self.num_attention_heads * self.attention_head_dim
+    }
+}
+
+impl EagleConfig {
+    /// How many patches in each direction become one image token: `1 / downsample_ratio`.
+    pub fn unshuffle(&self) -> usize {
+        (1.0 / self.downsample_ratio) as usize
+    }
+}
+
+impl Config {
+    /// Reads `folder/config.json`.
+    ///
+    /// # Errors
+    /// The file is missing or not JSON, a field has another type, or the file asks for a variant
+    /// of the model that is not GR00T N1.6 as published (named with the field).
+    pub fn load(folder: &Path) -> Result<Self> {
+        let path = folder.join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;
+        let config: Config =
+            serde_json::from_str(&text).map_err(|error| Error::file(&path, error.to_string()))?;
+        config.check().map_err(|what| Error::file(&path, what))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        let vision = &self.eagle_config.vision_config;
+        let text = &self.eagle_config.text_config;
+        let dit = &self.diffusion_model_cfg;
+        let require = |holds: bool, what: String| if holds { Ok(()) } else { Err(what) };
+        require(
+            self.model_type == "Gr00tN1d6",
+            format!("model_type: expected `Gr00tN1d6`, found `{}`", self.model_type),
+        )?;
+        require(
+            dit.norm_type == "ada_norm",
+            format!("diffusion_model_cfg.norm_type: expected `ada_norm`, found `{}`", dit.norm_type),
+        )?;
+        require(
+            dit.positional_embeddings.is_none(),
+            format!(
+                "diffusion_model_cfg.positional_embeddings: expected null, found {:?}",
+                dit.positional_embeddings
+            ),
+        )?;
+        require(
+            dit.interleave_self_attention || !self.use_alternate_vl_dit,
+            "diffusion_model_cfg.interleave_self_attention: must be true with use_alternate_vl_dit".to_owned(),
+        )?;
+        require(
+            self.attend_text_every_n_blocks > 0,
+            "attend_text_every_n_blocks: expected at least 1, found 0".to_owned(),
+        )?;
+        require(
+            self.input_embedding_dim == dit.inner_dim(),
+            format!(
+                "input_embedding_dim: expected num_attention_heads * attention_head_dim = {}, found {}",
+                dit.inner_dim(),
+                self.input_embedding_dim
+            ),
+        )?;
+        require(
+            self.hidden_size == dit.output_dim,
+            format!("hidden_size: expected diffusion_model_cfg.output_dim = {}, found {}", dit.output_dim, self.hidden_size),
+        )?;
+        require(
+            self.backbone_embedding_dim == text.hidden_size,
+            format!(
+                "backbone_embedding_dim: expected text_config.hidden_size = {}, found {}",
+                text.hidden_size, self.backbone_embedding_dim
+            ),
+        )?;
+        require(
+            self.action_horizon <= self.max_seq_len || !self.add_pos_embed,
+            format!("action_horizon: expected at most max_seq_len = {}, found {}", self.max_seq_len, self.action_horizon),
+        )?;
+        require(
+            !vision.use_rope && !vision.use_windows_attn && vision.hidden_act == "gelu_pytorch_tanh",
+            "eagle_config.vision_config: expected use_rope false, use_windows_attn false and hidden_act \
+             `gelu_pytorch_tanh`"
+                .to_owned(),
+        )?;
+        require(
+            self.eagle_config.downsample_ratio == 0.5,
+            format!("eagle_config.downsample_ratio: expected 0.5, found {}", self.eagle_config.downsample_ratio),
+        )?;
+        for (name, whole, part) in [
+            ("vision_config.num_attention_heads", vision.hidden_size, vision.num_attention_heads),
+            ("text_config.num_key_value_heads", text.num_attention_heads, text.num_key_value_heads),
+            ("text_config.head_dim", text.head_dim, 2),
+            ("input_embedding_dim", self.input_embedding_dim, 2),
+        ] {
+            require(
+                part > 0 && whole > 0 && whole % part == 0,
+                format!("{name}: expected a divisor of {whole}, found {part}"),
+            )?;
+        }
+        let side = vision.num_patches.isqrt();
+        require(
+            vision.patch_size > 0 && side > 0 && side * side == vision.num_patches,
+            format!("vision_config.num_patches: expected a square number, found {}", vision.num_patches),
+        )?;
+        for (name, value) in [
+            ("num_inference_timesteps", self.num_inference_timesteps),
+            ("num_timestep_buckets", self.num_timestep_buckets),
+            ("action_horizon", self.action_horizon),
+            ("max_num_embodiments", self.max_num_embodiments),
+            ("diffusion_model_cfg.attention_head_dim", dit.attention_head_dim),
+        ] {
+            require(value > 0, format!("{name}: expected at least 1, found 0"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! Engines: what turns model inputs into normalized actions.
+
+use crate::model::{Batch, ImageBatch, Model};
+use crate::observation::Matrix;
+use crate::ops::cpu::Cpu;
+use crate::precision::PrecisionPolicy;
+use crate::probe::Probe;
+use crate::processor::PixelValues;
+use crate::{Error, Result};
+
+/// One observation in the model's terms, with the noise that the actions start from.
+#[derive(Debug, Clone)]
+pub struct ModelInput {
+    /// Images in the order of the prompt.
+    pub images: Vec<PixelValues>,
+    /// Token ids of the prompt, without padding.
+    pub input_ids: Vec<u32>,
+    /// `[state_horizon, max_state_dim]`, normalized and zero-padded.
+    pub state: Matrix,
+    /// Slot of the category-specific weights.
+    pub embodiment_id: usize,
+    /// `[action_horizon, max_action_dim]`. Always an input: engines are compared on the same noise.
+    pub noise: Matrix,
+}
+
+/// Runs the model. An engine is made for one checkpoint, one precision policy and one number of Euler steps.
+pub trait Engine: Send {
+    /// Short name for tables and file names, such as `cpu`.
+    fn name(&self) -> &str;
+
+    /// The number formats it runs at.
+    fn precision(&self) -> &PrecisionPolicy;
+
+    /// Normalized actions `[action_horizon, max_action_dim]` of each input, in order. The result for an
+    /// input does not depend on what else is in the batch.
+    ///
+    /// `probe` sees the intermediate tensors; it needs inputs of one layout (the same image sizes and
+    /// prompt length), which then form its batch dimension.
+    ///
+    /// # Errors
+    /// An input that does not fit the model, named by field.
+    fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>>;
+}
+
+/// The reference: [`Model`] over [`Cpu`] operations.
+#[derive(Debug)]
+pub struct CpuEngine {
+    model: Model,
+    policy: PrecisionPolicy,
+    denoising_steps: usize,
+}
+
+impl CpuEngine {
+    /// An engine that integrates over `denoising_steps` Euler steps.
+    pub fn new(model: Model, policy: PrecisionPolicy, denoising_steps: usize) -> Self {
+        CpuEngine { model, policy, denoising_steps }
+    }
+}
+
+impl Engine for CpuEngine {
+    fn name(&self) -> &str {
+        "cpu"
+    }
+
+    fn precision(&self) -> &PrecisionPolicy {
+        &self.policy
+    }
+
+    fn infer(&mut self, inputs: &[ModelInput], mut probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
+        inputs.iter().try_for_each(|input| check(input, &self.model))?;
+        let groups = by_layout(inputs);
+        if probe.is_some() && groups.len() > 1 {
+            return Err(Error::input("inputs", "expected one layout in a probed inference, found several"));
+        }
+        let mut actions = vec![Matrix::default(); inputs.len()];
+        for group in groups {
+            let members: Vec<&ModelInput> = group.iter().map(|index| &inputs[*index]).collect();
+            let batch = batch(&members, self.denoising_steps);
+            let ops = Cpu::new(&self.policy, probe.take());
+            let result = self.model.infer(&ops, &batch)?;
+            let [_, rows, cols] = result.shape();
+            for (index, values) in group.iter().zip(result.values().chunks_exact(rows * cols)) {
+                actions[*index] = Matrix { rows, cols, data: values.to_vec() };
+            }
+        }
+        Ok(actions)
+    }
+}
+
+/// Everything about an input that its shapes and values alone can tell.
+fn check(input: &ModelInput, model: &Model) -> Result<()> {
+    let config = &model.config;
+    let expect = |field: &str, expected: [usize; 2], found: &Matrix| {
+        let whole = found.data.len() == found.rows * found.cols;
+        if [found.rows, found.cols] == expected && whole {
+            return finite(field, &found.data);
+        }
+        Err(Error::input(field, format!("expected {expected:?}, found [{}, {}]", found.rows, found.cols)))
+    };
+    expect("noise", [config.action_horizon, config.max_action_dim], &input.noise)?;
+    expect("state", [input.state.rows.max(1), config.max_state_dim], &input.state)?;
+    if input.embodiment_id >= config.max_num_embodiments {
+        let what = format!("expected below {}, found {}", config.max_num_embodiments, input.embodiment_id);
+        return Err(Error::input("embodiment_id", what));
+    }
+    if input.input_ids.is_empty() || input.images.is_empty() {
+        return Err(Error::input("input_ids", "expected at least one token and one image"));
+    }
+    for (index, image) in input.images.iter().enumerate() {
+        let field = format!("pixel_values.{index}");
+        if image.data.len() != 3 * image.height * image.width {
+            let what = format!("expected 3x{}x{} values, found {}", image.height, image.width, image.data.len());
+            return Err(Error::input(field, what));
+        }
+        finite(&field, &image.data)?;
+    }
+    Ok(())
+}
+
+fn finite(field: &str, values: &[f32]) -> Result<()> {
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(Error::input(field, format!("expected finite values, found {} at {index}", values[index]))),
+        None => Ok(()),
+    }
+}
+
+/// Indices of inputs that can share a batch, in the order of their first member.
+fn by_layout(inputs: &[ModelInput]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (index, input) in inputs.iter().enumerate() {
+        match groups.iter_mut().find(|group| same_layout(&inputs[group[0]], input)) {
+            Some(group) => group.push(index),
+            None => groups.push(vec![index]),
+        }
+    }
+    groups
+}
+
+fn same_layout(a: &ModelInput, b: &ModelInput) -> bool {
+    let sizes = |input: &ModelInput| -> Vec<(usize, usize)> {
+        input.images.iter().map(|image| (image.height, image.width)).collect()
+    };
+    a.input_ids.len() == b.input_ids.len() && a.state.rows == b.state.rows && sizes(a) == sizes(b)
+}
+
+fn batch(members: &[&ModelInput], denoising_steps: usize) -> Batch {
+    let concat = |values: &dyn Fn(&ModelInput) -> Vec<f32>| members.iter().flat_map(|m| values(m)).collect();
+    let images = members[0].images.iter().enumerate();
+    Batch {
+        images: images
+            .map(|(index, image)| ImageBatch {
+                height: image.height,
+                width: image.width,
+                pixels: concat(&|member| member.images[index].data.clone()),
+            })
+            .collect(),
+        input_ids: members.iter().map(|member| member.input_ids.clone()).collect(),
+        state: concat(&|member| member.state.data.clone()),
+        state_horizon: members[0].state.rows,
+        embodiment_ids: members.iter().map(|member| member.embodiment_id).collect(),
+        noise: concat(&|member| member.noise.data.clone()),
+        denoising_steps,
+    }
+}

@@ -1,0 +1,185 @@
+//! The flow-matching action head: backbone features and state to actions.
+//!
+//! Source: `Gr00tN1d6ActionHead` in `gr00t_n1d6.py`.
+
+use super::weights::{affine, category_linear};
+use super::{Batch, dit};
+use crate::checkpoint::{Loader, Weight};
+use crate::config::Config;
+use crate::ops::{Activation, Affine, CategoryLinear, Ops, Site};
+use crate::{Error, Result};
+
+/// PyTorch's default for `nn.LayerNorm`.
+const NORM_EPS: f64 = 1e-5;
+
+/// Weights of the action head.
+#[derive(Debug, Clone)]
+pub struct ActionHead {
+    vl_norm: Option<Affine>,
+    state_encoder: [CategoryLinear; 2],
+    action_encoder: [CategoryLinear; 3],
+    /// `[max_seq_len, input_embedding_dim]`.
+    position_embedding: Option<Weight>,
+    dit: dit::Dit,
+    action_decoder: [CategoryLinear; 2],
+    num_timestep_buckets: usize,
+    action_horizon: usize,
+    action_dim: usize,
+    state_dim: usize,
+}
+
+/// What the actions are conditioned on.
+pub(super) struct Conditioning<'a, T> {
+    /// Backbone features, `[batch, tokens, backbone_embedding_dim]`.
+    pub(super) features: &'a T,
+    /// Positions of the image tokens.
+    pub(super) image_tokens: Vec<usize>,
+    /// Positions of all other tokens.
+    pub(super) text_tokens: Vec<usize>,
+}
+
+impl ActionHead {
+    pub(super) fn load(loader: &mut Loader, config: &Config) -> Self {
+        let (state, action) = (config.max_state_dim, config.max_action_dim);
+        let (hidden, token) = (config.hidden_size, config.input_embedding_dim);
+        let vl_norm = config.use_vlln.then(|| affine(loader, "action_head.vlln", config.backbone_embedding_dim));
+        let position_embedding = config
+            .add_pos_embed
+            .then(|| loader.weight("action_head.position_embedding.weight", &[config.max_seq_len, token]));
+        let dit = dit::Dit::load(loader, config);
+        let mut layer = |name: &str, from: usize, to: usize| {
+            category_linear(loader, &format!("action_head.{name}"), config.max_num_embodiments, from, to)
+        };
+        ActionHead {
+            vl_norm,
+            position_embedding,
+            dit,
+            state_encoder: [
+                layer("state_encoder.layer1", state, hidden),
+                layer("state_encoder.layer2", hidden, token),
+            ],
+            action_encoder: [
+                layer("action_encoder.W1", action, token),
+                layer("action_encoder.W2", 2 * token, token),
+                layer("action_encoder.W3", token, token),
+            ],
+            action_decoder: [
+                layer("action_decoder.layer1", hidden, hidden),
+                layer("action_decoder.layer2", hidden, action),
+            ],
+            num_timestep_buckets: config.num_timestep_buckets,
+            action_horizon: config.action_horizon,
+            action_dim: action,
+            state_dim: state,
+        }
+    }
+}
+
+/// Integrates the velocity field from noise at t = 0 to actions at t = 1:
+/// `[batch, action_horizon, max_action_dim]`.
+pub(super) fn forward<O: Ops>(
+    ops: &O,
+    w: &ActionHead,
+    conditioning: &Conditioning<O::Tensor>,
+    batch: &Batch,
+) -> Result<O::Tensor> {
+    let at = &Site::new("action_head");
+    let features = match &w.vl_norm {
+        Some(norm) => ops.layer_norm(conditioning.features, Some(norm), NORM_EPS, at / "vl_norm")?,
+        None => conditioning.features.clone(),
+    };
+    let state = encode_state(ops, w, batch, at)?;
+    let memory = dit::Memory::new(ops, &w.dit, &features, conditioning)?;
+    let shape = [batch.len(), w.action_horizon, w.action_dim];
+    let mut actions = ops.input(batch.noise.clone(), shape, Site::new("noise"))?;
+    let steps = batch.denoising_steps;
+    if steps == 0 {
+        return Err(Error::input("denoising_steps", "expected at least 1, found 0"));
+    }
+    for step in 0..steps {
+        ops.tap(&actions, Site::in_step("actions_in", step));
+        let bucket = (step as f64 / steps as f64 * w.num_timestep_buckets as f64) as usize;
+        let velocity = velocity(ops, w, &actions, &state, &memory, Time { step, bucket }, batch)?;
+        actions = ops.euler(&actions, &velocity, 1.0 / steps as f64, Site::in_step("euler", step))?;
+    }
+    ops.tap(&actions, Site::new("action_pred"));
+    Ok(actions)
+}
+
+/// A point on the way from noise to actions.
+#[derive(Debug, Clone, Copy)]
+struct Time {
+    /// The Euler step.
+    step: usize,
+    /// The flow-matching time in buckets, what the model is given.
+    bucket: usize,
+}
+
+/// The velocity at the actions, `[batch, action_horizon, max_action_dim]`.
+fn velocity<O: Ops>(
+    ops: &O,
+    w: &ActionHead,
+    actions: &O::Tensor,
+    state: &O::Tensor,
+    memory: &dit::Memory<O>,
+    time: Time,
+    batch: &Batch,
+) -> Result<O::Tensor> {
+    let site = |path| Site::in_step(path, time.step);
+    let encoded = encode_actions(ops, w, actions, time, batch)?;
+    let encoded = match &w.position_embedding {
+        Some(table) => {
+            let positions = ops.table_rows(table, w.action_horizon, site("position_embedding"))?;
+            ops.add(&encoded, &positions, site("action_tokens"))?
+        }
+        None => encoded,
+    };
+    let tokens = ops.concat_tokens(state, &encoded)?;
+    let output = dit::forward(ops, &w.dit, &tokens, memory, time.bucket, &site("dit"))?;
+    let [hidden, decoded] = &w.action_decoder;
+    let x = ops.category_linear(&output, hidden, &batch.embodiment_ids, site("decoder.layer1"))?;
+    let x = ops.activation(&x, Activation::Relu, site("decoder.relu"))?;
+    let x = ops.category_linear(&x, decoded, &batch.embodiment_ids, site("decoder"))?;
+    let first = ops.shape(&x)[1] - w.action_horizon;
+    ops.gather_tokens(&x, &(first..first + w.action_horizon).collect::<Vec<_>>())
+}
+
+/// State tokens `[batch, state_horizon, input_embedding_dim]`.
+fn encode_state<O: Ops>(ops: &O, w: &ActionHead, batch: &Batch, at: &Site) -> Result<O::Tensor> {
+    let shape = [batch.len(), batch.state_horizon, w.state_dim];
+    let state = ops.input(batch.state.clone(), shape, at / "state")?;
+    let [layer1, layer2] = &w.state_encoder;
+    let x = ops.category_linear(&state, layer1, &batch.embodiment_ids, at / "state_encoder.layer1")?;
+    let x = ops.activation(&x, Activation::Relu, at / "state_encoder.relu")?;
+    ops.category_linear(&x, layer2, &batch.embodiment_ids, at / "state_features")
+}
+
+/// Action tokens `[batch, action_horizon, input_embedding_dim]`, before positions.
+/// Source: `MultiEmbodimentActionEncoder` in `embodiment_conditioned_mlp.py`.
+fn encode_actions<O: Ops>(
+    ops: &O,
+    w: &ActionHead,
+    actions: &O::Tensor,
+    time: Time,
+    batch: &Batch,
+) -> Result<O::Tensor> {
+    let at = &Site::in_step("action_encoder", time.step);
+    let [layer1, layer2, layer3] = &w.action_encoder;
+    let x = ops.category_linear(actions, layer1, &batch.embodiment_ids, at / "layer1")?;
+    let features = ops.shape(&x)[2];
+    let encoding = time_encoding(time.bucket, features);
+    let encoding = ops.input(encoding, [1, 1, features], at / "time")?;
+    let x = ops.concat_features(&x, &encoding)?;
+    let x = ops.category_linear(&x, layer2, &batch.embodiment_ids, at / "layer2")?;
+    let x = ops.activation(&x, Activation::Swish, at / "swish")?;
+    ops.category_linear(&x, layer3, &batch.embodiment_ids, at.sibling("action_features"))
+}
+
+/// Sines, then cosines, of the time at `features / 2` frequencies from 1 down to almost 1/10000.
+/// Source: `SinusoidalPositionalEncoding` in `flowmatching_modules.py`.
+fn time_encoding(bucket: usize, features: usize) -> Vec<f32> {
+    let half = features / 2;
+    let step = 10_000f32.ln() / half as f32;
+    let angles: Vec<f32> = (0..half).map(|i| bucket as f32 * (-(i as f32) * step).exp()).collect();
+    angles.iter().map(|angle| angle.sin()).chain(angles.iter().map(|angle| angle.cos())).collect()
+}

@@ -1,0 +1,252 @@
+//! The diffusion transformer: state and action tokens, conditioned on time and backbone features.
+//!
+//! Source: `AlternateVLDiT` and `DiT` in `dit.py`. Even blocks attend to the backbone features (every
+//! `attend_text_every_n_blocks`-th of them to the text tokens, the others to the image tokens), odd
+//! blocks to their own tokens.
+
+use super::action_head::Conditioning;
+use super::weights::linear;
+use crate::Result;
+use crate::checkpoint::Loader;
+use crate::config::Config;
+use crate::ops::{Activation, Heads, Linear, Mask, Ops, Site};
+
+/// `norm_eps` of the blocks.
+const NORM_EPS: f64 = 1e-5;
+/// `eps` of `norm_out`, which differs from the blocks'.
+const NORM_OUT_EPS: f64 = 1e-6;
+/// `num_channels` of the timestep projection.
+const TIME_CHANNELS: usize = 256;
+
+/// Weights of the DiT.
+#[derive(Debug, Clone)]
+pub struct Dit {
+    time1: Linear,
+    time2: Linear,
+    blocks: Vec<Block>,
+    /// Shift and scale of the output norm, in that order.
+    output_modulation: Linear,
+    output: Linear,
+    heads: Heads,
+}
+
+/// What a block's keys and values come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attends {
+    /// Its own state and action tokens.
+    Itself,
+    /// The text tokens of the backbone features.
+    Text,
+    /// The image tokens of the backbone features.
+    Images,
+    /// All backbone features: a DiT that does not alternate.
+    Everything,
+}
+
+#[derive(Debug, Clone)]
+struct Block {
+    attends: Attends,
+    /// Scale and shift of the first norm, in that order.
+    modulation: Linear,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Dit {
+    pub(super) fn load(loader: &mut Loader, config: &Config) -> Self {
+        let path = "action_head.model";
+        let dit = &config.diffusion_model_cfg;
+        let inner = dit.inner_dim();
+        let time = format!("{path}.timestep_encoder.timestep_embedder");
+        Dit {
+            time1: linear(loader, &format!("{time}.linear_1"), TIME_CHANNELS, inner),
+            time2: linear(loader, &format!("{time}.linear_2"), inner, inner),
+            blocks: (0..dit.num_layers)
+                .map(|index| {
+                    let path = format!("{path}.transformer_blocks.{index}");
+                    Block::load(loader, &path, attends(config, index), inner, config.backbone_embedding_dim)
+                })
+                .collect(),
+            output_modulation: linear(loader, &format!("{path}.proj_out_1"), inner, 2 * inner),
+            output: linear(loader, &format!("{path}.proj_out_2"), inner, dit.output_dim),
+            heads: Heads {
+                heads: dit.num_attention_heads,
+                kv_heads: dit.num_attention_heads,
+                head_dim: dit.attention_head_dim,
+            },
+        }
+    }
+}
+
+impl Block {
+    fn load(loader: &mut Loader, path: &str, attends: Attends, inner: usize, backbone: usize) -> Self {
+        let memory = if attends == Attends::Itself { inner } else { backbone };
+        let mut linear = |name: &str, from: usize, to: usize| linear(loader, &format!("{path}.{name}"), from, to);
+        Block {
+            attends,
+            modulation: linear("norm1.linear", inner, 2 * inner),
+            query: linear("attn1.to_q", inner, inner),
+            key: linear("attn1.to_k", memory, inner),
+            value: linear("attn1.to_v", memory, inner),
+            output: linear("attn1.to_out.0", inner, inner),
+            fc1: linear("ff.net.0.proj", inner, 4 * inner),
+            fc2: linear("ff.net.2", 4 * inner, inner),
+        }
+    }
+}
+
+/// The pattern of `AlternateVLDiT.forward` and `DiT.forward`.
+fn attends(config: &Config, block: usize) -> Attends {
+    if block % 2 == 1 && config.diffusion_model_cfg.interleave_self_attention {
+        Attends::Itself
+    } else if !config.use_alternate_vl_dit {
+        Attends::Everything
+    } else if block.is_multiple_of(2 * config.attend_text_every_n_blocks) {
+        Attends::Text
+    } else {
+        Attends::Images
+    }
+}
+
+/// Keys and values of the cross-attention blocks. They depend on the backbone features alone, so one
+/// inference computes them once for all Euler steps.
+pub(super) struct Memory<O: Ops> {
+    blocks: Vec<Option<KeyValue<O>>>,
+}
+
+struct KeyValue<O: Ops> {
+    key: O::Tensor,
+    value: O::Tensor,
+}
+
+impl<O: Ops> Memory<O> {
+    /// A token that a block does not attend to is left out instead of masked: its probability is zero.
+    pub(super) fn new(
+        ops: &O,
+        w: &Dit,
+        features: &O::Tensor,
+        conditioning: &Conditioning<O::Tensor>,
+    ) -> Result<Self> {
+        let at = &Site::new("dit.block");
+        let text = ops.gather_tokens(features, &conditioning.text_tokens)?;
+        let images = ops.gather_tokens(features, &conditioning.image_tokens)?;
+        let mut blocks = Vec::with_capacity(w.blocks.len());
+        for (index, block) in w.blocks.iter().enumerate() {
+            let memory = match block.attends {
+                Attends::Itself => {
+                    blocks.push(None);
+                    continue;
+                }
+                Attends::Text => &text,
+                Attends::Images => &images,
+                Attends::Everything => features,
+            };
+            blocks.push(Some(KeyValue::project(ops, block, memory, &(at / index))?));
+        }
+        Ok(Memory { blocks })
+    }
+}
+
+impl<O: Ops> KeyValue<O> {
+    fn project(ops: &O, w: &Block, memory: &O::Tensor, at: &Site) -> Result<Self> {
+        Ok(KeyValue {
+            key: ops.linear(memory, &w.key, at / "key")?,
+            value: ops.linear(memory, &w.value, at / "value")?,
+        })
+    }
+}
+
+/// Output tokens `[batch, tokens, output_dim]` for tokens `[batch, tokens, inner_dim]` at a time.
+pub(super) fn forward<O: Ops>(
+    ops: &O,
+    w: &Dit,
+    tokens: &O::Tensor,
+    memory: &Memory<O>,
+    bucket: usize,
+    at: &Site,
+) -> Result<O::Tensor> {
+    let time = timestep_embedding(ops, w, bucket, at)?;
+    let time = ops.activation(&time, Activation::Silu, at / "silu")?;
+    let mut x = tokens.clone();
+    for (index, (weights, memory)) in w.blocks.iter().zip(&memory.blocks).enumerate() {
+        x = block(ops, w.heads, weights, &x, memory.as_ref(), &time, &(&(at / "block") / index))?;
+    }
+    let [shift, scale] = modulation(ops, &w.output_modulation, &time, at / "output_modulation")?;
+    let x = ops.layer_norm(&x, None, NORM_OUT_EPS, at / "norm_out")?;
+    let x = ops.modulate(&x, &scale, &shift, at / "modulated")?;
+    ops.linear(&x, &w.output, at / "output")
+}
+
+/// One block. x: `[batch, tokens, inner_dim]`; memory: its keys and values where it does not attend to
+/// itself; time: the activated timestep embedding, `[1, 1, inner_dim]`.
+fn block<O: Ops>(
+    ops: &O,
+    heads: Heads,
+    w: &Block,
+    x: &O::Tensor,
+    memory: Option<&KeyValue<O>>,
+    time: &O::Tensor,
+    at: &Site,
+) -> Result<O::Tensor> {
+    let [scale, shift] = modulation(ops, &w.modulation, time, at / "modulation")?;
+    let h = ops.layer_norm(x, None, NORM_EPS, at / "norm1")?;
+    let h = ops.modulate(&h, &scale, &shift, at / "modulated")?;
+    let h = match memory {
+        Some(memory) => attention(ops, heads, w, &h, memory, at)?,
+        None => attention(ops, heads, w, &h, &KeyValue::project(ops, w, &h, at)?, at)?,
+    };
+    let x = ops.add(&h, x, at / "residual1")?;
+    let h = ops.layer_norm(&x, None, NORM_EPS, at / "norm2")?;
+    let h = ops.linear(&h, &w.fc1, at / "fc1")?;
+    let h = ops.activation(&h, Activation::GeluTanh, at / "gelu")?;
+    let h = ops.linear(&h, &w.fc2, at / "fc2")?;
+    ops.add(&h, &x, at.clone())
+}
+
+fn attention<O: Ops>(
+    ops: &O,
+    heads: Heads,
+    w: &Block,
+    h: &O::Tensor,
+    memory: &KeyValue<O>,
+    at: &Site,
+) -> Result<O::Tensor> {
+    let q = ops.linear(h, &w.query, at / "query")?;
+    let h = ops.attention(&q, &memory.key, &memory.value, heads, &Mask::None, at / "attention")?;
+    ops.linear(&h, &w.output, at / "attention_output")
+}
+
+/// The two halves of a modulation, each `[1, 1, inner_dim]`, in the order the weights have them.
+fn modulation<O: Ops>(ops: &O, w: &Linear, time: &O::Tensor, at: Site) -> Result<[O::Tensor; 2]> {
+    let both = ops.linear(time, w, at)?;
+    let half = ops.shape(&both)[2] / 2;
+    Ok([ops.slice_features(&both, 0, half)?, ops.slice_features(&both, half, half)?])
+}
+
+/// `[1, 1, inner_dim]`. Source: diffusers' `Timesteps(256, flip_sin_to_cos=True, downscale_freq_shift=1)`
+/// and `TimestepEmbedding`.
+fn timestep_embedding<O: Ops>(ops: &O, w: &Dit, bucket: usize, at: &Site) -> Result<O::Tensor> {
+    let angles = (0..TIME_CHANNELS / 2).map(|i| bucket as f32 * time_frequency(i));
+    let angles: Vec<f32> = angles.collect();
+    let projection = angles.iter().map(|a| a.cos()).chain(angles.iter().map(|a| a.sin())).collect();
+    let x = ops.input(projection, [1, 1, TIME_CHANNELS], at / "timestep_projection")?;
+    let x = ops.linear(&x, &w.time1, at / "timestep_linear1")?;
+    let x = ops.activation(&x, Activation::Silu, at / "timestep_silu")?;
+    ops.linear(&x, &w.time2, at.sibling("timestep_embedding"))
+}
+
+/// `exp(-ln(10000) i / 127)` in f32, with the digits of PyTorch's CPU build.
+///
+/// Frequency 4 lies 0.490 of a unit in the last place below a float. Correct rounding goes up to it,
+/// PyTorch's exponential (accurate to 0.51 units) goes down. At bucket 750 that one unit turns the angle
+/// by 4.5e-5 and moves the embedding by 6e-6, ten times all other f32 error of the model together, so the
+/// reference follows PyTorch here.
+fn time_frequency(i: usize) -> f32 {
+    let exponent = -(10_000f32.ln()) * i as f32 / (TIME_CHANNELS / 2 - 1) as f32;
+    let frequency = libm::exp(f64::from(exponent)) as f32;
+    if i == 4 { frequency.next_down() } else { frequency }
+}

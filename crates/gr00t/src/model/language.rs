@@ -1,0 +1,132 @@
+//! The Qwen3 language layers: text and image tokens to backbone features.
+//!
+//! Source: `Qwen3Model` of transformers, cut after `select_layer` layers; the features are taken after
+//! the final RMSNorm. Causal, grouped-query attention, RMSNorm of each query and key head, RoPE.
+
+use super::weights::linear_without_bias;
+use crate::checkpoint::{Loader, Weight};
+use crate::config::TextConfig;
+use crate::ops::{Activation, Heads, Linear, Mask, Ops, Site};
+use crate::{Error, Result};
+
+/// Weights of the language layers.
+#[derive(Debug, Clone)]
+pub struct Language {
+    /// `[vocab_size, hidden]`.
+    embed_tokens: Weight,
+    layers: Vec<Layer>,
+    norm: Weight,
+    heads: Heads,
+    eps: f64,
+    rope_theta: f64,
+}
+
+#[derive(Debug, Clone)]
+struct Layer {
+    input_norm: Weight,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    /// `[head_dim]`, shared by the heads.
+    query_norm: Weight,
+    key_norm: Weight,
+    post_attention_norm: Weight,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+impl Language {
+    pub(super) fn load(loader: &mut Loader, config: &TextConfig, layers: usize) -> Self {
+        let path = "backbone.model.language_model.model";
+        let hidden = config.hidden_size;
+        Language {
+            embed_tokens: loader.weight(&format!("{path}.embed_tokens.weight"), &[config.vocab_size, hidden]),
+            layers: (0..layers)
+                .map(|layer| Layer::load(loader, &format!("{path}.layers.{layer}"), config))
+                .collect(),
+            norm: loader.weight(&format!("{path}.norm.weight"), &[hidden]),
+            heads: Heads {
+                heads: config.num_attention_heads,
+                kv_heads: config.num_key_value_heads,
+                head_dim: config.head_dim,
+            },
+            eps: config.rms_norm_eps,
+            rope_theta: config.rope_theta,
+        }
+    }
+}
+
+impl Layer {
+    fn load(loader: &mut Loader, path: &str, config: &TextConfig) -> Self {
+        let (hidden, intermediate, head_dim) = (config.hidden_size, config.intermediate_size, config.head_dim);
+        let query = config.num_attention_heads * head_dim;
+        let key = config.num_key_value_heads * head_dim;
+        let mut linear = |name: &str, from: usize, to: usize| {
+            linear_without_bias(loader, &format!("{path}.{name}"), from, to)
+        };
+        Layer {
+            query: linear("self_attn.q_proj", hidden, query),
+            key: linear("self_attn.k_proj", hidden, key),
+            value: linear("self_attn.v_proj", hidden, key),
+            output: linear("self_attn.o_proj", query, hidden),
+            gate: linear("mlp.gate_proj", hidden, intermediate),
+            up: linear("mlp.up_proj", hidden, intermediate),
+            down: linear("mlp.down_proj", intermediate, hidden),
+            input_norm: loader.weight(&format!("{path}.input_layernorm.weight"), &[hidden]),
+            query_norm: loader.weight(&format!("{path}.self_attn.q_norm.weight"), &[head_dim]),
+            key_norm: loader.weight(&format!("{path}.self_attn.k_norm.weight"), &[head_dim]),
+            post_attention_norm: loader.weight(&format!("{path}.post_attention_layernorm.weight"), &[hidden]),
+        }
+    }
+}
+
+/// Backbone features `[batch, tokens, hidden]`. `images: [batch, image_tokens.len(), hidden]` takes the
+/// place of the embeddings at `image_tokens`.
+pub(super) fn forward<O: Ops>(
+    ops: &O,
+    w: &Language,
+    input_ids: &[Vec<u32>],
+    image_tokens: &[usize],
+    images: &O::Tensor,
+) -> Result<O::Tensor> {
+    let at = &Site::new("language");
+    let found = ops.shape(images)[1];
+    if found != image_tokens.len() {
+        let what = format!("expected {found} image tokens for these images, found {}", image_tokens.len());
+        return Err(Error::input("input_ids", what));
+    }
+    let x = ops.embed(&w.embed_tokens, input_ids, at / "embedding")?;
+    let mut x = ops.replace_tokens(&x, image_tokens, images)?;
+    for (index, layer) in w.layers.iter().enumerate() {
+        x = decoder_layer(ops, w, layer, &x, &(&(at / "layer") / index))?;
+    }
+    ops.rms_norm(&x, &w.norm, w.eps, at / "norm")
+}
+
+fn decoder_layer<O: Ops>(ops: &O, model: &Language, w: &Layer, x: &O::Tensor, at: &Site) -> Result<O::Tensor> {
+    let h = ops.rms_norm(x, &w.input_norm, model.eps, at / "norm1")?;
+    let h = self_attention(ops, model, w, &h, at)?;
+    let x = ops.add(x, &h, at / "residual1")?;
+    let h = ops.rms_norm(&x, &w.post_attention_norm, model.eps, at / "norm2")?;
+    let gate = ops.linear(&h, &w.gate, at / "gate")?;
+    let gate = ops.activation(&gate, Activation::Silu, at / "silu")?;
+    let up = ops.linear(&h, &w.up, at / "up")?;
+    let h = ops.multiply(&gate, &up, at / "gated")?;
+    let h = ops.linear(&h, &w.down, at / "down")?;
+    ops.add(&x, &h, at.clone())
+}
+
+fn self_attention<O: Ops>(ops: &O, model: &Language, w: &Layer, h: &O::Tensor, at: &Site) -> Result<O::Tensor> {
+    let rope = |x: &O::Tensor, site| ops.rotary(x, model.heads.head_dim, model.rope_theta, site);
+    let q = ops.linear(h, &w.query, at / "query")?;
+    let q = ops.rms_norm(&q, &w.query_norm, model.eps, at / "query_norm")?;
+    let q = rope(&q, at / "query_rope")?;
+    let k = ops.linear(h, &w.key, at / "key")?;
+    let k = ops.rms_norm(&k, &w.key_norm, model.eps, at / "key_norm")?;
+    let k = rope(&k, at / "key_rope")?;
+    let v = ops.linear(h, &w.value, at / "value")?;
+    let h = ops.attention(&q, &k, &v, model.heads, &Mask::Causal, at / "attention")?;
+    ops.linear(&h, &w.output, at / "output")
+}

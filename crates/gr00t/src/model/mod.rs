@@ -1,0 +1,133 @@
+//! The mathematics of GR00T N1.6, written once over [`Ops`].
+//!
+//! Tensors are `[batch, tokens, features]`. The weights keep the checkpoint's own names.
+
+pub mod action_head;
+pub mod connector;
+pub mod dit;
+pub mod language;
+pub mod vision;
+mod weights;
+
+use crate::checkpoint::{Checkpoint, Loader};
+use crate::config::Config;
+use crate::ops::{Grid, Ops, Site};
+use crate::{Error, Result};
+
+/// The whole model: where its weights lie, and its sizes.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Sizes.
+    pub config: Config,
+    /// SigLIP2.
+    pub vision: vision::Vision,
+    /// Image patches to language tokens.
+    pub connector: connector::Connector,
+    /// Qwen3.
+    pub language: language::Language,
+    /// State and action encoders, DiT, action decoder.
+    pub action_head: action_head::ActionHead,
+}
+
+/// One inference of one or more observations of the same layout.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The images of every observation, in the order of the prompt.
+    pub images: Vec<ImageBatch>,
+    /// Token ids, all rows of one length and with image tokens at the same places.
+    pub input_ids: Vec<Vec<u32>>,
+    /// `[batch, state_horizon, max_state_dim]`.
+    pub state: Vec<f32>,
+    /// State rows of one observation.
+    pub state_horizon: usize,
+    /// The embodiment slot of each observation.
+    pub embodiment_ids: Vec<usize>,
+    /// The initial actions, `[batch, action_horizon, max_action_dim]`.
+    pub noise: Vec<f32>,
+    /// Euler steps.
+    pub denoising_steps: usize,
+}
+
+/// The same image of every observation in a batch.
+#[derive(Debug, Clone)]
+pub struct ImageBatch {
+    /// Height in pixels, a multiple of twice the patch size.
+    pub height: usize,
+    /// Width in pixels, a multiple of twice the patch size.
+    pub width: usize,
+    /// `[batch, 3, height, width]`.
+    pub pixels: Vec<f32>,
+}
+
+impl Model {
+    /// Finds the model's tensors in a checkpoint.
+    ///
+    /// # Errors
+    /// One error naming every missing, wrongly shaped and unexpected tensor.
+    pub fn load(checkpoint: &Checkpoint, config: Config) -> Result<Self> {
+        let mut loader = Loader::new(checkpoint);
+        let model = Model {
+            vision: vision::Vision::load(&mut loader, &config.eagle_config.vision_config),
+            connector: connector::Connector::load(&mut loader, &config.eagle_config),
+            language: language::Language::load(&mut loader, &config.eagle_config.text_config, config.select_layer),
+            action_head: action_head::ActionHead::load(&mut loader, &config),
+            config,
+        };
+        loader.finish()?;
+        Ok(model)
+    }
+
+    /// Normalized actions `[batch, action_horizon, max_action_dim]` for a batch.
+    ///
+    /// # Errors
+    /// A tensor of the batch does not fit the model: named with the shapes.
+    pub fn infer<O: Ops>(&self, ops: &O, batch: &Batch) -> Result<O::Tensor> {
+        let grids = self.grids(&batch.images)?;
+        let (image_tokens, text_tokens) = self.token_kinds(batch)?;
+        let patches = vision::forward(ops, &self.vision, &batch.images, &grids, batch.len())?;
+        let images = connector::forward(ops, &self.connector, &patches, &grids)?;
+        let features = language::forward(ops, &self.language, &batch.input_ids, &image_tokens, &images)?;
+        ops.tap(&features, Site::new("backbone_features"));
+        let conditioning = action_head::Conditioning { features: &features, image_tokens, text_tokens };
+        action_head::forward(ops, &self.action_head, &conditioning, batch)
+    }
+
+    /// Patches of each image, checked against the patch size.
+    fn grids(&self, images: &[ImageBatch]) -> Result<Vec<Grid>> {
+        let patch = self.config.eagle_config.vision_config.patch_size;
+        let step = patch * self.config.eagle_config.unshuffle();
+        let grid = |image: &ImageBatch| {
+            let (height, width) = (image.height, image.width);
+            if height == 0 || width == 0 || height % step != 0 || width % step != 0 {
+                let what = format!("expected height and width to be multiples of {step}, found {height}x{width}");
+                return Err(Error::input("pixel_values", what));
+            }
+            Ok(Grid { rows: height / patch, cols: width / patch })
+        };
+        images.iter().map(grid).collect()
+    }
+
+    /// Positions of the image tokens and of all others in the prompt.
+    fn token_kinds(&self, batch: &Batch) -> Result<(Vec<usize>, Vec<usize>)> {
+        let id = self.config.eagle_config.image_token_index;
+        let kinds = |ids: &[u32]| (0..ids.len()).partition::<Vec<usize>, _>(|i| ids[*i] == id);
+        let first = batch.input_ids.first().map(|ids| kinds(ids)).unwrap_or_default();
+        let same = |ids: &Vec<u32>| ids.len() == batch.input_ids[0].len() && kinds(ids) == first;
+        if !batch.input_ids.iter().all(same) {
+            return Err(Error::input("input_ids", "expected image tokens at the same places in a batch"));
+        }
+        Ok(first)
+    }
+}
+
+impl Batch {
+    /// Number of observations.
+    pub fn len(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// Whether there is no observation.
+    pub fn is_empty(&self) -> bool {
+        self.input_ids.is_empty()
+    }
+}

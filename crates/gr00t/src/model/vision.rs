@@ -1,0 +1,146 @@
+//! The SigLIP2 vision tower: images to patch features.
+//!
+//! Source: `modeling_siglip2.py` of Eagle-Block2A-2B-v2. All images of an observation form one sequence of
+//! patches; attention stays inside an image.
+
+use super::ImageBatch;
+use super::weights::{affine, linear};
+use crate::Result;
+use crate::checkpoint::{Loader, Weight};
+use crate::config::VisionConfig;
+use crate::ops::{Activation, Affine, Grid, Heads, Linear, Mask, Ops, Site};
+
+/// Weights of the vision tower.
+#[derive(Debug, Clone)]
+pub struct Vision {
+    patch_embedding: Linear,
+    /// `[num_patches, hidden_size]`, a square table.
+    position_embedding: Weight,
+    layers: Vec<Layer>,
+    post_layernorm: Affine,
+    heads: Heads,
+    eps: f64,
+    patch_size: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Layer {
+    norm1: Affine,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    norm2: Affine,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Vision {
+    pub(super) fn load(loader: &mut Loader, config: &VisionConfig) -> Self {
+        let path = "backbone.model.vision_model.vision_model";
+        let hidden = config.hidden_size;
+        let patch = config.patch_size * config.patch_size * config.num_channels;
+        Vision {
+            patch_embedding: linear(loader, &format!("{path}.embeddings.patch_embedding"), patch, hidden),
+            position_embedding: loader
+                .weight(&format!("{path}.embeddings.position_embedding.weight"), &[config.num_patches, hidden]),
+            layers: (0..config.num_hidden_layers)
+                .map(|layer| Layer::load(loader, &format!("{path}.encoder.layers.{layer}"), config))
+                .collect(),
+            post_layernorm: affine(loader, &format!("{path}.post_layernorm"), hidden),
+            heads: Heads {
+                heads: config.num_attention_heads,
+                kv_heads: config.num_attention_heads,
+                head_dim: hidden / config.num_attention_heads,
+            },
+            eps: config.layer_norm_eps,
+            patch_size: config.patch_size,
+        }
+    }
+}
+
+impl Layer {
+    fn load(loader: &mut Loader, path: &str, config: &VisionConfig) -> Self {
+        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
+        Layer {
+            norm1: affine(loader, &format!("{path}.layer_norm1"), hidden),
+            query: linear(loader, &format!("{path}.self_attn.q_proj"), hidden, hidden),
+            key: linear(loader, &format!("{path}.self_attn.k_proj"), hidden, hidden),
+            value: linear(loader, &format!("{path}.self_attn.v_proj"), hidden, hidden),
+            output: linear(loader, &format!("{path}.self_attn.out_proj"), hidden, hidden),
+            norm2: affine(loader, &format!("{path}.layer_norm2"), hidden),
+            fc1: linear(loader, &format!("{path}.mlp.fc1"), hidden, intermediate),
+            fc2: linear(loader, &format!("{path}.mlp.fc2"), intermediate, hidden),
+        }
+    }
+}
+
+/// Patch features `[batch, patches of all images, hidden]`.
+pub(super) fn forward<O: Ops>(
+    ops: &O,
+    w: &Vision,
+    images: &[ImageBatch],
+    grids: &[Grid],
+    batch: usize,
+) -> Result<O::Tensor> {
+    let at = &Site::new("vision");
+    let mask = Mask::Segments(grids.iter().map(|grid| grid.patches()).collect());
+    let patches = patches(ops, images, w.patch_size, batch, at / "patches")?;
+    let x = ops.linear(&patches, &w.patch_embedding, at / "patch_embedding")?;
+    let positions = ops.resize_positions(&w.position_embedding, grids, at / "position_embedding")?;
+    let mut x = ops.add(&x, &positions, at / "embeddings")?;
+    for (index, layer) in w.layers.iter().enumerate() {
+        x = encoder_layer(ops, w, layer, &x, &mask, &(&(at / "layer") / index))?;
+    }
+    ops.layer_norm(&x, Some(&w.post_layernorm), w.eps, at / "post_layernorm")
+}
+
+fn encoder_layer<O: Ops>(
+    ops: &O,
+    vision: &Vision,
+    w: &Layer,
+    x: &O::Tensor,
+    mask: &Mask,
+    at: &Site,
+) -> Result<O::Tensor> {
+    let h = ops.layer_norm(x, Some(&w.norm1), vision.eps, at / "norm1")?;
+    let q = ops.linear(&h, &w.query, at / "query")?;
+    let k = ops.linear(&h, &w.key, at / "key")?;
+    let v = ops.linear(&h, &w.value, at / "value")?;
+    let h = ops.attention(&q, &k, &v, vision.heads, mask, at / "attention")?;
+    let h = ops.linear(&h, &w.output, at / "output")?;
+    let x = ops.add(x, &h, at / "residual1")?;
+    let h = ops.layer_norm(&x, Some(&w.norm2), vision.eps, at / "norm2")?;
+    let h = ops.linear(&h, &w.fc1, at / "fc1")?;
+    let h = ops.activation(&h, Activation::GeluTanh, at / "gelu")?;
+    let h = ops.linear(&h, &w.fc2, at / "fc2")?;
+    ops.add(&x, &h, at.clone())
+}
+
+/// Cuts images into rows of pixels: `[batch, patches, patch_size * patch_size * 3]`, a patch's values
+/// ordered row, column, channel (`convert_images_to_patches`).
+fn patches<O: Ops>(ops: &O, images: &[ImageBatch], size: usize, batch: usize, at: Site) -> Result<O::Tensor> {
+    let mut values = Vec::new();
+    for item in 0..batch {
+        for image in images {
+            let plane = image.height * image.width;
+            let pixels = &image.pixels[item * 3 * plane..(item + 1) * 3 * plane];
+            for (top, left) in corners(image, size) {
+                for y in top..top + size {
+                    for x in left..left + size {
+                        values.extend((0..3).map(|channel| pixels[channel * plane + y * image.width + x]));
+                    }
+                }
+            }
+        }
+    }
+    let features = size * size * 3;
+    let count = values.len() / features / batch.max(1);
+    ops.input(values, [batch, count, features], at)
+}
+
+/// The top left pixels of an image's patches, row by row.
+fn corners(image: &ImageBatch, size: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+    let (height, width) = (image.height, image.width);
+    (0..height).step_by(size).flat_map(move |y| (0..width).step_by(size).map(move |x| (y, x)))
+}

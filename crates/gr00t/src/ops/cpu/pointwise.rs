@@ -1,0 +1,79 @@
+//! Operations on single values, and the rotation of heads.
+
+use super::super::Activation;
+use super::tensor::Tensor;
+use rayon::prelude::*;
+use steadyhand_fidelity::Format;
+
+/// Values below which an activation is not shared among threads.
+const SERIAL: usize = 1 << 15;
+
+/// Adds `row` to every run of `row.len()` values.
+pub(super) fn add_rows(values: &mut [f32], row: &[f32]) {
+    for values in values.chunks_exact_mut(row.len().max(1)) {
+        values.iter_mut().zip(row).for_each(|(value, term)| *value += term);
+    }
+}
+
+/// `f(a, b)` value by value; `b` repeats over batch and tokens where it has only one.
+pub(super) fn zip(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32) -> Vec<f32> {
+    let [batch, tokens, features] = a.shape;
+    let mut values = Vec::with_capacity(batch * tokens * features);
+    for item in 0..batch {
+        for token in 0..tokens {
+            let (a, b) = (a.token(item, token), b.token(item, token));
+            values.extend(a.iter().zip(b).map(|(a, b)| f(*a, *b)));
+        }
+    }
+    values
+}
+
+/// The non-linearity of every value; `storage` is where Swish keeps its sigmoid.
+pub(super) fn activation(values: &[f32], kind: Activation, storage: Format) -> Vec<f32> {
+    let f = |x: f32| match kind {
+        Activation::Gelu => 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
+        Activation::GeluTanh => {
+            // sqrt(2 / pi)
+            const BETA: f32 = 0.797_884_6;
+            0.5 * x * (1.0 + (BETA * (x + 0.044_715 * x * x * x)).tanh())
+        }
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Swish => x * storage.round(1.0 / (1.0 + (-x).exp())),
+        Activation::Relu => x.max(0.0),
+    };
+    if values.len() < SERIAL {
+        values.iter().map(|x| f(*x)).collect()
+    } else {
+        values.par_iter().map(|x| f(*x)).collect()
+    }
+}
+
+/// `x cos + rotate_half(x) sin`, each product and the sum stored.
+///
+/// The inverse frequencies are stored too: the official bf16 model rounds that buffer, and its angles
+/// are then computed from it in f32. Source: `Qwen3RotaryEmbedding` after `model.to(torch.bfloat16)`.
+pub(super) fn rotary(x: &Tensor, head_dim: usize, theta: f64, storage: Format) -> Vec<f32> {
+    let half = head_dim / 2;
+    let inverse_frequencies: Vec<f32> = (0..half)
+        .map(|i| storage.round((1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32))
+        .collect();
+    let mut values = x.values.to_vec();
+    for (row, token) in values.chunks_exact_mut(x.features()).enumerate() {
+        let position = (row % x.shape[1]) as f32;
+        let turns: Vec<(f32, f32)> = inverse_frequencies
+            .iter()
+            .map(|frequency| {
+                let angle = position * frequency;
+                (storage.round(angle.cos()), storage.round(angle.sin()))
+            })
+            .collect();
+        for head in token.chunks_exact_mut(head_dim) {
+            for (i, (cos, sin)) in turns.iter().enumerate() {
+                let (a, b) = (head[i], head[half + i]);
+                head[i] = storage.round(a * cos) + storage.round(-b * sin);
+                head[half + i] = storage.round(b * cos) + storage.round(a * sin);
+            }
+        }
+    }
+    values
+}

@@ -1,0 +1,80 @@
+//! The way of one inference: an observation of the robot in, physical actions out.
+//!
+//! ```text
+//! Observation → Processor::encode → ModelInput → Engine::infer → Processor::decode → ActionChunk
+//! ```
+
+use crate::checkpoint::Checkpoint;
+use crate::config::Config;
+use crate::engine::{Engine, ModelInput};
+use crate::model::Model;
+use crate::observation::{ActionChunk, Matrix, Observation};
+use crate::processor::Processor;
+use crate::{Error, Result};
+use std::path::Path;
+
+/// A processor and an engine of the same checkpoint.
+pub struct Policy<'a> {
+    /// Observation to model input, normalized to physical actions.
+    pub processor: &'a Processor,
+    /// Model input to normalized actions.
+    pub engine: &'a mut dyn Engine,
+}
+
+impl Policy<'_> {
+    /// Actions for an observation, starting from `noise: [action_horizon, max_action_dim]`.
+    ///
+    /// # Errors
+    /// The observation or the noise does not fit the checkpoint.
+    pub fn act(&mut self, observation: &Observation, noise: Matrix) -> Result<ActionChunk> {
+        let input = prepare(self.processor, observation, noise)?;
+        self.infer(observation, input)
+    }
+
+    /// The part of [`Policy::act`] after [`prepare`]: callers that look ahead prepare in another thread.
+    ///
+    /// # Errors
+    /// The input does not fit the model.
+    pub fn infer(&mut self, observation: &Observation, input: ModelInput) -> Result<ActionChunk> {
+        let actions = self.engine.infer(&[input], None)?;
+        self.processor.decode(&actions[0], observation)
+    }
+}
+
+/// The part of [`Policy::act`] before the engine.
+///
+/// # Errors
+/// The observation does not fit the processor.
+pub fn prepare(processor: &Processor, observation: &Observation, noise: Matrix) -> Result<ModelInput> {
+    let encoded = processor.encode(observation)?;
+    Ok(ModelInput {
+        images: encoded.pixel_values,
+        input_ids: encoded.input_ids,
+        state: encoded.state,
+        embodiment_id: encoded.embodiment_id,
+        noise,
+    })
+}
+
+/// Opens a checkpoint folder and finds the model in it.
+///
+/// # Errors
+/// The folder is not a GR00T N1.6 checkpoint: named by file and field.
+pub fn load_model(folder: &Path) -> Result<Model> {
+    let config = Config::load(folder)?;
+    let checkpoint = Checkpoint::open(folder)?;
+    Model::load(&checkpoint, config)
+}
+
+/// Whether a processor's action horizon fits the model's.
+///
+/// # Errors
+/// The processor asks for more action steps than the model predicts.
+pub fn check_horizon(processor: &Processor, model: &Model) -> Result<()> {
+    let (asked, predicted) = (processor.action_horizon(), model.config.action_horizon);
+    if asked <= predicted {
+        return Ok(());
+    }
+    let field = format!("processor_config.json: modality_configs.{}.action", processor.embodiment_tag());
+    Err(Error::input(field, format!("expected at most {predicted} delta_indices, found {asked}")))
+}
