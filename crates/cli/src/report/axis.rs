@@ -33,23 +33,22 @@ impl Axis {
         Self::exactly(centre - half, centre + half, ticks)
     }
 
-    /// From `low` to `high`, with the most ticks up to `most` that are round numbers, and at least two.
+    /// From `low` to `high`, with as many round ticks as there are up to `most`; more only to have two.
     pub fn exactly(low: f64, high: f64, most: usize) -> Self {
-        let least = (high - low) / (most + 1) as f64;
-        // Finer steps have more ticks: the first coarse one with few enough is wanted, or the last with two.
-        let axis = |step: f64| {
+        let with_step = |step: f64| {
             let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
             Self { low, high, ticks: (first..=last).map(|tick| tick as f64 * step).collect(), step }
         };
-        let mut steps = round_steps(least).map(axis);
-        let mut best = steps.next().unwrap_or_else(|| axis(high - low));
-        for coarser in steps.take_while(|axis| axis.ticks.len() >= 2) {
-            if best.ticks.len() <= most {
+        // From fine to coarse. The first step is at most the least spacing that `most` ticks can have.
+        let mut axes = round_steps((high - low) / (most + 1) as f64).map(with_step);
+        let mut chosen = axes.next().unwrap_or_else(|| with_step(high - low));
+        for coarser in axes {
+            if chosen.ticks.len() <= most || coarser.ticks.len() < 2 {
                 break;
             }
-            best = coarser;
+            chosen = coarser;
         }
-        best
+        chosen
     }
 
     /// Where a value lies in the range: 0 at `low`, 1 at `high`.

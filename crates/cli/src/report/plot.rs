@@ -28,7 +28,7 @@ pub struct Panel<'a> {
     pub group: &'a str,
     /// The joint's name, or its group and index.
     pub title: String,
-    /// The measured state, where the dimension is a joint whose state is known.
+    /// The measured state over the same steps, where the dimension is a joint whose state is known.
     pub state: Option<&'a [f32]>,
     pub ground_truth: &'a [f32],
     pub prediction: &'a [f32],
@@ -111,11 +111,13 @@ fn header(canvas: &mut Canvas, plot: &EpisodePlot, width: f32) {
     let (first, second) = (MARGIN + 14.0, MARGIN + 36.0);
     let right = width - MARGIN;
 
+    // An instruction may hold line breaks; the header has one line for it.
+    let instruction = plot.instruction.split_whitespace().collect::<Vec<_>>().join(" ");
     let heading = format!("Episode {}", plot.episode_index);
     canvas.text(MARGIN, first, &heading, &HEADING);
     let after = MARGIN + text_width(&heading, &HEADING) + 12.0;
     let quiet = TextStyle { weight: Weight::Regular, color: MUTED, ..HEADING };
-    canvas.text(after, first, &fit_text(plot.instruction.trim(), right - after, &quiet), &quiet);
+    canvas.text(after, first, &fit_text(&instruction, right - after, &quiet), &quiet);
 
     let metrics = format!("MSE {:.6}    MAE {:.6}", plot.mse, plot.mae);
     canvas.text(MARGIN, second, &metrics, &METRIC);
@@ -138,7 +140,7 @@ fn legend(canvas: &mut Canvas, plot: &EpisodePlot, right: f32, baseline: f32) ->
         x -= 20.0;
         begin
     };
-    // From the right: the order of drawing, backwards.
+    // Placed from the right, so the last entry comes first.
     let dot = entry(canvas, "inference point", 2.0 * DOT_RADIUS);
     inference_point(canvas, (dot + DOT_RADIUS, middle), DOT_RADIUS + 0.6);
     let mut lines = vec![("prediction", PREDICTION), ("ground truth", GROUND_TRUTH)];
@@ -237,7 +239,7 @@ fn finite_runs(values: &[f32]) -> impl Iterator<Item = std::ops::Range<usize>> {
     })
 }
 
-/// Two significant digits, in powers of ten where plain decimals would be mostly zeros.
+/// A few digits, in powers of ten where plain decimals would be mostly zeros.
 fn short_number(value: f64) -> String {
     match value.abs() {
         size if size == 0.0 || (0.001..1.0).contains(&size) => format!("{value:.4}"),
