@@ -58,8 +58,13 @@ impl Axis {
 
     /// A tick's text, with the decimals its step needs.
     pub fn label(&self, tick: f64) -> String {
-        if tick != 0.0 && self.low.abs().max(self.high.abs()) >= 1e5 {
-            return format!("{tick:.1e}").replace(".0e", "e").replace('-', "\u{2212}");
+        let magnitude = self.low.abs().max(self.high.abs());
+        if tick != 0.0 && magnitude >= 1e5 {
+            // Enough digits to tell neighbouring ticks apart, without the zeros at the end.
+            let digits = (magnitude / self.step).log10() as usize + 2;
+            let text = format!("{tick:.digits$e}").replace('-', "\u{2212}");
+            let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+            return format!("{}e{exponent}", mantissa.trim_end_matches('0').trim_end_matches('.'));
         }
         // Steps are 1, 2, 2.5 or 5 times a power of ten.
         let decimals = (0..6).find(|&d| is_whole(self.step * 10f64.powi(d))).unwrap_or(6);
@@ -110,5 +115,6 @@ mod tests {
         let huge = Axis::around([f32::MIN, 0.0, f32::MAX, f32::NAN].into_iter(), 3);
         assert!(huge.low.is_finite() && huge.high.is_finite() && huge.ticks.len() < 8, "{huge:?}");
         assert_eq!(labels(&Axis::exactly(0.0, 3.5e5, 3)), ["0", "2e5"]);
+        assert_eq!(labels(&Axis::exactly(0.998e6, 1.003e6, 3)), ["9.98e5", "1e6", "1.002e6"]);
     }
 }
