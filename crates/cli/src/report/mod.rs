@@ -1,0 +1,154 @@
+//! What an evaluation leaves behind: its numbers as JSON, its summary as text, one picture an episode.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+mod axis;
+mod canvas;
+mod grid;
+pub mod metrics;
+pub mod plot;
+pub mod summary;
+
+/// One evaluation of one engine on one dataset.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub engine: String,
+    pub precision: String,
+    pub checkpoint: String,
+    pub dataset: String,
+    pub embodiment_tag: String,
+    pub seed: u64,
+    /// The file the initial noise was read from; without one, `seed` made it.
+    pub noise: Option<String>,
+    /// Most steps evaluated in an episode.
+    pub steps: usize,
+    pub action_horizon: usize,
+    pub denoising_steps: usize,
+    /// Mean of the episodes' errors, each episode counting the same whatever its length.
+    pub mse: f64,
+    pub mae: f64,
+    pub episodes: Vec<EpisodeReport>,
+    pub timings: Timings,
+}
+
+/// Errors and times of one episode.
+#[derive(Clone, Debug, Serialize)]
+pub struct EpisodeReport {
+    pub episode_index: usize,
+    pub mse: f64,
+    pub mae: f64,
+    pub steps: usize,
+    /// All inferences, those skipped in the timings included.
+    pub inferences: usize,
+    pub instruction: String,
+    pub plot: Option<String>,
+    pub episode_load_seconds: f64,
+    /// One entry an inference, without the skipped ones.
+    pub data_preparation_seconds: Vec<f64>,
+    /// One entry an inference, without the skipped ones.
+    pub inference_seconds: Vec<f64>,
+    pub groups: Vec<GroupError>,
+}
+
+/// Errors of one action group (an arm, a hand) in one episode.
+#[derive(Clone, Debug, Serialize)]
+pub struct GroupError {
+    pub name: String,
+    pub mse: f64,
+    pub mae: f64,
+}
+
+/// Where the time went, over all episodes. Averages of nothing are absent, never NaN.
+#[derive(Clone, Debug, Serialize)]
+pub struct Timings {
+    pub model_loading_seconds: f64,
+    pub dataset_loader_seconds: f64,
+    /// Average: an episode.
+    pub episode_loading: Total,
+    /// Average: a timed inference.
+    pub data_preparation: Total,
+    pub inference: InferenceTimings,
+    /// Inferences at the start of each episode that are not timed (warm-up).
+    pub skip_timing_steps: usize,
+}
+
+/// A total of seconds and its average.
+#[derive(Clone, Debug, Serialize)]
+pub struct Total {
+    pub total: f64,
+    pub average: Option<f64>,
+}
+
+/// Statistics of the timed inferences, in seconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct InferenceTimings {
+    pub steps: usize,
+    pub total: f64,
+    pub average: Option<f64>,
+    pub min: Option<f64>,
+    pub max: Option<f64>,
+    pub p90: Option<f64>,
+}
+
+impl Total {
+    fn of(seconds: &[f64]) -> Self {
+        // An empty float sum is -0.0, which would be printed as such.
+        Self { total: seconds.iter().sum::<f64>() + 0.0, average: metrics::mean(seconds) }
+    }
+}
+
+impl Timings {
+    /// Gathers the episodes' times; the first `skip_timing_steps` inferences are already left out of them.
+    pub fn new(
+        model_loading_seconds: f64,
+        dataset_loader_seconds: f64,
+        episodes: &[EpisodeReport],
+        skip_timing_steps: usize,
+    ) -> Self {
+        let loading: Vec<f64> = episodes.iter().map(|episode| episode.episode_load_seconds).collect();
+        let preparation: Vec<f64> =
+            episodes.iter().flat_map(|episode| &episode.data_preparation_seconds).copied().collect();
+        let inference: Vec<f64> =
+            episodes.iter().flat_map(|episode| &episode.inference_seconds).copied().collect();
+        let Total { total, average } = Total::of(&inference);
+        Self {
+            model_loading_seconds,
+            dataset_loader_seconds,
+            episode_loading: Total::of(&loading),
+            data_preparation: Total::of(&preparation),
+            inference: InferenceTimings {
+                steps: inference.len(),
+                total,
+                average,
+                min: inference.iter().copied().reduce(f64::min),
+                max: inference.iter().copied().reduce(f64::max),
+                p90: metrics::percentile(&inference, 90.0),
+            },
+            skip_timing_steps,
+        }
+    }
+}
+
+impl Report {
+    /// Writes the report as indented JSON, making the folder where it is missing.
+    pub fn write_json(&self, path: &Path) -> Result<()> {
+        let mut json = serde_json::to_string_pretty(self).context("writing the report as JSON")?;
+        json.push('\n');
+        write_file(path, json.as_bytes())
+    }
+}
+
+/// Writes a file and the folders above it; an error names the path.
+fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
+    }
+    fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests;
