@@ -1,1 +1,209 @@
-//! From an [`Observation`](crate::Observation) to model input, and from normalized to physical actions.
+//! From an [`Observation`] to model input, and from normalized to physical actions.
+//!
+//! One processor serves one embodiment of one checkpoint. It reproduces the official
+//! `Gr00tN1d6Processor` in evaluation mode (`gr00t/model/gr00t_n1d6/processing_gr00t_n1d6.py`).
+
+mod action;
+mod config;
+mod image;
+mod language;
+mod pose;
+mod resize_opencv;
+mod resize_separable;
+mod state;
+mod statistics;
+mod tokenizer;
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+pub use config::{
+    ActionConfig, ActionFormat, ActionRepresentation, ActionType, EmbodimentModalities, ModalityConfig,
+    ProcessorConfig, known_embodiment_tags,
+};
+pub use image::PixelValues;
+pub use tokenizer::Tokenizer;
+
+use action::ActionDecoder;
+use image::ImageTransform;
+use state::StateEncoder;
+use statistics::Statistics;
+
+use crate::{ActionChunk, Error, Image, Matrix, Observation, Result};
+
+/// Turns observations into model input, and model output into actions.
+pub struct Processor {
+    tag: String,
+    embodiment_id: usize,
+    modalities: EmbodimentModalities,
+    formalize_language: bool,
+    images: ImageTransform,
+    state: StateEncoder,
+    actions: ActionDecoder,
+    tokenizer: Tokenizer,
+}
+
+/// What the model takes, except for the noise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoded {
+    /// Images in the order of their tokens in `input_ids`: time outer, view inner.
+    pub pixel_values: Vec<PixelValues>,
+    /// Token ids of the prompt with its image tokens.
+    pub input_ids: Vec<u32>,
+    /// One per token; all true, since a single prompt needs no padding.
+    pub attention_mask: Vec<bool>,
+    /// `[state_horizon, max_state_dim]`, normalized, zero padded.
+    pub state: Matrix,
+    /// Index of the embodiment's projector.
+    pub embodiment_id: usize,
+    /// The prompt before image placeholders (`<image-1>`) are expanded into tokens.
+    pub prompt: String,
+}
+
+impl Processor {
+    /// Reads `processor_config.json`, `statistics.json` and, where present, `embodiment_id.json` of a
+    /// checkpoint folder, for one embodiment. The tokenizer is `tokenizer`, or else the folder's own
+    /// `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for an unknown embodiment tag (lists the known ones), [`Error::Io`] and
+    /// [`Error::File`] for files that are missing, malformed, or do not fit each other.
+    pub fn load(checkpoint: &Path, embodiment_tag: &str, tokenizer: Option<&Path>) -> Result<Self> {
+        let config = ProcessorConfig::read(checkpoint)?;
+        let (tag, modalities) = config.resolve_tag(embodiment_tag)?;
+        check_modalities(checkpoint, tag, modalities)?;
+        let statistics = Statistics::read(checkpoint, tag)?;
+        let state = StateEncoder::new(&config, &modalities.state, &statistics)?;
+        let actions = ActionDecoder::new(&config, &modalities.action, &statistics, &state)?;
+        let path = tokenizer.unwrap_or(checkpoint);
+        let tokenizer = Tokenizer::from_path(path)?;
+        if tokenizer.token_id(language::IMAGE_TOKEN).is_none() {
+            return Err(Error::file(path, format!("the tokenizer has no {} token", language::IMAGE_TOKEN)));
+        }
+        Ok(Processor {
+            tag: tag.to_string(),
+            embodiment_id: config::embodiment_id(checkpoint, tag)?,
+            modalities: modalities.clone(),
+            formalize_language: config.formalize_language,
+            images: ImageTransform::new(&config, checkpoint)?,
+            state,
+            actions,
+            tokenizer,
+        })
+    }
+
+    /// The embodiment's views, joint groups and time steps.
+    pub fn modalities(&self) -> &EmbodimentModalities {
+        &self.modalities
+    }
+
+    /// Index of the embodiment's projector in the model.
+    pub fn embodiment_id(&self) -> usize {
+        self.embodiment_id
+    }
+
+    /// The embodiment tag as the checkpoint spells it.
+    pub fn embodiment_tag(&self) -> &str {
+        &self.tag
+    }
+
+    /// Steps of an action chunk.
+    pub fn action_horizon(&self) -> usize {
+        self.actions.horizon()
+    }
+
+    /// The tokenizer, for looking up token ids.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Images, instruction and state as the model takes them.
+    ///
+    /// Views may differ in size; the official code requires one size for all.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the view, joint group or `instruction` that is missing or wrong.
+    pub fn encode(&self, observation: &Observation) -> Result<Encoded> {
+        let state = self.state.encode(observation)?;
+        let frames = self.frames(observation)?;
+        let images = frames
+            .par_iter()
+            .map(|(field, frame)| self.images.apply(field, frame))
+            .collect::<Result<Vec<PixelValues>>>()?;
+
+        let instruction = &observation.instruction;
+        let text =
+            if self.formalize_language { language::formalize(instruction) } else { instruction.clone() };
+        let prompt = language::chat(&text, images.len());
+        let (expanded, order) = language::expand(&prompt, &images)?;
+        let input_ids = self.tokenizer.encode(&expanded)?;
+
+        Ok(Encoded {
+            pixel_values: in_order(images, &order),
+            attention_mask: vec![true; input_ids.len()],
+            input_ids,
+            state,
+            embodiment_id: self.embodiment_id,
+            prompt,
+        })
+    }
+
+    /// Physical actions from the model's normalized ones.
+    ///
+    /// `normalized`: `[>= action_horizon, max_action_dim]`. `observation`: the one that was encoded;
+    /// relative groups start from the last time step of its raw state.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when `normalized` has another shape or is not finite, or when a relative
+    /// group's state is missing or wrong.
+    pub fn decode(&self, normalized: &Matrix, observation: &Observation) -> Result<ActionChunk> {
+        self.actions.decode(normalized, observation, &self.state)
+    }
+
+    /// The frames of all views with their names for errors: time outer, view inner.
+    fn frames<'a>(&self, observation: &'a Observation) -> Result<Vec<(String, &'a Image)>> {
+        let video = &self.modalities.video;
+        let steps = video.delta_indices.len();
+        let mut views = Vec::with_capacity(video.modality_keys.len());
+        for key in &video.modality_keys {
+            let field = format!("video.{key}");
+            let Some(frames) = observation.images.get(key) else {
+                let what = format!("missing; expected views: {}", video.modality_keys.join(", "));
+                return Err(Error::input(field, what));
+            };
+            if frames.len() != steps {
+                return Err(Error::input(field, format!("expected {steps} frames, found {}", frames.len())));
+            }
+            views.push((field, frames));
+        }
+        let at = |step: usize| views.iter().map(move |(field, frames)| (field.clone(), &frames[step]));
+        Ok((0..steps).flat_map(at).collect())
+    }
+}
+
+/// `images[order[0]], images[order[1]], …`; without copies in the usual case of `0, 1, 2, …`.
+fn in_order(images: Vec<PixelValues>, order: &[usize]) -> Vec<PixelValues> {
+    if order.iter().copied().eq(0..images.len()) {
+        return images;
+    }
+    order.iter().map(|&index| images[index].clone()).collect()
+}
+
+/// What every embodiment needs: views, frames, groups, steps, and exactly one instruction.
+fn check_modalities(checkpoint: &Path, tag: &str, modalities: &EmbodimentModalities) -> Result<()> {
+    let EmbodimentModalities { video, state, action, language } = modalities;
+    let error = |what: String| Err(Error::file(checkpoint.join(config::PROCESSOR_CONFIG), what));
+    for (name, modality) in [("video", video), ("state", state), ("action", action), ("language", language)] {
+        if modality.modality_keys.is_empty() || modality.delta_indices.is_empty() {
+            return error(format!("{tag}.{name}: expected at least one key and one delta index"));
+        }
+    }
+    let (keys, steps) = (language.modality_keys.len(), language.delta_indices.len());
+    if (keys, steps) != (1, 1) {
+        return error(format!(
+            "{tag}.language: expected one key and one delta index, found {keys} and {steps}"
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! From a camera frame to the vision tower's pixels: the official evaluation transform, then the
+//! resize to multiples of 28 and the scaling to `[-1, 1]`.
+//!
+//! Source: `gr00t/model/gr00t_n1d6/image_augmentations.py` (both variants), albumentations 1.4.18
+//! `SmallestMaxSize`, torchvision v2 `CenterCrop`, and `smart_resize` of Eagle's
+//! `processing_eagle3_vl.py`.
+
+use std::path::Path;
+
+use super::config::{PROCESSOR_CONFIG, ProcessorConfig};
+use super::{resize_opencv, resize_separable};
+use crate::{Error, Image, Result};
+
+/// Pixels per side of one language token: 2 x 2 patches of 14 x 14.
+const TOKEN_SIDE: usize = 28;
+/// Longest side that the vision tower takes.
+const MAX_SIDE: usize = 500 * 14;
+/// Bounds on the pixels of a resized image.
+const MIN_PIXELS: usize = 4 * TOKEN_SIDE * TOKEN_SIDE;
+const MAX_PIXELS: usize = 4096 * TOKEN_SIDE * TOKEN_SIDE;
+/// The official code refuses narrower images.
+const MAX_ASPECT: f64 = 200.0;
+/// Camera frames beyond this side length are taken for a mistake.
+const MAX_INPUT_SIDE: usize = 16_384;
+/// Bound on what a very narrow frame may be enlarged to on the way.
+const MAX_INTERMEDIATE_PIXELS: usize = 1 << 26;
+
+/// One image as the vision tower takes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PixelValues {
+    /// Rows; a multiple of 28.
+    pub height: usize,
+    /// Columns; a multiple of 28.
+    pub width: usize,
+    /// `[3, height, width]` in `[-1, 1]`, channels R, G, B.
+    pub data: Vec<f32>,
+}
+
+impl PixelValues {
+    /// Number of language tokens this image becomes.
+    pub fn tokens(&self) -> usize {
+        self.height * self.width / (TOKEN_SIDE * TOKEN_SIDE)
+    }
+}
+
+/// `(width, height)`.
+type Size = (usize, usize);
+
+/// The configured evaluation transform.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum ImageTransform {
+    /// Albumentations: shorter side to `edge` (area), centre crop, shorter side to `edge` again.
+    ShortestEdge { edge: usize, fraction: f64 },
+    /// Torchvision: black bars to a square, resize to `target`, centre crop, resize to `target`.
+    Letterbox { crop: Size, target: Size },
+}
+
+impl ImageTransform {
+    /// Chooses the variant a checkpoint configures.
+    ///
+    /// # Errors
+    /// [`Error::File`] about `processor_config.json` when sizes are absent or out of range.
+    pub fn new(config: &ProcessorConfig, checkpoint: &Path) -> Result<Self> {
+        let error = |what: String| Error::file(checkpoint.join(PROCESSOR_CONFIG), what);
+        let pair = |field: &str, value: &Option<Vec<usize>>| match value.as_deref() {
+            Some(&[height, width]) if (1..=MAX_SIDE).contains(&height) && (1..=MAX_SIDE).contains(&width) => {
+                Ok((width, height))
+            }
+            found => {
+                Err(error(format!("{field}: expected [height, width] of 1 to {MAX_SIDE}, found {found:?}")))
+            }
+        };
+        let crop = || pair("image_crop_size", &config.image_crop_size);
+        let target = || pair("image_target_size", &config.image_target_size);
+        if !config.use_albumentations {
+            return Ok(ImageTransform::Letterbox { crop: crop()?, target: target()? });
+        }
+        let edge = match config.shortest_image_edge {
+            Some(edge) => edge,
+            None => target()?.1,
+        };
+        let fraction = match config.crop_fraction {
+            Some(fraction) => fraction,
+            None => crop()?.1 as f64 / target()?.1 as f64,
+        };
+        if !(1..=MAX_SIDE).contains(&edge) {
+            return Err(error(format!("shortest_image_edge: expected 1 to {MAX_SIDE}, found {edge}")));
+        }
+        if !(fraction > 0.0 && fraction <= 1.0) {
+            return Err(error(format!("crop_fraction: expected above 0 and at most 1, found {fraction}")));
+        }
+        Ok(ImageTransform::ShortestEdge { edge, fraction })
+    }
+
+    /// The whole way of one frame. `field` names it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a frame without pixels, of the wrong byte length, absurdly large, or
+    /// narrower than 1:200.
+    pub fn apply(&self, field: &str, image: &Image) -> Result<PixelValues> {
+        check_frame(field, image)?;
+        let image = match *self {
+            ImageTransform::ShortestEdge { edge, fraction } => {
+                check_intermediate(field, smallest_to((image.width, image.height), edge))?;
+                let image = shortest_edge(image, edge);
+                let image =
+                    crop(&image, fraction_of(image.width, fraction), fraction_of(image.height, fraction));
+                check_intermediate(field, smallest_to((image.width, image.height), edge))?;
+                shortest_edge(&image, edge)
+            }
+            ImageTransform::Letterbox { crop: (width, height), target } => {
+                let square = letterbox(image);
+                let resized = bilinear(&square, target);
+                bilinear(&crop_padded(&resized, width, height), target)
+            }
+        };
+        let (width, height) = smart_resize(field, (image.width, image.height))?;
+        let image = resize_separable::resize(&image, width, height, resize_separable::Method::PillowBicubic);
+        Ok(normalize(&image))
+    }
+}
+
+fn check_frame(field: &str, image: &Image) -> Result<()> {
+    let &Image { width, height, ref rgb } = image;
+    let sides = 1..=MAX_INPUT_SIDE;
+    if !sides.contains(&width) || !sides.contains(&height) {
+        let what = format!("expected sides of 1 to {MAX_INPUT_SIDE} pixels, found {width}x{height}");
+        return Err(Error::input(field, what));
+    }
+    let expected = width * height * 3;
+    if rgb.len() != expected {
+        let what = format!("expected {expected} bytes for {width}x{height} RGB, found {}", rgb.len());
+        return Err(Error::input(field, what));
+    }
+    check_aspect(field, (width, height))
+}
+
+fn check_aspect(field: &str, (width, height): Size) -> Result<()> {
+    let aspect = width.max(height) as f64 / width.min(height) as f64;
+    if aspect > MAX_ASPECT {
+        let what = format!("expected sides within 1:{MAX_ASPECT}, found {width}x{height}");
+        return Err(Error::input(field, what));
+    }
+    Ok(())
+}
+
+fn check_intermediate(field: &str, (width, height): Size) -> Result<()> {
+    if width.saturating_mul(height) > MAX_INTERMEDIATE_PIXELS {
+        let what =
+            format!("would be enlarged to {width}x{height}, more than {MAX_INTERMEDIATE_PIXELS} pixels");
+        return Err(Error::input(field, what));
+    }
+    Ok(())
+}
+
+/// The size whose shorter side is `edge`; Python's `round` takes halves to even.
+fn smallest_to((width, height): Size, edge: usize) -> Size {
+    let scale = edge as f64 / width.min(height) as f64;
+    let scaled = |side: usize| ((side as f64 * scale).round_ties_even() as usize).max(1);
+    if scale == 1.0 { (width, height) } else { (scaled(width), scaled(height)) }
+}
+
+fn shortest_edge(image: &Image, edge: usize) -> Image {
+    let (width, height) = smallest_to((image.width, image.height), edge);
+    resize_opencv::area(image, width, height)
+}
+
+fn fraction_of(side: usize, fraction: f64) -> usize {
+    ((side as f64 * fraction) as usize).max(1)
+}
+
+/// Centre crop with the official integer division: an odd margin leaves the larger part below/right.
+fn crop(image: &Image, width: usize, height: usize) -> Image {
+    crop_at(image, (image.width - width) / 2, (image.height - height) / 2, width, height)
+}
+
+fn crop_at(image: &Image, left: usize, top: usize, width: usize, height: usize) -> Image {
+    let rows = image.rgb.chunks_exact(image.width * 3).skip(top).take(height);
+    let rgb = rows.flat_map(|row| &row[left * 3..(left + width) * 3]).copied().collect();
+    Image { width, height, rgb }
+}
+
+/// Black canvas of the given size with the image at `(left, top)`.
+fn pad(image: &Image, left: usize, top: usize, width: usize, height: usize) -> Image {
+    let mut rgb = vec![0; width * height * 3];
+    let rows = image.rgb.chunks_exact(image.width * 3);
+    for (out, row) in rgb.chunks_exact_mut(width * 3).skip(top).zip(rows) {
+        out[left * 3..(left + image.width) * 3].copy_from_slice(row);
+    }
+    Image { width, height, rgb }
+}
+
+fn letterbox(image: &Image) -> Image {
+    let side = image.width.max(image.height);
+    pad(image, (side - image.width) / 2, (side - image.height) / 2, side, side)
+}
+
+/// Torchvision's centre crop: pads with black where the crop is larger, and rounds half margins to even.
+fn crop_padded(image: &Image, width: usize, height: usize) -> Image {
+    let (full_width, full_height) = (image.width.max(width), image.height.max(height));
+    let padded =
+        pad(image, (full_width - image.width) / 2, (full_height - image.height) / 2, full_width, full_height);
+    let margin = |full: usize, part: usize| ((full - part) as f64 / 2.0).round_ties_even() as usize;
+    crop_at(&padded, margin(full_width, width), margin(full_height, height), width, height)
+}
+
+fn bilinear(image: &Image, (width, height): Size) -> Image {
+    resize_separable::resize(image, width, height, resize_separable::Method::TorchBilinear)
+}
+
+/// The nearest size with sides in multiples of 28 and a pixel count in bounds.
+fn smart_resize(field: &str, (width, height): Size) -> Result<Size> {
+    check_aspect(field, (width, height))?;
+    let side = TOKEN_SIDE as f64;
+    let nearest = |length: usize| {
+        let rounded = (length as f64 / side).round_ties_even() as usize * TOKEN_SIDE;
+        rounded.clamp(TOKEN_SIDE, MAX_SIDE)
+    };
+    let (w, h) = (nearest(width), nearest(height));
+    if w * h > MAX_PIXELS {
+        let beta = ((w * h) as f64 / MAX_PIXELS as f64).sqrt();
+        let shrunk = |length: usize| (length as f64 / beta / side).floor() as usize * TOKEN_SIDE;
+        return Ok((shrunk(w), shrunk(h)));
+    }
+    if w * h < MIN_PIXELS {
+        let beta = (MIN_PIXELS as f64 / (width * height) as f64).sqrt();
+        let grown = |length: usize| (length as f64 * beta / side).ceil() as usize * TOKEN_SIDE;
+        return Ok((grown(width), grown(height)));
+    }
+    Ok((w, h))
+}
+
+/// Bytes to `[-1, 1]`, channels first: mean and standard deviation are 0.5 of 255.
+fn normalize(image: &Image) -> PixelValues {
+    let level: [f32; 256] = std::array::from_fn(|byte| (byte as f32 - 127.5) / 127.5);
+    let plane = image.width * image.height;
+    let mut data = Vec::with_capacity(3 * plane);
+    for channel in 0..3 {
+        data.extend(image.rgb.iter().skip(channel).step_by(3).map(|&byte| level[usize::from(byte)]));
+    }
+    PixelValues { height: image.height, width: image.width, data }
+}
