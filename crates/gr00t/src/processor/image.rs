@@ -109,6 +109,8 @@ impl ImageTransform {
                 shortest_edge(&image, edge)
             }
             ImageTransform::Letterbox { crop: (width, height), target } => {
+                let side = image.width.max(image.height);
+                check_intermediate(field, (side, side))?;
                 let square = letterbox(image);
                 let resized = bilinear(&square, target);
                 bilinear(&crop_padded(&resized, width, height), target)
@@ -239,4 +241,83 @@ fn normalize(image: &Image) -> PixelValues {
         data.extend(image.rgb.iter().skip(channel).step_by(3).map(|&byte| level[usize::from(byte)]));
     }
     PixelValues { height: image.height, width: image.width, data }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern;
+    use super::*;
+
+    /// Bytes of the resized image, before the scaling to `[-1, 1]`.
+    fn bytes(pixels: &PixelValues) -> Vec<u8> {
+        let plane = pixels.width * pixels.height;
+        let level = |value: f32| (value * 127.5 + 127.5).round() as u8;
+        (0..plane).flat_map(|at| [0, 1, 2].map(|c| level(pixels.data[c * plane + at]))).collect()
+    }
+
+    fn assert_pixels(transform: ImageTransform, frame: Size, size: Size, digest: u64) {
+        let pixels = transform.apply("video.view", &pattern::image(frame.0, frame.1)).expect("a frame");
+        assert_eq!((pixels.width, pixels.height), size, "{transform:?} {frame:?}");
+        assert_eq!(pattern::digest(&bytes(&pixels)), digest, "{transform:?} {frame:?}");
+    }
+
+    #[test]
+    fn albumentations_frames_are_reproduced() {
+        // Edge, fraction, frame, result and its digest: opencv-python 4.11.0.86 with the rounding
+        // of albumentations 1.4.18, the official smart_resize, Pillow 11.3.0.
+        for (edge, fraction, frame, size, digest) in [
+            (256, 0.95, (256, 256), (252, 252), 52594438760598546),
+            (256, 0.95, (321, 105), (784, 252), 163303374197124810),
+            (300, 0.9, (640, 480), (392, 308), 99893305293881221),
+            (300, 0.9, (720, 1280), (308, 532), 135577077705229945),
+            (224, 1.0, (480, 640), (224, 308), 57060635204237032),
+            (512, 0.95, (224, 224), (504, 504), 210023636983616653),
+            (64, 0.88, (182, 420), (56, 140), 6478891689819491),
+            (64, 0.88, (447, 3), (7000, 56), 318259588752640444),
+        ] {
+            assert_pixels(ImageTransform::ShortestEdge { edge, fraction }, frame, size, digest);
+        }
+    }
+
+    #[test]
+    fn torchvision_frames_are_reproduced() {
+        // Crop, target, frame, result and its digest: the official transform on torchvision 0.29.2,
+        // the official smart_resize, Pillow 11.3.0.
+        for (crop, target, frame, size, digest) in [
+            ((244, 244), (256, 256), (480, 640), (252, 252), 41453888573169015),
+            ((243, 243), (256, 256), (641, 479), (252, 252), 41459554623089433),
+            ((333, 200), (320, 224), (1280, 720), (308, 224), 34767622192101849),
+            ((252, 252), (252, 252), (270, 256), (252, 252), 49893843625391367),
+        ] {
+            assert_pixels(ImageTransform::Letterbox { crop, target }, frame, size, digest);
+        }
+    }
+
+    #[test]
+    fn unusable_frames_are_refused() {
+        let transform = ImageTransform::ShortestEdge { edge: 256, fraction: 0.95 };
+        let refused = |width: usize, height: usize, bytes: usize| {
+            let image = Image { width, height, rgb: vec![0; bytes] };
+            transform.apply("video.view", &image).expect_err("unusable").to_string()
+        };
+        assert!(refused(0, 480, 0).starts_with("video.view: expected sides of 1 to"));
+        assert!(refused(usize::MAX, 2, 12).contains("found 18446744073709551615x2"));
+        assert_eq!(refused(4, 2, 23), "video.view: expected 24 bytes for 4x2 RGB, found 23");
+        assert!(refused(201, 1, 603).contains("1:200"));
+    }
+
+    #[test]
+    fn sides_round_to_multiples_of_28_within_the_pixel_bounds() {
+        // Values of the official smart_resize; 70 / 28 = 2.5 rounds to even.
+        for (size, expected) in [
+            ((256, 256), (252, 252)),
+            ((70, 98), (56, 112)),
+            ((14, 14), (56, 56)),
+            ((10, 300), (28, 308)),
+            ((3000, 3000), (1792, 1792)),
+            ((8000, 100), (7000, 112)),
+        ] {
+            assert_eq!(smart_resize("image", size).expect("in bounds"), expected, "{size:?}");
+        }
+    }
 }

@@ -7,6 +7,8 @@ mod action;
 mod config;
 mod image;
 mod language;
+#[cfg(test)]
+mod pattern;
 mod pose;
 mod resize_opencv;
 mod resize_separable;

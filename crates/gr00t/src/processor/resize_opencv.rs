@@ -223,3 +223,39 @@ impl<F: Fn(usize) -> Vec<i32>> RowPair<F> {
 fn saturate(value: f32) -> u8 {
     value.round_ties_even().clamp(0.0, 255.0) as u8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern;
+    use super::*;
+
+    #[test]
+    fn bytes_equal_opencv() {
+        // (from width, height, to width, height, digest), made by opencv-python 4.11.0.86.
+        for (from_width, from_height, width, height, expected) in [
+            // Area coverage.
+            (256, 256, 252, 252, 0xbaadf6b8076585),
+            (640, 480, 341, 256, 0x100a26f2e0f7b81),
+            (480, 640, 256, 341, 0x1009bff1bc25a1a),
+            (1280, 720, 455, 256, 0x156b0301f57a9f1),
+            (641, 479, 97, 101, 0x1ccc0f76c9b972),
+            // Integer ratios: 2x2 blocks, then 3x3.
+            (512, 512, 256, 256, 0xc0de4b48653d59),
+            (640, 480, 320, 240, 0xe1df36ed673881),
+            (768, 768, 256, 256, 0xc0c117ad5cec10),
+            // Enlarging, on both axes or on one.
+            (323, 243, 340, 256, 0xffd3566c7d1a71),
+            (243, 243, 256, 256, 0xc0b1cd5dfcfc8a),
+            (100, 100, 341, 256, 0xffe47bd73a5310),
+            (3, 5, 28, 28, 0x2854627654ed5),
+            (1, 1, 2, 3, 0x39f379393b0),
+            (7, 1, 97, 101, 0x1cc84e5110241b),
+            (1, 7, 2, 3, 0x415714ce2c4),
+            (256, 256, 341, 256, 0x100c24ae4bbd7a0),
+        ] {
+            let resized = area(&pattern::image(from_width, from_height), width, height);
+            let found = pattern::digest(&resized.rgb);
+            assert_eq!(found, expected, "{from_width}x{from_height} to {width}x{height}");
+        }
+    }
+}
