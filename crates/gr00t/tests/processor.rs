@@ -1,0 +1,215 @@
+//! The processor against the official one: seven configurations with inputs and outputs recorded
+//! from the official code, and the first frame of the demo.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use steadyhand_gr00t::processor::{Encoded, PixelValues, Processor};
+use steadyhand_gr00t::{ActionChunk, Image, Matrix, Observation};
+
+/// Pixels: the measured difference is 0 (every byte equal), and so is the tolerance.
+const PIXEL_TOLERANCE: f32 = 0.0;
+/// State and actions, relative L2: measured at most 3.2e-8, where f32 rounds differently from the official f32 rotation; times 10.
+const RELATIVE_TOLERANCE: f64 = 3.2e-7;
+
+const CASES: [&str; 7] = [
+    "minmax_absolute",
+    "percentile_relative",
+    "raw_language",
+    "relative_eef_rot6d",
+    "relative_eef_rotvec",
+    "sincos_meanstd_two_views",
+    "torchvision_letterbox",
+];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn golden(case: &str) -> PathBuf {
+    repository().join("tests/fixtures/golden_processor").join(case)
+}
+
+/// The real tokenizer, or the reason why it is not here.
+fn real_tokenizer(test: &str) -> Option<PathBuf> {
+    let path = repository().join("../shared/tokenizer/eagle");
+    if path.join("vocab.json").exists() {
+        return Some(path);
+    }
+    println!("skipped: {test}: token ids, because {} is absent", path.display());
+    None
+}
+
+/// The demo's tokenizer: it has the special tokens, which is all that loading needs.
+fn small_tokenizer() -> PathBuf {
+    repository().join("demo/checkpoint")
+}
+
+struct Tensors {
+    bytes: Vec<u8>,
+}
+
+impl Tensors {
+    fn read(path: &Path) -> Self {
+        Tensors { bytes: std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())) }
+    }
+
+    fn open(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).expect("a safetensors file")
+    }
+
+    fn floats(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
+        let file = self.open();
+        let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let values = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        (tensor.shape().to_vec(), values.collect())
+    }
+
+    fn integers(&self, name: &str) -> Vec<i64> {
+        let file = self.open();
+        let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        tensor.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes"))).collect()
+    }
+
+    fn matrix(&self, name: &str) -> Matrix {
+        let (shape, data) = self.floats(name);
+        let [.., rows, cols] = shape[..] else { panic!("{name}: {shape:?}") };
+        Matrix { rows, cols, data }
+    }
+
+    fn image(&self, name: &str) -> Image {
+        let file = self.open();
+        let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let &[height, width, 3] = tensor.shape() else { panic!("{name}: {:?}", tensor.shape()) };
+        Image { width, height, rgb: tensor.data().to_vec() }
+    }
+
+    /// Names that start with `prefix`, without it.
+    fn names(&self, prefix: &str) -> Vec<String> {
+        self.open().names().iter().filter_map(|n| n.strip_prefix(prefix)).map(str::to_string).collect()
+    }
+}
+
+fn observation(case: &str, tensors: &Tensors) -> Observation {
+    let text = std::fs::read_to_string(golden(case).join("instruction.txt")).expect("instruction");
+    let images = tensors.names("in.image.").into_iter();
+    let state = tensors.names("in.state.").into_iter();
+    Observation {
+        images: images.map(|n| (n.clone(), vec![tensors.image(&format!("in.image.{n}"))])).collect(),
+        state: state.map(|n| (n.clone(), tensors.matrix(&format!("in.state.{n}")))).collect(),
+        instruction: text,
+    }
+}
+
+/// ‖a − b‖ / ‖b‖, or ‖a‖ where b is zero
+fn relative_l2(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let square = |v: f64| v * v;
+    let difference: f64 = a.iter().zip(b).map(|(&a, &b)| square(f64::from(a) - f64::from(b))).sum();
+    let norm: f64 = b.iter().map(|&b| square(f64::from(b))).sum();
+    // A group that never moves is all zeros: its distance is absolute.
+    if norm == 0.0 { difference.sqrt() } else { (difference / norm).sqrt() }
+}
+
+/// Largest and mean difference in levels of 255.
+fn pixel_difference(found: &PixelValues, expected: &(Vec<usize>, Vec<f32>)) -> (f32, f64) {
+    assert_eq!(expected.0, [1, 3, found.height, found.width]);
+    let levels = found.data.iter().zip(&expected.1).map(|(a, b)| (a - b).abs() * 127.5);
+    let (max, sum) = levels.fold((0f32, 0f64), |(max, sum), d| (max.max(d), sum + f64::from(d)));
+    (max, sum / found.data.len() as f64)
+}
+
+fn check_encoded(case: &str, encoded: &Encoded, tensors: &Tensors) {
+    let images = tensors.names("out.pixel_values.").len();
+    assert_eq!(encoded.pixel_values.len(), images, "{case}");
+    for (k, found) in encoded.pixel_values.iter().enumerate() {
+        let (max, mean) = pixel_difference(found, &tensors.floats(&format!("out.pixel_values.{k}")));
+        println!("{case}: pixel_values.{k}: max {max} mean {mean} levels");
+        assert!(max <= PIXEL_TOLERANCE, "{case}: pixel_values.{k}: {max} levels");
+    }
+    let expected = tensors.matrix("out.state");
+    assert_eq!((encoded.state.rows, encoded.state.cols), (expected.rows, expected.cols), "{case}");
+    let error = relative_l2(&encoded.state.data, &expected.data);
+    println!("{case}: state: relative L2 {error:.2e}");
+    assert!(error <= RELATIVE_TOLERANCE, "{case}: state: {error:e}");
+}
+
+fn check_actions(case: &str, chunk: &ActionChunk, tensors: &Tensors) {
+    assert_eq!(chunk.groups.len(), tensors.names("out.action.").len(), "{case}");
+    for (key, found) in &chunk.groups {
+        let expected = tensors.matrix(&format!("out.action.{key}"));
+        assert_eq!((found.rows, found.cols), (expected.rows, expected.cols), "{case}: {key}");
+        let error = relative_l2(&found.data, &expected.data);
+        println!("{case}: action.{key}: relative L2 {error:.2e}");
+        assert!(error <= RELATIVE_TOLERANCE, "{case}: action.{key}: {error:e}");
+    }
+}
+
+#[test]
+fn official_cases_are_reproduced() {
+    let real = real_tokenizer("official_cases_are_reproduced");
+    let tokenizer = real.clone().unwrap_or_else(small_tokenizer);
+    for case in CASES {
+        let tensors = Tensors::read(&golden(case).join("case.safetensors"));
+        let processor = Processor::load(&golden(case), "new_embodiment", Some(&tokenizer)).expect(case);
+        let observation = observation(case, &tensors);
+        let encoded = processor.encode(&observation).expect(case);
+        check_encoded(case, &encoded, &tensors);
+
+        let prompt = std::fs::read_to_string(golden(case).join("prompt.json")).expect(case);
+        let prompt: serde_json::Value = serde_json::from_str(&prompt).expect(case);
+        assert_eq!(prompt["text_after_template"], encoded.prompt.as_str(), "{case}");
+        assert_eq!(prompt["embodiment_id"], encoded.embodiment_id, "{case}");
+        if real.is_some() {
+            let ids: Vec<i64> = encoded.input_ids.iter().map(|&id| i64::from(id)).collect();
+            assert_eq!(ids, tensors.integers("out.input_ids"), "{case}");
+            let mask: Vec<i64> = encoded.attention_mask.iter().map(|&m| i64::from(m)).collect();
+            assert_eq!(mask, tensors.integers("out.attention_mask"), "{case}");
+        }
+
+        let normalized = tensors.matrix("in.normalized_action");
+        let chunk = processor.decode(&normalized, &observation).expect(case);
+        assert_eq!(processor.action_horizon(), 16);
+        check_actions(case, &chunk, &tensors);
+    }
+}
+
+/// The demo's groups at rest, with an image and an instruction.
+fn demo_observation(image: Image) -> Observation {
+    let dims = [("left_arm", 7), ("right_arm", 7), ("left_hand", 6), ("right_hand", 6)];
+    let state = dims.map(|(key, cols)| (key.to_string(), Matrix { rows: 1, cols, data: vec![0.0; cols] }));
+    Observation {
+        images: BTreeMap::from([("ego_view".to_string(), vec![image])]),
+        state: BTreeMap::from(state),
+        instruction: "Pick up the yellow bottle on the table.".to_string(),
+    }
+}
+
+#[test]
+fn the_demo_is_reproduced() {
+    let tensors =
+        Tensors::read(&repository().join("tests/fixtures/demo_expected/episode_000000.safetensors"));
+    let processor = Processor::load(&small_tokenizer(), "NEW_EMBODIMENT", None).expect("the demo");
+    let observation = demo_observation(tensors.image("frame0_rgb"));
+    let encoded = processor.encode(&observation).expect("a frame");
+    let (max, _) = pixel_difference(&encoded.pixel_values[0], &tensors.floats("pixel_values.step0"));
+    assert!(max <= PIXEL_TOLERANCE, "{max} levels");
+    let ids: Vec<i64> = encoded.input_ids.iter().map(|&id| i64::from(id)).collect();
+    assert_eq!(ids, tensors.integers("input_ids"));
+
+    let (shape, normalized) = tensors.floats("normalized_actions.f32");
+    let expected = tensors.floats("actions.f32").1;
+    let [_, rows, cols] = shape[..] else { panic!("{shape:?}") };
+    let mut found = Vec::new();
+    for inference in normalized.chunks_exact(rows * cols) {
+        let normalized = Matrix { rows, cols, data: inference.to_vec() };
+        let chunk = processor.decode(&normalized, &observation).expect("actions");
+        for step in 0..rows {
+            found.extend(chunk.groups.iter().flat_map(|(_, group)| group.row(step)).copied());
+        }
+    }
+    let error = relative_l2(&found, &expected);
+    println!("demo: actions: relative L2 {error:.2e}");
+    assert!(error <= RELATIVE_TOLERANCE, "{error:e}");
+}
