@@ -1,0 +1,304 @@
+//! Columns of a parquet file: numbers, lists of numbers and texts, for a range of rows.
+
+use std::{
+    fs::File,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use parquet::{
+    column::reader::{ColumnReader, ColumnReaderImpl},
+    data_type::DataType,
+    errors::ParquetError,
+    file::reader::{FileReader, SerializedFileReader},
+};
+
+use crate::{Error, Result};
+
+/// Rows decoded at a time, so that a damaged or hostile page is noticed before it fills the memory.
+const BATCH_ROWS: usize = 4096;
+/// The most values of one column taken into memory: 512 MiB of f32, over a day at 1000 values a second.
+const MAX_VALUES: usize = 1 << 27;
+
+/// An open parquet file.
+pub(crate) struct Table {
+    path: PathBuf,
+    reader: SerializedFileReader<File>,
+    rows: usize,
+}
+
+/// The values of one column over some rows.
+#[derive(Debug)]
+pub(crate) struct Column<V> {
+    /// All rows' values, one after the other.
+    pub(crate) values: Vec<V>,
+    /// The number of values of each row; 0 where the row is null.
+    pub(crate) lengths: Vec<usize>,
+}
+
+/// A value that a column can be read as. None where the stored type does not fit.
+pub(crate) trait Cell: Sized {
+    /// What error messages call such a column.
+    const EXPECTED: &'static str;
+    /// From a stored float32 or float64.
+    fn from_float(_: f64) -> Option<Self> {
+        None
+    }
+    /// From a stored integer or boolean.
+    fn from_integer(_: i64) -> Option<Self> {
+        None
+    }
+    /// From stored bytes.
+    fn from_bytes(_: &[u8]) -> Option<Self> {
+        None
+    }
+}
+
+impl Cell for f32 {
+    const EXPECTED: &'static str = "numbers";
+    fn from_float(value: f64) -> Option<f32> {
+        Some(value as f32)
+    }
+    fn from_integer(value: i64) -> Option<f32> {
+        Some(value as f32)
+    }
+}
+
+impl Cell for f64 {
+    const EXPECTED: &'static str = "numbers";
+    fn from_float(value: f64) -> Option<f64> {
+        Some(value)
+    }
+    fn from_integer(value: i64) -> Option<f64> {
+        Some(value as f64)
+    }
+}
+
+impl Cell for i64 {
+    const EXPECTED: &'static str = "integers";
+    fn from_integer(value: i64) -> Option<i64> {
+        Some(value)
+    }
+}
+
+impl Cell for String {
+    const EXPECTED: &'static str = "UTF-8 text";
+    fn from_bytes(bytes: &[u8]) -> Option<String> {
+        std::str::from_utf8(bytes).ok().map(str::to_owned)
+    }
+}
+
+impl Table {
+    /// Opens a file and reads its footer. A missing file is [`Error::Missing`] as `what`.
+    pub(crate) fn open(path: &Path, what: &str) -> Result<Table> {
+        let file = File::open(path).map_err(|e| Error::io(path, what, e))?;
+        let reader = SerializedFileReader::new(file).map_err(|source| Error::Parquet {
+            path: path.into(),
+            column: "file".into(),
+            source,
+        })?;
+        let rows = reader.metadata().file_metadata().num_rows();
+        let rows = usize::try_from(rows)
+            .map_err(|_| Error::field(path, "num_rows", "a row count", rows.to_string()))?;
+        Ok(Table { path: path.into(), reader, rows })
+    }
+
+    /// The file's path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The number of rows, as the footer says.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The names of all columns.
+    pub(crate) fn columns(&self) -> Vec<String> {
+        let schema = self.reader.metadata().file_metadata().schema();
+        match schema.is_group() {
+            true => schema.get_fields().iter().map(|field| field.name().to_owned()).collect(),
+            false => Vec::new(),
+        }
+    }
+
+    /// The file's single leaf below the column `name`.
+    fn leaf(&self, name: &str) -> Result<usize> {
+        let schema = self.reader.metadata().file_metadata().schema_descr();
+        let mut leaves = schema
+            .columns()
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.path().parts().first().is_some_and(|root| root == name));
+        match (leaves.next(), leaves.next()) {
+            (Some((leaf, _)), None) => Ok(leaf),
+            (Some(_), Some(_)) => {
+                Err(Error::field(&self.path, name, "one value or one list a row", "a structure"))
+            }
+            (None, _) => Err(Error::Unknown {
+                path: self.path.clone(),
+                what: "column".into(),
+                name: name.into(),
+                known: self.columns(),
+            }),
+        }
+    }
+
+    /// Reads the rows `range` of a column, each row any number of values.
+    pub(crate) fn column<V: Cell>(&self, name: &str, range: Range<usize>) -> Result<Column<V>> {
+        let leaf = self.leaf(name)?;
+        let failed = |source| Error::Parquet { path: self.path.clone(), column: name.into(), source };
+        let mut column = Column { values: Vec::new(), lengths: Vec::new() };
+        let mut start = 0usize;
+        for index in 0..self.reader.num_row_groups() {
+            let group = self.reader.get_row_group(index).map_err(failed)?;
+            let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
+            let end = start.saturating_add(rows);
+            let (from, to) = (range.start.max(start), range.end.min(end));
+            if from < to {
+                let reader = group.get_column_reader(leaf).map_err(failed)?;
+                let wanted = column.lengths.len().saturating_add(to - from);
+                let found = read_any(reader, from - start, to - from, &mut column).map_err(failed)?;
+                if let Some(found) = found {
+                    return Err(Error::field(&self.path, name, V::EXPECTED, found));
+                }
+                if column.lengths.len() != wanted {
+                    let found = format!("{} rows in row group {index}", column.lengths.len());
+                    return Err(Error::field(&self.path, name, format!("{wanted} rows"), found));
+                }
+            }
+            start = end;
+        }
+        let found = column.lengths.len();
+        if found != range.len() {
+            let expected = format!("{} rows", range.len());
+            return Err(Error::field(&self.path, name, expected, format!("{found} rows")));
+        }
+        Ok(column)
+    }
+
+    /// Reads the rows `range` of a column that holds exactly one value a row.
+    pub(crate) fn scalars<V: Cell>(&self, name: &str, range: Range<usize>) -> Result<Vec<V>> {
+        let first = range.start;
+        let column = self.column(name, range)?;
+        match column.lengths.iter().position(|len| *len != 1) {
+            None => Ok(column.values),
+            Some(row) => {
+                let found = match column.lengths[row] {
+                    0 => "null".to_owned(),
+                    n => format!("{n} values"),
+                };
+                let field = format!("{name}, row {}", first + row);
+                Err(Error::field(&self.path, field, "one value", found))
+            }
+        }
+    }
+}
+
+/// Reads `rows` rows after `skip`. Gives the stored type's name where `V` cannot hold it.
+fn read_any<V: Cell>(
+    reader: ColumnReader,
+    skip: usize,
+    rows: usize,
+    out: &mut Column<V>,
+) -> Result<Option<&'static str>, ParquetError> {
+    let (fits, stored) = match reader {
+        ColumnReader::BoolColumnReader(r) => {
+            (read_leaf(r, skip, rows, out, |v| V::from_integer(i64::from(*v)))?, "booleans")
+        }
+        ColumnReader::Int32ColumnReader(r) => {
+            (read_leaf(r, skip, rows, out, |v| V::from_integer(i64::from(*v)))?, "integers")
+        }
+        ColumnReader::Int64ColumnReader(r) => {
+            (read_leaf(r, skip, rows, out, |v| V::from_integer(*v))?, "integers")
+        }
+        ColumnReader::FloatColumnReader(r) => {
+            (read_leaf(r, skip, rows, out, |v| V::from_float(f64::from(*v)))?, "floats")
+        }
+        ColumnReader::DoubleColumnReader(r) => {
+            (read_leaf(r, skip, rows, out, |v| V::from_float(*v))?, "floats")
+        }
+        ColumnReader::ByteArrayColumnReader(r) => {
+            (read_leaf(r, skip, rows, out, |v| V::from_bytes(v.data()))?, "bytes or text")
+        }
+        ColumnReader::Int96ColumnReader(_) => (false, "96-bit timestamps"),
+        ColumnReader::FixedLenByteArrayColumnReader(_) => (false, "fixed-length bytes"),
+    };
+    Ok((!fits).then_some(stored))
+}
+
+/// Reads `rows` rows after `skip` from one row group; false where a value does not convert.
+fn read_leaf<T: DataType, V>(
+    mut reader: ColumnReaderImpl<T>,
+    skip: usize,
+    rows: usize,
+    out: &mut Column<V>,
+    convert: impl Fn(&T::T) -> Option<V>,
+) -> Result<bool, ParquetError> {
+    let mut skipped = 0;
+    while skipped < skip {
+        match reader.skip_records(skip - skipped)? {
+            0 => return Ok(true),
+            n => skipped += n,
+        }
+    }
+    let mut done = 0;
+    while done < rows {
+        let (mut defs, mut reps, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        let batch = (rows - done).min(BATCH_ROWS);
+        let (records, _, levels) =
+            reader.read_records(batch, Some(&mut defs), Some(&mut reps), &mut values)?;
+        if records == 0 {
+            break;
+        }
+        done += records;
+        if out.values.len() + values.len() > MAX_VALUES {
+            return Err(ParquetError::General(format!("more than {MAX_VALUES} values in one column")));
+        }
+        row_lengths(&defs, &reps, levels, values.len(), &mut out.lengths);
+        for value in &values {
+            match convert(value) {
+                Some(value) => out.values.push(value),
+                None => return Ok(false),
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Appends each row's number of values. `reps` and `defs` are empty for columns without such levels.
+///
+/// The definition level is highest exactly where a value is stored; anything lower is a null row, an
+/// empty list or a null element and stores none.
+fn row_lengths(defs: &[i16], reps: &[i16], levels: usize, values: usize, lengths: &mut Vec<usize>) {
+    let full = defs.iter().copied().max().unwrap_or(0);
+    // Without a single stored value the highest level seen means a null.
+    let stored = |i: usize| values > 0 && defs.get(i).is_none_or(|def| *def == full);
+    for i in 0..levels {
+        if reps.get(i).is_none_or(|rep| *rep == 0) {
+            lengths.push(0);
+        }
+        if let Some(last) = lengths.last_mut() {
+            *last += usize::from(stored(i));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_lengths_of_lists_nulls_and_scalars() {
+        let lengths = |defs: &[i16], reps: &[i16], levels, values| {
+            let mut out = Vec::new();
+            row_lengths(defs, reps, levels, values, &mut out);
+            out
+        };
+        assert_eq!(lengths(&[], &[], 3, 3), [1, 1, 1]);
+        assert_eq!(lengths(&[1, 0, 1], &[], 3, 2), [1, 0, 1]);
+        assert_eq!(lengths(&[0, 0], &[], 2, 0), [0, 0]);
+        // [a, b], null, [], [c, null]
+        assert_eq!(lengths(&[3, 3, 0, 1, 3, 2], &[0, 1, 0, 0, 0, 1], 6, 3), [2, 0, 0, 1]);
+    }
+}

@@ -1,0 +1,143 @@
+//! H.264 samples of an mp4 file to pictures: length-prefixed NAL units become Annex B for the decoder.
+
+use super::{
+    bytes::Bytes,
+    color::{Picture, Tags},
+    sps::Sps,
+};
+
+/// NAL unit type of a slice of an IDR picture: decoding can start there, and nothing later looks back.
+const IDR: u8 = 5;
+/// NAL unit type of a sequence parameter set.
+const SEQUENCE: u8 = 7;
+
+/// What `avcC` says.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    /// Bytes of a NAL unit's length: 1, 2 or 4.
+    length_size: usize,
+    /// The parameter sets, as Annex B.
+    headers: Vec<u8>,
+    sps: Option<Sps>,
+}
+
+impl Config {
+    /// Parses `avcC`. The error says what does not fit.
+    pub(super) fn parse(avcc: &[u8]) -> Result<Config, String> {
+        let mut config = Config { length_size: 0, headers: Vec::new(), sps: None };
+        config.read(Bytes(avcc)).ok_or("avcC ends too early")?;
+        match config.length_size {
+            3 => Err("avcC has NAL lengths of 3 bytes".into()),
+            _ => Ok(config),
+        }
+    }
+
+    fn read(&mut self, mut avcc: Bytes) -> Option<()> {
+        avcc.skip(4)?;
+        self.length_size = usize::from(avcc.u8()? & 3) + 1;
+        let sequences = avcc.u8()? & 31;
+        for _ in 0..sequences {
+            let size = usize::from(avcc.u16()?);
+            let nal = avcc.take(size)?;
+            self.sps = self.sps.or(Sps::parse(nal));
+            push_nal(&mut self.headers, nal);
+        }
+        let pictures = avcc.u8()?;
+        for _ in 0..pictures {
+            let size = usize::from(avcc.u16()?);
+            push_nal(&mut self.headers, avcc.take(size)?);
+        }
+        Some(())
+    }
+
+    /// The NAL units of a sample.
+    fn nals<'a>(&self, sample: &'a [u8]) -> Result<Vec<&'a [u8]>, String> {
+        let mut bytes = Bytes(sample);
+        let mut nals = Vec::new();
+        while !bytes.0.is_empty() {
+            let length = match self.length_size {
+                1 => bytes.u8().map(u32::from),
+                2 => bytes.u16().map(u32::from),
+                _ => bytes.u32(),
+            };
+            let nal = length.and_then(|n| usize::try_from(n).ok()).and_then(|n| bytes.take(n));
+            nals.push(nal.ok_or("a NAL unit is longer than its sample")?);
+        }
+        Ok(nals)
+    }
+
+    /// Whether decoding can start at this sample: only an IDR picture cuts all references to earlier ones.
+    /// (An open group's I picture is marked as a sync sample, too, but pictures around it look back.)
+    pub(super) fn is_start(&self, sample: &[u8]) -> bool {
+        self.nals(sample).is_ok_and(|nals| nals.iter().any(|nal| nal.first().is_some_and(|b| b & 31 == IDR)))
+    }
+}
+
+/// Appends a NAL unit with its start code.
+fn push_nal(out: &mut Vec<u8>, nal: &[u8]) {
+    out.extend([0, 0, 0, 1]);
+    out.extend(nal);
+}
+
+/// An H.264 decoder that is fed whole samples in decoding order.
+pub(super) struct Decoder {
+    config: Config,
+    /// The parameter set in force.
+    sps: Option<Sps>,
+    decoder: rusty_h264_decoder::Decoder,
+    started: bool,
+}
+
+impl Decoder {
+    pub(super) fn new(config: Config) -> Decoder {
+        let sps = config.sps;
+        Decoder { config, sps, decoder: rusty_h264_decoder::Decoder::new(), started: false }
+    }
+
+    /// Forgets all pictures; the next sample must be one that decoding can start at.
+    pub(super) fn reset(&mut self) {
+        *self = Decoder::new(self.config.clone());
+    }
+
+    /// Decodes one sample to its picture.
+    pub(super) fn decode(&mut self, sample: &[u8]) -> Result<Picture, Failure> {
+        let mut annex_b = Vec::with_capacity(sample.len() + self.config.headers.len() + 64);
+        if !self.started {
+            annex_b.extend(&self.config.headers);
+            self.started = true;
+        }
+        for nal in self.config.nals(sample).map_err(Failure::Damaged)? {
+            if nal.first().is_some_and(|b| b & 31 == SEQUENCE) {
+                self.sps = Sps::parse(nal).or(self.sps);
+            }
+            push_nal(&mut annex_b, nal);
+        }
+        if let Some(sps) = self.sps {
+            if (sps.chroma_format, sps.bit_depth) != (1, 8) {
+                return Err(Failure::Format(sps.format()));
+            }
+            if sps.cropped_at_origin {
+                return Err(Failure::Format("pictures cropped at the left or top".into()));
+            }
+        }
+        let frame = self.decoder.decode(&annex_b).map_err(|e| Failure::Damaged(e.to_string()))?;
+        let frame = frame.ok_or_else(|| Failure::Damaged("the sample holds no whole picture".into()))?;
+        Ok(Picture {
+            width: frame.width,
+            height: frame.height,
+            y: frame.y,
+            u: frame.u,
+            v: frame.v,
+            tags: self.sps.map_or(Tags::default(), |sps| sps.tags),
+        })
+    }
+}
+
+/// Why a sample gave no picture.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The bitstream is damaged, or uses a tool that the decoder lacks.
+    Damaged(String),
+    /// The pictures have a format that is not converted.
+    Format(String),
+}

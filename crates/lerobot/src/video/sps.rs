@@ -1,0 +1,168 @@
+//! The H.264 sequence parameter set, as far as the decoder does not say it: format, cropping and colour tags.
+
+use super::color::Tags;
+
+/// What a sequence parameter set says of the pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sps {
+    /// 1 is 4:2:0.
+    pub(super) chroma_format: u32,
+    /// Bits of a luma sample.
+    pub(super) bit_depth: u32,
+    /// Whether pictures are cropped at the left or the top.
+    pub(super) cropped_at_origin: bool,
+    /// From the video usability information.
+    pub(super) tags: Tags,
+}
+
+/// The profiles whose sequence parameter sets carry the chroma format.
+const HIGH_PROFILES: [u32; 13] = [100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135];
+
+impl Sps {
+    /// Parses a NAL unit of type 7, header included. None where it ends too early or makes no sense.
+    pub(super) fn parse(nal: &[u8]) -> Option<Sps> {
+        let rbsp = unescape(nal.get(1..)?);
+        let mut bits = Bits { bytes: &rbsp, at: 0 };
+        let profile = bits.take(8)?;
+        bits.take(16)?; // constraints, level
+        bits.ue()?; // identifier
+        let (mut chroma_format, mut bit_depth) = (1, 8);
+        if HIGH_PROFILES.contains(&profile) {
+            chroma_format = bits.ue()?;
+            if chroma_format == 3 {
+                bits.take(1)?;
+            }
+            bit_depth = bits.ue()?.checked_add(8)?;
+            bits.ue()?;
+            bits.take(1)?;
+            if bits.take(1)? == 1 {
+                scaling_lists(&mut bits, if chroma_format == 3 { 12 } else { 8 })?;
+            }
+        }
+        bits.ue()?; // log2_max_frame_num
+        match bits.ue()? {
+            0 => drop(bits.ue()?),
+            1 => {
+                bits.take(1)?;
+                bits.ue()?;
+                bits.ue()?;
+                for _ in 0..bits.ue().filter(|n| *n <= 255)? {
+                    bits.ue()?;
+                }
+            }
+            _ => {}
+        }
+        bits.ue()?; // reference frames
+        bits.take(1)?;
+        bits.ue()?; // width
+        bits.ue()?; // height
+        if bits.take(1)? == 0 {
+            bits.take(1)?;
+        }
+        bits.take(1)?;
+        let mut cropped_at_origin = false;
+        if bits.take(1)? == 1 {
+            let (left, _right, top, _bottom) = (bits.ue()?, bits.ue()?, bits.ue()?, bits.ue()?);
+            cropped_at_origin = left > 0 || top > 0;
+        }
+        let tags = if bits.take(1)? == 1 { vui_tags(&mut bits)? } else { Tags::default() };
+        Some(Sps { chroma_format, bit_depth, cropped_at_origin, tags })
+    }
+
+    /// The pixel format's name, such as `4:2:0 8-bit`.
+    pub(super) fn format(&self) -> String {
+        let chroma = ["4:0:0", "4:2:0", "4:2:2", "4:4:4"];
+        let chroma = usize::try_from(self.chroma_format).ok().and_then(|i| chroma.get(i));
+        format!("{} {}-bit", chroma.unwrap_or(&"unknown chroma"), self.bit_depth)
+    }
+}
+
+/// The colour tags of the video usability information.
+fn vui_tags(bits: &mut Bits) -> Option<Tags> {
+    const EXTENDED_ASPECT: u32 = 255;
+    if bits.take(1)? == 1 && bits.take(8)? == EXTENDED_ASPECT {
+        bits.take(32)?;
+    }
+    if bits.take(1)? == 1 {
+        bits.take(1)?; // overscan
+    }
+    let mut tags = Tags::default();
+    if bits.take(1)? == 1 {
+        bits.take(3)?; // video_format
+        tags.full_range = Some(bits.take(1)? == 1);
+        if bits.take(1)? == 1 {
+            bits.take(16)?; // primaries, transfer
+            tags.matrix = u8::try_from(bits.take(8)?).ok();
+        }
+    }
+    Some(tags)
+}
+
+/// Steps over the scaling lists.
+fn scaling_lists(bits: &mut Bits, count: usize) -> Option<()> {
+    for list in 0..count {
+        if bits.take(1)? == 0 {
+            continue;
+        }
+        let (mut last, mut next) = (8i64, 8i64);
+        for _ in 0..if list < 6 { 16 } else { 64 } {
+            if next != 0 {
+                next = (last + bits.se()?).rem_euclid(256);
+            }
+            last = if next == 0 { last } else { next };
+        }
+    }
+    Some(())
+}
+
+/// Removes the emulation prevention bytes (the 3 of 0, 0, 3).
+fn unescape(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut zeros = 0;
+    for &byte in bytes {
+        if zeros >= 2 && byte == 3 {
+            zeros = 0;
+            continue;
+        }
+        zeros = if byte == 0 { zeros + 1 } else { 0 };
+        out.push(byte);
+    }
+    out
+}
+
+/// A reader of bits, most significant first.
+struct Bits<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Bits<'_> {
+    /// The next `n` bits, at most 32.
+    fn take(&mut self, n: usize) -> Option<u32> {
+        let mut value = 0u32;
+        for _ in 0..n {
+            let byte = self.bytes.get(self.at / 8)?;
+            value = (value << 1) | u32::from((byte >> (7 - self.at % 8)) & 1);
+            self.at += 1;
+        }
+        Some(value)
+    }
+
+    /// An unsigned exponential Golomb code.
+    fn ue(&mut self) -> Option<u32> {
+        let mut zeros = 0;
+        while self.take(1)? == 0 {
+            zeros += 1;
+            if zeros > 31 {
+                return None;
+            }
+        }
+        Some((1u32 << zeros) - 1 + self.take(zeros)?)
+    }
+
+    /// A signed exponential Golomb code.
+    fn se(&mut self) -> Option<i64> {
+        let code = i64::from(self.ue()?);
+        Some(if code % 2 == 1 { code / 2 + 1 } else { -(code / 2) })
+    }
+}

@@ -1,0 +1,131 @@
+//! Damaged, truncated and unsupported videos give errors that name the file; nothing panics.
+
+mod common;
+
+use std::{fs, path::Path};
+
+use common::{Random, clip, demo_video};
+use steadyhand_lerobot::{Error, Video};
+
+/// Damaged copies tried for each clip.
+const DAMAGED_COPIES: usize = 150;
+
+/// Opens a video and decodes every frame; frames after a failed one are tried, too.
+fn decode_all(path: &Path) -> Result<usize, Error> {
+    let mut video = Video::open(path)?;
+    let (mut decoded, mut failed) = (0, None);
+    for index in 0..video.frame_count().min(400) {
+        match video.frame(index) {
+            Ok(frame) => {
+                assert_eq!(frame.rgb.len(), frame.width * frame.height * 3);
+                decoded += 1;
+            }
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(decoded), Err)
+}
+
+#[test]
+fn flipped_bytes_are_errors_or_pictures_but_never_panics() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged.mp4");
+    let clips = [
+        "h264_open_gop",
+        "h264_deep_b",
+        "h264_slices",
+        "h264_baseline",
+        "h264_edit_list",
+        "av1_bt709",
+        "av1_90x66",
+    ];
+    for name in clips {
+        let whole = fs::read(clip(name)).unwrap();
+        let mut random = Random(0x5eed);
+        let (mut errors, mut pictures) = (0, 0);
+        for _ in 0..DAMAGED_COPIES {
+            let mut damaged = whole.clone();
+            for _ in 0..1 + random.below(8) {
+                let at = random.below(damaged.len());
+                damaged[at] = random.below(256) as u8;
+            }
+            fs::write(&path, &damaged).unwrap();
+            match decode_all(&path) {
+                Ok(_) => pictures += 1,
+                Err(error) => {
+                    assert!(error.to_string().contains("damaged.mp4"), "{error}");
+                    errors += 1;
+                }
+            }
+        }
+        println!("{name}: {errors} damaged copies gave errors, {pictures} decoded");
+        assert!(errors > 0, "{name}");
+    }
+}
+
+#[test]
+fn damaged_indices_are_errors_or_pictures_but_never_panics() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged.mp4");
+    for name in ["h264_edit_list", "h264_colr_only", "av1_90x66"] {
+        let whole = fs::read(clip(name)).unwrap();
+        let moov = whole.windows(4).position(|w| w == b"moov").unwrap();
+        let mut random = Random(0xfeed);
+        for _ in 0..DAMAGED_COPIES * 3 {
+            let mut damaged = whole.clone();
+            for _ in 0..1 + random.below(3) {
+                let at = moov + random.below(damaged.len() - moov);
+                // Extreme values are the ones that break tables.
+                damaged[at] = [0, 1, 0x7f, 0x80, 0xff, random.below(256) as u8][random.below(6)];
+            }
+            fs::write(&path, &damaged).unwrap();
+            let _ = decode_all(&path);
+        }
+    }
+}
+
+#[test]
+fn truncation_is_an_error_wherever_it_cuts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut.mp4");
+    // The index at the end, and at the start.
+    for video in [demo_video(1), demo_video(0), clip("h264_faststart"), clip("av1_75x52")] {
+        let whole = fs::read(video).unwrap();
+        for part in 0..40 {
+            fs::write(&path, &whole[..whole.len() * part / 40]).unwrap();
+            let error = Video::open(&path).unwrap_err().to_string();
+            assert!(error.contains("cut.mp4") && error.contains("expected"), "{error}");
+        }
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(Video::open(&path).unwrap_err().to_string().contains("truncated"));
+    }
+}
+
+#[test]
+fn unsupported_formats_are_named() {
+    for (name, found) in [
+        ("h264_10bit", "4:2:0 10-bit"),
+        ("h264_444", "4:4:4 8-bit"),
+        ("av1_10bit", "4:2:0 10-bit"),
+        ("hevc", "hev1"),
+        ("h264_fragmented", "fragmented"),
+    ] {
+        let error = decode_all(&clip(name)).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        let error = error.to_string();
+        assert!(error.contains(found) && error.contains(&format!("{name}.mp4")), "{error}");
+    }
+}
+
+#[test]
+fn what_is_no_video_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("text.mp4");
+    for content in ["", "x", "this is a text, not a video, and long enough for a header"] {
+        fs::write(&path, content).unwrap();
+        let error = Video::open(&path).unwrap_err();
+        assert!(matches!(error, Error::Container { .. }), "{error}");
+    }
+    let error = Video::open(folder.path().join("none.mp4")).unwrap_err();
+    assert!(matches!(error, Error::Missing { .. }), "{error}");
+}
