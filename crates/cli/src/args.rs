@@ -1,0 +1,184 @@
+//! The command line. Options that NVIDIA's `standalone_inference_script.py` has keep their names and defaults.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// Runs GR00T robot policies as deployed engines, and proves that they give the reference's actions.
+#[derive(Debug, Parser)]
+#[command(name = "steady", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Evaluate the embedded policy on its embedded dataset; needs nothing else.
+    Demo(DemoArgs),
+    /// Evaluate a checkpoint on the episodes of a LeRobot dataset (open loop).
+    Eval(EvalArgs),
+    /// Check this build against results of the official code.
+    Verify(VerifyArgs),
+    /// Show what is in a checkpoint or a dataset.
+    Inspect(InspectArgs),
+}
+
+/// What runs the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineKind {
+    /// The reference on the CPU.
+    Cpu,
+}
+
+#[derive(Debug, Args)]
+pub struct EngineArgs {
+    /// What runs the model.
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub engine: EngineKind,
+    /// Number formats: f32, bf16 (as the official code rounds), fp16 or mixed.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "fp16", "mixed"])]
+    pub precision: String,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Where the plots, the JSON and the demo's own files go.
+    #[arg(long, default_value = "steady-out", value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Checkpoint folder.
+    #[arg(long, alias = "checkpoint", value_name = "DIR")]
+    pub model_path: PathBuf,
+    /// LeRobot dataset folder (v2.0, v2.1 or v3.0).
+    #[arg(long, alias = "dataset", value_name = "DIR")]
+    pub dataset_path: PathBuf,
+    /// Embodiment tag; may be left out where the checkpoint has only one.
+    #[arg(long, value_name = "TAG")]
+    pub embodiment_tag: Option<String>,
+    /// Episodes to evaluate.
+    #[arg(long, num_args = 1.., default_value = "0", value_name = "ID")]
+    pub traj_ids: Vec<usize>,
+    /// Most steps of an episode to evaluate.
+    #[arg(long, default_value_t = 200)]
+    pub steps: usize,
+    /// Steps taken of each action chunk before the next inference.
+    #[arg(long, default_value_t = 16)]
+    pub action_horizon: usize,
+    /// Euler steps of an inference.
+    #[arg(long, default_value_t = 4)]
+    pub denoising_steps: usize,
+    /// Inferences at the start of each episode that the timings leave out.
+    #[arg(long, default_value_t = 1)]
+    pub skip_timing_steps: usize,
+    /// Seed of the initial noise.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Read the noise from tensor `noise` [inferences, horizon, dim] of DIR/episode_NNNNNN.safetensors.
+    #[arg(long, value_name = "DIR")]
+    pub noise: Option<PathBuf>,
+    /// Where the plots go: a folder, or a .png file (several episodes add their number to its name).
+    #[arg(long, value_name = "PATH")]
+    pub save_plot_path: Option<PathBuf>,
+    /// Where the JSON goes; report.json in the folder of --out otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Where the plots and the JSON go unless told otherwise.
+    #[arg(long, default_value = "steady-out", value_name = "DIR")]
+    pub out: PathBuf,
+    /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt; the checkpoint's otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Fixture folders: model goldens, processor goldens or expected results of the demo.
+    #[arg(required = true, value_name = "DIR")]
+    pub fixtures: Vec<PathBuf>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Fail above this distance, in place of the limits that the fixtures come with.
+    #[arg(long, value_name = "LIMIT")]
+    pub max_relative_l2: Option<f64>,
+    /// The tokenizer that processor goldens were made with; without it their token ids are not compared.
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+    /// Checkpoint of expected demo results; beside them, or the embedded one, otherwise.
+    #[arg(long, alias = "model-path", value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+    /// Dataset of expected demo results; beside them, or the embedded one, otherwise.
+    #[arg(long, alias = "dataset", value_name = "DIR")]
+    pub dataset_path: Option<PathBuf>,
+    /// How many of the worst rows to show.
+    #[arg(long, default_value_t = 10)]
+    pub rows: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    #[command(subcommand)]
+    pub what: Inspected,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Inspected {
+    /// Sizes, tensors and embodiments of a checkpoint folder.
+    Checkpoint {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Features, modalities, episodes and videos of a LeRobot dataset.
+    Dataset {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// The arguments with `--option_name` written `--option-name`: both are accepted, as the official scripts do.
+pub fn with_dashes(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    args.map(|arg| match arg.to_str() {
+        Some(text) if text.starts_with("--") => {
+            let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
+            let name = name.replace('_', "-");
+            OsString::from(value.map_or(name.clone(), |value| format!("{name}={value}")))
+        }
+        _ => OsStr::to_os_string(&arg),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn eval(args: &[&str]) -> EvalArgs {
+        let all = ["steady", "eval"].iter().chain(args).map(OsString::from);
+        match Cli::parse_from(with_dashes(all)).command {
+            Command::Eval(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_official_command_line_is_understood() {
+        let args = eval(&[
+            "--model_path=a_b", "--dataset_path", "d_e", "--embodiment_tag", "GR1", "--traj-ids", "0", "1", "2",
+        ]);
+        assert_eq!((args.model_path, args.dataset_path), ("a_b".into(), "d_e".into()));
+        assert_eq!((args.traj_ids, args.embodiment_tag.as_deref()), (vec![0, 1, 2], Some("GR1")));
+        let defaults = (args.steps, args.action_horizon, args.denoising_steps, args.skip_timing_steps, args.seed);
+        assert_eq!(defaults, (200, 16, 4, 1, 42));
+    }
+
+    #[test]
+    fn checkpoint_is_another_name_of_model_path() {
+        assert_eq!(eval(&["--checkpoint", "c", "--dataset", "d"]).model_path, PathBuf::from("c"));
+    }
+}

@@ -1,0 +1,258 @@
+//! `steady eval`: a checkpoint on the episodes of a dataset.
+
+use crate::Outcome;
+use crate::args::{EngineArgs, EngineKind, EvalArgs};
+use crate::noise::NoiseSource;
+use crate::report::metrics::{self, Errors};
+use crate::report::plot::{EpisodePlot, Panel, write_png};
+use crate::report::{EpisodeReport, GroupError, Report, Timings, summary};
+use crate::rollout::{self, Rollout, RolloutConfig};
+use anyhow::{Context, Result, bail, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use steadyhand_gr00t::engine::{CpuEngine, Engine};
+use steadyhand_gr00t::policy::{check_horizon, load_model};
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::processor::{Processor, known_embodiment_tags};
+use steadyhand_lerobot::{Dataset, Kind};
+
+/// A checkpoint made ready to run.
+pub struct Loaded {
+    /// For one embodiment.
+    pub processor: Processor,
+    /// At one precision.
+    pub engine: Box<dyn Engine>,
+    /// `[action_horizon, max_action_dim]` of the model.
+    pub noise_shape: [usize; 2],
+}
+
+/// Evaluates, prints the summary and leaves plots and JSON.
+pub fn run(args: &EvalArgs) -> Result<Outcome> {
+    check(args)?;
+    let loading = Instant::now();
+    let mut loaded = load(
+        &args.model_path,
+        args.embodiment_tag.as_deref(),
+        args.tokenizer.as_deref(),
+        &args.engine,
+        args.denoising_steps,
+    )?;
+    let model_loading_seconds = loading.elapsed().as_secs_f64();
+    let opening = Instant::now();
+    let dataset = Dataset::open(&args.dataset_path)?;
+    let dataset_loader_seconds = opening.elapsed().as_secs_f64();
+    check_episodes(&dataset, &args.traj_ids)?;
+
+    let progress = progress_bar(&dataset, args)?;
+    let mut episodes = Vec::new();
+    let mut failure = None;
+    for &index in &args.traj_ids {
+        progress.set_message(format!("episode {index}"));
+        match evaluate(args, &mut loaded, &dataset, index, &progress) {
+            Ok(report) => episodes.push(report),
+            // The episodes before this one are still summed up and written.
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
+        }
+    }
+    progress.finish_and_clear();
+    if episodes.is_empty() {
+        return Err(failure.context("no episode was evaluated")?);
+    }
+    let timings =
+        Timings::new(model_loading_seconds, dataset_loader_seconds, &episodes, args.skip_timing_steps);
+    let report = report(args, &loaded, episodes, timings);
+    let json = args.json.clone().unwrap_or_else(|| args.out.join("report.json"));
+    report.write_json(&json)?;
+    summary::write_summary(&report, &mut std::io::stdout().lock())?;
+    println!("JSON: {}", json.display());
+    failure.map_or(Ok(Outcome::Success), Err)
+}
+
+/// Options that cannot work, whatever the files hold.
+fn check(args: &EvalArgs) -> Result<()> {
+    ensure!(args.action_horizon > 0, "--action-horizon: expected at least 1, found 0");
+    ensure!(args.denoising_steps > 0, "--denoising-steps: expected at least 1, found 0");
+    ensure!(args.steps > 0, "--steps: expected at least 1, found 0");
+    if let Some(extension) = args.save_plot_path.as_ref().and_then(|path| path.extension()) {
+        let found = extension.to_string_lossy();
+        ensure!(extension.eq_ignore_ascii_case("png"), "--save-plot-path: plots are .png, found .{found}");
+    }
+    Ok(())
+}
+
+/// Loads model and processor for an embodiment, which may be left out where there is only one.
+pub fn load(
+    checkpoint: &Path,
+    tag: Option<&str>,
+    tokenizer: Option<&Path>,
+    engine: &EngineArgs,
+    denoising_steps: usize,
+) -> Result<Loaded> {
+    let tags = known_embodiment_tags(checkpoint)?;
+    let tag = match (tag, &tags[..]) {
+        (Some(tag), _) => tag,
+        (None, [only]) => only,
+        (None, _) => bail!("--embodiment-tag: expected one of {}, found none", tags.join(", ")),
+    };
+    let processor = Processor::load(checkpoint, tag, tokenizer)?;
+    let model = load_model(checkpoint)?;
+    check_horizon(&processor, &model)?;
+    let noise_shape = [model.config.action_horizon, model.config.max_action_dim];
+    let policy = PrecisionPolicy::preset(&engine.precision)?;
+    let engine: Box<dyn Engine> = match engine.engine {
+        EngineKind::Cpu => Box::new(CpuEngine::new(model, policy, denoising_steps)),
+    };
+    Ok(Loaded { processor, engine, noise_shape })
+}
+
+fn check_episodes(dataset: &Dataset, ids: &[usize]) -> Result<()> {
+    for id in ids {
+        let last = dataset.len().checked_sub(1).context("the dataset has no episodes")?;
+        let path = dataset.path().display();
+        ensure!(*id <= last, "--traj-ids: expected 0 to {last} for {path}, found {id}");
+    }
+    Ok(())
+}
+
+fn progress_bar(dataset: &Dataset, args: &EvalArgs) -> Result<ProgressBar> {
+    let mut inferences = 0;
+    for id in &args.traj_ids {
+        let steps = dataset.episode_meta(*id)?.length.min(args.steps);
+        inferences += steps.div_ceil(args.action_horizon);
+    }
+    let style = "{msg} [{bar:40}] {pos}/{len} inferences, {eta} left";
+    let bar = ProgressBar::new(inferences as u64);
+    Ok(bar.with_style(ProgressStyle::with_template(style)?.progress_chars("=> ")))
+}
+
+fn evaluate(
+    args: &EvalArgs,
+    loaded: &mut Loaded,
+    dataset: &Dataset,
+    index: usize,
+    progress: &ProgressBar,
+) -> Result<EpisodeReport> {
+    let loading = Instant::now();
+    let episode = dataset.episode(index)?;
+    let episode_load_seconds = loading.elapsed().as_secs_f64();
+    let config = RolloutConfig {
+        steps: args.steps,
+        action_horizon: args.action_horizon,
+        noise: args.noise.clone().map_or(NoiseSource::Seed(args.seed), NoiseSource::Recorded),
+        noise_shape: loaded.noise_shape,
+    };
+    let done = &mut || progress.inc(1);
+    let rollout = rollout::run(&loaded.processor, loaded.engine.as_mut(), &episode, &config, done)?;
+    let Errors { mse, mae } =
+        metrics::errors(&rollout.prediction, &rollout.ground_truth, 0..rollout.ground_truth[0].len())?;
+    let path = plot_path(args, loaded.engine.name(), index);
+    plot(&rollout, dataset, loaded.engine.as_ref(), index, Errors { mse, mae }, &path)?;
+    let timed = |seconds: &[f64]| seconds.iter().skip(args.skip_timing_steps).copied().collect();
+    Ok(EpisodeReport {
+        episode_index: index,
+        mse,
+        mae,
+        steps: rollout.prediction.len(),
+        inferences: rollout.inference_points.len(),
+        instruction: rollout.instruction.clone(),
+        plot: Some(path.display().to_string()),
+        episode_load_seconds,
+        data_preparation_seconds: timed(&rollout.data_preparation_seconds),
+        inference_seconds: timed(&rollout.inference_seconds),
+        groups: group_errors(&rollout)?,
+    })
+}
+
+fn group_errors(rollout: &Rollout) -> Result<Vec<GroupError>> {
+    let mut first = 0;
+    let mut errors = Vec::new();
+    for (name, dim) in &rollout.groups {
+        let Errors { mse, mae } =
+            metrics::errors(&rollout.prediction, &rollout.ground_truth, first..first + dim)?;
+        errors.push(GroupError { name: name.clone(), mse, mae });
+        first += dim;
+    }
+    Ok(errors)
+}
+
+/// Where an episode's plot goes.
+fn plot_path(args: &EvalArgs, engine: &str, index: usize) -> PathBuf {
+    let name = format!("episode{index:03}_output_{engine}.png");
+    match &args.save_plot_path {
+        None => args.out.join(name),
+        Some(path) if path.extension().is_none() => path.join(name),
+        Some(path) if args.traj_ids.len() == 1 => path.clone(),
+        Some(path) => {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            path.with_file_name(format!("{stem}_episode{index:03}.png"))
+        }
+    }
+}
+
+fn plot(
+    rollout: &Rollout,
+    dataset: &Dataset,
+    engine: &dyn Engine,
+    index: usize,
+    errors: Errors,
+    path: &Path,
+) -> Result<()> {
+    let columns = |rows: &[Vec<f32>]| -> Vec<Vec<f32>> {
+        (0..rows[0].len()).map(|column| metrics::column(rows, column)).collect()
+    };
+    let (truth, prediction) = (columns(&rollout.ground_truth), columns(&rollout.prediction));
+    let state = rollout.state.as_deref().map(columns);
+    let mut panels = Vec::with_capacity(truth.len());
+    for (group, dim) in &rollout.groups {
+        let names = dataset.dimension_names(Kind::Action, group);
+        for dimension in 0..*dim {
+            let column = panels.len();
+            let mse = metrics::errors(&rollout.prediction, &rollout.ground_truth, column..column + 1)?.mse;
+            panels.push(Panel {
+                group,
+                title: names.get(dimension).cloned().unwrap_or_else(|| format!("{group}[{dimension}]")),
+                state: state.as_ref().map(|state| &state[column][..]),
+                ground_truth: &truth[column],
+                prediction: &prediction[column],
+                mse,
+            });
+        }
+    }
+    let plot = EpisodePlot {
+        episode_index: index,
+        instruction: &rollout.instruction,
+        engine: engine.name(),
+        precision: engine.precision().name(),
+        mse: errors.mse,
+        mae: errors.mae,
+        panels,
+        inference_points: &rollout.inference_points,
+    };
+    write_png(&plot, path)
+}
+
+fn report(args: &EvalArgs, loaded: &Loaded, episodes: Vec<EpisodeReport>, timings: Timings) -> Report {
+    let mean = |value: &dyn Fn(&EpisodeReport) -> f64| {
+        episodes.iter().map(value).sum::<f64>() / episodes.len() as f64
+    };
+    Report {
+        engine: loaded.engine.name().to_owned(),
+        precision: loaded.engine.precision().name().to_owned(),
+        checkpoint: args.model_path.display().to_string(),
+        dataset: args.dataset_path.display().to_string(),
+        embodiment_tag: loaded.processor.embodiment_tag().to_owned(),
+        seed: args.seed,
+        noise: args.noise.as_ref().map(|path| path.display().to_string()),
+        steps: args.steps,
+        action_horizon: args.action_horizon,
+        denoising_steps: args.denoising_steps,
+        mse: mean(&|episode| episode.mse),
+        mae: mean(&|episode| episode.mae),
+        episodes,
+        timings,
+    }
+}

@@ -1,0 +1,146 @@
+//! One episode, open loop: the policy sees the recorded observations, its actions are compared with the
+//! recorded ones.
+//!
+//! The semantics are those of NVIDIA's `standalone_inference_script.py`: infer at steps 0, h, 2h, …, take
+//! the first h rows of each chunk, prepare the next observation while the current one runs.
+
+use crate::episodes::{Observations, concatenated};
+use crate::noise::NoiseSource;
+use anyhow::{Result, bail};
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
+use steadyhand_gr00t::engine::{Engine, ModelInput};
+use steadyhand_gr00t::policy::{Policy, prepare};
+use steadyhand_gr00t::processor::Processor;
+use steadyhand_gr00t::{ActionChunk, Observation};
+use steadyhand_lerobot::{Episode, Kind};
+
+/// How an episode is run.
+#[derive(Debug, Clone)]
+pub struct RolloutConfig {
+    /// Most steps to evaluate.
+    pub steps: usize,
+    /// Rows taken of each chunk.
+    pub action_horizon: usize,
+    /// The initial noise.
+    pub noise: NoiseSource,
+    /// `[action_horizon, max_action_dim]` of the model.
+    pub noise_shape: [usize; 2],
+}
+
+/// What an episode gave. Rows are steps, columns the action groups' dimensions side by side.
+#[derive(Debug)]
+pub struct Rollout {
+    /// Action groups with their number of dimensions, in the order of the columns.
+    pub groups: Vec<(String, usize)>,
+    /// Un-normalized, absolute.
+    pub prediction: Vec<Vec<f32>>,
+    /// The recorded actions.
+    pub ground_truth: Vec<Vec<f32>>,
+    /// The recorded states, where they have the actions' dimensions.
+    pub state: Option<Vec<Vec<f32>>>,
+    /// Steps at which the policy was asked.
+    pub inference_points: Vec<usize>,
+    /// The task at the first step.
+    pub instruction: String,
+    /// Seconds waited for each observation to be ready.
+    pub data_preparation_seconds: Vec<f64>,
+    /// Seconds from each prepared input to its physical actions.
+    pub inference_seconds: Vec<f64>,
+}
+
+/// An observation made ready in the background.
+struct Prepared {
+    observation: Observation,
+    input: ModelInput,
+}
+
+/// Runs an episode; `progress` is told of each inference done.
+///
+/// # Errors
+/// The episode does not fit the policy, or its data cannot be read.
+pub fn run(
+    processor: &Processor,
+    engine: &mut dyn Engine,
+    episode: &Episode,
+    config: &RolloutConfig,
+    progress: &mut dyn FnMut(),
+) -> Result<Rollout> {
+    let steps = config.steps.min(episode.len());
+    if steps == 0 {
+        bail!("episode {}: no steps to evaluate", episode.index());
+    }
+    let inference_points: Vec<usize> = (0..steps).step_by(config.action_horizon).collect();
+    let [horizon, dim] = config.noise_shape;
+    let noise = config.noise.open(episode.index(), inference_points.len(), horizon, dim)?;
+    let modalities = processor.modalities();
+    let mut ground_truth = concatenated(episode, Kind::Action, &modalities.action.modality_keys)?;
+    ground_truth.truncate(steps);
+    let mut state = concatenated(episode, Kind::State, &modalities.state.modality_keys)?;
+    state.truncate(steps);
+    let observations = Observations::open(processor, episode, inference_points.clone())?;
+
+    let mut rollout = Rollout {
+        groups: Vec::new(),
+        prediction: Vec::with_capacity(steps),
+        state: (state[0].len() == ground_truth[0].len()).then_some(state),
+        ground_truth,
+        instruction: String::new(),
+        data_preparation_seconds: Vec::with_capacity(inference_points.len()),
+        inference_seconds: Vec::with_capacity(inference_points.len()),
+        inference_points,
+    };
+    let mut policy = Policy { processor, engine };
+    std::thread::scope(|scope| {
+        // No buffer: while an inference runs, the one next observation is prepared and then waits.
+        let (ready, prepared) = sync_channel::<Result<Prepared>>(0);
+        scope.spawn(move || {
+            for (inference, observed) in observations.enumerate() {
+                let next = observed.and_then(|(_, observation)| {
+                    let input = prepare(processor, &observation, noise.get(inference))?;
+                    Ok(Prepared { observation, input })
+                });
+                // The receiver is gone where an inference failed.
+                if ready.send(next).is_err() {
+                    break;
+                }
+            }
+        });
+        for inference in 0..rollout.inference_points.len() {
+            let waiting = Instant::now();
+            let Ok(next) = prepared.recv() else {
+                bail!("episode {}: preparing observation {inference} stopped", episode.index());
+            };
+            let Prepared { observation, input } = next?;
+            let running = Instant::now();
+            let chunk = policy.infer(&observation, input)?;
+            rollout.inference_seconds.push(running.elapsed().as_secs_f64());
+            rollout.data_preparation_seconds.push((running - waiting).as_secs_f64());
+            if inference == 0 {
+                rollout.instruction = observation.instruction;
+            }
+            rollout.take(&chunk, config.action_horizon, steps)?;
+            progress();
+        }
+        Ok(())
+    })?;
+    Ok(rollout)
+}
+
+impl Rollout {
+    /// Appends the first `horizon` rows of a chunk, up to `steps` rows in all.
+    fn take(&mut self, chunk: &ActionChunk, horizon: usize, steps: usize) -> Result<()> {
+        self.groups = chunk.groups.iter().map(|(name, actions)| (name.clone(), actions.cols)).collect();
+        for row in 0..horizon.min(steps - self.prediction.len()) {
+            if let Some((name, actions)) = chunk.groups.iter().find(|(_, actions)| row >= actions.rows) {
+                bail!("action_horizon: expected at most {} rows of action.{name}, found {horizon}", actions.rows);
+            }
+            self.prediction.push(chunk.groups.iter().flat_map(|(_, actions)| actions.row(row)).copied().collect());
+        }
+        let (predicted, recorded) = (self.prediction[0].len(), self.ground_truth[0].len());
+        if predicted != recorded {
+            bail!("action: the checkpoint predicts {predicted} dimensions, the dataset has {recorded}");
+        }
+        Ok(())
+    }
+}
