@@ -49,7 +49,7 @@ pub(super) fn chat(text: &str, images: usize) -> String {
 ///
 /// An instruction may itself contain placeholders when it is not formalised. The official code
 /// expands those too and hands the image to the model once more; `<image-0>` is the last image
-/// (Python's index -1).
+/// (Python's index -1). Placeholders with digits other than ASCII ones stay text.
 ///
 /// # Errors
 /// [`Error::Input`] about `instruction` for a placeholder without an image, or for a video.

@@ -76,72 +76,70 @@ fn block_means(src: &Image, width: usize, height: usize, block_x: usize, block_y
     out
 }
 
-/// One source pixel's share of one output pixel.
-struct Share {
-    from: usize,
-    to: usize,
-    weight: f32,
+/// The source pixels under one output pixel, from `first` on, and their shares of it.
+struct Window {
+    first: usize,
+    shares: Vec<f32>,
 }
 
-/// Shares along one axis, in order of the output pixel (`computeResizeAreaTab`).
-fn shares(from: usize, to: usize, ratio: f64) -> Vec<Share> {
-    let mut table = Vec::with_capacity(from + to);
-    for out in 0..to {
+/// Windows along one axis (`computeResizeAreaTab`): slivers below 1/1000 pixel are left out.
+fn windows(from: usize, to: usize, ratio: f64) -> Vec<Window> {
+    let window = |out: usize| {
         let begin = out as f64 * ratio;
         let end = begin + ratio;
         let cell = ratio.min(from as f64 - begin);
         let last = (end.floor() as usize).min(from - 1);
-        let first = (begin.ceil() as usize).min(last);
-        if first as f64 - begin > 1e-3 {
-            let weight = ((first as f64 - begin) / cell) as f32;
-            table.push(Share { from: first - 1, to: out, weight });
+        let whole = (begin.ceil() as usize).min(last);
+        let before = whole as f64 - begin;
+        let after = end - last as f64;
+        let mut window = Window { first: whole, shares: Vec::with_capacity(last - whole + 2) };
+        if before > 1e-3 {
+            window.first -= 1;
+            window.shares.push((before / cell) as f32);
         }
-        let weight = (1.0 / cell) as f32;
-        table.extend((first..last).map(|from| Share { from, to: out, weight }));
-        if end - last as f64 > 1e-3 {
-            let weight = ((end - last as f64).min(1.0).min(cell) / cell) as f32;
-            table.push(Share { from: last, to: out, weight });
+        window.shares.extend((whole..last).map(|_| (1.0 / cell) as f32));
+        if after > 1e-3 {
+            window.shares.push((after.min(1.0).min(cell) / cell) as f32);
         }
-    }
-    table
+        window
+    };
+    (0..to).map(window).collect()
 }
 
 /// Shrinking by area coverage: rows first collapsed along x, then accumulated along y, in f32.
 fn shrink(src: &Image, width: usize, height: usize, x: &Scale, y: &Scale) -> Vec<u8> {
     let stride = src.width * CHANNELS;
-    let columns = shares(src.width, width, x.ratio);
+    let columns = windows(src.width, width, x.ratio);
     let mut row = vec![0f32; width * CHANNELS];
     let mut row_is = None;
-    let mut sum = vec![0f32; width * CHANNELS];
+    let mut sums = vec![0f32; width * CHANNELS];
     let mut out = Vec::with_capacity(width * height * CHANNELS);
-    let mut current = 0;
-    for share in shares(src.height, height, y.ratio) {
-        if share.to != current {
-            out.extend(sum.iter().map(|&v| saturate(v)));
-            sum.fill(0.0);
-            current = share.to;
+    for window in windows(src.height, height, y.ratio) {
+        sums.fill(0.0);
+        for (index, share) in (window.first..).zip(&window.shares) {
+            // A row that straddles two output rows is collapsed once.
+            if row_is != Some(index) {
+                collapse_row(&src.rgb[index * stride..][..stride], &columns, &mut row);
+                row_is = Some(index);
+            }
+            for (sum, value) in sums.iter_mut().zip(&row) {
+                *sum += share * value;
+            }
         }
-        // A row that straddles two output rows is collapsed once.
-        if row_is != Some(share.from) {
-            collapse_row(&src.rgb[share.from * stride..][..stride], &columns, &mut row);
-            row_is = Some(share.from);
-        }
-        for (sum, &value) in sum.iter_mut().zip(&row) {
-            *sum += share.weight * value;
-        }
+        out.extend(sums.iter().map(|&v| saturate(v)));
     }
-    out.extend(sum.iter().map(|&v| saturate(v)));
     out
 }
 
-fn collapse_row(pixels: &[u8], columns: &[Share], row: &mut [f32]) {
-    row.fill(0.0);
-    for share in columns {
-        let pixel = &pixels[share.from * CHANNELS..][..CHANNELS];
-        let out = &mut row[share.to * CHANNELS..][..CHANNELS];
-        for c in 0..CHANNELS {
-            out[c] += f32::from(pixel[c]) * share.weight;
+fn collapse_row(pixels: &[u8], columns: &[Window], row: &mut [f32]) {
+    for (out, window) in row.chunks_exact_mut(CHANNELS).zip(columns) {
+        let mut sum = [0f32; CHANNELS];
+        for (pixel, share) in pixels[window.first * CHANNELS..].chunks_exact(CHANNELS).zip(&window.shares) {
+            for c in 0..CHANNELS {
+                sum[c] += f32::from(pixel[c]) * share;
+            }
         }
+        out.copy_from_slice(&sum);
     }
 }
 

@@ -1,0 +1,335 @@
+//! What the processor makes of observations and checkpoints that the recorded cases do not cover:
+//! several time steps, other reference states, and everything that does not fit.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use steadyhand_gr00t::processor::{Processor, Tokenizer, known_embodiment_tags};
+use steadyhand_gr00t::{Image, Matrix, Observation};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn demo() -> PathBuf {
+    repository().join("demo/checkpoint")
+}
+
+/// An empty folder of this name for one test.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a folder for the test");
+    folder
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).expect("a file")).expect("JSON")
+}
+
+/// A checkpoint with two groups, `arm` (2 values) and `hand` (1), changed by `change`
+/// (processor_kwargs, the modalities of `new_embodiment`, its statistics).
+fn checkpoint(name: &str, change: impl FnOnce(&mut Value, &mut Value)) -> PathBuf {
+    let folder = folder(name);
+    let keys = |keys: &[&str]| json!({"delta_indices": [0], "modality_keys": keys});
+    let mut kwargs = json!({
+        "modality_configs": {"new_embodiment": {
+            "video": keys(&["left", "right"]), "state": keys(&["arm", "hand"]),
+            "action": keys(&["arm", "hand"]), "language": keys(&["task"]),
+        }},
+        "use_albumentations": true, "shortest_image_edge": 56, "max_state_dim": 8, "max_action_dim": 4,
+    });
+    let arm = json!({"min": [0.0, -2.0], "max": [1.0, 2.0], "mean": [0.5, 0.0], "std": [0.5, 1.0]});
+    let hand = json!({"min": [0.0], "max": [10.0], "mean": [5.0], "std": [2.0]});
+    let groups = json!({"arm": arm, "hand": hand});
+    let mut statistics = json!({"state": groups, "action": groups, "relative_action": groups});
+    change(&mut kwargs, &mut statistics);
+    let write = |name: &str, value: Value| {
+        std::fs::write(folder.join(name), value.to_string()).expect("a file of the test");
+    };
+    write("processor_config.json", json!({"processor_kwargs": kwargs}));
+    write("statistics.json", json!({"new_embodiment": statistics}));
+    folder
+}
+
+fn modality<'a>(kwargs: &'a mut Value, name: &str) -> &'a mut Value {
+    &mut kwargs["modality_configs"]["new_embodiment"][name]
+}
+
+fn load(checkpoint: &Path) -> Processor {
+    Processor::load(checkpoint, "new_embodiment", Some(&demo())).expect("a valid checkpoint")
+}
+
+fn refused(checkpoint: &Path) -> String {
+    match Processor::load(checkpoint, "new_embodiment", Some(&demo())) {
+        Ok(_) => panic!("loaded"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// One color, so that frames can be told apart.
+fn frame(level: u8) -> Image {
+    Image { width: 56, height: 56, rgb: vec![level; 56 * 56 * 3] }
+}
+
+fn matrix(rows: usize, data: &[f32]) -> Matrix {
+    Matrix { rows, cols: data.len() / rows, data: data.to_vec() }
+}
+
+fn observation() -> Observation {
+    Observation {
+        images: BTreeMap::from([("left".into(), vec![frame(0)]), ("right".into(), vec![frame(255)])]),
+        state: BTreeMap::from([("arm".into(), matrix(1, &[0.75, -4.0])), ("hand".into(), matrix(1, &[5.0]))]),
+        instruction: "go".into(),
+    }
+}
+
+#[test]
+fn state_is_scaled_clipped_and_padded() {
+    let clipped = load(&checkpoint("clipped", |_, _| ())).encode(&observation()).expect("fits").state;
+    assert_eq!(clipped, matrix(1, &[0.5, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]));
+    let open = checkpoint("unclipped", |kwargs, _| kwargs["clip_outliers"] = json!(false));
+    assert_eq!(load(&open).encode(&observation()).expect("fits").state.data[..3], [0.5, -2.0, 0.0]);
+}
+
+#[test]
+fn sine_and_cosine_double_a_group_that_needs_no_statistics() {
+    let path = checkpoint("sin_cos", |kwargs, statistics| {
+        kwargs["apply_sincos_state_encoding"] = json!(true);
+        modality(kwargs, "state")["sin_cos_embedding_keys"] = json!(["arm"]);
+        statistics["state"].as_object_mut().expect("groups").remove("arm");
+    });
+    let state = load(&path).encode(&observation()).expect("fits").state.data;
+    let expected = [0.75f32.sin(), (-4.0f32).sin(), 0.75f32.cos(), (-4.0f32).cos(), 0.0, 0.0, 0.0, 0.0];
+    assert_eq!(state, expected);
+}
+
+#[test]
+fn several_time_steps_are_stacked_time_outer_view_inner() {
+    let path = checkpoint("steps", |kwargs, _| {
+        modality(kwargs, "video")["delta_indices"] = json!([-1, 0]);
+        modality(kwargs, "state")["delta_indices"] = json!([-1, 0]);
+    });
+    let mut observation = observation();
+    observation.images = BTreeMap::from([
+        ("left".into(), vec![frame(0), frame(51)]),
+        ("right".into(), vec![frame(102), frame(255)]),
+    ]);
+    observation.state.insert("arm".into(), matrix(2, &[0.0, 0.0, 1.0, 2.0]));
+    observation.state.insert("hand".into(), matrix(2, &[0.0, 10.0]));
+    let encoded = load(&path).encode(&observation).expect("fits");
+    let levels: Vec<f32> = encoded.pixel_values.iter().map(|p| (p.data[0] * 127.5 + 127.5).round()).collect();
+    assert_eq!(levels, [0.0, 102.0, 51.0, 255.0]);
+    assert_eq!((encoded.state.rows, encoded.state.cols), (2, 8));
+    assert_eq!(encoded.state.row(0)[..3], [-1.0, 0.0, -1.0]);
+    assert_eq!(encoded.state.row(1)[..3], [1.0, 1.0, 1.0]);
+    assert!(encoded.prompt.ends_with("go<image-1><image-2><image-3><image-4><|im_end|>\n"));
+    assert_eq!(encoded.attention_mask, vec![true; encoded.input_ids.len()]);
+}
+
+#[test]
+fn an_image_named_in_the_instruction_is_given_again() {
+    let path = checkpoint("named_image", |kwargs, _| kwargs["formalize_language"] = json!(false));
+    let observation = Observation { instruction: "like <image-2>".into(), ..observation() };
+    let encoded = load(&path).encode(&observation).expect("fits");
+    let first: Vec<f32> = encoded.pixel_values.iter().map(|p| p.data[0]).collect();
+    assert_eq!(first, [1.0, -1.0, 1.0]);
+    let missing = Observation { instruction: "like <image-3>".into(), ..observation };
+    let error = load(&path).encode(&missing).expect_err("two images").to_string();
+    assert_eq!(error, "instruction: '<image-3>' refers to none of the 2 images");
+}
+
+/// `arm` relative to `reference`, two steps of state and action.
+fn relative(name: &str, reference: Value) -> PathBuf {
+    checkpoint(name, |kwargs, _| {
+        kwargs["use_relative_action"] = json!(true);
+        modality(kwargs, "state")["delta_indices"] = json!([-1, 0]);
+        modality(kwargs, "action")["delta_indices"] = json!([0, 1]);
+        modality(kwargs, "action")["action_configs"] = json!([
+            {"rep": "RELATIVE", "type": "NON_EEF", "format": "DEFAULT", "state_key": reference},
+            {"rep": "ABSOLUTE", "type": "NON_EEF", "format": "DEFAULT", "state_key": null},
+        ]);
+    })
+}
+
+#[test]
+fn relative_actions_start_from_the_last_state() {
+    let mut observation = observation();
+    observation.state.insert("arm".into(), matrix(2, &[9.0, 9.0, 100.0, 200.0]));
+    let processor = load(&relative("relative", Value::Null));
+    // Rows beyond the horizon are ignored; 7 clips to 1.
+    let normalized = matrix(3, &[-1.0, 0.0, 0.0, 9.0, 7.0, 1.0, 1.0, 9.0, 0.0, 0.0, 0.0, 0.0]);
+    let chunk = processor.decode(&normalized, &observation).expect("fits");
+    assert_eq!(processor.action_horizon(), 2);
+    assert_eq!(chunk.groups[0], ("arm".to_string(), matrix(2, &[100.0, 200.0, 101.0, 202.0])));
+    assert_eq!(chunk.groups[1], ("hand".to_string(), matrix(2, &[5.0, 10.0])));
+
+    observation.state.remove("arm");
+    let error = processor.decode(&normalized, &observation).expect_err("no state").to_string();
+    assert_eq!(error, "state.arm: missing; expected groups: arm, hand");
+}
+
+#[test]
+fn references_that_cannot_work_are_refused_at_load() {
+    let error = refused(&relative("other_width", json!("hand")));
+    assert!(error.ends_with("relative_action.arm: 2 values, but state.hand has 1"), "{error}");
+    let error = refused(&relative("no_group", json!("leg")));
+    assert!(error.contains("refers to state.leg, which is not a group of the state"), "{error}");
+    let pose = checkpoint("pose_width", |kwargs, _| {
+        kwargs["use_relative_action"] = json!(true);
+        let pose = json!({"rep": "RELATIVE", "type": "EEF", "format": "XYZ_ROT6D"});
+        modality(kwargs, "action")["action_configs"] = json!([pose, pose]);
+    });
+    assert!(refused(&pose).contains("expected 9 values (xyz + rot6d), found 2"));
+}
+
+#[test]
+fn observations_that_do_not_fit_name_their_field() {
+    let processor = load(&checkpoint("observations", |_, _| ()));
+    let refused = |change: &dyn Fn(&mut Observation)| {
+        let mut observation = observation();
+        change(&mut observation);
+        processor.encode(&observation).expect_err("does not fit").to_string()
+    };
+    let state = |key: &'static str, value: Matrix| {
+        refused(&move |o| {
+            o.state.insert(key.into(), value.clone());
+        })
+    };
+    assert_eq!(state("arm", matrix(1, &[0.0; 3])), "state.arm: expected 2 values, found 3");
+    assert_eq!(state("arm", matrix(2, &[0.0; 4])), "state.arm: expected 1 time steps, found 2");
+    assert_eq!(state("hand", matrix(1, &[f32::NAN])), "state.hand: value 0 of time step 0 is NaN");
+    assert_eq!(state("arm", matrix(1, &[0.0, f32::INFINITY])), "state.arm: value 1 of time step 0 is inf");
+    let wrong = Matrix { rows: usize::MAX, cols: 2, data: vec![0.0; 2] };
+    assert!(state("arm", wrong).contains("found 2"));
+    let missing = refused(&|o| drop(o.state.remove("hand")));
+    assert_eq!(missing, "state.hand: missing; expected groups: arm, hand");
+    let missing = refused(&|o| drop(o.images.remove("right")));
+    assert_eq!(missing, "video.right: missing; expected views: left, right");
+    let frames = refused(&|o| o.images.get_mut("left").expect("a view").push(frame(0)));
+    assert_eq!(frames, "video.left: expected 1 frames, found 2");
+    let bytes = refused(&|o| o.images.get_mut("left").expect("a view")[0].rgb.truncate(9407));
+    assert_eq!(bytes, "video.left: expected 9408 bytes for 56x56 RGB, found 9407");
+}
+
+#[test]
+fn model_output_that_does_not_fit_is_refused() {
+    let processor = load(&checkpoint("output", |_, _| ()));
+    let refused = |m: Matrix| processor.decode(&m, &observation()).expect_err("does not fit").to_string();
+    assert_eq!(refused(matrix(1, &[0.0; 3])), "action: expected at least 1 steps of 4 values, found 1 of 3");
+    assert!(refused(Matrix { rows: 0, cols: 4, data: vec![] }).contains("found 0 of 4"));
+    assert_eq!(refused(matrix(1, &[0.0, f32::NAN, 0.0, 0.0])), "action: value 1 of time step 0 is NaN");
+}
+
+#[test]
+fn checkpoints_that_do_not_fit_name_file_and_field() {
+    let expect = |name: &str, text: &str, change: fn(&mut Value, &mut Value)| {
+        let error = refused(&checkpoint(name, change));
+        assert!(error.contains(text), "{error}");
+    };
+    expect("no_max", "statistics.json: new_embodiment.state.arm.max: missing", |_, s| {
+        s["state"]["arm"].as_object_mut().expect("statistics").remove("max");
+    });
+    expect("ragged", "new_embodiment.state.arm: min is [1, 2] and max is [1, 3]", |_, s| {
+        s["state"]["arm"]["max"] = json!([1.0, 2.0, 3.0]);
+    });
+    expect("steps_of_statistics", "expected statistics for 1 or 1 time steps, found 2", |_, s| {
+        s["action"]["hand"] = json!({"min": [[0.0], [0.0]], "max": [[1.0], [1.0]]});
+    });
+    expect("small_state", "3 values together, max_state_dim is 2", |k, _| k["max_state_dim"] = json!(2));
+    expect("small_action", "3 values together, max_action_dim is 2", |k, _| k["max_action_dim"] = json!(2));
+    expect("no_state", "missing field `state`", |k, _| {
+        k["modality_configs"]["new_embodiment"].as_object_mut().expect("modalities").remove("state");
+    });
+    expect("no_views", "new_embodiment.video: expected at least one key", |k, _| {
+        modality(k, "video")["modality_keys"] = json!([]);
+    });
+    expect("two_languages", "new_embodiment.language: expected one key", |k, _| {
+        modality(k, "language")["modality_keys"] = json!(["a", "b"]);
+    });
+    expect("fraction", "crop_fraction: expected above 0 and at most 1", |k, _| {
+        k["crop_fraction"] = json!(1.5)
+    });
+    expect("letterbox", "image_crop_size: expected [height, width]", |k, _| {
+        k["use_albumentations"] = json!(false)
+    });
+
+    let folder = folder("empty");
+    assert!(refused(&folder).contains("processor_config.json"));
+    let no_tokenizer = checkpoint("no_tokenizer", |_, _| ());
+    let error =
+        Processor::load(&no_tokenizer, "new_embodiment", None).err().expect("no tokenizer").to_string();
+    assert!(error.contains("tokenizer.json"), "{error}");
+}
+
+#[test]
+fn embodiments_are_listed_and_found_in_any_case() {
+    assert_eq!(known_embodiment_tags(&demo()).expect("the demo"), ["new_embodiment"]);
+    let processor = Processor::load(&demo(), "New_Embodiment", None).expect("the demo");
+    assert_eq!((processor.embodiment_tag(), processor.embodiment_id()), ("new_embodiment", 0));
+    let error = Processor::load(&demo(), "gr1", None).err().expect("unknown").to_string();
+    assert_eq!(error, "embodiment_tag: 'gr1' is not configured in this checkpoint; known: new_embodiment");
+}
+
+#[test]
+fn embodiment_ids_come_from_the_file_then_from_the_official_table() {
+    let path = checkpoint("ids", |_, _| ());
+    assert_eq!(load(&path).embodiment_id(), 10);
+    std::fs::write(path.join("embodiment_id.json"), r#"{"new_embodiment": 3}"#).expect("a file");
+    assert_eq!(load(&path).embodiment_id(), 3);
+}
+
+#[test]
+fn tokenizers_are_read_from_a_file_a_folder_or_a_vocabulary() {
+    let by_file = Tokenizer::from_path(&demo().join("tokenizer.json")).expect("the demo");
+    let by_folder = Tokenizer::from_path(&demo()).expect("the demo");
+    let text = "<|im_start|>user\ngo<IMG_CONTEXT>";
+    assert_eq!(by_file.encode(text).expect("text"), by_folder.encode(text).expect("text"));
+    assert_eq!(by_file.token_id("<IMG_CONTEXT>"), Some(5));
+
+    let folder = folder("vocabulary");
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("a file");
+    write("vocab.json", r#"{"a": 0, "b": 1, "ab": 2, "é": 3}"#);
+    write("merges.txt", "#version: 0.2\na b\n");
+    write("added_tokens.json", r#"{"<b>": 4, "<a>": 5}"#);
+    let tokenizer = Tokenizer::from_path(&folder).expect("a vocabulary");
+    assert_eq!(tokenizer.encode("ab<a>b<b>").expect("text"), [2, 5, 1, 4]);
+    assert_eq!((tokenizer.token_id("<a>"), tokenizer.token_id("<c>")), (Some(5), None));
+
+    write("tokenizer_config.json", r#"{"added_tokens_decoder": {"9": {"content": "<a>", "special": true}}}"#);
+    let error = Tokenizer::from_path(&folder).err().expect("a gap in the ids").to_string();
+    assert!(error.contains("added token '<a>' should have id 9"), "{error}");
+    assert!(Tokenizer::from_path(&folder.join("merges.txt")).is_err());
+}
+
+#[test]
+fn the_real_vocabulary_gives_the_real_ids() {
+    let path = repository().join("../shared/tokenizer/eagle");
+    if !path.join("vocab.json").exists() {
+        println!("skipped: the_real_vocabulary_gives_the_real_ids: {} is absent", path.display());
+        return;
+    }
+    let tokenizer = Tokenizer::from_path(&path).expect("the real tokenizer");
+    for (token, id) in read(&path.join("added_tokens.json")).as_object().expect("tokens") {
+        assert_eq!(tokenizer.token_id(token).map(u64::from), id.as_u64(), "{token}");
+        assert_eq!(tokenizer.encode(token).expect("a token").len(), 1, "{token}");
+    }
+    // Hugging Face tokenizers 0.23 in Python, over contractions, digits, spaces, line ends,
+    // composed and decomposed accents, and other scripts.
+    for (text, ids) in REAL_IDS {
+        assert_eq!(tokenizer.encode(text).expect("text"), *ids, "{text:?}");
+    }
+}
+
+const REAL_IDS: &[(&str, &[u32])] = &[
+    ("don't pick UP 12 cups", &[15007, 944, 3735, 11982, 220, 16, 17, 25374]),
+    ("a  b \n\n\tc...!?", &[64, 220, 293, 4710, 1444, 1112, 57390]),
+    ("caf\u{e9} cafe\u{301}", &[924, 58858, 51950]),
+    ("\u{673a}\u{5668}\u{4eba} \u{1f916}", &[104354, 11162, 97, 244]),
+    (
+        "<image 1><img><IMG_CONTEXT></img><|im_end|>\n",
+        &[27, 1805, 220, 16, 29, 151670, 151669, 151671, 151645, 198],
+    ),
+    ("", &[]),
+];
