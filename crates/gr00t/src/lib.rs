@@ -10,6 +10,7 @@ pub mod model;
 pub mod noise;
 pub mod observation;
 pub mod ops;
+pub mod policy;
 pub mod precision;
 pub mod probe;
 pub mod processor;
