@@ -146,7 +146,8 @@ pub enum Inspected {
 pub fn with_dashes(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
     args.map(|arg| match arg.to_str() {
         Some(text) if text.starts_with("--") => {
-            let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
+            let (name, value) =
+                text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
             let name = name.replace('_', "-");
             OsString::from(value.map_or(name.clone(), |value| format!("{name}={value}")))
         }
@@ -169,11 +170,20 @@ mod tests {
     #[test]
     fn the_official_command_line_is_understood() {
         let args = eval(&[
-            "--model_path=a_b", "--dataset_path", "d_e", "--embodiment_tag", "GR1", "--traj-ids", "0", "1", "2",
+            "--model_path=a_b",
+            "--dataset_path",
+            "d_e",
+            "--embodiment_tag",
+            "GR1",
+            "--traj-ids",
+            "0",
+            "1",
+            "2",
         ]);
         assert_eq!((args.model_path, args.dataset_path), ("a_b".into(), "d_e".into()));
         assert_eq!((args.traj_ids, args.embodiment_tag.as_deref()), (vec![0, 1, 2], Some("GR1")));
-        let defaults = (args.steps, args.action_horizon, args.denoising_steps, args.skip_timing_steps, args.seed);
+        let defaults =
+            (args.steps, args.action_horizon, args.denoising_steps, args.skip_timing_steps, args.seed);
         assert_eq!(defaults, (200, 16, 4, 1, 42));
     }
 

@@ -52,7 +52,8 @@ impl<'a> Observations<'a> {
         }
         let rows = rows(&modalities.state, step, self.episode.len());
         let state = self.state.iter().map(|(key, values)| (key.clone(), gather(values, &rows))).collect();
-        let key = modalities.language.modality_keys.first().context("processor_config.json: no language key")?;
+        let key =
+            modalities.language.modality_keys.first().context("processor_config.json: no language key")?;
         Ok(Observation { images, state, instruction: self.episode.instruction(key, step)? })
     }
 }
@@ -75,7 +76,9 @@ impl Iterator for Observations<'_> {
 /// The dataset lacks a group.
 pub fn concatenated(episode: &Episode, kind: Kind, keys: &[String]) -> Result<Vec<Vec<f32>>> {
     let groups = keys.iter().map(|key| Ok(episode.group(kind, key)?)).collect::<Result<Vec<_>>>()?;
-    Ok((0..episode.len()).map(|row| groups.iter().flat_map(|group| group.row(row)).copied().collect()).collect())
+    Ok((0..episode.len())
+        .map(|row| groups.iter().flat_map(|group| group.row(row)).copied().collect())
+        .collect())
 }
 
 /// Rows of the time steps that a modality asks for, held at the episode's ends. (The official loader

@@ -34,7 +34,13 @@ impl NoiseSource {
     ///
     /// # Errors
     /// A recording that is missing, of another shape, or shorter than the episode.
-    pub fn open(&self, episode: usize, inferences: usize, horizon: usize, dim: usize) -> Result<EpisodeNoise> {
+    pub fn open(
+        &self,
+        episode: usize,
+        inferences: usize,
+        horizon: usize,
+        dim: usize,
+    ) -> Result<EpisodeNoise> {
         let source = match self {
             NoiseSource::Seed(seed) => Source::Seed(*seed),
             NoiseSource::Recorded(folder) => {

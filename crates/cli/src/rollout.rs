@@ -133,9 +133,13 @@ impl Rollout {
         self.groups = chunk.groups.iter().map(|(name, actions)| (name.clone(), actions.cols)).collect();
         for row in 0..horizon.min(steps - self.prediction.len()) {
             if let Some((name, actions)) = chunk.groups.iter().find(|(_, actions)| row >= actions.rows) {
-                bail!("action_horizon: expected at most {} rows of action.{name}, found {horizon}", actions.rows);
+                bail!(
+                    "action_horizon: expected at most {} rows of action.{name}, found {horizon}",
+                    actions.rows
+                );
             }
-            self.prediction.push(chunk.groups.iter().flat_map(|(_, actions)| actions.row(row)).copied().collect());
+            self.prediction
+                .push(chunk.groups.iter().flat_map(|(_, actions)| actions.row(row)).copied().collect());
         }
         let (predicted, recorded) = (self.prediction[0].len(), self.ground_truth[0].len());
         if predicted != recorded {

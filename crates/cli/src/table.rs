@@ -29,7 +29,8 @@ impl std::fmt::Display for Table {
             cells.chain([self.header[column].chars().count()]).max().unwrap_or(0)
         };
         let widths: Vec<usize> = columns.clone().map(width).collect();
-        let numeric: Vec<bool> = columns.map(|column| self.rows.iter().all(|row| is_number(&row[column]))).collect();
+        let numeric: Vec<bool> =
+            columns.map(|column| self.rows.iter().all(|row| is_number(&row[column]))).collect();
         let rule: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
         for row in [&self.header, &rule].into_iter().chain(&self.rows) {
             let cells = row.iter().zip(&widths).zip(&numeric).map(|((cell, width), numeric)| {

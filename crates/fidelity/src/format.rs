@@ -73,7 +73,6 @@ impl FromStr for Format {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,7 +80,8 @@ mod tests {
 
     #[test]
     fn bf16_rounds_to_nearest_even_like_the_half_crate() {
-        let special = [0.0, -0.0, 1.0, -1.5, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-45];
+        let special =
+            [0.0, -0.0, 1.0, -1.5, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-45];
         let mut bits = 0x9e37_79b9u32;
         let random = std::iter::repeat_with(|| {
             bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -90,7 +90,10 @@ mod tests {
         for value in special.into_iter().chain(random.take(100_000)) {
             let expected = bf16::from_f32(value).to_f32();
             let found = Format::Bf16.round(value);
-            assert!(expected.to_bits() == found.to_bits() || (expected.is_nan() && found.is_nan()), "{value}");
+            assert!(
+                expected.to_bits() == found.to_bits() || (expected.is_nan() && found.is_nan()),
+                "{value}"
+            );
         }
     }
 
@@ -108,7 +111,8 @@ mod tests {
     #[test]
     fn a_slice_rounds_as_its_values_do() {
         for format in [Format::F32, Format::Bf16, Format::Fp16] {
-            let values: Vec<f32> = (0..1000).map(|i| (i as f32 * 0.37).sin() * 10f32.powi(i % 9 - 4)).collect();
+            let values: Vec<f32> =
+                (0..1000).map(|i| (i as f32 * 0.37).sin() * 10f32.powi(i % 9 - 4)).collect();
             let mut slice = values.clone();
             format.round_slice(&mut slice);
             assert!(values.iter().zip(&slice).all(|(value, rounded)| format.round(*value) == *rounded));

@@ -250,7 +250,8 @@ impl Config {
         )?;
         require(
             dit.interleave_self_attention || !self.use_alternate_vl_dit,
-            "diffusion_model_cfg.interleave_self_attention: must be true with use_alternate_vl_dit".to_owned(),
+            "diffusion_model_cfg.interleave_self_attention: must be true with use_alternate_vl_dit"
+                .to_owned(),
         )?;
         require(
             self.attend_text_every_n_blocks > 0,
@@ -266,7 +267,10 @@ impl Config {
         )?;
         require(
             self.hidden_size == dit.output_dim,
-            format!("hidden_size: expected diffusion_model_cfg.output_dim = {}, found {}", dit.output_dim, self.hidden_size),
+            format!(
+                "hidden_size: expected diffusion_model_cfg.output_dim = {}, found {}",
+                dit.output_dim, self.hidden_size
+            ),
         )?;
         require(
             self.backbone_embedding_dim == text.hidden_size,
@@ -277,7 +281,10 @@ impl Config {
         )?;
         require(
             self.action_horizon <= self.max_seq_len || !self.add_pos_embed,
-            format!("action_horizon: expected at most max_seq_len = {}, found {}", self.max_seq_len, self.action_horizon),
+            format!(
+                "action_horizon: expected at most max_seq_len = {}, found {}",
+                self.max_seq_len, self.action_horizon
+            ),
         )?;
         require(
             !vision.use_rope && !vision.use_windows_attn && vision.hidden_act == "gelu_pytorch_tanh",
@@ -287,7 +294,10 @@ impl Config {
         )?;
         require(
             self.eagle_config.downsample_ratio == 0.5,
-            format!("eagle_config.downsample_ratio: expected 0.5, found {}", self.eagle_config.downsample_ratio),
+            format!(
+                "eagle_config.downsample_ratio: expected 0.5, found {}",
+                self.eagle_config.downsample_ratio
+            ),
         )?;
         for (name, whole, part) in [
             ("vision_config.num_attention_heads", vision.hidden_size, vision.num_attention_heads),

@@ -109,7 +109,8 @@ fn check(input: &ModelInput, model: &Model) -> Result<()> {
     for (index, image) in input.images.iter().enumerate() {
         let field = format!("pixel_values.{index}");
         if image.data.len() != 3 * image.height * image.width {
-            let what = format!("expected 3x{}x{} values, found {}", image.height, image.width, image.data.len());
+            let what =
+                format!("expected 3x{}x{} values, found {}", image.height, image.width, image.data.len());
             return Err(Error::input(field, what));
         }
         finite(&field, &image.data)?;
@@ -119,7 +120,9 @@ fn check(input: &ModelInput, model: &Model) -> Result<()> {
 
 fn finite(field: &str, values: &[f32]) -> Result<()> {
     match values.iter().position(|value| !value.is_finite()) {
-        Some(index) => Err(Error::input(field, format!("expected finite values, found {} at {index}", values[index]))),
+        Some(index) => {
+            Err(Error::input(field, format!("expected finite values, found {} at {index}", values[index])))
+        }
         None => Ok(()),
     }
 }

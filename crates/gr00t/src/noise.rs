@@ -74,7 +74,9 @@ mod tests {
         let variance = noise.data.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / n;
         // Four standard errors of 20200 samples.
         assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.04, "{mean} {variance}");
-        for other in [gaussian(43, 3, 7, 200, 101), gaussian(42, 4, 7, 200, 101), gaussian(42, 3, 8, 200, 101)] {
+        for other in
+            [gaussian(43, 3, 7, 200, 101), gaussian(42, 4, 7, 200, 101), gaussian(42, 3, 8, 200, 101)]
+        {
             assert_ne!(noise.data[..4], other.data[..4]);
         }
         assert_eq!(noise.data[..10], gaussian(42, 3, 7, 2, 5).data[..]);

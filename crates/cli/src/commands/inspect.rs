@@ -13,5 +13,9 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
     }
     Ok(Outcome::Success)
 }
-fn checkpoint(_path: &Path) -> Result<()> { Ok(()) }
-fn dataset(_path: &Path) -> Result<()> { Ok(()) }
+fn checkpoint(_path: &Path) -> Result<()> {
+    Ok(())
+}
+fn dataset(_path: &Path) -> Result<()> {
+    Ok(())
+}

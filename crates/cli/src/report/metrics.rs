@@ -48,16 +48,6 @@ pub fn errors<R: AsRef<[f32]>>(
     Ok(Errors { mse: squares / count, mae: absolutes / count })
 }
 
-/// Mean squared error over all of `[steps, dimensions]`.
-pub fn mse<R: AsRef<[f32]>>(prediction: &[R], ground_truth: &[R]) -> Result<f64> {
-    Ok(errors(prediction, ground_truth, all_columns(ground_truth))?.mse)
-}
-
-/// Mean absolute error over all of `[steps, dimensions]`.
-pub fn mae<R: AsRef<[f32]>>(prediction: &[R], ground_truth: &[R]) -> Result<f64> {
-    Ok(errors(prediction, ground_truth, all_columns(ground_truth))?.mae)
-}
-
 /// One dimension of `[steps, dimensions]` as a series over time.
 pub fn column<R: AsRef<[f32]>>(rows: &[R], index: usize) -> Vec<f32> {
     rows.iter().map(|row| row.as_ref()[index]).collect()
@@ -84,10 +74,6 @@ pub fn percentile(values: &[f64], q: f64) -> Option<f64> {
     })
 }
 
-fn all_columns<R: AsRef<[f32]>>(rows: &[R]) -> Range<usize> {
-    0..rows.first().map_or(0, |row| row.as_ref().len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,26 +83,26 @@ mod tests {
 
     #[test]
     fn known_errors() {
-        assert_eq!(mse(&PREDICTION, &TRUTH).unwrap(), (0.25 + 4.0) / 6.0);
-        assert_eq!(mae(&PREDICTION, &TRUTH).unwrap(), (0.5 + 2.0) / 6.0);
+        let all = Errors { mse: (0.25 + 4.0) / 6.0, mae: (0.5 + 2.0) / 6.0 };
+        assert_eq!(errors(&PREDICTION, &TRUTH, 0..3).unwrap(), all);
         assert_eq!(errors(&PREDICTION, &TRUTH, 1..3).unwrap(), Errors { mse: 1.0, mae: 0.5 });
         assert_eq!(column(&TRUTH, 1), [1.0, 4.0]);
     }
 
     #[test]
     fn a_non_finite_prediction_is_not_hidden() {
-        assert!(mse(&[[f32::NAN]], &[[0.0]]).unwrap().is_nan());
-        assert_eq!(mae(&[[f32::INFINITY]], &[[0.0]]).unwrap(), f64::INFINITY);
+        assert!(errors(&[[f32::NAN]], &[[0.0]], 0..1).unwrap().mse.is_nan());
+        assert_eq!(errors(&[[f32::INFINITY]], &[[0.0]], 0..1).unwrap().mae, f64::INFINITY);
     }
 
     #[test]
     fn shapes_must_agree() {
-        let error = mse(&PREDICTION[..1], &TRUTH).unwrap_err().to_string();
+        let error = errors(&PREDICTION[..1], &TRUTH, 0..3).unwrap_err().to_string();
         assert_eq!(error, "1 predicted steps against 2 of ground truth");
         let short: [&[f32]; 2] = [&[0.0, 1.0, 2.0], &[3.0]];
         let full: [&[f32]; 2] = [&TRUTH[0], &TRUTH[1]];
-        assert!(mse(&short, &full).unwrap_err().to_string().starts_with("step 1: 1 predicted and 3 true"));
-        assert!(mse::<[f32; 3]>(&[], &[]).is_err());
+        assert!(errors(&short, &full, 0..3).unwrap_err().to_string().starts_with("step 1: 1 predicted"));
+        assert!(errors::<[f32; 3]>(&[], &[], 0..3).is_err());
     }
 
     #[test]

@@ -40,8 +40,7 @@ struct Errors {
 /// Runs every episode that the folder has results for.
 pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut Vec<Row>) -> Result<()> {
     let (checkpoint, dataset) = subject(folder, args)?;
-    let mut loaded =
-        eval::load(&checkpoint, None, args.tokenizer.as_deref(), &args.engine, DENOISING_STEPS)?;
+    let mut loaded = eval::load(&checkpoint, None, args.tokenizer.as_deref(), &args.engine, DENOISING_STEPS)?;
     let dataset = Dataset::open(&dataset)?;
     let path = folder.join("summary.json");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -49,7 +48,9 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
     let exact = args.engine.precision == "f32";
     let official = if exact { "f32" } else { "bf16" };
     for (name, errors) in &summary {
-        let Some(index) = name.strip_prefix("episode_").and_then(|digits| digits.parse().ok()) else { continue };
+        let Some(index) = name.strip_prefix("episode_").and_then(|digits| digits.parse().ok()) else {
+            continue;
+        };
         let expected = Tensors::read(&folder.join(format!("{name}.safetensors")))?;
         let config = RolloutConfig {
             steps: STEPS,
@@ -58,8 +59,7 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
             noise_shape: loaded.noise_shape,
         };
         let episode = dataset.episode(index)?;
-        let rollout =
-            rollout::run(&loaded.processor, loaded.engine.as_mut(), &episode, &config, &mut || {})?;
+        let rollout = rollout::run(&loaded.processor, loaded.engine.as_mut(), &episode, &config, &mut || {})?;
         let found = rollout.prediction.concat();
         let reference = actions(&expected, "f32", found.len())?;
         let own = relative_l2(actions(&expected, official, found.len())?, reference);
@@ -71,7 +71,8 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
             what: Measure::RelativeL2,
             note: if exact { String::new() } else { format!("bf16 {own:.2e} from f32") },
         });
-        let expected = errors.get(official).with_context(|| format!("{}: {name}.{official}", path.display()))?;
+        let expected =
+            errors.get(official).with_context(|| format!("{}: {name}.{official}", path.display()))?;
         let columns = 0..rollout.ground_truth[0].len();
         let mse = metrics::errors(&rollout.prediction, &rollout.ground_truth, columns)?.mse;
         rows.push(Row {

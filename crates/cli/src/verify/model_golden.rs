@@ -24,13 +24,20 @@ const OFFICIAL_BF16_FACTOR: f64 = 1.2;
 /// Compares every tap that the golden holds (f32), or features and actions (other precisions).
 pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut Vec<Row>) -> Result<()> {
     let expected = Tensors::read(&folder.join("expected_f32.safetensors"))?;
-    let found = infer(folder, args)?;
+    let input = read_input(&folder.join("inputs.safetensors"))?;
+    let order = official_patch_order(&input.images);
+    let found = infer(folder, input, args)?;
     if args.engine.precision == "f32" {
         let floor = official_floor(folder)?;
         for (name, tensor) in expected.floats() {
             let limit = args.max_relative_l2.unwrap_or(F32_LIMIT);
             let note = floor.get(name).map(|floor| format!("{floor:.1e} from f64")).unwrap_or_default();
-            rows.push(row(label, name, distance(&found, name, tensor, folder)?, limit, note));
+            let found = if name.starts_with("vision.") {
+                distance(&found, name, &by_rows(tensor, &order), folder)?
+            } else {
+                distance(&found, name, tensor, folder)?
+            };
+            rows.push(row(label, name, found, limit, note));
         }
         return Ok(());
     }
@@ -60,7 +67,38 @@ fn distance(found: &Recorder, name: &str, expected: &Tensor<f32>, folder: &Path)
     Ok(relative_l2(values, &expected.values))
 }
 
-fn infer(folder: &Path, args: &VerifyArgs) -> Result<Recorder> {
+/// Where the official vision tower keeps each patch, in the order of its taps: it walks an image in windows
+/// of 14x14 patches, window by window, although its attention is not windowed. Ours walks row by row.
+/// Source: `split_patch_embeddings_to_windows_with_meta` in `modeling_siglip2.py`.
+fn official_patch_order(images: &[PixelValues]) -> Vec<usize> {
+    const WINDOW: usize = 14;
+    const PATCH: usize = 14;
+    let mut order = Vec::new();
+    for image in images {
+        let (first, rows, cols) = (order.len(), image.height / PATCH, image.width / PATCH);
+        let windows = (0..rows).step_by(WINDOW).flat_map(|y| (0..cols).step_by(WINDOW).map(move |x| (y, x)));
+        for (top, left) in windows {
+            for y in top..rows.min(top + WINDOW) {
+                order.extend((left..cols.min(left + WINDOW)).map(|x| first + y * cols + x));
+            }
+        }
+    }
+    order
+}
+
+/// The tensor `[1, rows, features]` with its row `i` moved to row `order[i]`.
+fn by_rows(tensor: &Tensor<f32>, order: &[usize]) -> Tensor<f32> {
+    let features = tensor.values.len() / order.len().max(1);
+    let mut values = vec![f32::NAN; tensor.values.len()];
+    for (row, to) in tensor.values.chunks_exact(features.max(1)).zip(order) {
+        if let Some(place) = values.get_mut(to * features..(to + 1) * features) {
+            place.copy_from_slice(row);
+        }
+    }
+    Tensor { shape: tensor.shape.clone(), values }
+}
+
+fn infer(folder: &Path, input: ModelInput, args: &VerifyArgs) -> Result<Recorder> {
     let model = load_model(folder)?;
     let steps = model.config.num_inference_timesteps;
     let policy = PrecisionPolicy::preset(&args.engine.precision)?;
@@ -68,7 +106,7 @@ fn infer(folder: &Path, args: &VerifyArgs) -> Result<Recorder> {
         EngineKind::Cpu => Box::new(CpuEngine::new(model, policy, steps)),
     };
     let mut recorder = Recorder::all();
-    engine.infer(&[read_input(&folder.join("inputs.safetensors"))?], Some(&mut recorder))?;
+    engine.infer(&[input], Some(&mut recorder))?;
     Ok(recorder)
 }
 
@@ -77,7 +115,11 @@ fn read_input(path: &Path) -> Result<ModelInput> {
     let mut images = Vec::new();
     while let Some(pixels) = inputs.floats().get(&format!("pixel_values.{}", images.len())) {
         let [1, 3, height, width] = pixels.shape[..] else {
-            anyhow::bail!("{}: pixel_values: expected [1, 3, H, W], found {:?}", path.display(), pixels.shape);
+            anyhow::bail!(
+                "{}: pixel_values: expected [1, 3, H, W], found {:?}",
+                path.display(),
+                pixels.shape
+            );
         };
         images.push(PixelValues { height, width, data: pixels.values.clone() });
     }
@@ -93,7 +135,10 @@ fn read_input(path: &Path) -> Result<ModelInput> {
     let ids = inputs.integer("input_ids")?.values.iter().zip(&inputs.integer("attention_mask")?.values);
     Ok(ModelInput {
         images,
-        input_ids: ids.filter(|(_, seen)| **seen != 0).map(|(id, _)| u32::try_from(*id)).collect::<Result<_, _>>()?,
+        input_ids: ids
+            .filter(|(_, seen)| **seen != 0)
+            .map(|(id, _)| u32::try_from(*id))
+            .collect::<Result<_, _>>()?,
         state: matrix("state")?,
         embodiment_id: usize::try_from(embodiment.context("embodiment_id: empty")?)?,
         noise: matrix("noise")?,

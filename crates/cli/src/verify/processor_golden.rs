@@ -42,7 +42,12 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
         push(name, Measure::Differences, differences(&found, expected), 0.0);
     }
     let limit = args.max_relative_l2.unwrap_or(VALUE_LIMIT);
-    push("state", Measure::RelativeL2, relative_l2(&encoded.state.data, &case.float("out.state")?.values), limit);
+    push(
+        "state",
+        Measure::RelativeL2,
+        relative_l2(&encoded.state.data, &case.float("out.state")?.values),
+        limit,
+    );
     for (name, max, mean) in pixel_levels(&case, &encoded)? {
         push(&name, Measure::MaxLevel, max, MAX_LEVEL);
         push(&name, Measure::MeanLevel, mean, MEAN_LEVEL);
@@ -50,7 +55,12 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
     let chunk = processor.decode(&matrix(case.float("in.normalized_action")?)?, &observation)?;
     for (group, actions) in &chunk.groups {
         let expected = case.float(&format!("out.action.{group}"))?;
-        push(&format!("action.{group}"), Measure::RelativeL2, relative_l2(&actions.data, &expected.values), limit);
+        push(
+            &format!("action.{group}"),
+            Measure::RelativeL2,
+            relative_l2(&actions.data, &expected.values),
+            limit,
+        );
     }
     Ok(())
 }

@@ -42,7 +42,8 @@ impl ActionHead {
     pub(super) fn load(loader: &mut Loader, config: &Config) -> Self {
         let (state, action) = (config.max_state_dim, config.max_action_dim);
         let (hidden, token) = (config.hidden_size, config.input_embedding_dim);
-        let vl_norm = config.use_vlln.then(|| affine(loader, "action_head.vlln", config.backbone_embedding_dim));
+        let vl_norm =
+            config.use_vlln.then(|| affine(loader, "action_head.vlln", config.backbone_embedding_dim));
         let position_embedding = config
             .add_pos_embed
             .then(|| loader.weight("action_head.position_embedding.weight", &[config.max_seq_len, token]));

@@ -85,7 +85,8 @@ impl Dit {
 impl Block {
     fn load(loader: &mut Loader, path: &str, attends: Attends, inner: usize, backbone: usize) -> Self {
         let memory = if attends == Attends::Itself { inner } else { backbone };
-        let mut linear = |name: &str, from: usize, to: usize| linear(loader, &format!("{path}.{name}"), from, to);
+        let mut linear =
+            |name: &str, from: usize, to: usize| linear(loader, &format!("{path}.{name}"), from, to);
         Block {
             attends,
             modulation: linear("norm1.linear", inner, 2 * inner),

@@ -60,7 +60,8 @@ impl Language {
 
 impl Layer {
     fn load(loader: &mut Loader, path: &str, config: &TextConfig) -> Self {
-        let (hidden, intermediate, head_dim) = (config.hidden_size, config.intermediate_size, config.head_dim);
+        let (hidden, intermediate, head_dim) =
+            (config.hidden_size, config.intermediate_size, config.head_dim);
         let query = config.num_attention_heads * head_dim;
         let key = config.num_key_value_heads * head_dim;
         let mut linear = |name: &str, from: usize, to: usize| {
@@ -105,7 +106,13 @@ pub(super) fn forward<O: Ops>(
     ops.rms_norm(&x, &w.norm, w.eps, at / "norm")
 }
 
-fn decoder_layer<O: Ops>(ops: &O, model: &Language, w: &Layer, x: &O::Tensor, at: &Site) -> Result<O::Tensor> {
+fn decoder_layer<O: Ops>(
+    ops: &O,
+    model: &Language,
+    w: &Layer,
+    x: &O::Tensor,
+    at: &Site,
+) -> Result<O::Tensor> {
     let h = ops.rms_norm(x, &w.input_norm, model.eps, at / "norm1")?;
     let h = self_attention(ops, model, w, &h, at)?;
     let x = ops.add(x, &h, at / "residual1")?;
@@ -118,7 +125,13 @@ fn decoder_layer<O: Ops>(ops: &O, model: &Language, w: &Layer, x: &O::Tensor, at
     ops.add(&x, &h, at.clone())
 }
 
-fn self_attention<O: Ops>(ops: &O, model: &Language, w: &Layer, h: &O::Tensor, at: &Site) -> Result<O::Tensor> {
+fn self_attention<O: Ops>(
+    ops: &O,
+    model: &Language,
+    w: &Layer,
+    h: &O::Tensor,
+    at: &Site,
+) -> Result<O::Tensor> {
     let rope = |x: &O::Tensor, site| ops.rotary(x, model.heads.head_dim, model.rope_theta, site);
     let q = ops.linear(h, &w.query, at / "query")?;
     let q = ops.rms_norm(&q, &w.query_norm, model.eps, at / "query_norm")?;

@@ -69,7 +69,11 @@ impl Model {
         let model = Model {
             vision: vision::Vision::load(&mut loader, &config.eagle_config.vision_config),
             connector: connector::Connector::load(&mut loader, &config.eagle_config),
-            language: language::Language::load(&mut loader, &config.eagle_config.text_config, config.select_layer),
+            language: language::Language::load(
+                &mut loader,
+                &config.eagle_config.text_config,
+                config.select_layer,
+            ),
             action_head: action_head::ActionHead::load(&mut loader, &config),
             config,
         };
@@ -99,7 +103,8 @@ impl Model {
         let grid = |image: &ImageBatch| {
             let (height, width) = (image.height, image.width);
             if height == 0 || width == 0 || height % step != 0 || width % step != 0 {
-                let what = format!("expected height and width to be multiples of {step}, found {height}x{width}");
+                let what =
+                    format!("expected height and width to be multiples of {step}, found {height}x{width}");
                 return Err(Error::input("pixel_values", what));
             }
             Ok(Grid { rows: height / patch, cols: width / patch })

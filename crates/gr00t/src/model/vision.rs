@@ -42,8 +42,10 @@ impl Vision {
         let patch = config.patch_size * config.patch_size * config.num_channels;
         Vision {
             patch_embedding: linear(loader, &format!("{path}.embeddings.patch_embedding"), patch, hidden),
-            position_embedding: loader
-                .weight(&format!("{path}.embeddings.position_embedding.weight"), &[config.num_patches, hidden]),
+            position_embedding: loader.weight(
+                &format!("{path}.embeddings.position_embedding.weight"),
+                &[config.num_patches, hidden],
+            ),
             layers: (0..config.num_hidden_layers)
                 .map(|layer| Layer::load(loader, &format!("{path}.encoder.layers.{layer}"), config))
                 .collect(),

@@ -27,7 +27,10 @@ pub(super) fn check(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, mask: &Mas
     if widths && grouped && memory && masked {
         return Ok(());
     }
-    Err(format!("q {:?}, k {:?}, v {:?}, {heads} heads, {kv_heads} kv heads, {mask:?}", q.shape, k.shape, v.shape))
+    Err(format!(
+        "q {:?}, k {:?}, v {:?}, {heads} heads, {kv_heads} kv heads, {mask:?}",
+        q.shape, k.shape, v.shape
+    ))
 }
 
 /// `softmax(q kᵀ / sqrt(head_dim)) v`, `[batch, tokens, heads * head_dim]`.

@@ -13,7 +13,8 @@ pub(super) fn slice_features(x: &Tensor, start: usize, len: usize) -> Result<Ten
     if start + len > x.features() {
         return Err(moved("slice_features", format!("{start}..{} of {:?}", start + len, x.shape)));
     }
-    let values = x.values.chunks_exact(x.features()).flat_map(|row| &row[start..start + len]).copied().collect();
+    let values =
+        x.values.chunks_exact(x.features()).flat_map(|row| &row[start..start + len]).copied().collect();
     Ok(Tensor::new([x.shape[0], x.shape[1], len], values))
 }
 
@@ -83,7 +84,9 @@ pub(super) fn pixel_unshuffle(x: &Tensor, grids: &[Grid], factor: usize) -> Resu
     for item in 0..x.shape[0] {
         let mut first = 0;
         for grid in grids {
-            for (row, col) in (0..grid.rows / factor).flat_map(|r| (0..grid.cols / factor).map(move |c| (r, c))) {
+            for (row, col) in
+                (0..grid.rows / factor).flat_map(|r| (0..grid.cols / factor).map(move |c| (r, c)))
+            {
                 let block: Vec<&[f32]> = (0..factor * factor)
                     .map(|i| (row * factor + i / factor) * grid.cols + col * factor + i % factor)
                     .map(|patch| x.token(item, first + patch))

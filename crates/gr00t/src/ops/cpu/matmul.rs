@@ -29,11 +29,7 @@ pub(super) fn by_transposed(x: &[f32], rows: usize, weight: &Weight, compute: Fo
     let multiply = |(panel, mut out): (usize, ArrayViewMut2<f32>)| {
         let first = panel * PANEL;
         let mut widened = vec![0.0; out.ncols() * in_features];
-        weight.read_into(
-            first * in_features..(first + out.ncols()) * in_features,
-            compute,
-            &mut widened,
-        );
+        weight.read_into(first * in_features..(first + out.ncols()) * in_features, compute, &mut widened);
         general_mat_mul(1.0, &x, &view(&widened, out.ncols(), in_features).t(), 0.0, &mut out);
     };
     if rows * out_features * in_features < SERIAL {
