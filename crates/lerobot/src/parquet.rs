@@ -92,6 +92,7 @@ impl Table {
     /// Opens a file and reads its footer. A missing file is [`Error::Missing`] as `what`.
     pub(crate) fn open(path: &Path, what: &str) -> Result<Table> {
         let file = File::open(path).map_err(|e| Error::io(path, what, e))?;
+        let file_len = file.metadata().map_err(|e| Error::io(path, what, e))?.len();
         let reader = SerializedFileReader::new(file).map_err(|source| Error::Parquet {
             path: path.into(),
             column: "file".into(),
@@ -100,7 +101,26 @@ impl Table {
         let rows = reader.metadata().file_metadata().num_rows();
         let rows = usize::try_from(rows)
             .map_err(|_| Error::field(path, "num_rows", "a row count", rows.to_string()))?;
-        Ok(Table { path: path.into(), reader, rows })
+        let table = Table { path: path.into(), reader, rows };
+        table.check_places(file_len)?;
+        Ok(table)
+    }
+
+    /// Checks that every column chunk lies in the file: the parquet crate takes the footer's word for it,
+    /// and asserts.
+    fn check_places(&self, file_len: u64) -> Result<()> {
+        for column in self.reader.metadata().row_groups().iter().flat_map(|group| group.columns()) {
+            let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
+            let size = column.compressed_size();
+            let end = u64::try_from(start).ok().zip(u64::try_from(size).ok());
+            let end = end.and_then(|(start, size)| start.checked_add(size));
+            if end.is_none_or(|end| end > file_len) {
+                let expected = format!("pages within the file's {file_len} bytes");
+                let found = format!("{size} bytes at {start}");
+                return Err(Error::field(&self.path, column.column_path().string(), expected, found));
+            }
+        }
+        Ok(())
     }
 
     /// The file's path.

@@ -33,6 +33,10 @@ fn missing_metadata() {
         assert!(matches!(result, Err(Error::Missing { .. })));
         says(result, &[file, name, "missing"]);
     }
+    let folder = demo_copy();
+    fs::remove_file(folder.path().join("data/chunk-000/episode_000003.parquet")).unwrap();
+    let result = Dataset::open(folder.path()).unwrap().episode(3);
+    says(result, &["episode_000003.parquet", "the data of episode 3", "missing"]);
     says(Dataset::open(repo("demo/nowhere")), &["nowhere", "info.json", "missing"]);
 }
 
