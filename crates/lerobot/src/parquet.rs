@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -93,7 +94,7 @@ impl Table {
     pub(crate) fn open(path: &Path, what: &str) -> Result<Table> {
         let file = File::open(path).map_err(|e| Error::io(path, what, e))?;
         let file_len = file.metadata().map_err(|e| Error::io(path, what, e))?.len();
-        let reader = SerializedFileReader::new(file).map_err(|source| Error::Parquet {
+        let reader = guarded(|| SerializedFileReader::new(file)).map_err(|source| Error::Parquet {
             path: path.into(),
             column: "file".into(),
             source,
@@ -176,9 +177,12 @@ impl Table {
             let end = start.saturating_add(rows);
             let (from, to) = (range.start.max(start), range.end.min(end));
             if from < to {
-                let reader = group.get_column_reader(leaf).map_err(failed)?;
                 let wanted = column.lengths.len().saturating_add(to - from);
-                let found = read_any(reader, from - start, to - from, &mut column).map_err(failed)?;
+                let found = guarded(|| {
+                    let reader = group.get_column_reader(leaf)?;
+                    read_any(reader, from - start, to - from, &mut column)
+                })
+                .map_err(failed)?;
                 if let Some(found) = found {
                     return Err(Error::field(&self.path, name, V::EXPECTED, found));
                 }
@@ -213,6 +217,14 @@ impl Table {
             }
         }
     }
+}
+
+/// Runs the parquet crate's reader. It panics on some damaged pages (a text that ends within its length, for
+/// one), which cannot be told beforehand: such a panic becomes an error. All it can leave half done is the
+/// column at hand, which the error discards.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(ParquetError::General("damaged data broke the reader off".into())))
 }
 
 /// Reads `rows` rows after `skip`. Gives the stored type's name where `V` cannot hold it.
