@@ -240,3 +240,34 @@ fn groups(path: &Path, kind: Kind, raw: Ordered<RawGroup>, info: &Info) -> Resul
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feature(name: &str, dtype: &str, shape: &[usize]) -> Feature {
+        Feature { name: name.into(), dtype: dtype.into(), shape: shape.into(), names: None }
+    }
+
+    #[test]
+    fn modalities_without_a_file() {
+        let modality = Modality::derive(&[
+            feature("observation.images.front", "video", &[48, 64, 3]),
+            feature("observation.images.depth", "image", &[48, 64, 1]),
+            feature("observation.state", "float32", &[6]),
+            feature("observation.effort", "float64", &[2]),
+            feature("action", "float32", &[6]),
+            feature("action.base", "float32", &[3]),
+            feature("timestamp", "float32", &[1]),
+            feature("task_index", "int64", &[1]),
+        ]);
+        let names = |groups: &[Group]| groups.iter().map(|g| (g.name.clone(), g.dim())).collect::<Vec<_>>();
+        assert_eq!(names(&modality.state), [("state".into(), 6), ("effort".into(), 2)]);
+        assert_eq!(names(&modality.action), [("action".into(), 6), ("base".into(), 3)]);
+        assert_eq!(modality.video.len(), 1);
+        assert_eq!(modality.video[0].name, "front");
+        assert_eq!(modality.annotation[0].column, "task_index");
+        let own = Modality::derive(&[feature("annotation.human.validity", "int64", &[1])]);
+        assert_eq!(own.annotation[0].name, "human.validity");
+    }
+}

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -92,7 +93,8 @@ impl Table {
     /// Opens a file and reads its footer. A missing file is [`Error::Missing`] as `what`.
     pub(crate) fn open(path: &Path, what: &str) -> Result<Table> {
         let file = File::open(path).map_err(|e| Error::io(path, what, e))?;
-        let reader = SerializedFileReader::new(file).map_err(|source| Error::Parquet {
+        let file_len = file.metadata().map_err(|e| Error::io(path, what, e))?.len();
+        let reader = guarded(|| SerializedFileReader::new(file)).map_err(|source| Error::Parquet {
             path: path.into(),
             column: "file".into(),
             source,
@@ -100,7 +102,26 @@ impl Table {
         let rows = reader.metadata().file_metadata().num_rows();
         let rows = usize::try_from(rows)
             .map_err(|_| Error::field(path, "num_rows", "a row count", rows.to_string()))?;
-        Ok(Table { path: path.into(), reader, rows })
+        let table = Table { path: path.into(), reader, rows };
+        table.check_places(file_len)?;
+        Ok(table)
+    }
+
+    /// Checks that every column chunk lies in the file: the parquet crate takes the footer's word for it,
+    /// and asserts.
+    fn check_places(&self, file_len: u64) -> Result<()> {
+        for column in self.reader.metadata().row_groups().iter().flat_map(|group| group.columns()) {
+            let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
+            let size = column.compressed_size();
+            let end = u64::try_from(start).ok().zip(u64::try_from(size).ok());
+            let end = end.and_then(|(start, size)| start.checked_add(size));
+            if end.is_none_or(|end| end > file_len) {
+                let expected = format!("pages within the file's {file_len} bytes");
+                let found = format!("{size} bytes at {start}");
+                return Err(Error::field(&self.path, column.column_path().string(), expected, found));
+            }
+        }
+        Ok(())
     }
 
     /// The file's path.
@@ -156,9 +177,12 @@ impl Table {
             let end = start.saturating_add(rows);
             let (from, to) = (range.start.max(start), range.end.min(end));
             if from < to {
-                let reader = group.get_column_reader(leaf).map_err(failed)?;
                 let wanted = column.lengths.len().saturating_add(to - from);
-                let found = read_any(reader, from - start, to - from, &mut column).map_err(failed)?;
+                let found = guarded(|| {
+                    let reader = group.get_column_reader(leaf)?;
+                    read_any(reader, from - start, to - from, &mut column)
+                })
+                .map_err(failed)?;
                 if let Some(found) = found {
                     return Err(Error::field(&self.path, name, V::EXPECTED, found));
                 }
@@ -193,6 +217,14 @@ impl Table {
             }
         }
     }
+}
+
+/// Runs the parquet crate's reader. It panics on some damaged pages (a text that ends within its length, for
+/// one), which cannot be told beforehand: such a panic becomes an error. All it can leave half done is the
+/// column at hand, which the error discards.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(ParquetError::General("damaged data broke the reader off".into())))
 }
 
 /// Reads `rows` rows after `skip`. Gives the stored type's name where `V` cannot hold it.

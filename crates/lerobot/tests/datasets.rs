@@ -87,7 +87,7 @@ fn demo_instructions_and_videos() {
 fn g1_without_modality_file_or_video() {
     let Some(path) = shared("g1_without_modality_file_or_video", "datasets/g1_bottle") else { return };
     let dataset = Dataset::open(path).unwrap();
-    assert_eq!(dataset.len(), 100);
+    assert_eq!(dataset.len(), 40);
     let modality = dataset.modality();
     assert!(modality.derived);
     let group = &modality.state[0];
@@ -112,8 +112,6 @@ fn g1_without_modality_file_or_video() {
     );
     let error = episode.video("cam_high").unwrap_err();
     assert!(matches!(error, Error::Missing { .. }), "{error}");
-    let error = dataset.episode(99).unwrap_err().to_string();
-    assert!(error.contains("episode_000099.parquet") && error.contains("missing"), "{error}");
 }
 
 #[test]

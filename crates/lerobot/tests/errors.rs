@@ -7,6 +7,9 @@ use std::{fs, path::Path};
 use common::{Random, demo_copy, demo_video, repo};
 use steadyhand_lerobot::{Dataset, Error, Kind};
 
+/// Damaged copies tried.
+const DAMAGED_COPIES: usize = 600;
+
 /// Replaces a text in a file of the dataset.
 fn edit(folder: &Path, file: &str, from: &str, to: &str) {
     let path = folder.join(file);
@@ -33,6 +36,10 @@ fn missing_metadata() {
         assert!(matches!(result, Err(Error::Missing { .. })));
         says(result, &[file, name, "missing"]);
     }
+    let folder = demo_copy();
+    fs::remove_file(folder.path().join("data/chunk-000/episode_000003.parquet")).unwrap();
+    let result = Dataset::open(folder.path()).unwrap().episode(3);
+    says(result, &["episode_000003.parquet", "the data of episode 3", "missing"]);
     says(Dataset::open(repo("demo/nowhere")), &["nowhere", "info.json", "missing"]);
 }
 
@@ -111,6 +118,18 @@ fn the_shorter_of_metadata_and_rows_counts() {
 }
 
 #[test]
+fn sub_tasks() {
+    let folder = demo_copy();
+    let sub_tasks = r#""sub_tasks": [{"start": 10, "end": 20, "text": "reach"}], "length": 362"#;
+    edit(folder.path(), "meta/episodes.jsonl", "\"length\": 362", sub_tasks);
+    let dataset = Dataset::open(folder.path()).unwrap();
+    let episode = dataset.episode(0).unwrap();
+    let texts = [9, 10, 19, 20].map(|step| episode.instruction("sub_task", step).unwrap());
+    assert_eq!(texts, ["", "reach", "reach", ""]);
+    says(dataset.episode(1).unwrap().instruction("sub_task", 0), &["language key", "sub_task"]);
+}
+
+#[test]
 fn videos_that_do_not_fit() {
     let folder = demo_copy();
     let video = folder.path().join("videos/chunk-000/observation.images.ego_view/episode_000000.mp4");
@@ -150,8 +169,7 @@ fn damaged_parquet_is_an_error_or_numbers_but_never_a_panic() {
     let dataset = Dataset::open(folder.path()).unwrap();
     let mut random = Random(0xbeef);
     let (mut errors, mut read) = (0, 0);
-    let copies = std::env::var("DAMAGED_COPIES").map_or(600, |n| n.parse().unwrap());
-    for copy in 0..copies {
+    for copy in 0..DAMAGED_COPIES {
         let mut damaged = whole.clone();
         // Every other copy is damaged in the footer, where the structure is.
         let from = if copy % 2 == 0 { whole.len() - 4200 } else { 0 };

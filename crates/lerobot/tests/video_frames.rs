@@ -91,6 +91,8 @@ fn sizes_that_are_not_multiples_of_a_block() {
 #[test]
 fn an_edit_list_cuts_the_start_and_the_end() {
     compare("h264_edit_list", clip("h264_edit_list"));
+    // Here the file starts with an I picture that is no IDR picture.
+    compare("h264_open_cut", clip("h264_open_cut"));
 }
 
 #[test]

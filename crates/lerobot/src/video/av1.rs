@@ -3,9 +3,8 @@
 use re_rav1d::dav1d::{self, PixelLayout, PlanarImageComponent as Component};
 
 use super::{
-    MAX_PIXELS,
+    Failure, MAX_PIXELS,
     color::{Picture, Tags},
-    h264::Failure,
 };
 
 /// An AV1 decoder that is fed whole samples (temporal units) in decoding order.

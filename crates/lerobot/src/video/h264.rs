@@ -1,6 +1,7 @@
 //! H.264 samples of an mp4 file to pictures: length-prefixed NAL units become Annex B for the decoder.
 
 use super::{
+    Failure,
     bytes::Bytes,
     color::{Picture, Tags},
     sps::Sps,
@@ -131,13 +132,4 @@ impl Decoder {
             tags: self.sps.map_or(Tags::default(), |sps| sps.tags),
         })
     }
-}
-
-/// Why a sample gave no picture.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The bitstream is damaged, or uses a tool that the decoder lacks.
-    Damaged(String),
-    /// The pictures have a format that is not converted.
-    Format(String),
 }

@@ -1,6 +1,16 @@
 //! Video frames by index: mp4 with H.264 or AV1, 8-bit 4:2:0, as the RGB bytes that FFmpeg gives.
 //!
-//! Frames are counted in presentation order after the edit list, as FFmpeg, PyAV and torchcodec count them.
+//! Frames are counted in presentation order after the edit list, as FFmpeg and PyAV count them.
+//!
+//! What was compared with FFmpeg 5.1 and PyAV 18.1 (FFmpeg 8.1), every frame, with no byte different:
+//! - AV1 and H.264 (baseline, main, high; B-frames, open groups, several slices, lossless cuts by edit list);
+//! - BT.601, BT.709, BT.2020, FCC and SMPTE 240M, limited and full range, tagged in the bitstream or in the
+//!   mp4's `colr` box. Unspecified tags mean BT.601 and limited range whatever the size: FFmpeg's default;
+//! - even heights, any width.
+//!
+//! Not exact: pictures of odd height (FFmpeg versions differ from each other there; AV1 only).
+//! Refused with an error: 10 bits and more, 4:0:0, 4:2:2, 4:4:4, other matrices, fragmented mp4 files, and
+//! H.264 with interlacing, explicit weights in B pictures or cropping at the left or top.
 
 mod av1;
 mod bytes;
@@ -14,7 +24,6 @@ mod stream;
 use std::{collections::BTreeMap, ops::Range, path::Path};
 
 use color::{Coefficients, Picture};
-use h264::Failure;
 use mp4::Movie;
 pub use stream::FrameStream;
 
@@ -272,6 +281,16 @@ impl std::fmt::Debug for Video {
     }
 }
 
+/// Why a sample gave no picture.
+#[derive(Debug)]
+enum Failure {
+    /// The bitstream is damaged, or uses a tool that the decoder lacks.
+    Damaged(String),
+    /// The pictures have a format that is not converted.
+    Format(String),
+}
+
+/// A picture that cannot be decoded.
 fn decode_error(path: &Path, frame: usize, codec: Codec, reason: String) -> Error {
     Error::Decode { path: path.into(), frame, codec: codec.name(), reason }
 }
