@@ -220,8 +220,8 @@ impl Table {
 }
 
 /// Runs the parquet crate's reader. It panics on some damaged pages (a text that ends within its length, for
-/// one), which cannot be told beforehand: such a panic becomes an error. All it can leave half done is the
-/// column at hand, which the error discards.
+/// one), which cannot be told beforehand: such a panic becomes an error (the process's
+/// panic hook still reports it). All it can leave half done is the column at hand, which the error discards.
 fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     catch_unwind(AssertUnwindSafe(read))
         .unwrap_or_else(|_| Err(ParquetError::General("damaged data broke the reader off".into())))

@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::{copy, fnv1a, hashes, repo, shared};
-use steadyhand_lerobot::{Dataset, Error, Kind, Matrix};
+use steadyhand_lerobot::{Dataset, Episode, Error, FrameStream, Kind, Matrix, Video};
 
 /// The hash of a matrix's bytes, little endian.
 fn hash(matrix: &Matrix) -> u64 {
@@ -49,6 +49,14 @@ fn demo_metadata() {
     let sliced = dataset.group_stats(Kind::State, "right_arm", "mean").unwrap().unwrap();
     assert_eq!(sliced, mean.data[7..14]);
     assert_eq!(dataset.features()[0].name, "observation.state");
+}
+
+#[test]
+fn datasets_and_episodes_cross_threads() {
+    fn shared_freely<T: Send + Sync>() {}
+    fn moved_freely<T: Send>() {}
+    shared_freely::<(Dataset, Episode)>();
+    moved_freely::<(Video, FrameStream)>();
 }
 
 #[test]

@@ -8,7 +8,8 @@
 //!   mp4's `colr` box. Unspecified tags mean BT.601 and limited range whatever the size: FFmpeg's default;
 //! - even heights, any width.
 //!
-//! Not exact: pictures of odd height (FFmpeg versions differ from each other there; AV1 only).
+//! Not exact: pictures of odd height, which only AV1 has here (FFmpeg's versions differ from each other there).
+//! The mp4's display rotation is not applied, nor does PyAV apply it.
 //! Refused with an error: 10 bits and more, 4:0:0, 4:2:2, 4:4:4, other matrices, fragmented mp4 files, and
 //! H.264 with interlacing, explicit weights in B pictures or cropping at the left or top.
 

@@ -20,7 +20,7 @@ pub(super) struct Sample {
 
 /// Reads all samples, in decoding order.
 pub(super) fn read(table: Bytes, file_len: u64) -> Result<Vec<Sample>, Damage> {
-    let sizes = sizes(table)?;
+    let sizes = sizes(table, file_len)?;
     let offsets = offsets(table, &sizes, file_len)?;
     let times = times(table, sizes.len())?;
     let mut samples: Vec<Sample> = sizes
@@ -44,13 +44,17 @@ pub(super) fn read(table: Bytes, file_len: u64) -> Result<Vec<Sample>, Damage> {
 }
 
 /// `stsz`: the samples' sizes.
-fn sizes(table: Bytes) -> Result<Vec<usize>, Damage> {
+fn sizes(table: Bytes, file_len: u64) -> Result<Vec<usize>, Damage> {
     let read = || {
         let mut stsz = table.find(b"stsz")?;
         stsz.version()?;
         match stsz.count()? {
             0 => stsz.table(4)?.map(|mut size| size.count()).collect::<Option<Vec<_>>>(),
-            size => Some(vec![size; stsz.count().filter(|count| *count <= MAX_SAMPLES)?]),
+            size => {
+                let count = stsz.count()?;
+                let total = u64::try_from(size.checked_mul(count)?).ok()?;
+                (total <= file_len && count <= MAX_SAMPLES).then(|| vec![size; count])
+            }
         }
     };
     let sizes = read().ok_or_else(|| Damage::short("stbl/stsz"))?;

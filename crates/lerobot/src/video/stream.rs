@@ -12,13 +12,13 @@ use crate::{Error, Result};
 /// Frames in the order of a list, decoded in the background.
 ///
 /// The stream ends after the last frame or after the first error. Dropping it stops its thread, which takes
-/// at most the time of the picture at hand.
+/// at most the time of the frame at hand.
 #[derive(Debug)]
 pub struct FrameStream {
     path: PathBuf,
     codec: Codec,
-    /// Frames not yet given.
-    left: usize,
+    /// The frames not yet given.
+    left: std::vec::IntoIter<usize>,
     receiver: Option<Receiver<Result<Frame>>>,
     thread: Option<JoinHandle<()>>,
     /// Why the thread could not be started.
@@ -28,8 +28,9 @@ pub struct FrameStream {
 impl FrameStream {
     /// Starts decoding `indices`, at most `ahead` finished frames in advance.
     pub(super) fn new(mut video: Video, indices: Vec<usize>, ahead: usize) -> FrameStream {
-        let (path, codec, left) = (video.path().to_path_buf(), video.codec(), indices.len());
-        let (sender, receiver) = sync_channel(ahead);
+        let (path, codec) = (video.path().to_path_buf(), video.codec());
+        let left = indices.clone().into_iter();
+        let (sender, receiver) = sync_channel(ahead.min(indices.len()));
         let work = move || {
             for index in indices {
                 let frame = video.frame(index);
@@ -47,14 +48,14 @@ impl FrameStream {
             }
             Err(source) => {
                 let failed = Some(Error::Io { path: path.clone(), source });
-                FrameStream { path, codec, left: 0, receiver: None, thread: None, failed }
+                FrameStream { path, codec, left, receiver: None, thread: None, failed }
             }
         }
     }
 
     /// Ends the thread: closes its way out, then waits for it.
     fn stop(&mut self) {
-        self.left = 0;
+        self.left = Vec::new().into_iter();
         self.receiver = None;
         if let Some(thread) = self.thread.take() {
             // A panic of the thread was already given as an error, or nobody waits for its frames.
@@ -67,19 +68,17 @@ impl Iterator for FrameStream {
     type Item = Result<Frame>;
 
     fn next(&mut self) -> Option<Result<Frame>> {
+        let index = self.left.next()?;
         if let Some(failed) = self.failed.take() {
+            self.stop();
             return Some(Err(failed));
         }
-        if self.left == 0 {
-            return None;
-        }
-        self.left -= 1;
         let frame = match self.receiver.as_ref().and_then(|receiver| receiver.recv().ok()) {
             Some(frame) => frame,
             // The thread left without a word although frames were due: the decoder broke.
-            None => Err(decode_error(&self.path, 0, self.codec, "the decoding thread stopped".into())),
+            None => Err(decode_error(&self.path, index, self.codec, "the decoding thread stopped".into())),
         };
-        if frame.is_err() || self.left == 0 {
+        if frame.is_err() || self.left.len() == 0 {
             self.stop();
         }
         Some(frame)
