@@ -107,6 +107,7 @@ fn unsupported_formats_are_named() {
         ("h264_10bit", "4:2:0 10-bit"),
         ("h264_444", "4:4:4 8-bit"),
         ("av1_10bit", "4:2:0 10-bit"),
+        ("h264_high_inner_slices", "inside a row"),
         ("hevc", "hev1"),
         ("h264_fragmented", "fragmented"),
     ] {

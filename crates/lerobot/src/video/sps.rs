@@ -9,6 +9,10 @@ pub(super) struct Sps {
     pub(super) chroma_format: u32,
     /// Bits of a luma sample.
     pub(super) bit_depth: u32,
+    /// Whether the profile may use the 8x8 transform.
+    pub(super) high: bool,
+    /// Macroblocks a row.
+    pub(super) row: u32,
     /// Whether pictures are cropped at the left or the top.
     pub(super) cropped_at_origin: bool,
     /// From the video usability information.
@@ -27,7 +31,8 @@ impl Sps {
         bits.take(16)?; // constraints, level
         bits.ue()?; // identifier
         let (mut chroma_format, mut bit_depth) = (1, 8);
-        if HIGH_PROFILES.contains(&profile) {
+        let high = HIGH_PROFILES.contains(&profile);
+        if high {
             chroma_format = bits.ue()?;
             if chroma_format == 3 {
                 bits.take(1)?;
@@ -54,7 +59,7 @@ impl Sps {
         }
         bits.ue()?; // reference frames
         bits.take(1)?;
-        bits.ue()?; // width
+        let row = bits.ue()?.checked_add(1)?;
         bits.ue()?; // height
         if bits.take(1)? == 0 {
             bits.take(1)?;
@@ -66,7 +71,7 @@ impl Sps {
             cropped_at_origin = left > 0 || top > 0;
         }
         let tags = if bits.take(1)? == 1 { vui_tags(&mut bits)? } else { Tags::default() };
-        Some(Sps { chroma_format, bit_depth, cropped_at_origin, tags })
+        Some(Sps { chroma_format, bit_depth, high, row, cropped_at_origin, tags })
     }
 
     /// The pixel format's name, such as `4:2:0 8-bit`.
@@ -75,6 +80,12 @@ impl Sps {
         let chroma = usize::try_from(self.chroma_format).ok().and_then(|i| chroma.get(i));
         format!("{} {}-bit", chroma.unwrap_or(&"unknown chroma"), self.bit_depth)
     }
+}
+
+/// The first macroblock of a slice, given as its NAL unit.
+pub(super) fn first_macroblock(slice: &[u8]) -> Option<u32> {
+    let start = unescape(slice.get(1..slice.len().min(16))?);
+    Bits { bytes: &start, at: 0 }.ue()
 }
 
 /// The colour tags of the video usability information.
