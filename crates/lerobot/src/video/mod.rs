@@ -11,8 +11,8 @@
 //! Not exact: pictures of odd height, which only AV1 has here (FFmpeg's versions differ from each other there).
 //! The mp4's display rotation is not applied, nor does PyAV apply it.
 //! Refused with an error: 10 bits and more, 4:0:0, 4:2:2, 4:4:4, other matrices, fragmented mp4 files, and
-//! H.264 with interlacing, lossless blocks, explicit weights in B pictures, cropping at the left or top, or
-//! (in high profile) slices that start inside a row of macroblocks.
+//! H.264 with interlacing, lossless blocks, explicit weights in B pictures, cropping at the left or top, or the
+//! 8x8 transform together with constrained intra prediction or slices that start inside a row of macroblocks.
 
 mod av1;
 mod bytes;
@@ -239,7 +239,7 @@ impl Video {
                 path: self.movie.path.clone(),
                 what: format!("{} format", self.movie.codec.name()),
                 found,
-                supported: "4:2:0 8-bit; H.264 not cropped at the left or top, in slices of whole rows"
+                supported: "4:2:0 8-bit, not cropped at the left or top, without these tools"
                     .into(),
             },
         })
