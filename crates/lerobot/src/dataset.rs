@@ -193,7 +193,7 @@ impl Dataset {
         &self.inner.tasks
     }
 
-    /// The names of a group's elements: the joints' where `info.json` names them, else `group[0]`, `group[1]`, ….
+    /// The names of a group's elements: those of `info.json`, or else `group[0]`, `group[1]`, ….
     ///
     /// Empty for a group that the dataset does not have.
     pub fn dimension_names(&self, kind: Kind, group: &str) -> Vec<String> {
@@ -207,7 +207,7 @@ impl Dataset {
         }
     }
 
-    /// Reads the episode at `index` (its position in the dataset, from 0): the numeric columns, not the videos.
+    /// Reads the numeric columns of the episode at `index` (its position in the dataset, from 0).
     pub fn episode(&self, index: usize) -> Result<Episode> {
         Episode::read(self.inner.clone(), index)
     }

@@ -1,4 +1,4 @@
-//! LeRobot datasets v2.0, v2.1 and v3.0, read exactly: metadata, numeric columns, statistics and video frames.
+//! LeRobot datasets v2.0, v2.1 and v3.0, read exactly: metadata, numeric columns, statistics, video frames.
 //!
 //! The way through the crate is [`Dataset::open`] → [`Dataset::episode`] → [`Episode::group`],
 //! [`Episode::instruction`] and [`Episode::video`] → [`Video::frame`] or [`Video::stream`].

@@ -107,6 +107,8 @@ fn unsupported_formats_are_named() {
         ("h264_10bit", "4:2:0 10-bit"),
         ("h264_444", "4:4:4 8-bit"),
         ("av1_10bit", "4:2:0 10-bit"),
+        ("h264_high_inner_slices", "8x8 transform with slices that start inside a row"),
+        ("h264_constrained", "8x8 transform with constrained intra prediction"),
         ("hevc", "hev1"),
         ("h264_fragmented", "fragmented"),
     ] {

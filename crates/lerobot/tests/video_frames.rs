@@ -74,9 +74,15 @@ fn colour_matrices_and_ranges() {
 
 #[test]
 fn groups_of_pictures_slices_and_profiles() {
-    for name in
-        ["h264_open_gop", "h264_deep_b", "h264_intra", "h264_slices", "h264_baseline", "h264_faststart"]
-    {
+    for name in [
+        "h264_open_gop",
+        "h264_deep_b",
+        "h264_intra",
+        "h264_slices",
+        "h264_main_inner_slices",
+        "h264_baseline",
+        "h264_faststart",
+    ] {
         compare(name, clip(name));
     }
 }

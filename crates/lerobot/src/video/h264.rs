@@ -4,13 +4,17 @@ use super::{
     Failure,
     bytes::Bytes,
     color::{Picture, Tags},
-    sps::Sps,
+    sps::{self, Sps, Tools},
 };
 
 /// NAL unit type of a slice of an IDR picture: decoding can start there, and nothing later looks back.
 const IDR: u8 = 5;
+/// NAL unit types of slices.
+const SLICES: [u8; 2] = [1, IDR];
 /// NAL unit type of a sequence parameter set.
 const SEQUENCE: u8 = 7;
+/// NAL unit type of a picture parameter set.
+const PICTURE: u8 = 8;
 
 /// What `avcC` says.
 #[derive(Debug, Clone)]
@@ -20,12 +24,13 @@ pub(super) struct Config {
     /// The parameter sets, as Annex B.
     headers: Vec<u8>,
     sps: Option<Sps>,
+    tools: Vec<Tools>,
 }
 
 impl Config {
     /// Parses `avcC`. The error says what does not fit.
     pub(super) fn parse(avcc: &[u8]) -> Result<Config, String> {
-        let mut config = Config { length_size: 0, headers: Vec::new(), sps: None };
+        let mut config = Config { length_size: 0, headers: Vec::new(), sps: None, tools: Vec::new() };
         config.read(Bytes(avcc)).ok_or("avcC ends too early")?;
         match config.length_size {
             3 => Err("avcC has NAL lengths of 3 bytes".into()),
@@ -46,7 +51,9 @@ impl Config {
         let pictures = avcc.u8()?;
         for _ in 0..pictures {
             let size = usize::from(avcc.u16()?);
-            push_nal(&mut self.headers, avcc.take(size)?);
+            let nal = avcc.take(size)?;
+            self.tools.extend(Tools::parse(nal));
+            push_nal(&mut self.headers, nal);
         }
         Some(())
     }
@@ -85,19 +92,43 @@ pub(super) struct Decoder {
     config: Config,
     /// The parameter set in force.
     sps: Option<Sps>,
+    /// The tools of all picture parameter sets so far; a slice may use any of them.
+    tools: Vec<Tools>,
     decoder: rusty_h264_decoder::Decoder,
     started: bool,
 }
 
 impl Decoder {
     pub(super) fn new(config: Config) -> Decoder {
-        let sps = config.sps;
-        Decoder { config, sps, decoder: rusty_h264_decoder::Decoder::new(), started: false }
+        let (sps, tools) = (config.sps, config.tools.clone());
+        Decoder { config, sps, tools, decoder: rusty_h264_decoder::Decoder::new(), started: false }
     }
 
     /// Forgets all pictures; the next sample must be one that decoding can start at.
     pub(super) fn reset(&mut self) {
         *self = Decoder::new(self.config.clone());
+    }
+
+    /// Refuses slices that the decoder or the conversion would not give exactly.
+    fn check(&self, slice: &[u8]) -> Result<(), Failure> {
+        let Some(sps) = self.sps else { return Ok(()) };
+        if (sps.chroma_format, sps.bit_depth) != (1, 8) {
+            return Err(Failure::Format(sps.format()));
+        }
+        if sps.cropped_at_origin {
+            return Err(Failure::Format("pictures cropped at the left or top".into()));
+        }
+        // With the 8x8 transform the decoder takes the pixel above and left of a block for usable where it is
+        // not, or the other way round, if a slice starts inside a row or intra prediction is constrained. Some
+        // pixels are then a little off, silently; without the 8x8 transform all is exact (measured).
+        let inside_a_row = sps::first_macroblock(slice).is_none_or(|first| first % sps.row != 0);
+        let inexact = |tools: &Tools| tools.transform_8x8 && (tools.constrained_intra || inside_a_row);
+        if self.tools.iter().any(inexact) {
+            let found =
+                if inside_a_row { "slices that start inside a row" } else { "constrained intra prediction" };
+            return Err(Failure::Format(format!("the 8x8 transform with {found}")));
+        }
+        Ok(())
     }
 
     /// Decodes one sample to its picture.
@@ -108,18 +139,18 @@ impl Decoder {
             self.started = true;
         }
         for nal in self.config.nals(sample).map_err(Failure::Damaged)? {
-            if nal.first().is_some_and(|b| b & 31 == SEQUENCE) {
+            let kind = nal.first().map(|b| b & 31);
+            if kind == Some(SEQUENCE) {
                 self.sps = Sps::parse(nal).or(self.sps);
             }
+            if kind == Some(PICTURE) {
+                let tools = Tools::parse(nal).filter(|tools| !self.tools.contains(tools));
+                self.tools.extend(tools);
+            }
+            if kind.is_some_and(|kind| SLICES.contains(&kind)) {
+                self.check(nal)?;
+            }
             push_nal(&mut annex_b, nal);
-        }
-        if let Some(sps) = self.sps {
-            if (sps.chroma_format, sps.bit_depth) != (1, 8) {
-                return Err(Failure::Format(sps.format()));
-            }
-            if sps.cropped_at_origin {
-                return Err(Failure::Format("pictures cropped at the left or top".into()));
-            }
         }
         let frame = self.decoder.decode(&annex_b).map_err(|e| Failure::Damaged(e.to_string()))?;
         let frame = frame.ok_or_else(|| Failure::Damaged("the sample holds no whole picture".into()))?;

@@ -1,4 +1,4 @@
-//! The sample table of an mp4 track: each picture's bytes, time and sync flag, and which are shown in what order.
+//! The sample table of an mp4 track: each picture's bytes, time and sync flag, and which are shown when.
 
 use super::{bytes::Bytes, mp4::Damage};
 

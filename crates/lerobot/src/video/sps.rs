@@ -1,4 +1,4 @@
-//! The H.264 sequence parameter set, as far as the decoder does not say it: format, cropping and colour tags.
+//! H.264 parameter sets, as far as the decoder does not say it: format, cropping, colour tags, coding tools.
 
 use super::color::Tags;
 
@@ -9,6 +9,8 @@ pub(super) struct Sps {
     pub(super) chroma_format: u32,
     /// Bits of a luma sample.
     pub(super) bit_depth: u32,
+    /// Macroblocks a row.
+    pub(super) row: u32,
     /// Whether pictures are cropped at the left or the top.
     pub(super) cropped_at_origin: bool,
     /// From the video usability information.
@@ -54,7 +56,7 @@ impl Sps {
         }
         bits.ue()?; // reference frames
         bits.take(1)?;
-        bits.ue()?; // width
+        let row = bits.ue()?.checked_add(1)?;
         bits.ue()?; // height
         if bits.take(1)? == 0 {
             bits.take(1)?;
@@ -66,7 +68,7 @@ impl Sps {
             cropped_at_origin = left > 0 || top > 0;
         }
         let tags = if bits.take(1)? == 1 { vui_tags(&mut bits)? } else { Tags::default() };
-        Some(Sps { chroma_format, bit_depth, cropped_at_origin, tags })
+        Some(Sps { chroma_format, bit_depth, row, cropped_at_origin, tags })
     }
 
     /// The pixel format's name, such as `4:2:0 8-bit`.
@@ -75,6 +77,50 @@ impl Sps {
         let chroma = usize::try_from(self.chroma_format).ok().and_then(|i| chroma.get(i));
         format!("{} {}-bit", chroma.unwrap_or(&"unknown chroma"), self.bit_depth)
     }
+}
+
+/// The coding tools that a picture parameter set allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tools {
+    /// Intra blocks are not predicted from inter blocks.
+    pub(super) constrained_intra: bool,
+    /// Macroblocks may have 8x8 transforms.
+    pub(super) transform_8x8: bool,
+}
+
+impl Tools {
+    /// Parses a NAL unit of type 8, header included. None where it ends too early or has slice groups (which
+    /// the decoder refuses).
+    pub(super) fn parse(nal: &[u8]) -> Option<Tools> {
+        let rbsp = unescape(nal.get(1..)?);
+        let mut bits = Bits { bytes: &rbsp, at: 0 };
+        bits.ue()?; // identifier
+        bits.ue()?; // sequence
+        bits.take(2)?; // entropy coding, order of fields
+        if bits.ue()? > 0 {
+            return None;
+        }
+        bits.ue()?; // references, list 0
+        bits.ue()?; // references, list 1
+        bits.take(3)?; // weighted prediction
+        for _ in 0..3 {
+            bits.ue()?; // quantizers, chroma offset
+        }
+        bits.take(1)?; // deblocking control
+        let constrained_intra = bits.take(1)? == 1;
+        bits.take(1)?; // redundant pictures
+        // What follows is optional: it is there unless only the stop bit and zeros are left.
+        let last = rbsp.iter().rposition(|byte| *byte != 0)?;
+        let stop = last * 8 + 7 - usize::try_from(rbsp[last].trailing_zeros()).ok()?;
+        let transform_8x8 = bits.at < stop && bits.take(1)? == 1;
+        Some(Tools { constrained_intra, transform_8x8 })
+    }
+}
+
+/// The first macroblock of a slice, given as its NAL unit.
+pub(super) fn first_macroblock(slice: &[u8]) -> Option<u32> {
+    let start = unescape(slice.get(1..slice.len().min(16))?);
+    Bits { bytes: &start, at: 0 }.ue()
 }
 
 /// The colour tags of the video usability information.

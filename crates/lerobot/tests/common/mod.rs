@@ -11,7 +11,7 @@ pub fn repo(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
-/// A path from the folder of shared data beside the repository; None, and a line that says so, where it is absent.
+/// A path in the folder of shared data beside the repository; None, and a line that says so, where absent.
 pub fn shared(test: &str, path: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(path);
     if path.exists() {
