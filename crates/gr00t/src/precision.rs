@@ -13,7 +13,7 @@ pub struct Formats {
     pub storage: Format,
     /// What the operands of a matrix product are rounded to, the probabilities of attention included.
     pub compute: Format,
-    /// What sums, softmax and the statistics of a norm are computed in. The CPU engine has f32 only.
+    /// What softmax and the statistics of a norm are computed in. The CPU engine always sums products in f32.
     pub accumulate: Format,
 }
 
@@ -66,6 +66,11 @@ impl PrecisionPolicy {
     /// The policy's name, such as `bf16`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Rounds the result of a site to its storage format.
+    pub fn round_stored(&self, values: &mut [f32], site: &Site) {
+        self.formats(site).storage.round_slice(values);
     }
 
     /// The formats at a site.

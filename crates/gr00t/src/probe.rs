@@ -1,5 +1,6 @@
-//! Probes receive the named intermediate tensors of an inference.
+//! Probes see the named intermediate tensors of an inference; edits change them.
 
+use crate::ops::Site;
 use std::collections::BTreeMap;
 
 /// Sees every tensor that passes a named site.
@@ -8,6 +9,13 @@ pub trait Probe {
     /// `values` row-major. The values are those handed to the next operation, already rounded to the
     /// site's storage format.
     fn tap(&mut self, name: &str, shape: &[usize], values: &[f32]);
+}
+
+/// Changes intermediate tensors right after they are made: what comes later computes with the changed values,
+/// and a probe sees them.
+pub trait Edit {
+    /// `values` are the result at `site`, row-major `[batch, tokens, features]`.
+    fn edit(&self, site: &Site, shape: [usize; 3], values: &mut [f32]);
 }
 
 /// A probe that keeps the tensors whose names it was given.

@@ -17,8 +17,8 @@ pub use tensor::Tensor;
 
 use super::{Activation, Affine, CategoryLinear, Grid, Heads, Linear, Mask, Ops, Site};
 use crate::checkpoint::Weight;
-use crate::precision::PrecisionPolicy;
-use crate::probe::Probe;
+use crate::precision::{Formats, PrecisionPolicy};
+use crate::probe::{Edit, Probe};
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -28,17 +28,27 @@ use steadyhand_fidelity::Format;
 pub struct Cpu<'a, 'p> {
     policy: &'a PrecisionPolicy,
     probe: Option<RefCell<&'p mut dyn Probe>>,
+    edit: Option<&'a dyn Edit>,
 }
 
 impl<'a, 'p> Cpu<'a, 'p> {
     /// Operations that round as `policy` says and offer every result to `probe`.
     pub fn new(policy: &'a PrecisionPolicy, probe: Option<&'p mut dyn Probe>) -> Self {
-        Cpu { policy, probe: probe.map(RefCell::new) }
+        Cpu { policy, probe: probe.map(RefCell::new), edit: None }
     }
 
-    /// Rounds a result to the site's storage format, offers it to the probe and wraps it up.
+    /// The same operations with every result passed through `edit`.
+    #[must_use]
+    pub fn with_edit(self, edit: &'a dyn Edit) -> Self {
+        Cpu { edit: Some(edit), ..self }
+    }
+
+    /// Rounds a result to the site's storage format, lets it be edited, offers it to the probe and wraps it up.
     fn store(&self, shape: [usize; 3], mut values: Vec<f32>, at: &Site) -> Tensor {
-        self.policy.formats(at).storage.round_slice(&mut values);
+        self.policy.round_stored(&mut values, at);
+        if let Some(edit) = self.edit {
+            edit.edit(at, shape, &mut values);
+        }
         let tensor = Tensor::new(shape, values);
         self.offer(&tensor, at);
         tensor
@@ -182,21 +192,21 @@ impl Ops for Cpu<'_, '_> {
         at: Site,
     ) -> Result<Tensor> {
         attention::check(q, k, v, heads, mask).map_err(|what| mismatch(&at, "attention", what))?;
-        let compute = self.policy.formats(&at).compute;
-        let operands = [q, k, v].map(|x| Tensor::new(x.shape, self.operand(x, compute).into_owned()));
+        let formats = self.policy.formats(&at);
+        let operands = [q, k, v].map(|x| Tensor::new(x.shape, self.operand(x, formats.compute).into_owned()));
         let [q, k, v] = &operands;
-        let values = attention::attend(q, k, v, heads, mask, compute);
+        let values = attention::attend(q, k, v, heads, mask, formats);
         Ok(self.store(q.shape, values, &at))
     }
 
     fn layer_norm(&self, x: &Tensor, affine: Option<&Affine>, eps: f64, at: Site) -> Result<Tensor> {
-        let format = self.policy.formats(&at).storage;
-        let affine = affine.map(|affine| (affine.weight.to_vec(format), affine.bias.to_vec(format)));
+        let Formats { storage, accumulate, .. } = self.policy.formats(&at);
+        let affine = affine.map(|affine| (affine.weight.to_vec(storage), affine.bias.to_vec(storage)));
         if affine.as_ref().is_some_and(|(weight, _)| weight.len() != x.features()) {
             return Err(mismatch(&at, "layer_norm", format!("{:?}", x.shape)));
         }
         let mut values = x.values.to_vec();
-        norm::layer_norm(&mut values, x.features(), affine.as_ref(), eps as f32);
+        norm::layer_norm(&mut values, x.features(), affine.as_ref(), eps as f32, accumulate);
         Ok(self.store(x.shape, values, &at))
     }
 
@@ -204,9 +214,9 @@ impl Ops for Cpu<'_, '_> {
         if weight.is_empty() || !x.features().is_multiple_of(weight.len()) {
             return Err(mismatch(&at, "rms_norm", format!("{:?} by {:?}", x.shape, weight.shape())));
         }
-        let format = self.policy.formats(&at).storage;
+        let Formats { storage, accumulate, .. } = self.policy.formats(&at);
         let mut values = x.values.to_vec();
-        norm::rms_norm(&mut values, &weight.to_vec(format), eps as f32, format);
+        norm::rms_norm(&mut values, &weight.to_vec(storage), eps as f32, storage, accumulate);
         Ok(self.store(x.shape, values, &at))
     }
 
