@@ -8,6 +8,7 @@ use crate::checkpoint::{Loader, Weight};
 use crate::config::Config;
 use crate::ops::{Activation, Affine, CategoryLinear, Ops, Site};
 use crate::{Error, Result};
+use steadyhand_fidelity::Format;
 
 /// PyTorch's default for `nn.LayerNorm`.
 const NORM_EPS: f64 = 1e-5;
@@ -76,6 +77,13 @@ impl ActionHead {
     }
 }
 
+impl ActionHead {
+    /// Gives blocks that attend to text the image tokens, and the other way round: a fault to diagnose.
+    pub(crate) fn exchange_masks(&mut self) {
+        self.dit.exchange_masks();
+    }
+}
+
 /// Integrates the velocity field from noise at t = 0 to actions at t = 1:
 /// `[batch, action_horizon, max_action_dim]`.
 pub(super) fn forward<O: Ops>(
@@ -99,7 +107,7 @@ pub(super) fn forward<O: Ops>(
     }
     for step in 0..steps {
         ops.tap(&actions, Site::in_step("actions_in", step));
-        let bucket = (step as f64 / steps as f64 * w.num_timestep_buckets as f64) as usize;
+        let bucket = timestep_bucket(step, steps, w.num_timestep_buckets);
         let velocity = velocity(ops, w, &actions, &state, &memory, Time { step, bucket }, batch)?;
         actions = ops.euler(&actions, &velocity, 1.0 / steps as f64, Site::in_step("euler", step))?;
     }
@@ -168,7 +176,7 @@ fn encode_actions<O: Ops>(
     let [layer1, layer2, layer3] = &w.action_encoder;
     let x = ops.category_linear(actions, layer1, &batch.embodiment_ids, at / "layer1")?;
     let features = ops.shape(&x)[2];
-    let encoding = time_encoding(time.bucket, features);
+    let encoding = time_encoding(time.bucket, features, Format::F32);
     let encoding = ops.input(encoding, [1, 1, features], at / "time")?;
     let x = ops.concat_features(&x, &encoding)?;
     let x = ops.category_linear(&x, layer2, &batch.embodiment_ids, at / "layer2")?;
@@ -176,11 +184,17 @@ fn encode_actions<O: Ops>(
     ops.category_linear(&x, layer3, &batch.embodiment_ids, at.sibling("action_features"))
 }
 
-/// Sines, then cosines, of the time at `features / 2` frequencies from 1 down to almost 1/10000.
-/// Source: `SinusoidalPositionalEncoding` in `flowmatching_modules.py`.
-fn time_encoding(bucket: usize, features: usize) -> Vec<f32> {
+/// The bucket of Euler step `step` of `steps`: `int(t * buckets)` with t = step / steps.
+pub(crate) fn timestep_bucket(step: usize, steps: usize, buckets: usize) -> usize {
+    (step as f64 / steps as f64 * buckets as f64) as usize
+}
+
+/// Sines, then cosines, of the time at `features / 2` frequencies from 1 down to almost 1/10000; angles
+/// rounded to `angles`. Source: `SinusoidalPositionalEncoding` in `flowmatching_modules.py`.
+pub(crate) fn time_encoding(bucket: usize, features: usize, angles: Format) -> Vec<f32> {
     let half = features / 2;
     let step = 10_000f32.ln() / half as f32;
-    let angles: Vec<f32> = (0..half).map(|i| bucket as f32 * (-(i as f32) * step).exp()).collect();
+    let angles = (0..half).map(|i| angles.round(bucket as f32 * (-(i as f32) * step).exp()));
+    let angles: Vec<f32> = angles.collect();
     angles.iter().map(|angle| angle.sin()).chain(angles.iter().map(|angle| angle.cos())).collect()
 }

@@ -10,6 +10,7 @@ use crate::Result;
 use crate::checkpoint::Loader;
 use crate::config::Config;
 use crate::ops::{Activation, Heads, Linear, Mask, Ops, Site};
+use steadyhand_fidelity::Format;
 
 /// `norm_eps` of the blocks.
 const NORM_EPS: f64 = 1e-5;
@@ -110,6 +111,19 @@ fn attends(config: &Config, block: usize) -> Attends {
         Attends::Text
     } else {
         Attends::Images
+    }
+}
+
+impl Dit {
+    /// Lets blocks that attend to text attend to images, and the other way round.
+    pub(super) fn exchange_masks(&mut self) {
+        for block in &mut self.blocks {
+            block.attends = match block.attends {
+                Attends::Text => Attends::Images,
+                Attends::Images => Attends::Text,
+                other => other,
+            };
+        }
     }
 }
 
@@ -231,13 +245,18 @@ fn modulation<O: Ops>(ops: &O, w: &Linear, time: &O::Tensor, at: Site) -> Result
 /// `[1, 1, inner_dim]`. Source: diffusers' `Timesteps(256, flip_sin_to_cos=True, downscale_freq_shift=1)`
 /// and `TimestepEmbedding`.
 fn timestep_embedding<O: Ops>(ops: &O, w: &Dit, bucket: usize, at: &Site) -> Result<O::Tensor> {
-    let angles = (0..TIME_CHANNELS / 2).map(|i| bucket as f32 * time_frequency(i));
-    let angles: Vec<f32> = angles.collect();
-    let projection = angles.iter().map(|a| a.cos()).chain(angles.iter().map(|a| a.sin())).collect();
+    let projection = timestep_projection(bucket, Format::F32);
     let x = ops.input(projection, [1, 1, TIME_CHANNELS], at / "timestep_projection")?;
     let x = ops.linear(&x, &w.time1, at / "timestep_linear1")?;
     let x = ops.activation(&x, Activation::Silu, at / "timestep_silu")?;
     ops.linear(&x, &w.time2, at.sibling("timestep_embedding"))
+}
+
+/// Cosines, then sines, of the time at [`time_frequency`]; angles rounded to `angles`.
+pub(crate) fn timestep_projection(bucket: usize, angles: Format) -> Vec<f32> {
+    let angles = (0..TIME_CHANNELS / 2).map(|i| angles.round(bucket as f32 * time_frequency(i)));
+    let angles: Vec<f32> = angles.collect();
+    angles.iter().map(|a| a.cos()).chain(angles.iter().map(|a| a.sin())).collect()
 }
 
 /// `exp(-ln(10000) i / 127)` in f32, with the digits of PyTorch's CPU build.

@@ -18,7 +18,7 @@ pub use tensor::Tensor;
 use super::{Activation, Affine, CategoryLinear, Grid, Heads, Linear, Mask, Ops, Site};
 use crate::checkpoint::Weight;
 use crate::precision::{Formats, PrecisionPolicy};
-use crate::probe::{Edit, Probe};
+use crate::probe::{Edit, NoEdit, Probe};
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -28,27 +28,25 @@ use steadyhand_fidelity::Format;
 pub struct Cpu<'a, 'p> {
     policy: &'a PrecisionPolicy,
     probe: Option<RefCell<&'p mut dyn Probe>>,
-    edit: Option<&'a dyn Edit>,
+    edit: &'a dyn Edit,
 }
 
 impl<'a, 'p> Cpu<'a, 'p> {
     /// Operations that round as `policy` says and offer every result to `probe`.
     pub fn new(policy: &'a PrecisionPolicy, probe: Option<&'p mut dyn Probe>) -> Self {
-        Cpu { policy, probe: probe.map(RefCell::new), edit: None }
+        Cpu { policy, probe: probe.map(RefCell::new), edit: &NoEdit }
     }
 
-    /// The same operations with every result passed through `edit`.
+    /// The same operations with `edit` interfering.
     #[must_use]
     pub fn with_edit(self, edit: &'a dyn Edit) -> Self {
-        Cpu { edit: Some(edit), ..self }
+        Cpu { edit, ..self }
     }
 
     /// Rounds a result to the site's storage format, lets it be edited, offers it to the probe and wraps it up.
     fn store(&self, shape: [usize; 3], mut values: Vec<f32>, at: &Site) -> Tensor {
         self.policy.round_stored(&mut values, at);
-        if let Some(edit) = self.edit {
-            edit.edit(at, shape, &mut values);
-        }
+        self.edit.result(at, shape, &mut values);
         let tensor = Tensor::new(shape, values);
         self.offer(&tensor, at);
         tensor
@@ -169,6 +167,7 @@ impl Ops for Cpu<'_, '_> {
         let operand = self.operand(x, formats.compute);
         let mut values = Vec::with_capacity(batch * tokens * out_features);
         for (item, &slot) in operand.chunks_exact(tokens * in_features).zip(embodiments) {
+            let slot = self.edit.embodiment(&at, slot);
             if slot >= slots {
                 return Err(Error::input("embodiment_id", format!("expected below {slots}, found {slot}")));
             }
@@ -191,6 +190,7 @@ impl Ops for Cpu<'_, '_> {
         mask: &Mask,
         at: Site,
     ) -> Result<Tensor> {
+        let mask = &self.edit.mask(&at, mask);
         attention::check(q, k, v, heads, mask).map_err(|what| mismatch(&at, "attention", what))?;
         let formats = self.policy.formats(&at);
         let operands = [q, k, v].map(|x| Tensor::new(x.shape, self.operand(x, formats.compute).into_owned()));
@@ -206,7 +206,13 @@ impl Ops for Cpu<'_, '_> {
             return Err(mismatch(&at, "layer_norm", format!("{:?}", x.shape)));
         }
         let mut values = x.values.to_vec();
-        norm::layer_norm(&mut values, x.features(), affine.as_ref(), eps as f32, accumulate);
+        norm::layer_norm(
+            &mut values,
+            x.features(),
+            affine.as_ref(),
+            self.edit.eps(&at, eps) as f32,
+            accumulate,
+        );
         Ok(self.store(x.shape, values, &at))
     }
 
@@ -216,7 +222,8 @@ impl Ops for Cpu<'_, '_> {
         }
         let Formats { storage, accumulate, .. } = self.policy.formats(&at);
         let mut values = x.values.to_vec();
-        norm::rms_norm(&mut values, &weight.to_vec(storage), eps as f32, storage, accumulate);
+        let eps = self.edit.eps(&at, eps) as f32;
+        norm::rms_norm(&mut values, &weight.to_vec(storage), eps, storage, accumulate);
         Ok(self.store(x.shape, values, &at))
     }
 
@@ -239,7 +246,11 @@ impl Ops for Cpu<'_, '_> {
 
     fn activation(&self, x: &Tensor, kind: Activation, at: Site) -> Result<Tensor> {
         let format = self.policy.formats(&at).storage;
-        Ok(self.store(x.shape, pointwise::activation(&x.values, kind, format), &at))
+        Ok(self.store(
+            x.shape,
+            pointwise::activation(&x.values, self.edit.activation(&at, kind), format),
+            &at,
+        ))
     }
 
     fn add(&self, a: &Tensor, b: &Tensor, at: Site) -> Result<Tensor> {
