@@ -20,6 +20,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Check this build against results of the official code.
     Verify(VerifyArgs),
+    /// Put known faults into the demo's engine and see whether the diagnosis finds them.
+    Faults(FaultsArgs),
     /// Show what is in a checkpoint or a dataset.
     Inspect(InspectArgs),
 }
@@ -120,6 +122,13 @@ pub struct VerifyArgs {
     /// How many of the worst rows to show.
     #[arg(long, default_value_t = 10)]
     pub rows: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct FaultsArgs {
+    /// What the engine runs at, but for the fault.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "fp16", "mixed"])]
+    pub precision: String,
 }
 
 #[derive(Debug, Args)]

@@ -23,6 +23,7 @@ pub struct PrecisionPolicy {
     name: String,
     formats: Formats,
     overrides: Vec<(String, Formats)>,
+    stochastic: Option<u64>,
 }
 
 impl PrecisionPolicy {
@@ -52,7 +53,7 @@ impl PrecisionPolicy {
             }
         };
         let formats = Formats { storage, compute, accumulate: Format::F32 };
-        Ok(PrecisionPolicy { name: name.to_owned(), formats, overrides: Vec::new() })
+        Ok(PrecisionPolicy { name: name.to_owned(), formats, overrides: Vec::new(), stochastic: None })
     }
 
     /// This policy with other formats at the site `path` and everything below it, such as
@@ -63,6 +64,13 @@ impl PrecisionPolicy {
         self
     }
 
+    /// This policy with results rounded to one of their two neighbours at random, as often up as their place
+    /// between the two asks for. Runs with several seeds show what rounding alone can do to an inference.
+    #[must_use]
+    pub fn stochastic(self, seed: u64) -> Self {
+        PrecisionPolicy { stochastic: Some(seed), ..self }
+    }
+
     /// The policy's name, such as `bf16`.
     pub fn name(&self) -> &str {
         &self.name
@@ -70,7 +78,16 @@ impl PrecisionPolicy {
 
     /// Rounds the result of a site to its storage format.
     pub fn round_stored(&self, values: &mut [f32], site: &Site) {
-        self.formats(site).storage.round_slice(values);
+        let storage = self.formats(site).storage;
+        match self.stochastic {
+            None => storage.round_slice(values),
+            Some(seed) => {
+                let key = site.to_string().bytes().fold(seed, |key, byte| mix(key ^ u64::from(byte)));
+                for (index, value) in values.iter_mut().enumerate() {
+                    *value = storage.round_stochastic(*value, mix(key ^ index as u64) as u32);
+                }
+            }
+        }
     }
 
     /// The formats at a site.
@@ -84,4 +101,12 @@ impl fmt::Display for PrecisionPolicy {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.name)
     }
+}
+
+/// SplitMix64's finalizer: every bit of the result depends on every bit of the input.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
 }

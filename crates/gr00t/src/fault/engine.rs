@@ -1,7 +1,7 @@
 //! The reference with a fault in it.
 
+use super::Fault;
 use super::inject::{Injection, Results, Time};
-use super::{Fault, inputs};
 use crate::Result;
 use crate::engine::{Engine, ModelInput, infer_by_layout};
 use crate::model::Model;
@@ -24,14 +24,8 @@ pub struct FaultyEngine {
 impl FaultyEngine {
     /// An engine that runs `model` at `policy`, but for the fault.
     pub fn new(model: &Model, policy: &PrecisionPolicy, denoising_steps: usize, fault: Fault) -> Self {
-        let mut model = model.clone();
-        if fault == Fault::SwappedMasks {
-            model.action_head.exchange_masks();
-        }
-        let policy = match &fault {
-            Fault::Narrow { site, formats } => policy.clone().with(site, *formats),
-            _ => policy.clone(),
-        };
+        let (mut model, mut policy) = (model.clone(), policy.clone());
+        fault.damage_model(&mut model, &mut policy);
         FaultyEngine { model, policy, denoising_steps, fault, previous: Results::new() }
     }
 
@@ -52,7 +46,7 @@ impl Engine for FaultyEngine {
 
     fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
         let mut inputs = inputs.to_vec();
-        inputs.iter_mut().for_each(|input| inputs::damage(&self.fault, input));
+        self.fault.damage_inputs(&mut inputs);
         let time = Time {
             denoising_steps: self.denoising_steps,
             num_timestep_buckets: self.model.config.num_timestep_buckets,

@@ -10,24 +10,24 @@ use std::collections::BTreeMap;
 use steadyhand_fidelity::Format;
 use steadyhand_fidelity::format::reinterpret_bytes;
 
-/// The results of one inference at the sites that a stale buffer needs.
-pub(super) type Results = BTreeMap<String, Vec<f32>>;
+/// Results of one inference by tap name: what a buffer that is not written still holds.
+pub type Results = BTreeMap<String, Vec<f32>>;
 
 /// A fault at work in one inference.
-pub(super) struct Injection<'a> {
-    pub(super) fault: &'a Fault,
+pub(crate) struct Injection<'a> {
+    pub(crate) fault: &'a Fault,
     /// Results of the previous inference.
-    pub(super) previous: &'a Results,
+    pub(crate) previous: &'a Results,
     /// Results of this one.
-    pub(super) current: RefCell<Results>,
-    pub(super) time: Time,
+    pub(crate) current: RefCell<Results>,
+    pub(crate) time: Time,
 }
 
 /// How Euler steps become buckets.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Time {
-    pub(super) denoising_steps: usize,
-    pub(super) num_timestep_buckets: usize,
+pub(crate) struct Time {
+    pub(crate) denoising_steps: usize,
+    pub(crate) num_timestep_buckets: usize,
 }
 
 impl Time {

@@ -9,7 +9,9 @@ use crate::processor::PixelValues;
 pub(super) fn damage(fault: &Fault, input: &mut ModelInput) {
     match fault {
         Fault::UnpairedNoise { seed } => {
-            input.noise = noise::gaussian(*seed, 0, 0, input.noise.rows, input.noise.cols);
+            // Another draw for each inference, as an engine with a generator of its own would make.
+            let inference = input.noise.data.first().map_or(0, |value| value.to_bits());
+            input.noise = noise::gaussian(*seed, 0, inference, input.noise.rows, input.noise.cols);
         }
         Fault::ChannelOrder => input.images.iter_mut().for_each(exchange_red_and_blue),
         Fault::ShiftedPixels => input.images.iter_mut().for_each(shift_half_a_pixel),

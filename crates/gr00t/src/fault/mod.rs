@@ -10,9 +10,13 @@ mod inputs;
 mod suite;
 
 pub use engine::FaultyEngine;
+pub use inject::Results;
+pub(crate) use inject::{Injection, Time};
 pub use suite::{Case, suite};
 
-use crate::precision::Formats;
+use crate::engine::ModelInput;
+use crate::model::Model;
+use crate::precision::{Formats, PrecisionPolicy};
 use steadyhand_fidelity::Format;
 
 /// A mistake, and where it is made. A site is a path as in [`crate::ops::Site::path`]; a fault there is made
@@ -126,6 +130,8 @@ pub enum Fault {
     ChannelOrder,
     /// Images are resized half a pixel off.
     ShiftedPixels,
+    /// The pixels differ in another way.
+    OtherPixels,
     /// States are normalized with the statistics of another dataset.
     OtherStatistics {
         /// How much its ranges differ, relative to the right ones.
@@ -134,6 +140,58 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Makes the part of the fault that lies in the model and its precision.
+    pub(crate) fn damage_model(&self, model: &mut Model, policy: &mut PrecisionPolicy) {
+        match self {
+            Fault::SwappedMasks => model.action_head.exchange_masks(),
+            Fault::Narrow { site, formats } => *policy = policy.clone().with(site, *formats),
+            _ => {}
+        }
+    }
+
+    /// Makes the part of the fault that lies in the inputs.
+    pub(crate) fn damage_inputs(&self, inputs: &mut [ModelInput]) {
+        inputs.iter_mut().for_each(|input| inputs::damage(self, input));
+    }
+
+    /// Where the fault is made: a site, or a part of the model and everything below it.
+    pub fn place(&self) -> &str {
+        match self {
+            Fault::Reinterpreted { site, .. }
+            | Fault::Stale { site }
+            | Fault::UnwrittenTail { site, .. }
+            | Fault::MaskedRow { site }
+            | Fault::Narrow { site, .. }
+            | Fault::Eps { site, .. }
+            | Fault::SwappedGelu { site }
+            | Fault::TransposedHeads { site, .. }
+            | Fault::MisgroupedHeads { site, .. }
+            | Fault::OldWeights { site, .. }
+            | Fault::StaleScale { site, .. } => site,
+            Fault::SwappedMasks => "dit.block",
+            Fault::NotCausal { .. } => "language.layer",
+            Fault::TimestepAngle { .. } | Fault::TimestepOffset { .. } | Fault::TimestepFolded => {
+                "dit.timestep_projection"
+            }
+            Fault::Embodiment { .. } => "action_head",
+            Fault::UnpairedNoise { .. } => "noise",
+            Fault::ChannelOrder | Fault::ShiftedPixels | Fault::OtherPixels => "vision.patches",
+            Fault::OtherStatistics { .. } => "action_head.state",
+        }
+    }
+
+    /// Whether the fault can only be recognised by its place, because what it did cannot be known from
+    /// outside: the noise, the weights, the statistics that were used instead.
+    pub fn is_opaque(&self) -> bool {
+        matches!(
+            self,
+            Fault::OldWeights { .. }
+                | Fault::UnpairedNoise { .. }
+                | Fault::OtherStatistics { .. }
+                | Fault::OtherPixels
+        )
+    }
+
     /// Stable name of the kind, for JSON and tables.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -157,6 +215,7 @@ impl Fault {
             Fault::UnpairedNoise { .. } => "unpaired-noise",
             Fault::ChannelOrder => "channel-order",
             Fault::ShiftedPixels => "shifted-pixels",
+            Fault::OtherPixels => "other-pixels",
             Fault::OtherStatistics { .. } => "other-statistics",
         }
     }
