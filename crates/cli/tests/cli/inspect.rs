@@ -35,6 +35,7 @@ fn the_demo_checkpoint() {
     has_line(&run, &["action", "16", "26", "left_arm", "[7]", "right_hand", "[6]"]);
     has_line(&run, &["language", "annotation.human.task_description"]);
     has_line(&run, &["all", "215", "tensors", "fit", "config.json"]);
+    has_line(&run, &["new_embodiment", "fits", "the", "model"]);
 }
 
 #[test]

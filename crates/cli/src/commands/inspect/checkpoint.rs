@@ -299,7 +299,8 @@ fn check_embodiments(
             Ok(check_processor(&processor, model)?)
         };
         match check() {
-            Ok(()) => page.line(&format!("the processor of {tag} fits")),
+            Ok(()) if model.is_some() => page.line(&format!("the processor of {tag} fits the model")),
+            Ok(()) => page.line(&format!("the processor files of {tag} fit each other")),
             Err(error) => problems.push(error),
         }
     }
