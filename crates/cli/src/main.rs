@@ -37,6 +37,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(Outcome::Success) => ExitCode::SUCCESS,
         Ok(Outcome::Failure) => ExitCode::FAILURE,
+        Err(error) if reader_left(&error) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {}", describe(&error));
             ExitCode::from(BAD_INPUT)
@@ -51,4 +52,10 @@ fn describe(error: &anyhow::Error) -> String {
         false if line.is_empty() => cause,
         false => format!("{line}: {cause}"),
     })
+}
+
+/// Whether the reader of what is printed went away, as `head` does.
+fn reader_left(error: &anyhow::Error) -> bool {
+    let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))
 }
