@@ -2,6 +2,7 @@
 
 use crate::ops::{Activation, Mask, Site};
 use std::collections::BTreeMap;
+use steadyhand_fidelity::Format;
 
 /// Sees every tensor that passes a named site.
 pub trait Probe {
@@ -31,6 +32,16 @@ pub trait Edit {
     /// The mask of an attention.
     fn mask(&self, _site: &Site, mask: &Mask) -> Mask {
         mask.clone()
+    }
+
+    /// The time, in buckets, that is encoded.
+    fn time(&self, _site: &Site, bucket: usize) -> usize {
+        bucket
+    }
+
+    /// The format of the angles in a time encoding.
+    fn angles(&self, _site: &Site) -> Format {
+        Format::F32
     }
 
     /// The embodiment slot of a category-specific layer.

@@ -3,14 +3,14 @@
 use super::Observed;
 use crate::Result;
 use crate::engine::{ModelInput, infer_by_layout};
-use crate::fault::{Fault, Injection, Results, Time};
+use crate::fault::{Fault, Injection, Results};
 use crate::model::Model;
 use crate::ops::cpu::Cpu;
 use crate::ops::{Activation, Mask, Site};
 use crate::precision::PrecisionPolicy;
 use crate::probe::Edit;
 use std::cell::RefCell;
-use steadyhand_fidelity::relative_l2;
+use steadyhand_fidelity::{Format, relative_l2};
 
 /// An operation's error when it is given the engine's own inputs.
 #[derive(Debug, Clone)]
@@ -56,12 +56,7 @@ pub fn localize(
     observed: &dyn Observed,
     fault: Option<(&Fault, &Results)>,
 ) -> Result<Vec<LocalError>> {
-    let injection = fault.map(|(fault, previous)| Injection {
-        fault,
-        previous,
-        current: RefCell::default(),
-        time: Time { denoising_steps, num_timestep_buckets: model.config.num_timestep_buckets },
-    });
+    let injection = fault.map(|(fault, previous)| Injection { fault, previous, current: RefCell::default() });
     let (mut model, mut input, mut run_policy) = (model.clone(), input.clone(), policy.clone());
     if let Some((fault, _)) = fault {
         fault.damage_model(&mut model, &mut run_policy);
@@ -139,6 +134,14 @@ impl Edit for Forced<'_> {
 
     fn mask(&self, at: &Site, mask: &Mask) -> Mask {
         self.injection.as_ref().map_or_else(|| mask.clone(), |injection| injection.mask(at, mask))
+    }
+
+    fn time(&self, at: &Site, bucket: usize) -> usize {
+        self.injection.as_ref().map_or(bucket, |injection| injection.time(at, bucket))
+    }
+
+    fn angles(&self, at: &Site) -> Format {
+        self.injection.as_ref().map_or(Format::F32, |injection| injection.angles(at))
     }
 
     fn embodiment(&self, at: &Site, slot: usize) -> usize {

@@ -1,7 +1,7 @@
 //! The reference with a fault in it.
 
 use super::Fault;
-use super::inject::{Injection, Results, Time};
+use super::inject::{Injection, Results};
 use crate::Result;
 use crate::engine::{Engine, ModelInput, infer_by_layout};
 use crate::model::Model;
@@ -47,14 +47,10 @@ impl Engine for FaultyEngine {
     fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
         let mut inputs = inputs.to_vec();
         self.fault.damage_inputs(&mut inputs);
-        let time = Time {
-            denoising_steps: self.denoising_steps,
-            num_timestep_buckets: self.model.config.num_timestep_buckets,
-        };
         let (model, policy) = (&self.model, &self.policy);
         let (fault, previous) = (&self.fault, &mut self.previous);
         infer_by_layout(model, &inputs, self.denoising_steps, probe, &mut |batch, probe| {
-            let injection = Injection { fault, previous, current: RefCell::default(), time };
+            let injection = Injection { fault, previous, current: RefCell::default() };
             let actions = model.infer(&Cpu::new(policy, probe).with_edit(&injection), batch);
             let current = injection.current.into_inner();
             *previous = current;

@@ -2,7 +2,6 @@
 
 use super::Fault;
 use super::inputs::wobble;
-use crate::model::{action_head, dit};
 use crate::ops::{Activation, Mask, Site};
 use crate::probe::Edit;
 use std::cell::RefCell;
@@ -20,20 +19,6 @@ pub(crate) struct Injection<'a> {
     pub(crate) previous: &'a Results,
     /// Results of this one.
     pub(crate) current: RefCell<Results>,
-    pub(crate) time: Time,
-}
-
-/// How Euler steps become buckets.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Time {
-    pub(crate) denoising_steps: usize,
-    pub(crate) num_timestep_buckets: usize,
-}
-
-impl Time {
-    fn bucket(self, step: usize) -> usize {
-        action_head::timestep_bucket(step, self.denoising_steps, self.num_timestep_buckets)
-    }
 }
 
 impl Edit for Injection<'_> {
@@ -68,7 +53,7 @@ impl Edit for Injection<'_> {
                 }
             }
             Fault::StaleScale { site, fraction } if at.path() == site => quantize(values, *fraction),
-            _ => self.damage_time(at, features, values),
+            _ => {}
         }
     }
 
@@ -98,6 +83,22 @@ impl Edit for Injection<'_> {
         }
     }
 
+    fn time(&self, _: &Site, right: usize) -> usize {
+        match self.fault {
+            Fault::TimestepOffset { buckets } => right.saturating_add_signed(*buckets as isize),
+            // The first step's time is 0, whatever the number of steps.
+            Fault::TimestepFolded => 0,
+            _ => right,
+        }
+    }
+
+    fn angles(&self, _: &Site) -> Format {
+        match self.fault {
+            Fault::TimestepAngle { format } => *format,
+            _ => Format::F32,
+        }
+    }
+
     fn embodiment(&self, _: &Site, right: usize) -> usize {
         match self.fault {
             Fault::Embodiment { slot } => *slot,
@@ -116,25 +117,6 @@ impl Injection<'_> {
             // Before the first inference, and after one of another shape, the buffer holds zeros.
             _ => values.fill(0.0),
         }
-    }
-
-    /// Recomputes what the model is told of the time.
-    fn damage_time(&self, at: &Site, features: usize, values: &mut [f32]) {
-        let Some(step) = at.step() else { return };
-        let (bucket, format) = match self.fault {
-            Fault::TimestepAngle { format } => (self.time.bucket(step), *format),
-            Fault::TimestepOffset { buckets } => {
-                (self.time.bucket(step).saturating_add_signed(*buckets as isize), Format::F32)
-            }
-            Fault::TimestepFolded => (self.time.bucket(0), Format::F32),
-            _ => return,
-        };
-        let wrong = match at.path() {
-            "dit.timestep_projection" => dit::timestep_projection(bucket, format),
-            "action_encoder.time" => action_head::time_encoding(bucket, features, format),
-            _ => return,
-        };
-        values.copy_from_slice(&wrong);
     }
 }
 

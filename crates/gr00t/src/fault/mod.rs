@@ -10,8 +10,8 @@ mod inputs;
 mod suite;
 
 pub use engine::FaultyEngine;
+pub(crate) use inject::Injection;
 pub use inject::Results;
-pub(crate) use inject::{Injection, Time};
 pub use suite::{Case, suite};
 
 use crate::engine::ModelInput;

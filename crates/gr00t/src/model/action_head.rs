@@ -3,12 +3,11 @@
 //! Source: `Gr00tN1d6ActionHead` in `gr00t_n1d6.py`.
 
 use super::weights::{affine, category_linear};
-use super::{Batch, dit};
+use super::{Batch, Prompt, dit};
 use crate::checkpoint::{Loader, Weight};
 use crate::config::Config;
-use crate::ops::{Activation, Affine, CategoryLinear, Ops, Site};
+use crate::ops::{Activation, Affine, CategoryLinear, Leading, Ops, Site};
 use crate::{Error, Result};
-use steadyhand_fidelity::Format;
 
 /// PyTorch's default for `nn.LayerNorm`.
 const NORM_EPS: f64 = 1e-5;
@@ -21,22 +20,12 @@ pub struct ActionHead {
     action_encoder: [CategoryLinear; 3],
     /// `[max_seq_len, input_embedding_dim]`.
     position_embedding: Option<Weight>,
-    dit: dit::Dit,
+    pub(super) dit: dit::Dit,
     action_decoder: [CategoryLinear; 2],
     num_timestep_buckets: usize,
     action_horizon: usize,
     action_dim: usize,
     state_dim: usize,
-}
-
-/// What the actions are conditioned on.
-pub(super) struct Conditioning<'a, T> {
-    /// Backbone features, `[batch, tokens, backbone_embedding_dim]`.
-    pub(super) features: &'a T,
-    /// Positions of the image tokens.
-    pub(super) image_tokens: Vec<usize>,
-    /// Positions of all other tokens.
-    pub(super) text_tokens: Vec<usize>,
 }
 
 impl ActionHead {
@@ -85,20 +74,21 @@ impl ActionHead {
 }
 
 /// Integrates the velocity field from noise at t = 0 to actions at t = 1:
-/// `[batch, action_horizon, max_action_dim]`.
+/// `[batch, action_horizon, max_action_dim]`. features: `[batch, tokens, backbone_embedding_dim]`.
 pub(super) fn forward<O: Ops>(
     ops: &O,
     w: &ActionHead,
-    conditioning: &Conditioning<O::Tensor>,
+    features: &O::Tensor,
+    prompt: &Prompt,
     batch: &Batch,
 ) -> Result<O::Tensor> {
     let at = &Site::new("action_head");
     let features = match &w.vl_norm {
-        Some(norm) => ops.layer_norm(conditioning.features, Some(norm), NORM_EPS, at / "vl_norm")?,
-        None => conditioning.features.clone(),
+        Some(norm) => ops.layer_norm(features, Some(norm), NORM_EPS, at / "vl_norm")?,
+        None => features.clone(),
     };
     let state = encode_state(ops, w, batch, at)?;
-    let memory = dit::Memory::new(ops, &w.dit, &features, conditioning)?;
+    let memory = dit::Memory::new(ops, &w.dit, &features, prompt)?;
     let shape = [batch.len(), w.action_horizon, w.action_dim];
     let mut actions = ops.input(batch.noise.clone(), shape, Site::new("noise"))?;
     let steps = batch.denoising_steps;
@@ -107,7 +97,7 @@ pub(super) fn forward<O: Ops>(
     }
     for step in 0..steps {
         ops.tap(&actions, Site::in_step("actions_in", step));
-        let bucket = timestep_bucket(step, steps, w.num_timestep_buckets);
+        let bucket = (step as f64 / steps as f64 * w.num_timestep_buckets as f64) as usize;
         let velocity = velocity(ops, w, &actions, &state, &memory, Time { step, bucket }, batch)?;
         actions = ops.euler(&actions, &velocity, 1.0 / steps as f64, Site::in_step("euler", step))?;
     }
@@ -149,8 +139,7 @@ fn velocity<O: Ops>(
     let x = ops.category_linear(&output, hidden, &batch.embodiment_ids, site("decoder.layer1"))?;
     let x = ops.activation(&x, Activation::Relu, site("decoder.relu"))?;
     let x = ops.category_linear(&x, decoded, &batch.embodiment_ids, site("decoder"))?;
-    let first = ops.shape(&x)[1] - w.action_horizon;
-    ops.gather_tokens(&x, &(first..first + w.action_horizon).collect::<Vec<_>>())
+    ops.last_tokens(&x, w.action_horizon)
 }
 
 /// State tokens `[batch, state_horizon, input_embedding_dim]`.
@@ -175,26 +164,17 @@ fn encode_actions<O: Ops>(
     let at = &Site::in_step("action_encoder", time.step);
     let [layer1, layer2, layer3] = &w.action_encoder;
     let x = ops.category_linear(actions, layer1, &batch.embodiment_ids, at / "layer1")?;
-    let features = ops.shape(&x)[2];
-    let encoding = time_encoding(time.bucket, features, Format::F32);
-    let encoding = ops.input(encoding, [1, 1, features], at / "time")?;
+    let frequencies = time_frequencies(ops.shape(&x)[2] / 2);
+    let encoding = ops.time_encoding(time.bucket, &frequencies, Leading::Sines, at / "time")?;
     let x = ops.concat_features(&x, &encoding)?;
     let x = ops.category_linear(&x, layer2, &batch.embodiment_ids, at / "layer2")?;
     let x = ops.activation(&x, Activation::Swish, at / "swish")?;
     ops.category_linear(&x, layer3, &batch.embodiment_ids, at.sibling("action_features"))
 }
 
-/// The bucket of Euler step `step` of `steps`: `int(t * buckets)` with t = step / steps.
-pub(crate) fn timestep_bucket(step: usize, steps: usize, buckets: usize) -> usize {
-    (step as f64 / steps as f64 * buckets as f64) as usize
-}
-
-/// Sines, then cosines, of the time at `features / 2` frequencies from 1 down to almost 1/10000; angles
-/// rounded to `angles`. Source: `SinusoidalPositionalEncoding` in `flowmatching_modules.py`.
-pub(crate) fn time_encoding(bucket: usize, features: usize, angles: Format) -> Vec<f32> {
-    let half = features / 2;
-    let step = 10_000f32.ln() / half as f32;
-    let angles = (0..half).map(|i| angles.round(bucket as f32 * (-(i as f32) * step).exp()));
-    let angles: Vec<f32> = angles.collect();
-    angles.iter().map(|angle| angle.sin()).chain(angles.iter().map(|angle| angle.cos())).collect()
+/// `count` frequencies from 1 down to almost 1/10000.
+/// Source: `SinusoidalPositionalEncoding` in `flowmatching_modules.py`.
+fn time_frequencies(count: usize) -> Vec<f32> {
+    let step = 10_000f32.ln() / count as f32;
+    (0..count).map(|i| (-(i as f32) * step).exp()).collect()
 }

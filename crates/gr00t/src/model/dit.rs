@@ -4,13 +4,12 @@
 //! `attend_text_every_n_blocks`-th of them to the text tokens, the others to the image tokens), odd
 //! blocks to their own tokens.
 
-use super::action_head::Conditioning;
+use super::Prompt;
 use super::weights::linear;
 use crate::Result;
 use crate::checkpoint::Loader;
 use crate::config::Config;
-use crate::ops::{Activation, Heads, Linear, Mask, Ops, Site};
-use steadyhand_fidelity::Format;
+use crate::ops::{Activation, Heads, Leading, Linear, Mask, Ops, Site};
 
 /// `norm_eps` of the blocks.
 const NORM_EPS: f64 = 1e-5;
@@ -140,15 +139,10 @@ struct KeyValue<O: Ops> {
 
 impl<O: Ops> Memory<O> {
     /// A token that a block does not attend to is left out instead of masked: its probability is zero.
-    pub(super) fn new(
-        ops: &O,
-        w: &Dit,
-        features: &O::Tensor,
-        conditioning: &Conditioning<O::Tensor>,
-    ) -> Result<Self> {
+    pub(super) fn new(ops: &O, w: &Dit, features: &O::Tensor, prompt: &Prompt) -> Result<Self> {
         let at = &Site::new("dit.block");
-        let text = ops.gather_tokens(features, &conditioning.text_tokens)?;
-        let images = ops.gather_tokens(features, &conditioning.image_tokens)?;
+        let text = ops.select_tokens(features, &prompt.text)?;
+        let images = ops.select_tokens(features, &prompt.images)?;
         let mut blocks = Vec::with_capacity(w.blocks.len());
         for (index, block) in w.blocks.iter().enumerate() {
             let memory = match block.attends {
@@ -245,18 +239,11 @@ fn modulation<O: Ops>(ops: &O, w: &Linear, time: &O::Tensor, at: Site) -> Result
 /// `[1, 1, inner_dim]`. Source: diffusers' `Timesteps(256, flip_sin_to_cos=True, downscale_freq_shift=1)`
 /// and `TimestepEmbedding`.
 fn timestep_embedding<O: Ops>(ops: &O, w: &Dit, bucket: usize, at: &Site) -> Result<O::Tensor> {
-    let projection = timestep_projection(bucket, Format::F32);
-    let x = ops.input(projection, [1, 1, TIME_CHANNELS], at / "timestep_projection")?;
+    let frequencies: Vec<f32> = (0..TIME_CHANNELS / 2).map(time_frequency).collect();
+    let x = ops.time_encoding(bucket, &frequencies, Leading::Cosines, at / "timestep_projection")?;
     let x = ops.linear(&x, &w.time1, at / "timestep_linear1")?;
     let x = ops.activation(&x, Activation::Silu, at / "timestep_silu")?;
     ops.linear(&x, &w.time2, at.sibling("timestep_embedding"))
-}
-
-/// Cosines, then sines, of the time at [`time_frequency`]; angles rounded to `angles`.
-pub(crate) fn timestep_projection(bucket: usize, angles: Format) -> Vec<f32> {
-    let angles = (0..TIME_CHANNELS / 2).map(|i| angles.round(bucket as f32 * time_frequency(i)));
-    let angles: Vec<f32> = angles.collect();
-    angles.iter().map(|a| a.cos()).chain(angles.iter().map(|a| a.sin())).collect()
 }
 
 /// `exp(-ln(10000) i / 127)` in f32, with the digits of PyTorch's CPU build.

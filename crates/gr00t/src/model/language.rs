@@ -6,7 +6,7 @@
 use super::weights::linear_without_bias;
 use crate::checkpoint::{Loader, Weight};
 use crate::config::TextConfig;
-use crate::ops::{Activation, Heads, Linear, Mask, Ops, Site};
+use crate::ops::{Activation, Heads, Linear, Mask, Ops, Site, Tokens};
 use crate::{Error, Result};
 
 /// Weights of the language layers.
@@ -89,13 +89,14 @@ pub(super) fn forward<O: Ops>(
     ops: &O,
     w: &Language,
     input_ids: &[Vec<u32>],
-    image_tokens: &[usize],
+    image_tokens: &Tokens,
     images: &O::Tensor,
 ) -> Result<O::Tensor> {
     let at = &Site::new("language");
     let found = ops.shape(images)[1];
-    if found != image_tokens.len() {
-        let what = format!("expected {found} image tokens for these images, found {}", image_tokens.len());
+    let expected = image_tokens.indices.len();
+    if found != expected {
+        let what = format!("expected {found} image tokens for these images, found {expected}");
         return Err(Error::input("input_ids", what));
     }
     let x = ops.embed(&w.embed_tokens, input_ids, at / "embedding")?;

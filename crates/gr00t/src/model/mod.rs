@@ -11,7 +11,7 @@ mod weights;
 
 use crate::checkpoint::{Checkpoint, Loader};
 use crate::config::Config;
-use crate::ops::{Grid, Ops, Site};
+use crate::ops::{Grid, Ops, Part, Site, Tokens};
 use crate::{Error, Result};
 
 /// The whole model: where its weights lie, and its sizes.
@@ -59,6 +59,15 @@ pub struct ImageBatch {
     pub pixels: Vec<f32>,
 }
 
+/// The parts of a batch's prompts.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// The tokens that stand for image features.
+    pub images: Tokens,
+    /// All other tokens.
+    pub text: Tokens,
+}
+
 impl Model {
     /// Finds the model's tensors in a checkpoint.
     ///
@@ -86,14 +95,54 @@ impl Model {
     /// # Errors
     /// A tensor of the batch does not fit the model: named with the shapes.
     pub fn infer<O: Ops>(&self, ops: &O, batch: &Batch) -> Result<O::Tensor> {
+        let prompt = self.prompt(batch)?;
+        let features = self.backbone(ops, &prompt, batch)?;
+        self.actions(ops, &features, &prompt, batch)
+    }
+
+    /// The first half of [`Model::infer`]: backbone features `[batch, tokens, backbone_embedding_dim]`.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn backbone<O: Ops>(&self, ops: &O, prompt: &Prompt, batch: &Batch) -> Result<O::Tensor> {
         let grids = self.grids(&batch.images)?;
-        let (image_tokens, text_tokens) = self.token_kinds(batch)?;
         let patches = vision::forward(ops, &self.vision, &batch.images, &grids, batch.len())?;
         let images = connector::forward(ops, &self.connector, &patches, &grids)?;
-        let features = language::forward(ops, &self.language, &batch.input_ids, &image_tokens, &images)?;
+        let features = language::forward(ops, &self.language, &batch.input_ids, &prompt.images, &images)?;
         ops.tap(&features, Site::new("backbone_features"));
-        let conditioning = action_head::Conditioning { features: &features, image_tokens, text_tokens };
-        action_head::forward(ops, &self.action_head, &conditioning, batch)
+        Ok(features)
+    }
+
+    /// The second half of [`Model::infer`]: normalized actions for backbone features.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn actions<O: Ops>(
+        &self,
+        ops: &O,
+        features: &O::Tensor,
+        prompt: &Prompt,
+        batch: &Batch,
+    ) -> Result<O::Tensor> {
+        action_head::forward(ops, &self.action_head, features, prompt, batch)
+    }
+
+    /// The diffusion transformer alone: state and action tokens `[batch, tokens, input_embedding_dim]` at
+    /// the time `bucket`, conditioned on normalized features, to `[batch, tokens, output_dim]`.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn dit<O: Ops>(
+        &self,
+        ops: &O,
+        tokens: &O::Tensor,
+        features: &O::Tensor,
+        prompt: &Prompt,
+        bucket: usize,
+    ) -> Result<O::Tensor> {
+        let dit = &self.action_head.dit;
+        let memory = dit::Memory::new(ops, dit, features, prompt)?;
+        dit::forward(ops, dit, tokens, &memory, bucket, &Site::new("dit"))
     }
 
     /// Patches of each image, checked against the patch size.
@@ -112,8 +161,11 @@ impl Model {
         images.iter().map(grid).collect()
     }
 
-    /// Positions of the image tokens and of all others in the prompt.
-    fn token_kinds(&self, batch: &Batch) -> Result<(Vec<usize>, Vec<usize>)> {
+    /// Where the prompts of a batch have image tokens and where others.
+    ///
+    /// # Errors
+    /// Prompts of different layouts.
+    pub fn prompt(&self, batch: &Batch) -> Result<Prompt> {
         let id = self.config.eagle_config.image_token_index;
         let kinds = |ids: &[u32]| (0..ids.len()).partition::<Vec<usize>, _>(|i| ids[*i] == id);
         let first = batch.input_ids.first().map(|ids| kinds(ids)).unwrap_or_default();
@@ -121,7 +173,11 @@ impl Model {
         if !batch.input_ids.iter().all(same) {
             return Err(Error::input("input_ids", "expected image tokens at the same places in a batch"));
         }
-        Ok(first)
+        let (images, text) = first;
+        Ok(Prompt {
+            images: Tokens { part: Part::Images, indices: images },
+            text: Tokens { part: Part::Text, indices: text },
+        })
     }
 }
 

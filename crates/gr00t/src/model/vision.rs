@@ -87,7 +87,7 @@ pub(super) fn forward<O: Ops>(
 ) -> Result<O::Tensor> {
     let at = &Site::new("vision");
     let mask = Mask::Segments(grids.iter().map(|grid| grid.patches()).collect());
-    let patches = patches(ops, images, w.patch_size, batch, at / "patches")?;
+    let patches = ops.patches(images, w.patch_size, batch, at / "patches")?;
     let x = ops.linear(&patches, &w.patch_embedding, at / "patch_embedding")?;
     let positions = ops.resize_positions(&w.position_embedding, grids, at / "position_embedding")?;
     let mut x = ops.add(&x, &positions, at / "embeddings")?;
@@ -117,32 +117,4 @@ fn encoder_layer<O: Ops>(
     let h = ops.activation(&h, Activation::GeluTanh, at / "gelu")?;
     let h = ops.linear(&h, &w.fc2, at / "fc2")?;
     ops.add(&x, &h, at.clone())
-}
-
-/// Cuts images into rows of pixels: `[batch, patches, patch_size * patch_size * 3]`, a patch's values
-/// ordered row, column, channel (`convert_images_to_patches`).
-fn patches<O: Ops>(ops: &O, images: &[ImageBatch], size: usize, batch: usize, at: Site) -> Result<O::Tensor> {
-    let mut values = Vec::new();
-    for item in 0..batch {
-        for image in images {
-            let plane = image.height * image.width;
-            let pixels = &image.pixels[item * 3 * plane..(item + 1) * 3 * plane];
-            for (top, left) in corners(image, size) {
-                for y in top..top + size {
-                    for x in left..left + size {
-                        values.extend((0..3).map(|channel| pixels[channel * plane + y * image.width + x]));
-                    }
-                }
-            }
-        }
-    }
-    let features = size * size * 3;
-    let count = values.len() / features / batch.max(1);
-    ops.input(values, [batch, count, features], at)
-}
-
-/// The top left pixels of an image's patches, row by row.
-fn corners(image: &ImageBatch, size: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
-    let (height, width) = (image.height, image.width);
-    (0..height).step_by(size).flat_map(move |y| (0..width).step_by(size).map(move |x| (y, x)))
 }

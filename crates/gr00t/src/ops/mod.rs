@@ -12,6 +12,7 @@ pub use site::Site;
 
 use crate::Result;
 use crate::checkpoint::Weight;
+use crate::model::ImageBatch;
 
 /// `y = x Wᵀ + b`, PyTorch's `nn.Linear`.
 #[derive(Debug, Clone)]
@@ -94,6 +95,33 @@ impl Grid {
     }
 }
 
+/// Some tokens of the prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// What they have in common, for implementations that meet the prompt only later.
+    pub part: Part,
+    /// Where they are, in ascending order.
+    pub indices: Vec<usize>,
+}
+
+/// The two parts of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Tokens that stand for image features.
+    Images,
+    /// All others.
+    Text,
+}
+
+/// What a time encoding starts with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leading {
+    /// The sines.
+    Sines,
+    /// The cosines.
+    Cosines,
+}
+
 /// The operations of the model. A tensor is `[batch, tokens, features]`; operations that take two
 /// tensors accept a batch of 1 for the second, or one token, and repeat it.
 pub trait Ops {
@@ -102,8 +130,20 @@ pub trait Ops {
 
     /// `[batch, tokens, features]` of a tensor.
     fn shape(&self, x: &Self::Tensor) -> [usize; 3];
-    /// A value that comes from outside the model, stored in the site's format.
+    /// A value that comes from outside the model, stored in the site's format. Its name is the last part of
+    /// the site's path.
     fn input(&self, values: Vec<f32>, shape: [usize; 3], at: Site) -> Result<Self::Tensor>;
+    /// Images cut into rows of pixels, one image after the other: `[batch, patches, size * size * 3]`, a
+    /// patch's values ordered row, column, channel.
+    fn patches(&self, images: &[ImageBatch], size: usize, batch: usize, at: Site) -> Result<Self::Tensor>;
+    /// Sines and cosines of `time * frequencies`, in f32: `[1, 1, 2 * frequencies.len()]`.
+    fn time_encoding(
+        &self,
+        time: usize,
+        frequencies: &[f32],
+        leading: Leading,
+        at: Site,
+    ) -> Result<Self::Tensor>;
     /// Offers `x` to the probe under another name than that of the operation that made it.
     fn tap(&self, x: &Self::Tensor, at: Site);
 
@@ -173,13 +213,16 @@ pub trait Ops {
 
     /// Features `start..start + len` of every token.
     fn slice_features(&self, x: &Self::Tensor, start: usize, len: usize) -> Result<Self::Tensor>;
-    /// Tokens at `indices`, in that order.
-    fn gather_tokens(&self, x: &Self::Tensor, indices: &[usize]) -> Result<Self::Tensor>;
-    /// `x` with token `indices[i]` replaced by token `i` of `values`.
+    /// These tokens alone, as keys and values to attend to: an implementation may keep the others where
+    /// no query sees them.
+    fn select_tokens(&self, x: &Self::Tensor, tokens: &Tokens) -> Result<Self::Tensor>;
+    /// The last `count` tokens.
+    fn last_tokens(&self, x: &Self::Tensor, count: usize) -> Result<Self::Tensor>;
+    /// `x` with the `i`th of these tokens replaced by token `i` of `values`.
     fn replace_tokens(
         &self,
         x: &Self::Tensor,
-        indices: &[usize],
+        tokens: &Tokens,
         values: &Self::Tensor,
     ) -> Result<Self::Tensor>;
     /// The tokens of `a`, then those of `b`.

@@ -3,6 +3,7 @@
 use super::super::{Grid, Site};
 use super::mismatch;
 use super::tensor::Tensor;
+use crate::model::ImageBatch;
 use crate::{Error, Result};
 
 fn moved(operation: &'static str, what: String) -> Error {
@@ -27,6 +28,39 @@ pub(super) fn gather_tokens(x: &Tensor, indices: &[usize]) -> Result<Tensor> {
         indices.iter().for_each(|index| values.extend_from_slice(x.token(item, *index)));
     }
     Ok(Tensor::new([x.shape[0], indices.len(), x.features()], values))
+}
+
+pub(super) fn last_tokens(x: &Tensor, count: usize) -> Result<Tensor> {
+    let Some(first) = x.shape[1].checked_sub(count) else {
+        return Err(moved("last_tokens", format!("{count} of {:?}", x.shape)));
+    };
+    gather_tokens(x, &(first..x.shape[1]).collect::<Vec<_>>())
+}
+
+/// `[batch, patches of all images, size * size * 3]`, image by image, row by row
+/// (`convert_images_to_patches`).
+pub(super) fn patches(images: &[ImageBatch], size: usize, batch: usize) -> Vec<f32> {
+    let mut values = Vec::new();
+    for item in 0..batch {
+        for image in images {
+            let plane = image.height * image.width;
+            let pixels = &image.pixels[item * 3 * plane..(item + 1) * 3 * plane];
+            for (top, left) in corners(image, size) {
+                for y in top..top + size {
+                    for x in left..left + size {
+                        values.extend((0..3).map(|channel| pixels[channel * plane + y * image.width + x]));
+                    }
+                }
+            }
+        }
+    }
+    values
+}
+
+/// The top left pixels of an image's patches, row by row.
+fn corners(image: &ImageBatch, size: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+    let (height, width) = (image.height, image.width);
+    (0..height).step_by(size).flat_map(move |y| (0..width).step_by(size).map(move |x| (y, x)))
 }
 
 pub(super) fn replace_tokens(x: &Tensor, indices: &[usize], values: &Tensor) -> Result<Tensor> {

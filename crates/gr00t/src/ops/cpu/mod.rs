@@ -15,8 +15,9 @@ mod tensor;
 
 pub use tensor::Tensor;
 
-use super::{Activation, Affine, CategoryLinear, Grid, Heads, Linear, Mask, Ops, Site};
+use super::{Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Ops, Site, Tokens};
 use crate::checkpoint::Weight;
+use crate::model::ImageBatch;
 use crate::precision::{Formats, PrecisionPolicy};
 use crate::probe::{Edit, NoEdit, Probe};
 use crate::{Error, Result};
@@ -94,6 +95,19 @@ impl Ops for Cpu<'_, '_> {
             return Err(mismatch(&at, "input", format!("{} values for {shape:?}", values.len())));
         }
         Ok(self.store(shape, values, &at))
+    }
+
+    fn patches(&self, images: &[ImageBatch], size: usize, batch: usize, at: Site) -> Result<Tensor> {
+        let values = layout::patches(images, size, batch);
+        let features = size * size * 3;
+        let count = values.len() / features / batch.max(1);
+        Ok(self.store([batch, count, features], values, &at))
+    }
+
+    fn time_encoding(&self, time: usize, frequencies: &[f32], leading: Leading, at: Site) -> Result<Tensor> {
+        let (time, angles) = (self.edit.time(&at, time), self.edit.angles(&at));
+        let values = pointwise::time_encoding(time, frequencies, leading, angles);
+        Ok(self.store([1, 1, values.len()], values, &at))
     }
 
     fn tap(&self, x: &Tensor, at: Site) {
@@ -275,12 +289,16 @@ impl Ops for Cpu<'_, '_> {
         layout::slice_features(x, start, len)
     }
 
-    fn gather_tokens(&self, x: &Tensor, indices: &[usize]) -> Result<Tensor> {
-        layout::gather_tokens(x, indices)
+    fn select_tokens(&self, x: &Tensor, tokens: &Tokens) -> Result<Tensor> {
+        layout::gather_tokens(x, &tokens.indices)
     }
 
-    fn replace_tokens(&self, x: &Tensor, indices: &[usize], values: &Tensor) -> Result<Tensor> {
-        layout::replace_tokens(x, indices, values)
+    fn last_tokens(&self, x: &Tensor, count: usize) -> Result<Tensor> {
+        layout::last_tokens(x, count)
+    }
+
+    fn replace_tokens(&self, x: &Tensor, tokens: &Tokens, values: &Tensor) -> Result<Tensor> {
+        layout::replace_tokens(x, &tokens.indices, values)
     }
 
     fn concat_tokens(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {

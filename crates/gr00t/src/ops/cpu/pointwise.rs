@@ -1,12 +1,27 @@
 //! Operations on single values, and the rotation of heads.
 
-use super::super::Activation;
+use super::super::{Activation, Leading};
 use super::tensor::Tensor;
 use rayon::prelude::*;
 use steadyhand_fidelity::Format;
 
 /// Values below which an activation is not shared among threads.
 const SERIAL: usize = 1 << 15;
+
+/// Sines and cosines of `time * frequencies`, the angles rounded to `format`.
+pub(in crate::ops) fn time_encoding(
+    time: usize,
+    frequencies: &[f32],
+    leading: Leading,
+    format: Format,
+) -> Vec<f32> {
+    let angles = frequencies.iter().map(|frequency| format.round(time as f32 * frequency));
+    let (sines, cosines) = (angles.clone().map(f32::sin), angles.map(f32::cos));
+    match leading {
+        Leading::Sines => sines.chain(cosines).collect(),
+        Leading::Cosines => cosines.chain(sines).collect(),
+    }
+}
 
 /// Adds `row` to every run of `row.len()` values.
 pub(super) fn add_rows(values: &mut [f32], row: &[f32]) {
