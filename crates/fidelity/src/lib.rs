@@ -4,9 +4,11 @@
 
 pub mod format;
 pub mod metrics;
+pub mod trace;
 
 pub use format::Format;
 pub use metrics::{TensorError, max_abs_error, relative_l2};
+pub use trace::{Trace, TraceError, TraceWriter};
 
 /// Number of values of a shape; none where it overflows.
 fn value_count(shape: &[usize]) -> Option<usize> {
