@@ -13,6 +13,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
+use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::policy::{check_horizon, check_processor, load_model};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::{Processor, known_embodiment_tags};
@@ -96,6 +97,21 @@ pub fn load(
     engine: &EngineArgs,
     denoising_steps: usize,
 ) -> Result<Loaded> {
+    let (processor, model) = load_parts(checkpoint, tag, tokenizer)?;
+    let noise_shape = [model.config.action_horizon, model.config.max_action_dim];
+    let policy = PrecisionPolicy::preset(&engine.precision)?;
+    let engine: Box<dyn Engine> = match engine.engine {
+        EngineKind::Cpu => Box::new(CpuEngine::new(model, policy, denoising_steps)),
+    };
+    Ok(Loaded { processor, engine, noise_shape })
+}
+
+/// Loads processor and model and checks that they fit.
+pub fn load_parts(
+    checkpoint: &Path,
+    tag: Option<&str>,
+    tokenizer: Option<&Path>,
+) -> Result<(Processor, Model)> {
     ensure!(checkpoint.is_dir(), "{}: expected a checkpoint folder, found none", checkpoint.display());
     let tags = known_embodiment_tags(checkpoint)?;
     let tag = match (tag, &tags[..]) {
@@ -113,12 +129,7 @@ pub fn load(
     let model = load_model(checkpoint)?;
     check_horizon(&processor, &model)?;
     check_processor(&processor, &model)?;
-    let noise_shape = [model.config.action_horizon, model.config.max_action_dim];
-    let policy = PrecisionPolicy::preset(&engine.precision)?;
-    let engine: Box<dyn Engine> = match engine.engine {
-        EngineKind::Cpu => Box::new(CpuEngine::new(model, policy, denoising_steps)),
-    };
-    Ok(Loaded { processor, engine, noise_shape })
+    Ok((processor, model))
 }
 
 fn check_episodes(dataset: &Dataset, ids: &[usize]) -> Result<()> {

@@ -4,3 +4,4 @@ pub mod demo;
 pub mod eval;
 pub mod faults;
 pub mod inspect;
+pub mod record;
