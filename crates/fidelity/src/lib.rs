@@ -3,10 +3,12 @@
 //! This crate knows no model: it rounds numbers as a format does, and measures how far two tensors lie apart.
 
 pub mod format;
+pub mod matchers;
 pub mod metrics;
 pub mod trace;
 
 pub use format::Format;
+pub use matchers::{Match, MatchContext, MatchKind, explain};
 pub use metrics::{TensorError, max_abs_error, relative_l2};
 pub use trace::{Trace, TraceError, TraceWriter};
 
