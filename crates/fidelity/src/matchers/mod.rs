@@ -22,8 +22,12 @@ use crate::relative_l2;
 pub const FLOOR_FACTOR: f64 = 3.0;
 /// A hypothesis must leave less than this share of the error unexplained.
 pub const UNEXPLAINED_SHARE: f64 = 0.2;
-/// Fewer values than this agree with some hypothesis by chance; they have to agree exactly.
+/// Fewer values than this come near some hypothesis by chance; they have to agree exactly.
 const MIN_VALUES: usize = 16;
+/// Fewer values than this may even agree exactly by chance.
+const MIN_EXACT_VALUES: usize = 4;
+/// In place of a number of values: zeros and NaNs where others should be speak for themselves.
+const SELF_EVIDENT: usize = usize::MAX;
 
 /// What is known about a tensor besides its values.
 #[derive(Debug, Clone)]
@@ -115,7 +119,7 @@ impl<'a> Case<'a> {
         let rounding = if rounding.is_finite() { rounding } else { 0.0 };
         residual <= FLOOR_FACTOR * self.floor.max(rounding)
             && residual < UNEXPLAINED_SHARE * self.raw
-            && (residual == 0.0 || values >= MIN_VALUES)
+            && values >= if residual == 0.0 { MIN_EXACT_VALUES } else { MIN_VALUES }
     }
 
     /// Adds a match if it may be claimed.

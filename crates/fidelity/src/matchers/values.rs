@@ -1,11 +1,13 @@
 //! Right places, wrong values.
 
-use super::{Case, Fill, MIN_VALUES, Match, MatchKind};
+use super::{Case, Fill, Match, MatchKind, SELF_EVIDENT};
 use crate::{Format, relative_l2};
 
 /// Formats that a tensor may have been rounded to, the least change first. Within its range fp16 rounds as
 /// tf32 does, and is what tensors are stored in.
 const NARROW: [Format; 5] = [Format::Fp16, Format::Tf32, Format::Bf16, Format::Fp8E4m3, Format::Fp8E5m2];
+/// Two fitted parameters explain the few values that dominate a small tensor, whatever they are.
+const MIN_FITTED_VALUES: usize = 64;
 /// What computing a transformed value in f32 may cost, relatively.
 const F32_ROUNDING: f64 = Format::F32.epsilon() as f64;
 
@@ -13,7 +15,7 @@ const F32_ROUNDING: f64 = Format::F32.epsilon() as f64;
 pub(super) fn simple(case: &Case, matches: &mut Vec<Match>) {
     let values = case.found.len();
     if case.found.iter().all(|value| *value == 0.0) {
-        case.claim(matches, MatchKind::Zeros, 0.0, 0.0, values);
+        case.claim(matches, MatchKind::Zeros, 0.0, 0.0, SELF_EVIDENT);
         return;
     }
     let pairs = case.found.iter().zip(case.reference).map(|(found, value)| (*found, -value));
@@ -66,7 +68,11 @@ pub(super) fn unwritten_tail(case: &Case, matches: &mut Vec<Match>) {
         }
         // Zeros and NaN are recognised exactly; near values of a previous call need more of them.
         let tail = (rows - first_row) * row;
-        let values = if fill == Fill::Previous { tail } else { case.found.len() };
+        let values = match fill {
+            Fill::Previous => tail,
+            Fill::Zeros | Fill::Nan if residual == 0.0 => SELF_EVIDENT,
+            Fill::Zeros | Fill::Nan => case.found.len(),
+        };
         case.claim(matches, MatchKind::UnwrittenTail { fill, first_row, rows }, residual, 0.0, values);
     }
 }
@@ -129,13 +135,16 @@ pub(super) fn not_finite(case: &Case, matches: &mut Vec<Match>) {
         relative_l2(&rounded, &expected)
     });
     let kind = MatchKind::NotFinite { nan, infinite, first, overflow };
-    case.claim(matches, kind, relative_l2(&rest, &expected), rounding, rest.len());
+    let residual = relative_l2(&rest, &expected);
+    let values = if residual == 0.0 { SELF_EVIDENT } else { rest.len() };
+    case.claim(matches, kind, residual, rounding, values);
 }
 
 /// `scale · reference`, `reference + offset`, or both: the first of them that explains the error.
 pub(super) fn scaled(case: &Case, matches: &mut Vec<Match>) {
-    // One value is always a multiple of another.
-    if case.found.len() < MIN_VALUES || matches.iter().any(|found| found.kind == MatchKind::SignFlipped) {
+    if case.found.len() < MIN_FITTED_VALUES
+        || matches.iter().any(|found| found.kind == MatchKind::SignFlipped)
+    {
         return;
     }
     let count = case.found.len() as f64;
