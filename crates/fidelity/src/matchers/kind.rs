@@ -6,7 +6,8 @@ use serde::Serialize;
 /// A transformation of the reference that reproduces what was found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Match {
-    /// Which transformation, with its parameters.
+    /// Which transformation, with its parameters; serialized beside the other fields.
+    #[serde(flatten)]
     pub kind: MatchKind,
     /// The relative L2 error that it leaves. Of changes to the bits, the error that remains after undoing
     /// them, because bits read as another format have no meaningful norm.
