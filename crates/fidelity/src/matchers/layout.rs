@@ -13,14 +13,14 @@ const MAX_ROW_SHIFT: usize = 4;
 /// Values that stand some elements, or rows, from their place.
 pub(super) fn shifted(case: &Case, matches: &mut Vec<Match>) {
     let len = case.found.len();
-    let mut distances: BTreeSet<usize> = (1..=case.context.max_shift).collect();
+    // Half of the tensor, and enough of it, has to agree.
+    let most = (len / 2).min(len.saturating_sub(MIN_VALUES));
+    let mut distances: BTreeSet<usize> = (1..=case.context.max_shift.min(most)).collect();
     let mut stride = 1usize;
     for dimension in case.shape.iter().rev() {
         stride *= dimension;
         distances.extend((1..=MAX_ROW_SHIFT).map(|rows| rows * stride));
     }
-    // Half of the tensor, and enough of it, has to agree.
-    let most = (len / 2).min(len.saturating_sub(MIN_VALUES));
     for distance in distances.into_iter().filter(|distance| *distance <= most) {
         for later in [true, false] {
             let (found, reference) = if later {

@@ -59,7 +59,9 @@ impl Default for MatchContext<'_> {
 pub fn explain(reference: &[f32], found: &[f32], shape: &[usize], context: &MatchContext) -> Vec<Match> {
     let fits = crate::value_count(shape) == Some(reference.len());
     let case = Case::new(reference, found, shape, context);
-    if !fits || reference.is_empty() || found.is_empty() || case.raw <= case.floor {
+    // A NaN reference has a NaN energy.
+    let unknown = reference.is_empty() || found.is_empty() || case.energy.is_nan();
+    if !fits || unknown || case.raw <= case.floor {
         return Vec::new();
     }
     let mut matches = Vec::new();
