@@ -7,13 +7,11 @@ pub mod format;
 pub mod matchers;
 pub mod metrics;
 pub mod trace;
-pub mod verdict;
 
 pub use format::Format;
 pub use matchers::{Match, MatchContext, MatchKind, explain};
 pub use metrics::{TensorError, max_abs_error, relative_l2};
 pub use trace::{Trace, TraceError, TraceWriter};
-pub use verdict::{Cause, Hypothesis, Status, Verdict, rank};
 
 /// Number of values of a shape; none where it overflows.
 fn value_count(shape: &[usize]) -> Option<usize> {

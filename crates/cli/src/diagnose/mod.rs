@@ -15,6 +15,7 @@ use crate::Outcome;
 use crate::args::DiagnoseArgs;
 use anyhow::{Context, Result, ensure};
 use std::io::Write;
+use steadyhand_fidelity::{Match, MatchContext};
 use steadyhand_gr00t::Matrix;
 use steadyhand_gr00t::diagnosis::{
     Examination, Finding, Inputs, LocalError, Observed, catalogue, explain_actions,
@@ -46,7 +47,7 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     let inputs = if args.isolated { Inputs::Recorded } else { Inputs::Own };
     let evidence = look(&mut subject, &mut scene, &policy, inputs)?;
     let reference = actions::Reference::run(&scene, &policy)?;
-    let (errors, findings) = explain(&scene, &policy, &evidence, &reference)?;
+    let Explained { errors, findings, matches } = explain(&scene, &policy, &evidence, &reference)?;
     let faulty = errors.iter().any(LocalError::is_fault);
     let actions = actions::compare(&scene, &reference, &evidence.actions)?;
     let euler = match evidence.taps.last() {
@@ -66,7 +67,7 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
             .collect(),
         verdict: verdict::judge(&actions, faulty, &findings, &euler, claimed),
         taps: taps::table(&scene, &policy, evidence.taps.last().map(Box::as_ref), &errors)?,
-        hypotheses: verdict::hypotheses(&findings),
+        hypotheses: verdict::hypotheses(&findings, &matches),
         trajectories: actions::trajectories(&scene, &reference, &evidence.actions)?,
         audit: evidence.audit,
         determinism: evidence.determinism,
@@ -152,13 +153,24 @@ fn look_at_live(engine: &mut dyn Engine, scene: &Scene, evidence: &mut Evidence)
     Ok(())
 }
 
+/// What was made of the evidence.
+#[derive(Default)]
+struct Explained {
+    /// Local errors of the last inference.
+    errors: Vec<LocalError>,
+    /// Faults that were replayed, best first.
+    findings: Vec<Finding>,
+    /// What turns the reference's tensor at the first bad place into the engine's: the place and the matches.
+    matches: Option<(String, Vec<Match>)>,
+}
+
 /// Local errors of the last inference, and what explains them; or what explains the actions alone.
 fn explain(
     scene: &Scene,
     policy: &PrecisionPolicy,
     evidence: &Evidence,
     reference: &actions::Reference,
-) -> Result<(Vec<LocalError>, Vec<Finding>)> {
+) -> Result<Explained> {
     let examine = |inference: usize| Examination {
         model: &scene.model,
         policy,
@@ -170,18 +182,40 @@ fn explain(
     let Some(last) = evidence.taps.len().checked_sub(1) else {
         let error = reference.distance(&evidence.actions);
         if error <= reference.expected * actions::MARGIN {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok(Explained::default());
         }
-        return Ok((Vec::new(), search(scene, policy, evidence, reference)?));
+        let findings = search(scene, policy, evidence, reference)?;
+        return Ok(Explained { findings, ..Explained::default() });
     };
     let errors = examine(last).localize(None)?.errors;
-    let Some(place) = errors.iter().find(|error| error.is_fault()) else { return Ok((errors, Vec::new())) };
+    let Some(place) = errors.iter().find(|error| error.is_fault()) else {
+        return Ok(Explained { errors, ..Explained::default() });
+    };
     let previous = match last.checked_sub(1) {
         Some(before) => examine(before).results_at(&place.path)?,
         None => Results::new(),
     };
     let findings = examine(last).explain(&previous, &errors)?;
-    Ok((errors, findings))
+    let mut matches = None;
+    if let Some((shape, found)) = evidence.taps[last].read(&place.name) {
+        let right = examine(last).results_at(&place.path)?;
+        let text = &scene.model.config.eagle_config.text_config;
+        let groups = [
+            scene.model.config.diffusion_model_cfg.num_attention_heads,
+            scene.model.config.eagle_config.vision_config.num_attention_heads,
+            text.num_attention_heads,
+            text.num_key_value_heads,
+        ];
+        let context = MatchContext {
+            floor: place.expected,
+            previous: previous.get(&place.name).map(Vec::as_slice),
+            groups: &groups,
+            ..MatchContext::default()
+        };
+        let right = right.get(&place.name).map_or(&[][..], Vec::as_slice);
+        matches = Some((place.name.clone(), steadyhand_fidelity::explain(right, &found, &shape, &context)));
+    }
+    Ok(Explained { findings, matches, errors })
 }
 
 /// Replays every fault of the catalogue on the first two inferences, and the best of them on all.

@@ -4,6 +4,7 @@ use super::actions::MARGIN;
 use super::types::{ActionError, Diagnosis, EulerSplit, Hypothesis, Status, Verdict};
 use crate::table::Table;
 use std::io::{self, Write};
+use steadyhand_fidelity::Match;
 use steadyhand_gr00t::diagnosis::Finding;
 
 /// Hypotheses that are kept for the report.
@@ -34,7 +35,7 @@ pub fn judge(
         });
         return Verdict {
             status: Status::NoFault,
-            headline: format!("no fault: rounding at {claimed} explains the engine"),
+            headline: format!("rounding at {claimed} explains the engine"),
             paragraph: format!("{cost}{}", split.unwrap_or_default()),
         };
     }
@@ -49,25 +50,42 @@ pub fn judge(
                 fault.fix()
             ),
         },
-        None => Verdict {
-            status: Status::Ranked,
-            headline: "something is wrong, and no single known fault explains all of it".to_owned(),
-            paragraph: format!(
-                "{cost} That is more than rounding can give. {}",
-                findings.first().map_or("No hypothesis was tried.".to_owned(), |finding| format!(
-                    "The nearest of {} hypotheses is that the engine {}, which leaves {:.2e} unexplained. To tell \
-                     more, record more of its tensors (steady record shows their names) and diagnose again.",
-                    findings.len(),
-                    finding.fault.describe(),
-                    finding.residual
-                ))
-            ),
-        },
+        None => unexplained(&cost, findings.first(), findings.len()),
     }
 }
 
-/// The findings as plain data.
-pub fn hypotheses(findings: &[Finding]) -> Vec<Hypothesis> {
+/// The verdict where nothing is proven.
+fn unexplained(cost: &str, nearest: Option<&Finding>, tried: usize) -> Verdict {
+    let (headline, next) = match nearest {
+        Some(Finding { fault, residual, .. }) if *residual <= 1.0 => (
+            format!("the engine {}", fault.describe()),
+            format!(
+                "The engine {}: nothing behind that place errs. What it computes there instead cannot be told from \
+                 outside. Next: {}.",
+                fault.describe(),
+                fault.fix()
+            ),
+        ),
+        Some(Finding { fault, residual, .. }) => (
+            "something is wrong, and no single known fault explains all of it".to_owned(),
+            format!(
+                "Rounding cannot give that. The nearest of {tried} hypotheses is that the engine {}, which leaves \
+                 {residual:.2e} unexplained. Next: record more of the engine's tensors under the names that steady \
+                 record uses, and diagnose again.",
+                fault.describe()
+            ),
+        ),
+        None => (
+            "the actions differ by more than rounding gives, but no tensor that was shown does".to_owned(),
+            "Next: record the tensors between those that were shown.".to_owned(),
+        ),
+    };
+    Verdict { status: Status::Ranked, headline, paragraph: format!("{cost} {next}") }
+}
+
+/// The findings as plain data; where none is proven, what the tensor at the first bad place looks like comes
+/// before them.
+pub fn hypotheses(findings: &[Finding], matches: &Option<(String, Vec<Match>)>) -> Vec<Hypothesis> {
     let plain = |finding: &Finding| Hypothesis {
         kind: finding.fault.kind().to_owned(),
         place: finding.fault.place().to_owned(),
@@ -76,7 +94,21 @@ pub fn hypotheses(findings: &[Finding]) -> Vec<Hypothesis> {
         residual: finding.residual,
         proven: finding.proven,
     };
-    findings.iter().take(KEPT).map(plain).collect()
+    let mut hypotheses: Vec<Hypothesis> = findings.iter().map(plain).collect();
+    let proven = hypotheses.iter().filter(|hypothesis| hypothesis.proven).count();
+    if let Some((place, matches)) = matches {
+        let looks = matches.iter().map(|found| Hypothesis {
+            kind: "looks-like".to_owned(),
+            place: place.clone(),
+            description: format!("gives `{place}` so that {}", found.description),
+            fix: found.fix.clone(),
+            residual: found.residual,
+            proven: false,
+        });
+        hypotheses.splice(proven..proven, looks);
+    }
+    hypotheses.truncate(KEPT);
+    hypotheses
 }
 
 /// Prints the verdict and the evidence in short.
@@ -87,7 +119,7 @@ pub fn print(diagnosis: &Diagnosis, out: &mut impl Write) -> io::Result<()> {
     let status = match diagnosis.verdict.status {
         Status::NoFault => "NO FAULT",
         Status::Cause => "CAUSE FOUND",
-        Status::Ranked => "NOT EXPLAINED",
+        Status::Ranked => "NOT PROVEN",
     };
     writeln!(out, "{status}: {}\n\n{}\n", diagnosis.verdict.headline, diagnosis.verdict.paragraph)?;
     writeln!(out, "Determinism: {}.", diagnosis.determinism)?;

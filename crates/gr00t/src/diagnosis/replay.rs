@@ -39,12 +39,14 @@ impl Examination<'_> {
                 let injected = Some((&fault, previous));
                 largest(&self.localize(injected)?.errors)
             };
-            findings.push(Finding { proven: residual <= 1.0, fault, residual });
+            // That a layer computes something else is a place, not yet a cause.
+            let proven = residual <= 1.0 && !matches!(fault, Fault::OldWeights { .. });
+            findings.push(Finding { proven, fault, residual });
         }
         // An exact account of what happened comes before one that only says where.
         findings.sort_by(|a, b| {
-            (!a.proven, a.fault.is_opaque())
-                .cmp(&(!b.proven, b.fault.is_opaque()))
+            (!a.proven, a.proven && a.fault.is_opaque())
+                .cmp(&(!b.proven, b.proven && b.fault.is_opaque()))
                 .then(a.residual.total_cmp(&b.residual))
         });
         Ok(findings)
