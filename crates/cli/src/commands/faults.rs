@@ -7,6 +7,7 @@ use crate::episodes::Observations;
 use crate::table::Table;
 use anyhow::{Result, bail};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use steadyhand_gr00t::diagnosis::{Examination, Finding, Inputs};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::fault::{Case, Fault, FaultyEngine, suite};
@@ -107,6 +108,7 @@ impl Bench {
             recorders.push(recorder);
         }
         let [first, last] = &self.inputs[..] else { bail!("expected two observations") };
+        let expected = BTreeMap::new();
         let examine = |index: usize, input| Examination {
             model: &self.model,
             policy,
@@ -114,6 +116,7 @@ impl Bench {
             input,
             observed: &recorders[index],
             inputs: Inputs::Own,
+            expected: &expected,
         };
         let errors = examine(1, last).localize(None)?.errors;
         let Some(place) = errors.iter().find(|error| error.is_fault()) else { return Ok(Vec::new()) };

@@ -3,6 +3,7 @@
 use super::scene::Scene;
 use super::types::{ActionError, Trajectory};
 use anyhow::Result;
+use std::collections::BTreeMap;
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::diagnosis::{Examination, Inputs, Observed};
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
@@ -63,22 +64,20 @@ pub fn of_trace(
     policy: &PrecisionPolicy,
     inference: usize,
     taps: &dyn Observed,
-    inputs: Inputs,
 ) -> Result<Matrix> {
     let [rows, cols] = [scene.model.config.action_horizon, scene.model.config.max_action_dim];
     if let Some((_, data)) = taps.read("action_pred").filter(|(_, data)| data.len() == rows * cols) {
         return Ok(Matrix { rows, cols, data });
     }
-    // Tensors of stages that ran by themselves are handed on here, as they would be in a deployment.
-    let handed_on = Inputs::Own;
-    debug_assert!(inputs == Inputs::Recorded || inputs == handed_on);
     let examination = Examination {
         model: &scene.model,
         policy,
         denoising_steps: scene.denoising_steps,
         input: &scene.inputs[inference],
         observed: taps,
-        inputs: handed_on,
+        // Tensors of stages that ran by themselves are handed on here, as they would be in a deployment.
+        inputs: Inputs::Own,
+        expected: &BTreeMap::new(),
     };
     Ok(examination.localize(None)?.actions)
 }

@@ -14,6 +14,7 @@ pub use subject::{OfInference, Spec};
 use crate::Outcome;
 use crate::args::DiagnoseArgs;
 use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
 use std::io::Write;
 use steadyhand_fidelity::{Match, MatchContext};
 use steadyhand_gr00t::Matrix;
@@ -120,7 +121,7 @@ fn look<'a>(
                 if inference == 0 {
                     evidence.audit = taps::audit(scene, policy, &taps)?;
                 }
-                evidence.actions.push(actions::of_trace(scene, policy, inference, &taps, inputs)?);
+                evidence.actions.push(actions::of_trace(scene, policy, inference, &taps)?);
                 evidence.taps.push(Box::new(taps));
             }
         }
@@ -171,9 +172,16 @@ fn explain(
     evidence: &Evidence,
     reference: &actions::Reference,
 ) -> Result<Explained> {
+    // Stages that ran by themselves had the recording's inputs, which an f32 run made.
+    let recorded = PrecisionPolicy::preset("f32")?;
+    let (runs_at, expected) = match evidence.inputs {
+        Inputs::Own => (policy, BTreeMap::new()),
+        Inputs::Recorded => (&recorded, taps::rounding(scene, policy)?),
+    };
     let examine = |inference: usize| Examination {
+        expected: &expected,
         model: &scene.model,
-        policy,
+        policy: runs_at,
         denoising_steps: scene.denoising_steps,
         input: &scene.inputs[inference],
         observed: evidence.taps[inference].as_ref(),

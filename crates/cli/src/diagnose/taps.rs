@@ -1,9 +1,11 @@
 //! The tensors between: what the engine gave, against the reference's and against what rounding gives.
 
+use super::actions::MARGIN;
 use super::scene::Scene;
 use super::subject::OfInference;
 use super::types::TapError;
 use anyhow::Result;
+use std::collections::{BTreeMap, BTreeSet};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::diagnosis::{LocalError, Observed};
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
@@ -51,6 +53,27 @@ pub fn table(
     Ok(errors.iter().filter_map(row).collect())
 }
 
+/// What rounding at `policy` may move each tap of the last inference by, everything before it included.
+///
+/// # Errors
+/// The input does not fit the model.
+pub fn rounding(scene: &Scene, policy: &PrecisionPolicy) -> Result<BTreeMap<String, f64>> {
+    let Some(input) = scene.inputs.last() else { return Ok(BTreeMap::new()) };
+    let record = |policy: PrecisionPolicy| -> Result<Recorder> {
+        let mut recorder = Recorder::all();
+        let mut engine = CpuEngine::new(scene.model.clone(), policy, scene.denoising_steps);
+        engine.infer(std::slice::from_ref(input), Some(&mut recorder))?;
+        Ok(recorder)
+    };
+    let reference = record(PrecisionPolicy::preset("f32")?)?;
+    let rounded = [record(policy.clone())?, record(policy.clone().stochastic(0))?];
+    let worst = |name: &str, expected: &[f32]| {
+        let found = rounded.iter().filter_map(|taps| taps.tensors.get(name));
+        found.map(|(_, values)| relative_l2(values, expected)).fold(F32_TAP, f64::max) * MARGIN
+    };
+    Ok(reference.tensors.iter().map(|(name, (_, values))| (name.clone(), worst(name, values))).collect())
+}
+
 /// What can be said of a trace before its numbers are compared.
 ///
 /// # Errors
@@ -80,7 +103,7 @@ pub fn audit(scene: &Scene, policy: &PrecisionPolicy, taps: &OfInference) -> Res
             found.push(format!("{name}: {bad} of {} values are not finite", values.len()));
         }
     }
-    let dtypes: std::collections::BTreeSet<String> = names
+    let dtypes: BTreeSet<String> = names
         .iter()
         .filter_map(|name| taps.trace.entry(&OfInference::name(taps.inference, name)).ok())
         .map(|entry| entry.dtype.to_string())

@@ -9,8 +9,9 @@ use crate::observation::Matrix;
 use crate::ops::cpu::Cpu;
 use crate::ops::{Activation, Mask, Site};
 use crate::precision::PrecisionPolicy;
-use crate::probe::Edit;
+use crate::probe::{Edit, Recorder};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use steadyhand_fidelity::{Format, relative_l2};
 
 /// An operation's error when it is given the engine's own inputs.
@@ -58,7 +59,7 @@ pub struct Localization {
 pub enum Inputs {
     /// Its own: the tensors are those of one run, and take the place of the reference's as it goes.
     Own,
-    /// The reference's: each stage was run by itself on recorded inputs, so nothing is handed on.
+    /// The reference's own run: each stage was run by itself on recorded inputs, so nothing is handed on.
     Recorded,
 }
 
@@ -77,6 +78,9 @@ pub struct Examination<'a> {
     pub observed: &'a dyn Observed,
     /// What its tensors were computed from.
     pub inputs: Inputs,
+    /// What a healthy engine may show at a tap, where it is not one operation's rounding: a stage that ran by
+    /// itself shows the rounding of all its operations.
+    pub expected: &'a BTreeMap<String, f64>,
 }
 
 impl Examination<'_> {
@@ -94,7 +98,11 @@ impl Examination<'_> {
             fault.damage_model(&mut model, &mut policy);
             fault.damage_inputs(std::slice::from_mut(&mut input));
         }
-        let forced = Forced { examination: self, injection, errors: RefCell::default(), kept: None };
+        let boundaries = match self.inputs {
+            Inputs::Own => Results::new(),
+            Inputs::Recorded => self.boundaries()?,
+        };
+        let forced = Forced { boundaries, ..Forced::new(self, injection) };
         let actions = infer_by_layout(&model, &[input], self.denoising_steps, None, &mut |batch, probe| {
             model.infer(&Cpu::new(&policy, probe).with_edit(&forced), batch)
         })?;
@@ -109,7 +117,7 @@ impl Examination<'_> {
     /// The input does not fit the model.
     pub fn results_at(&self, path: &str) -> Result<Results> {
         let kept = Some((path, RefCell::default()));
-        let forced = Forced { examination: self, injection: None, errors: RefCell::default(), kept };
+        let forced = Forced { kept, ..Forced::new(self, None) };
         let input = std::slice::from_ref(self.input);
         infer_by_layout(self.model, input, self.denoising_steps, None, &mut |batch, probe| {
             self.model.infer(&Cpu::new(self.policy, probe).with_edit(&forced), batch)
@@ -118,6 +126,31 @@ impl Examination<'_> {
     }
 }
 
+impl Examination<'_> {
+    /// What the reference hands from stage to stage, by tap name.
+    fn boundaries(&self) -> Result<Results> {
+        let mut taps = Recorder::all();
+        let input = std::slice::from_ref(self.input);
+        infer_by_layout(self.model, input, self.denoising_steps, Some(&mut taps), &mut |batch, probe| {
+            self.model.infer(&Cpu::new(self.policy, probe), batch)
+        })?;
+        let is_boundary =
+            |name: &str| BOUNDARIES.iter().any(|path| name == *path || name.ends_with(&format!(".{path}")));
+        let kept = taps.tensors.into_iter().filter(|(name, _)| is_boundary(name));
+        Ok(kept.map(|(name, (_, values))| (name, values)).collect())
+    }
+}
+
+/// Where a stage ends and the next one takes over.
+const BOUNDARIES: [&str; 6] = [
+    "vision.post_layernorm",
+    "connector",
+    "language.norm",
+    "action_head.state_features",
+    "dit.output",
+    "euler",
+];
+
 /// Puts the engine's tensors in the place of the reference's, after comparing the two.
 struct Forced<'a> {
     examination: &'a Examination<'a>,
@@ -125,6 +158,15 @@ struct Forced<'a> {
     errors: RefCell<Vec<LocalError>>,
     /// A path whose results are kept, and those results.
     kept: Option<(&'a str, RefCell<Results>)>,
+    /// What stages that run by themselves are given instead of what the stage before them made.
+    boundaries: Results,
+}
+
+impl<'a> Forced<'a> {
+    fn new(examination: &'a Examination<'a>, injection: Option<Injection<'a>>) -> Self {
+        let (errors, boundaries) = (RefCell::default(), Results::new());
+        Forced { examination, injection, errors, kept: None, boundaries }
+    }
 }
 
 impl Edit for Forced<'_> {
@@ -138,15 +180,11 @@ impl Edit for Forced<'_> {
                 results.borrow_mut().insert(name.clone(), values.to_vec());
             }
         }
-        let Some((_, found)) = self.examination.observed.read(&name) else { return };
-        let error = distance(&found, values);
-        let storage = self.examination.policy.formats(at).storage;
-        let expected = (f64::from(storage.epsilon()) / 2.0 * ROUNDING_MARGIN).max(F32_LOCAL);
-        let path = at.path().to_owned();
-        let peak = peak(&found) / peak(values).max(f64::MIN_POSITIVE);
-        self.errors.borrow_mut().push(LocalError { name, path, error, expected, peak });
-        if self.examination.inputs == Inputs::Own && found.len() == values.len() {
-            values.copy_from_slice(&found);
+        if let Some((_, found)) = self.examination.observed.read(&name) {
+            self.compare(at, name.clone(), &found, values);
+        }
+        if let Some(right) = self.boundaries.get(&name).filter(|right| right.len() == values.len()) {
+            values.copy_from_slice(right);
         }
     }
 
@@ -172,6 +210,22 @@ impl Edit for Forced<'_> {
 
     fn embodiment(&self, at: &Site, slot: usize) -> usize {
         self.injection.as_ref().map_or(slot, |injection| injection.embodiment(at, slot))
+    }
+}
+
+impl Forced<'_> {
+    /// Notes the error of `found`, and takes it over where the engine's tensors are those of one run.
+    fn compare(&self, at: &Site, name: String, found: &[f32], values: &mut [f32]) {
+        let error = distance(found, values);
+        let storage = self.examination.policy.formats(at).storage;
+        let rounding = (f64::from(storage.epsilon()) / 2.0 * ROUNDING_MARGIN).max(F32_LOCAL);
+        let expected = self.examination.expected.get(&name).copied().unwrap_or(rounding);
+        let path = at.path().to_owned();
+        let peak = peak(found) / peak(values).max(f64::MIN_POSITIVE);
+        self.errors.borrow_mut().push(LocalError { name, path, error, expected, peak });
+        if self.examination.inputs == Inputs::Own && found.len() == values.len() {
+            values.copy_from_slice(found);
+        }
     }
 }
 
