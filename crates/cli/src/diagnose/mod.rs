@@ -2,6 +2,7 @@
 
 mod actions;
 mod euler;
+mod html;
 mod scene;
 mod subject;
 mod taps;
@@ -79,9 +80,11 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     let json = args.out.join("diagnosis.json");
     std::fs::write(&json, serde_json::to_string_pretty(&diagnosis)?)
         .with_context(|| json.display().to_string())?;
+    let page = args.out.join("diagnosis.html");
+    std::fs::write(&page, html::page(&diagnosis)).with_context(|| page.display().to_string())?;
     let mut out = std::io::stdout().lock();
     verdict::print(&diagnosis, &mut out)?;
-    writeln!(out, "JSON: {}", json.display())?;
+    writeln!(out, "Page: {}\nJSON: {}", page.display(), json.display())?;
     Ok(if diagnosis.verdict.status == types::Status::NoFault { Outcome::Success } else { Outcome::Failure })
 }
 
