@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         args::Command::Demo(args) => commands::demo::run(&args),
         args::Command::Eval(args) => commands::eval::run(&args),
         args::Command::Verify(args) => verify::run(&args),
+        args::Command::Export(args) => commands::export::run(&args),
         args::Command::Inspect(args) => commands::inspect::run(&args),
     };
     match outcome {

@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod export;
 pub mod model;
 pub mod noise;
 pub mod observation;

@@ -9,7 +9,7 @@ use steadyhand_fidelity::Format;
 const SERIAL: usize = 1 << 15;
 
 /// Sines and cosines of `time * frequencies`.
-pub(in crate::ops) fn time_encoding(time: usize, frequencies: &[f32], leading: Leading) -> Vec<f32> {
+pub(in super::super) fn time_encoding(time: usize, frequencies: &[f32], leading: Leading) -> Vec<f32> {
     let angles = frequencies.iter().map(|frequency| time as f32 * frequency);
     let (sines, cosines) = (angles.clone().map(f32::sin), angles.map(f32::cos));
     match leading {
