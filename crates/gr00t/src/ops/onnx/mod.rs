@@ -611,7 +611,10 @@ impl Ops for Recorder<'_> {
             let tokens = scope.op_with("Shape", &[&a.name], &[Attribute::Int("end", 2)]);
             let features = scope.graph.integers(&[b.shape[2] as i64]);
             let shape = scope.concat(&[&tokens, &features], 0);
-            scope.op("Expand", &[&b.name, &shape])
+            // In f32: runtimes lack Expand for narrower formats.
+            let wide = scope.graph.cast(&b.name, b.format, Format::F32);
+            let repeated = scope.op("Expand", &[&wide, &shape]);
+            scope.graph.cast(&repeated, Format::F32, b.format)
         };
         let b = Value { name: Rc::from(repeated), ..b.clone() };
         Ok(self.join([a, &b], 2, [a.shape[0], a.shape[1], a.shape[2] + b.shape[2]], &at))
