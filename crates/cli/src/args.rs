@@ -24,6 +24,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Write a checkpoint's model as a file that other runtimes read.
     Export(ExportArgs),
+    /// Put known faults into the demo's engine and see whether the diagnosis finds them.
+    Faults(FaultsArgs),
     /// Show what is in a checkpoint or a dataset.
     Inspect(InspectArgs),
 }
@@ -212,6 +214,13 @@ impl From<NamesArg> for Names {
 fn image_size(text: &str) -> Result<[usize; 2], String> {
     let sizes = text.split_once('x').and_then(|(h, w)| Some([h.parse().ok()?, w.parse().ok()?]));
     sizes.ok_or_else(|| "expected HEIGHTxWIDTH, such as 252x252".to_owned())
+}
+
+#[derive(Debug, Args)]
+pub struct FaultsArgs {
+    /// What the engine runs at, but for the fault.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "fp16", "mixed"])]
+    pub precision: String,
 }
 
 #[derive(Debug, Args)]

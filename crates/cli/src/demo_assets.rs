@@ -49,13 +49,16 @@ pub struct Demo {
 pub fn unpack(folder: &Path) -> Result<Demo> {
     for (name, contents) in ASSETS {
         let path = folder.join(name);
-        // A file that is already there may be mapped by a running process: it is left alone if it is right.
+        // A file that is already there may be mapped by a running process: it is left alone if it is right,
+        // and never cut short.
         if std::fs::read(&path).is_ok_and(|found| found == *contents) {
             continue;
         }
         let write = || {
             std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
-            std::fs::write(&path, contents)
+            let whole = path.with_extension(format!("{}.part", std::process::id()));
+            std::fs::write(&whole, contents)?;
+            std::fs::rename(&whole, &path)
         };
         write().with_context(|| format!("{}: cannot be written", path.display()))?;
     }

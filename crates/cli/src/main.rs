@@ -32,11 +32,13 @@ fn main() -> ExitCode {
         args::Command::Eval(args) => commands::eval::run(&args),
         args::Command::Verify(args) => verify::run(&args),
         args::Command::Export(args) => commands::export::run(&args),
+        args::Command::Faults(args) => commands::faults::run(&args),
         args::Command::Inspect(args) => commands::inspect::run(&args),
     };
     match outcome {
         Ok(Outcome::Success) => ExitCode::SUCCESS,
         Ok(Outcome::Failure) => ExitCode::FAILURE,
+        Err(error) if reader_left(&error) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {}", describe(&error));
             ExitCode::from(BAD_INPUT)
@@ -51,4 +53,10 @@ fn describe(error: &anyhow::Error) -> String {
         false if line.is_empty() => cause,
         false => format!("{line}: {cause}"),
     })
+}
+
+/// Whether the reader of what is printed went away, as `head` does.
+fn reader_left(error: &anyhow::Error) -> bool {
+    let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))
 }

@@ -77,7 +77,16 @@ fn recorded(
     let path = folder.join(format!("episode_{episode:06}.safetensors"));
     let noise = Tensors::read(&path)?.float("noise")?.clone();
     match noise.shape[..] {
-        [count, rows, cols] if count >= inferences && rows == horizon && cols == dim => Ok(noise),
+        [count, rows, cols] if count >= inferences && rows == horizon && cols == dim => {
+            match noise.values.iter().position(|value| !value.is_finite()) {
+                Some(place) => bail!(
+                    "{}: noise: expected finite values, found {} at {place}",
+                    path.display(),
+                    noise.values[place]
+                ),
+                None => Ok(noise),
+            }
+        }
         _ => bail!(
             "{}: noise: expected at least [{inferences}, {horizon}, {dim}], found {:?}",
             path.display(),

@@ -6,7 +6,7 @@
 
 use crate::episodes::{Observations, concatenated};
 use crate::noise::NoiseSource;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 use steadyhand_gr00t::engine::{Engine, ModelInput};
@@ -97,7 +97,9 @@ pub fn run(
         scope.spawn(move || {
             for (inference, observed) in observations.enumerate() {
                 let next = observed.and_then(|(_, observation)| {
-                    let input = prepare(processor, &observation, noise.get(inference))?;
+                    let step = inference * config.action_horizon;
+                    let input = prepare(processor, &observation, noise.get(inference))
+                        .with_context(|| format!("episode {}, step {step}", episode.index()))?;
                     Ok(Prepared { observation, input })
                 });
                 // The receiver is gone where an inference failed.
@@ -117,6 +119,7 @@ pub fn run(
             rollout.inference_seconds.push(running.elapsed().as_secs_f64());
             rollout.data_preparation_seconds.push((running - waiting).as_secs_f64());
             if inference == 0 {
+                check_groups(&chunk, episode)?;
                 rollout.instruction = observation.instruction;
             }
             rollout.take(&chunk, config.action_horizon, steps)?;
@@ -125,6 +128,19 @@ pub fn run(
         Ok(())
     })?;
     Ok(rollout)
+}
+
+/// Whether the dataset recorded what the policy predicts, group by group.
+fn check_groups(chunk: &ActionChunk, episode: &Episode) -> Result<()> {
+    for (name, actions) in &chunk.groups {
+        let (predicted, recorded) = (actions.cols, episode.group(Kind::Action, name)?.cols);
+        ensure!(
+            predicted == recorded,
+            "action.{name}: expected {predicted} values, as the checkpoint's statistics.json has, \
+             found {recorded} in the dataset"
+        );
+    }
+    Ok(())
 }
 
 impl Rollout {
@@ -140,10 +156,6 @@ impl Rollout {
             }
             self.prediction
                 .push(chunk.groups.iter().flat_map(|(_, actions)| actions.row(row)).copied().collect());
-        }
-        let (predicted, recorded) = (self.prediction[0].len(), self.ground_truth[0].len());
-        if predicted != recorded {
-            bail!("action: the checkpoint predicts {predicted} dimensions, the dataset has {recorded}");
         }
         Ok(())
     }

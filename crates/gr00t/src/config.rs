@@ -7,6 +7,9 @@ use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::Path;
 
+/// Layers beyond this are a damaged file; the missing tensors of all of them would be listed one by one.
+const MAX_LAYERS: usize = 1000;
+
 /// Sizes and switches of a GR00T N1.6 model.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
@@ -315,6 +318,13 @@ impl Config {
             vision.patch_size > 0 && side > 0 && side * side == vision.num_patches,
             format!("vision_config.num_patches: expected a square number, found {}", vision.num_patches),
         )?;
+        for (name, layers) in [
+            ("vision_config.num_hidden_layers", vision.num_hidden_layers),
+            ("select_layer", self.select_layer),
+            ("diffusion_model_cfg.num_layers", dit.num_layers),
+        ] {
+            require(layers <= MAX_LAYERS, format!("{name}: expected at most {MAX_LAYERS}, found {layers}"))?;
+        }
         for (name, value) in [
             ("num_inference_timesteps", self.num_inference_timesteps),
             ("num_timestep_buckets", self.num_timestep_buckets),

@@ -2,7 +2,7 @@
 
 use crate::model::{Batch, ImageBatch, Model};
 use crate::observation::Matrix;
-use crate::ops::cpu::Cpu;
+use crate::ops::cpu::{Cpu, Tensor};
 use crate::precision::PrecisionPolicy;
 use crate::probe::Probe;
 use crate::processor::PixelValues;
@@ -66,25 +66,40 @@ impl Engine for CpuEngine {
         &self.policy
     }
 
-    fn infer(&mut self, inputs: &[ModelInput], mut probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
-        inputs.iter().try_for_each(|input| check(input, &self.model))?;
-        let groups = by_layout(inputs);
-        if probe.is_some() && groups.len() > 1 {
-            return Err(Error::input("inputs", "expected one layout in a probed inference, found several"));
-        }
-        let mut actions = vec![Matrix::default(); inputs.len()];
-        for group in groups {
-            let members: Vec<&ModelInput> = group.iter().map(|index| &inputs[*index]).collect();
-            let batch = batch(&members, self.denoising_steps);
-            let ops = Cpu::new(&self.policy, probe.take());
-            let result = self.model.infer(&ops, &batch)?;
-            let [_, rows, cols] = result.shape();
-            for (index, values) in group.iter().zip(result.values().chunks_exact(rows * cols)) {
-                actions[*index] = Matrix { rows, cols, data: values.to_vec() };
-            }
-        }
-        Ok(actions)
+    fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
+        let CpuEngine { model, policy, denoising_steps } = self;
+        infer_by_layout(model, inputs, *denoising_steps, probe, &mut |batch, probe| {
+            model.infer(&Cpu::new(policy, probe), batch)
+        })
     }
+}
+
+/// Runs a batch and gives its normalized actions.
+type RunBatch<'a> = &'a mut dyn FnMut(&Batch, Option<&mut dyn Probe>) -> Result<Tensor>;
+
+/// Checks inputs, puts those of one layout into a batch, runs each batch and sorts the actions back.
+pub(crate) fn infer_by_layout(
+    model: &Model,
+    inputs: &[ModelInput],
+    denoising_steps: usize,
+    mut probe: Option<&mut dyn Probe>,
+    run: RunBatch,
+) -> Result<Vec<Matrix>> {
+    inputs.iter().try_for_each(|input| check(input, model))?;
+    let groups = by_layout(inputs);
+    if probe.is_some() && groups.len() > 1 {
+        return Err(Error::input("inputs", "expected one layout in a probed inference, found several"));
+    }
+    let mut actions = vec![Matrix::default(); inputs.len()];
+    for group in groups {
+        let members: Vec<&ModelInput> = group.iter().map(|index| &inputs[*index]).collect();
+        let result = run(&batch(&members, denoising_steps), probe.take())?;
+        let [_, rows, cols] = result.shape();
+        for (index, values) in group.iter().zip(result.values().chunks_exact(rows * cols)) {
+            actions[*index] = Matrix { rows, cols, data: values.to_vec() };
+        }
+    }
+    Ok(actions)
 }
 
 /// Everything about an input that its shapes and values alone can tell.

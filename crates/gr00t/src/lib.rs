@@ -4,9 +4,11 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod diagnosis;
 pub mod engine;
 pub mod error;
 pub mod export;
+pub mod fault;
 pub mod model;
 pub mod noise;
 pub mod observation;

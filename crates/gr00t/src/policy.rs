@@ -78,3 +78,26 @@ pub fn check_horizon(processor: &Processor, model: &Model) -> Result<()> {
     let field = format!("processor_config.json: modality_configs.{}.action", processor.embodiment_tag());
     Err(Error::input(field, format!("expected at most {predicted} delta_indices, found {asked}")))
 }
+
+/// Whether the model has the slot of a processor's embodiment, and the processor's padded widths.
+///
+/// # Errors
+/// One of them differs.
+pub fn check_processor(processor: &Processor, model: &Model) -> Result<()> {
+    let (slot, slots) = (processor.embodiment_id(), model.config.max_num_embodiments);
+    if slot >= slots {
+        let field = format!("embodiment_id.json: {}", processor.embodiment_tag());
+        let what = format!("expected below max_num_embodiments = {slots} of config.json, found {slot}");
+        return Err(Error::input(field, what));
+    }
+    for (name, model, processor) in [
+        ("max_state_dim", model.config.max_state_dim, processor.max_state_dim()),
+        ("max_action_dim", model.config.max_action_dim, processor.max_action_dim()),
+    ] {
+        if model != processor {
+            let what = format!("expected {model} as in config.json, found {processor}");
+            return Err(Error::input(format!("processor_config.json: {name}"), what));
+        }
+    }
+    Ok(())
+}

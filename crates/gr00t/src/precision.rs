@@ -13,7 +13,7 @@ pub struct Formats {
     pub storage: Format,
     /// What the operands of a matrix product are rounded to, the probabilities of attention included.
     pub compute: Format,
-    /// What sums, softmax and the statistics of a norm are computed in. The CPU engine has f32 only.
+    /// What softmax and the statistics of a norm are computed in. The CPU engine always sums products in f32.
     pub accumulate: Format,
 }
 
@@ -23,6 +23,7 @@ pub struct PrecisionPolicy {
     name: String,
     formats: Formats,
     overrides: Vec<(String, Formats)>,
+    stochastic: Option<u64>,
 }
 
 impl PrecisionPolicy {
@@ -52,7 +53,7 @@ impl PrecisionPolicy {
             }
         };
         let formats = Formats { storage, compute, accumulate: Format::F32 };
-        Ok(PrecisionPolicy { name: name.to_owned(), formats, overrides: Vec::new() })
+        Ok(PrecisionPolicy { name: name.to_owned(), formats, overrides: Vec::new(), stochastic: None })
     }
 
     /// This policy with other formats at the site `path` and everything below it, such as
@@ -63,9 +64,40 @@ impl PrecisionPolicy {
         self
     }
 
+    /// This policy with results rounded to one of their two neighbours at random, as often up as their place
+    /// between the two asks for. Runs with several seeds show what rounding alone can do to an inference.
+    #[must_use]
+    pub fn stochastic(self, seed: u64) -> Self {
+        PrecisionPolicy { stochastic: Some(seed), ..self }
+    }
+
     /// The policy's name, such as `bf16`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Rounds the result of a site to its storage format.
+    pub fn round_stored(&self, values: &mut [f32], site: &Site) {
+        let storage = self.formats(site).storage;
+        match self.stochastic {
+            None => storage.round_slice(values),
+            Some(seed) => {
+                let key = site.to_string().bytes().fold(seed, |key, byte| mix(key ^ u64::from(byte)));
+                for (index, value) in values.iter_mut().enumerate() {
+                    *value = storage.round_stochastic(*value, mix(key ^ index as u64) as u32);
+                }
+            }
+        }
+    }
+
+    /// Whether results are rounded at random.
+    pub fn is_stochastic(&self) -> bool {
+        self.stochastic.is_some()
+    }
+
+    /// All formats that some site may have.
+    pub fn all_formats(&self) -> impl Iterator<Item = Formats> {
+        std::iter::once(self.formats).chain(self.overrides.iter().map(|(_, formats)| *formats))
     }
 
     /// The formats at a site.
@@ -79,4 +111,12 @@ impl fmt::Display for PrecisionPolicy {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.name)
     }
+}
+
+/// SplitMix64's finalizer: every bit of the result depends on every bit of the input.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
 }

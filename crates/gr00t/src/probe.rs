@@ -1,6 +1,8 @@
-//! Probes receive the named intermediate tensors of an inference.
+//! Probes see the named intermediate tensors of an inference; edits change them.
 
+use crate::ops::{Activation, Mask, Site};
 use std::collections::BTreeMap;
+use steadyhand_fidelity::Format;
 
 /// Sees every tensor that passes a named site.
 pub trait Probe {
@@ -9,6 +11,50 @@ pub trait Probe {
     /// site's storage format.
     fn tap(&mut self, name: &str, shape: &[usize], values: &[f32]);
 }
+
+/// Interferes with an inference: replaces intermediate tensors, or what an operation was asked to do. With
+/// the defaults nothing changes.
+pub trait Edit {
+    /// Changes the result at `site` right after it was made, row-major `[batch, tokens, features]`. What comes
+    /// later computes with the changed values, and a probe sees them.
+    fn result(&self, _site: &Site, _shape: [usize; 3], _values: &mut [f32]) {}
+
+    /// The epsilon of a norm.
+    fn eps(&self, _site: &Site, eps: f64) -> f64 {
+        eps
+    }
+
+    /// The kind of a non-linearity.
+    fn activation(&self, _site: &Site, kind: Activation) -> Activation {
+        kind
+    }
+
+    /// The mask of an attention.
+    fn mask(&self, _site: &Site, mask: &Mask) -> Mask {
+        mask.clone()
+    }
+
+    /// The time, in buckets, that is encoded.
+    fn time(&self, _site: &Site, bucket: usize) -> usize {
+        bucket
+    }
+
+    /// The format of the angles in a time encoding.
+    fn angles(&self, _site: &Site) -> Format {
+        Format::F32
+    }
+
+    /// The embodiment slot of a category-specific layer.
+    fn embodiment(&self, _site: &Site, slot: usize) -> usize {
+        slot
+    }
+}
+
+/// Changes nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct NoEdit;
+
+impl Edit for NoEdit {}
 
 /// A probe that keeps the tensors whose names it was given.
 #[derive(Debug, Default)]

@@ -197,7 +197,7 @@ fn observations_that_do_not_fit_name_their_field() {
             o.state.insert(key.into(), value.clone());
         })
     };
-    assert_eq!(state("arm", matrix(1, &[0.0; 3])), "state.arm: expected 2 values, found 3");
+    assert_eq!(state("arm", matrix(1, &[0.0; 3])), "state.arm: expected 2 values (statistics.json), found 3");
     assert_eq!(state("arm", matrix(2, &[0.0; 4])), "state.arm: expected 1 time steps, found 2");
     assert_eq!(state("hand", matrix(1, &[f32::NAN])), "state.hand: value 0 of time step 0 is NaN");
     assert_eq!(state("arm", matrix(1, &[0.0, f32::INFINITY])), "state.arm: value 1 of time step 0 is inf");

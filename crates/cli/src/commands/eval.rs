@@ -5,14 +5,15 @@ use crate::args::{EngineArgs, EngineKind, EvalArgs};
 use crate::noise::NoiseSource;
 use crate::report::metrics::{self, Errors};
 use crate::report::plot::{EpisodePlot, Panel, write_png};
-use crate::report::{EpisodeReport, GroupError, Report, Timings, summary};
+use crate::report::{EpisodeReport, GroupError, Report, Timings, make_folder_of, summary};
 use crate::rollout::{self, Rollout, RolloutConfig};
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
-use steadyhand_gr00t::policy::{check_horizon, load_model};
+use steadyhand_gr00t::policy::{check_horizon, check_processor, load_model};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::{Processor, known_embodiment_tags};
 use steadyhand_lerobot::{Dataset, Kind};
@@ -43,6 +44,10 @@ pub fn run(args: &EvalArgs) -> Result<Outcome> {
     let dataset = Dataset::open(&args.dataset_path)?;
     let dataset_loader_seconds = opening.elapsed().as_secs_f64();
     check_episodes(&dataset, &args.traj_ids)?;
+    let json = args.json.clone().unwrap_or_else(|| args.out.join("report.json"));
+    // What cannot be written is better known before the evaluation than after it.
+    make_folder_of(&json)?;
+    make_folder_of(&plot_path(args, "", 0))?;
 
     let progress = progress_bar(&dataset, args)?;
     let mut episodes = Vec::new();
@@ -65,10 +70,9 @@ pub fn run(args: &EvalArgs) -> Result<Outcome> {
     let timings =
         Timings::new(model_loading_seconds, dataset_loader_seconds, &episodes, args.skip_timing_steps);
     let report = report(args, &loaded, episodes, timings);
-    let json = args.json.clone().unwrap_or_else(|| args.out.join("report.json"));
     report.write_json(&json)?;
     summary::write_summary(&report, &mut std::io::stdout().lock())?;
-    println!("JSON: {}", json.display());
+    writeln!(std::io::stdout(), "JSON: {}", json.display())?;
     failure.map_or(Ok(Outcome::Success), Err)
 }
 
@@ -92,15 +96,23 @@ pub fn load(
     engine: &EngineArgs,
     denoising_steps: usize,
 ) -> Result<Loaded> {
+    ensure!(checkpoint.is_dir(), "{}: expected a checkpoint folder, found none", checkpoint.display());
     let tags = known_embodiment_tags(checkpoint)?;
     let tag = match (tag, &tags[..]) {
         (Some(tag), _) => tag,
         (None, [only]) => only,
         (None, _) => bail!("--embodiment-tag: expected one of {}, found none", tags.join(", ")),
     };
+    let own = ["tokenizer.json", "vocab.json"].iter().any(|name| checkpoint.join(name).is_file());
+    ensure!(
+        own || tokenizer.is_some(),
+        "{}: expected a tokenizer.json, found none; name one with --tokenizer",
+        checkpoint.display()
+    );
     let processor = Processor::load(checkpoint, tag, tokenizer)?;
     let model = load_model(checkpoint)?;
     check_horizon(&processor, &model)?;
+    check_processor(&processor, &model)?;
     let noise_shape = [model.config.action_horizon, model.config.max_action_dim];
     let policy = PrecisionPolicy::preset(&engine.precision)?;
     let engine: Box<dyn Engine> = match engine.engine {

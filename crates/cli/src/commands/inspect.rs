@@ -1,21 +1,65 @@
 //! `steady inspect`: what is in a checkpoint or a dataset.
 
+mod checkpoint;
+mod dataset;
+
 use crate::Outcome;
 use crate::args::{InspectArgs, Inspected};
+use crate::table::Table;
 use anyhow::Result;
-use std::path::Path;
+use std::io::Write;
 
 /// Prints tables about the folder.
 pub fn run(args: &InspectArgs) -> Result<Outcome> {
-    match &args.what {
-        Inspected::Checkpoint { path } => checkpoint(path)?,
-        Inspected::Dataset { path } => dataset(path)?,
+    let mut page = Page::default();
+    let found = match &args.what {
+        Inspected::Checkpoint { path } => checkpoint::describe(path, &mut page),
+        Inspected::Dataset { path } => dataset::describe(path, &mut page),
+    };
+    // What could be read is shown even where something else is wrong.
+    std::io::stdout().lock().write_all(page.text.as_bytes())?;
+    found.map(|()| Outcome::Success)
+}
+
+/// Text under headings. Written at once at the end: a reader that goes away early is no panic.
+#[derive(Debug, Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    /// A heading with a table below it.
+    fn section(&mut self, title: &str, table: &Table) {
+        self.line(title);
+        self.line(&format!("{table}"));
     }
-    Ok(Outcome::Success)
+
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
 }
-fn checkpoint(_path: &Path) -> Result<()> {
-    Ok(())
+
+/// `1234567` as `1,234,567`.
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
-fn dataset(_path: &Path) -> Result<()> {
-    Ok(())
+
+#[cfg(test)]
+mod tests {
+    use super::thousands;
+
+    #[test]
+    fn digits_are_grouped_from_the_right() {
+        let text: Vec<_> = [0, 999, 1000, 1_234_567].map(thousands).into();
+        assert_eq!(text, ["0", "999", "1,000", "1,234,567"]);
+    }
 }

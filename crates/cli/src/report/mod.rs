@@ -144,10 +144,17 @@ impl Report {
 
 /// Writes a file and the folders above it; an error names the path.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
-    }
+    make_folder_of(path)?;
     fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Makes the folder that a file will be written to.
+pub fn make_folder_of(path: &Path) -> Result<()> {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => fs::create_dir_all(folder)
+            .with_context(|| format!("{}: the folder cannot be made", folder.display())),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_lerobot::Dataset;
 
-/// Physical actions in f32, decoder and processor included. Measured here: 1.4e-7.
+/// Physical actions in f32, decoder and processor included. Measured: 1.4e-7.
 const F32_LIMIT: f64 = 1e-3;
 /// Change of an episode's MSE in f32.
 const F32_MSE_LIMIT: f64 = 1e-3;

@@ -11,6 +11,7 @@ use crate::Outcome;
 use crate::args::VerifyArgs;
 use crate::table::Table;
 use anyhow::{Context, Result, bail};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// One comparison.
@@ -82,13 +83,13 @@ pub fn run(args: &VerifyArgs) -> Result<Outcome> {
             None => bail!("{}: {}", folder.display(), Kind::EXPECTED),
         }
         let held = rows[before..].iter().filter(|row| row.holds()).count();
-        println!("{label}: {held} of {} comparisons hold", rows.len() - before);
+        writeln!(std::io::stdout(), "{label}: {held} of {} comparisons hold", rows.len() - before)?;
     }
     rows.sort_by(|a, b| b.strain().total_cmp(&a.strain()));
-    println!("\n{}", table(&rows, args.rows));
+    writeln!(std::io::stdout(), "\n{}", table(&rows, args.rows))?;
     let worst = rows.iter().filter(|row| row.what == Measure::RelativeL2);
     let worst = worst.max_by(|a, b| a.found.total_cmp(&b.found)).context("nothing was compared")?;
-    println!("worst relative L2 {:.3e} ({})", worst.found, worst.name);
+    writeln!(std::io::stdout(), "worst relative L2 {:.3e} ({})", worst.found, worst.name)?;
     let failed = rows.iter().filter(|row| !row.holds()).count();
     if failed > 0 {
         eprintln!("{failed} of {} comparisons are above their limit", rows.len());

@@ -66,6 +66,13 @@ impl ActionHead {
     }
 }
 
+impl ActionHead {
+    /// Gives blocks that attend to text the image tokens, and the other way round: a fault to diagnose.
+    pub(crate) fn exchange_masks(&mut self) {
+        self.dit.exchange_masks();
+    }
+}
+
 /// Integrates the velocity field from noise at t = 0 to actions at t = 1:
 /// `[batch, action_horizon, max_action_dim]`. features: `[batch, tokens, backbone_embedding_dim]`.
 pub(super) fn forward<O: Ops>(

@@ -113,6 +113,19 @@ fn attends(config: &Config, block: usize) -> Attends {
     }
 }
 
+impl Dit {
+    /// Lets blocks that attend to text attend to images, and the other way round.
+    pub(super) fn exchange_masks(&mut self) {
+        for block in &mut self.blocks {
+            block.attends = match block.attends {
+                Attends::Text => Attends::Images,
+                Attends::Images => Attends::Text,
+                other => other,
+            };
+        }
+    }
+}
+
 /// Keys and values of the cross-attention blocks. They depend on the backbone features alone, so one
 /// inference computes them once for all Euler steps.
 pub(super) struct Memory<O: Ops> {

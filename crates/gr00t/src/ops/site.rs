@@ -29,6 +29,11 @@ impl Site {
         &self.path
     }
 
+    /// The Euler step, where there is one.
+    pub fn step(&self) -> Option<usize> {
+        self.step
+    }
+
     /// The same step with another path.
     pub fn sibling(&self, path: &str) -> Self {
         Site { path: path.to_owned(), step: self.step }

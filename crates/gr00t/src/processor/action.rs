@@ -82,6 +82,11 @@ impl ActionDecoder {
         Ok(ActionDecoder { groups, horizon, max_dim: config.max_action_dim })
     }
 
+    /// Columns of the model's action.
+    pub fn max_dim(&self) -> usize {
+        self.max_dim
+    }
+
     /// Steps of a chunk.
     pub fn horizon(&self) -> usize {
         self.horizon

@@ -224,7 +224,7 @@ pub fn known_embodiment_tags(checkpoint: &Path) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// [`Error::File`] when neither has the tag.
-pub(super) fn embodiment_id(checkpoint: &Path, tag: &str) -> Result<usize> {
+pub fn embodiment_id(checkpoint: &Path, tag: &str) -> Result<usize> {
     let path = checkpoint.join(EMBODIMENT_IDS);
     let ids: BTreeMap<String, usize> = if path.exists() { read_json(&path)? } else { BTreeMap::new() };
     let official = OFFICIAL_EMBODIMENT_IDS.iter().find(|(known, _)| *known == tag).map(|(_, id)| *id);

@@ -22,7 +22,7 @@ use rayon::prelude::*;
 
 pub use config::{
     ActionConfig, ActionFormat, ActionRepresentation, ActionType, EmbodimentModalities, ModalityConfig,
-    ProcessorConfig, known_embodiment_tags,
+    ProcessorConfig, embodiment_id, known_embodiment_tags,
 };
 pub use image::PixelValues;
 pub use tokenizer::Tokenizer;
@@ -113,6 +113,16 @@ impl Processor {
     /// Steps of an action chunk.
     pub fn action_horizon(&self) -> usize {
         self.actions.horizon()
+    }
+
+    /// Columns of the padded state.
+    pub fn max_state_dim(&self) -> usize {
+        self.state.max_dim()
+    }
+
+    /// Columns of the padded action.
+    pub fn max_action_dim(&self) -> usize {
+        self.actions.max_dim()
     }
 
     /// The tokenizer, for looking up token ids.

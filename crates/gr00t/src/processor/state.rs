@@ -93,6 +93,11 @@ impl StateEncoder {
         Ok(StateEncoder { groups, horizon: modality.delta_indices.len(), max_dim })
     }
 
+    /// Columns of the padded state.
+    pub fn max_dim(&self) -> usize {
+        self.max_dim
+    }
+
     /// Raw values per time step of a group; `None` when it is unknown or not a group of the state.
     pub fn dim(&self, key: &str) -> Option<usize> {
         self.groups.iter().find(|g| g.key == key).and_then(|g| g.dim)
@@ -119,7 +124,10 @@ impl StateEncoder {
             return Err(Error::input(field, what));
         }
         if let Some(dim) = self.dim(key).filter(|&dim| dim != matrix.cols) {
-            return Err(Error::input(field, format!("expected {dim} values, found {}", matrix.cols)));
+            return Err(Error::input(
+                field,
+                format!("expected {dim} values (statistics.json), found {}", matrix.cols),
+            ));
         }
         Ok(matrix)
     }

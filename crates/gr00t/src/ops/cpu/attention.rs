@@ -3,6 +3,7 @@
 use super::super::{Heads, Mask};
 use super::matmul::{view, view_mut};
 use super::tensor::Tensor;
+use crate::precision::Formats;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, s};
 use rayon::prelude::*;
@@ -35,7 +36,7 @@ pub(super) fn check(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, mask: &Mas
 
 /// `softmax(q kᵀ / sqrt(head_dim)) v`, `[batch, tokens, heads * head_dim]`.
 ///
-/// The exponentials are rounded to `compute` before they meet v, and the division by their f32 sum comes
+/// The exponentials are rounded to the compute format before they meet v, and the division by their f32 sum comes
 /// last: the order of PyTorch's fused attention, on the GPU and on the CPU.
 pub(super) fn attend(
     q: &Tensor,
@@ -43,7 +44,7 @@ pub(super) fn attend(
     v: &Tensor,
     heads: Heads,
     mask: &Mask,
-    compute: Format,
+    formats: Formats,
 ) -> Vec<f32> {
     let [batch, tokens, features] = q.shape;
     let group = heads.heads / heads.kv_heads;
@@ -60,7 +61,7 @@ pub(super) fn attend(
                 k.slice(s![keys.clone(), ..]),
                 v.slice(s![keys.clone(), ..]),
                 *mask == Mask::Causal,
-                compute,
+                formats,
                 &mut out[rows],
             );
         }
@@ -108,7 +109,7 @@ fn attend_segment(
     k: ArrayView2<f32>,
     v: ArrayView2<f32>,
     causal: bool,
-    compute: Format,
+    formats: Formats,
     out: &mut [f32],
 ) {
     let (tokens, memory_tokens, head_dim) = (q.nrows(), k.nrows(), q.ncols());
@@ -118,10 +119,10 @@ fn attend_segment(
     let mut sums = Vec::with_capacity(tokens);
     for (token, row) in scores.chunks_exact_mut(memory_tokens).enumerate() {
         let seen = if causal { token + 1 } else { memory_tokens };
-        sums.push(exponentials(&mut row[..seen]));
+        sums.push(exponentials(&mut row[..seen], formats.accumulate));
         row[seen..].fill(0.0);
     }
-    compute.round_slice(&mut scores);
+    formats.compute.round_slice(&mut scores);
     let probabilities = view(&scores, tokens, memory_tokens);
     general_mat_mul(1.0, &probabilities, &v, 0.0, &mut view_mut(out, tokens, head_dim));
     for (row, sum) in out.chunks_exact_mut(head_dim).zip(sums) {
@@ -129,9 +130,11 @@ fn attend_segment(
     }
 }
 
-/// Replaces scores by `exp(score - max)` and returns their sum.
-fn exponentials(row: &mut [f32]) -> f32 {
+/// Replaces scores by `exp(score - max)` and returns their sum, all of it in `accumulate`.
+fn exponentials(row: &mut [f32], accumulate: Format) -> f32 {
+    accumulate.round_slice(row);
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     row.iter_mut().for_each(|score| *score = (*score - max).exp());
-    row.iter().sum()
+    accumulate.round_slice(row);
+    accumulate.round(row.iter().sum())
 }

@@ -19,8 +19,8 @@ pub use tensor::Tensor;
 use super::{Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Ops, Site, Tokens};
 use crate::checkpoint::Weight;
 use crate::model::ImageBatch;
-use crate::precision::PrecisionPolicy;
-use crate::probe::Probe;
+use crate::precision::{Formats, PrecisionPolicy};
+use crate::probe::{Edit, NoEdit, Probe};
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -30,17 +30,25 @@ use steadyhand_fidelity::Format;
 pub struct Cpu<'a, 'p> {
     policy: &'a PrecisionPolicy,
     probe: Option<RefCell<&'p mut dyn Probe>>,
+    edit: &'a dyn Edit,
 }
 
 impl<'a, 'p> Cpu<'a, 'p> {
     /// Operations that round as `policy` says and offer every result to `probe`.
     pub fn new(policy: &'a PrecisionPolicy, probe: Option<&'p mut dyn Probe>) -> Self {
-        Cpu { policy, probe: probe.map(RefCell::new) }
+        Cpu { policy, probe: probe.map(RefCell::new), edit: &NoEdit }
     }
 
-    /// Rounds a result to the site's storage format, offers it to the probe and wraps it up.
+    /// The same operations with `edit` interfering.
+    #[must_use]
+    pub fn with_edit(self, edit: &'a dyn Edit) -> Self {
+        Cpu { edit, ..self }
+    }
+
+    /// Rounds a result to the site's storage format, lets it be edited, offers it to the probe and wraps it up.
     fn store(&self, shape: [usize; 3], mut values: Vec<f32>, at: &Site) -> Tensor {
-        self.policy.formats(at).storage.round_slice(&mut values);
+        self.policy.round_stored(&mut values, at);
+        self.edit.result(at, shape, &mut values);
         let tensor = Tensor::new(shape, values);
         self.offer(&tensor, at);
         tensor
@@ -106,7 +114,8 @@ impl Ops for Cpu<'_, '_> {
     }
 
     fn time_encoding(&self, time: usize, frequencies: &[f32], leading: Leading, at: Site) -> Result<Tensor> {
-        let values = time_encoding(time, frequencies, leading);
+        let (time, angles) = (self.edit.time(&at, time), self.edit.angles(&at));
+        let values = time_encoding(time, frequencies, leading, angles);
         Ok(self.store([1, 1, values.len()], values, &at))
     }
 
@@ -178,6 +187,7 @@ impl Ops for Cpu<'_, '_> {
         let operand = self.operand(x, formats.compute);
         let mut values = Vec::with_capacity(batch * tokens * out_features);
         for (item, &slot) in operand.chunks_exact(tokens * in_features).zip(embodiments) {
+            let slot = self.edit.embodiment(&at, slot);
             if slot >= slots {
                 return Err(Error::input("embodiment_id", format!("expected below {slots}, found {slot}")));
             }
@@ -200,22 +210,29 @@ impl Ops for Cpu<'_, '_> {
         mask: &Mask,
         at: Site,
     ) -> Result<Tensor> {
+        let mask = &self.edit.mask(&at, mask);
         attention::check(q, k, v, heads, mask).map_err(|what| mismatch(&at, "attention", what))?;
-        let compute = self.policy.formats(&at).compute;
-        let operands = [q, k, v].map(|x| Tensor::new(x.shape, self.operand(x, compute).into_owned()));
+        let formats = self.policy.formats(&at);
+        let operands = [q, k, v].map(|x| Tensor::new(x.shape, self.operand(x, formats.compute).into_owned()));
         let [q, k, v] = &operands;
-        let values = attention::attend(q, k, v, heads, mask, compute);
+        let values = attention::attend(q, k, v, heads, mask, formats);
         Ok(self.store(q.shape, values, &at))
     }
 
     fn layer_norm(&self, x: &Tensor, affine: Option<&Affine>, eps: f64, at: Site) -> Result<Tensor> {
-        let format = self.policy.formats(&at).storage;
-        let affine = affine.map(|affine| (affine.weight.to_vec(format), affine.bias.to_vec(format)));
+        let Formats { storage, accumulate, .. } = self.policy.formats(&at);
+        let affine = affine.map(|affine| (affine.weight.to_vec(storage), affine.bias.to_vec(storage)));
         if affine.as_ref().is_some_and(|(weight, _)| weight.len() != x.features()) {
             return Err(mismatch(&at, "layer_norm", format!("{:?}", x.shape)));
         }
         let mut values = x.values.to_vec();
-        norm::layer_norm(&mut values, x.features(), affine.as_ref(), eps as f32);
+        norm::layer_norm(
+            &mut values,
+            x.features(),
+            affine.as_ref(),
+            self.edit.eps(&at, eps) as f32,
+            accumulate,
+        );
         Ok(self.store(x.shape, values, &at))
     }
 
@@ -223,9 +240,10 @@ impl Ops for Cpu<'_, '_> {
         if weight.is_empty() || !x.features().is_multiple_of(weight.len()) {
             return Err(mismatch(&at, "rms_norm", format!("{:?} by {:?}", x.shape, weight.shape())));
         }
-        let format = self.policy.formats(&at).storage;
+        let Formats { storage, accumulate, .. } = self.policy.formats(&at);
         let mut values = x.values.to_vec();
-        norm::rms_norm(&mut values, &weight.to_vec(format), eps as f32, format);
+        let eps = self.edit.eps(&at, eps) as f32;
+        norm::rms_norm(&mut values, &weight.to_vec(storage), eps, storage, accumulate);
         Ok(self.store(x.shape, values, &at))
     }
 
@@ -248,7 +266,11 @@ impl Ops for Cpu<'_, '_> {
 
     fn activation(&self, x: &Tensor, kind: Activation, at: Site) -> Result<Tensor> {
         let format = self.policy.formats(&at).storage;
-        Ok(self.store(x.shape, pointwise::activation(&x.values, kind, format), &at))
+        Ok(self.store(
+            x.shape,
+            pointwise::activation(&x.values, self.edit.activation(&at, kind), format),
+            &at,
+        ))
     }
 
     fn add(&self, a: &Tensor, b: &Tensor, at: Site) -> Result<Tensor> {

@@ -1,4 +1,7 @@
-//! LayerNorm and RMSNorm on the CPU: statistics in f32, as PyTorch computes them for every storage format.
+//! LayerNorm and RMSNorm on the CPU.
+//!
+//! Statistics are computed in f32, as PyTorch does for every storage format, or in the narrower format that a
+//! policy accumulates in: then every square and every total is rounded to it, and may overflow there.
 
 use steadyhand_fidelity::Format;
 
@@ -8,10 +11,11 @@ pub(super) fn layer_norm(
     features: usize,
     affine: Option<&(Vec<f32>, Vec<f32>)>,
     eps: f32,
+    accumulate: Format,
 ) {
     for row in values.chunks_exact_mut(features) {
-        let mean = sum(row, |x| x) / features as f32;
-        let variance = sum(row, |x| (x - mean) * (x - mean)) / features as f32;
+        let mean = accumulate.round(accumulate.round(sum(row, |x| x)) / features as f32);
+        let variance = mean_of(row, |x| (x - mean) * (x - mean), accumulate);
         let inverse = 1.0 / (variance + eps).sqrt();
         match affine {
             None => row.iter_mut().for_each(|x| *x = (*x - mean) * inverse),
@@ -26,14 +30,23 @@ pub(super) fn layer_norm(
 
 /// Normalizes each run of `weight.len()` values in place. The normalized values are stored in `storage`
 /// before they meet the weight: `weight * hidden_states.to(input_dtype)` in Qwen3's RMSNorm.
-pub(super) fn rms_norm(values: &mut [f32], weight: &[f32], eps: f32, storage: Format) {
+pub(super) fn rms_norm(values: &mut [f32], weight: &[f32], eps: f32, storage: Format, accumulate: Format) {
     for row in values.chunks_exact_mut(weight.len()) {
-        let mean_square = sum(row, |x| x * x) / weight.len() as f32;
+        let mean_square = mean_of(row, |x| x * x, accumulate);
         let inverse = 1.0 / (mean_square + eps).sqrt();
         for (x, weight) in row.iter_mut().zip(weight) {
             *x = storage.round(*x * inverse) * weight;
         }
     }
+}
+
+/// The mean of `f` over the row, each term and the total rounded to `accumulate`.
+fn mean_of(row: &[f32], f: impl Fn(f32) -> f32, accumulate: Format) -> f32 {
+    let total = match accumulate {
+        Format::F32 => sum(row, f),
+        narrow => narrow.round(sum(row, |x| narrow.round(f(x)))),
+    };
+    total / row.len() as f32
 }
 
 /// The sum of `f` over the row, in eight lanes: faster, and nearer to the exact sum, than one chain.

@@ -8,9 +8,14 @@ use steadyhand_fidelity::Format;
 /// Values below which an activation is not shared among threads.
 const SERIAL: usize = 1 << 15;
 
-/// Sines and cosines of `time * frequencies`.
-pub(in super::super) fn time_encoding(time: usize, frequencies: &[f32], leading: Leading) -> Vec<f32> {
-    let angles = frequencies.iter().map(|frequency| time as f32 * frequency);
+/// Sines and cosines of `time * frequencies`, the angles rounded to `format`.
+pub(in super::super) fn time_encoding(
+    time: usize,
+    frequencies: &[f32],
+    leading: Leading,
+    format: Format,
+) -> Vec<f32> {
+    let angles = frequencies.iter().map(|frequency| format.round(time as f32 * frequency));
     let (sines, cosines) = (angles.clone().map(f32::sin), angles.map(f32::cos));
     match leading {
         Leading::Sines => sines.chain(cosines).collect(),

@@ -135,27 +135,27 @@ fn dims(shape: &[usize]) -> Vec<i64> {
     shape.iter().map(|dim| *dim as i64).collect()
 }
 
-/// Bytes of one element.
+/// Bytes of one element. The recorder refuses policies with other formats than these three.
 fn size(format: Format) -> usize {
     match format {
-        Format::F32 => 4,
         Format::Bf16 | Format::Fp16 => 2,
+        _ => 4,
     }
 }
 
 /// ONNX's name of a format.
 pub(super) fn element_type(format: Format) -> i32 {
     match format {
-        Format::F32 => data_type::FLOAT,
         Format::Bf16 => data_type::BFLOAT16,
         Format::Fp16 => data_type::FLOAT16,
+        _ => data_type::FLOAT,
     }
 }
 
 fn encode(values: &[f32], format: Format, bytes: &mut Vec<u8>) {
     match format {
-        Format::F32 => values.iter().for_each(|value| bytes.extend(value.to_le_bytes())),
         Format::Bf16 => values.iter().for_each(|value| bytes.extend(bf16::from_f32(*value).to_le_bytes())),
         Format::Fp16 => values.iter().for_each(|value| bytes.extend(f16::from_f32(*value).to_le_bytes())),
+        _ => values.iter().for_each(|value| bytes.extend(value.to_le_bytes())),
     }
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::checkpoint::Weight;
 use crate::model::ImageBatch;
-use crate::precision::PrecisionPolicy;
+use crate::precision::{Formats, PrecisionPolicy};
 use crate::{Error, Result};
 use attention::Hidden;
 use data::element_type;
@@ -100,11 +100,31 @@ fn mismatch(at: &Site, operation: &'static str, what: String) -> Error {
     Error::Shape { site: at.to_string(), operation, what }
 }
 
+/// Whether casts can follow the policy.
+fn check(policy: &PrecisionPolicy) -> Result<()> {
+    let refuse = |found: String| {
+        let what = format!("expected f32, bf16 and fp16, accumulated in f32, found {found}");
+        Err(Error::input("precision", what))
+    };
+    if policy.is_stochastic() {
+        return refuse("stochastic rounding".to_owned());
+    }
+    for formats in policy.all_formats() {
+        let known = [Format::F32, Format::Bf16, Format::Fp16];
+        let castable = known.contains(&formats.storage) && known.contains(&formats.compute);
+        if !castable || formats.accumulate != Format::F32 {
+            let Formats { storage, compute, accumulate } = formats;
+            return refuse(format!("{storage}, {compute}, accumulated in {accumulate}"));
+        }
+    }
+    Ok(())
+}
+
 impl<'a> Recorder<'a> {
     /// An empty graph. `image_token` is the token id that stands for an image feature.
     ///
     /// # Errors
-    /// An opset outside [`OPSETS`].
+    /// An opset outside [`OPSETS`]; a policy with formats that a graph of standard operations cannot follow.
     pub fn new(
         policy: &'a PrecisionPolicy,
         products: Products,
@@ -116,6 +136,7 @@ impl<'a> Recorder<'a> {
             let (first, last) = (OPSETS.start(), OPSETS.end());
             return Err(Error::input("opset", format!("expected {first} to {last}, found {opset}")));
         }
+        check(policy)?;
         Ok(Recorder {
             policy,
             products,
@@ -304,7 +325,7 @@ impl Ops for Recorder<'_> {
         let mut scope = self.scope(&at);
         let storage = scope.formats.storage;
         let Some(input) = input else {
-            let values = time_encoding(time, frequencies, leading);
+            let values = time_encoding(time, frequencies, leading, Format::F32);
             let name = scope.graph.constant(&shape, &values, storage);
             return Ok(Value { name: Rc::from(name), shape, format: storage, seen: None });
         };

@@ -1,0 +1,75 @@
+//! Options that cannot work.
+
+use crate::support::{Demo, read_tensors, repo, steady, write_tensors};
+use std::fs;
+
+#[test]
+fn an_unknown_embodiment_lists_the_known_ones() {
+    Demo::copy().eval(&["--embodiment-tag", "gr1"]).refuses(&["gr1", "known: new_embodiment"]);
+}
+
+#[test]
+fn a_checkpoint_of_several_embodiments_needs_one_named() {
+    let demo = Demo::copy();
+    demo.rewrite_json("processor_config.json", |config| {
+        let configs = &mut config["processor_kwargs"]["modality_configs"];
+        configs["gr1"] = configs["new_embodiment"].clone();
+    });
+    demo.eval(&[]).refuses(&["--embodiment-tag", "gr1, new_embodiment"]);
+    demo.eval(&["--embodiment-tag", "new_embodiment"]).succeeds();
+}
+
+#[test]
+fn numbers_that_make_no_sense() {
+    let demo = Demo::copy();
+    for option in ["--action-horizon", "--denoising-steps", "--steps"] {
+        demo.eval(&[option, "0"]).refuses(&[option, "at least 1", "found 0"]);
+        demo.eval(&[option, "-1"]).refuses(&[]);
+    }
+    demo.eval(&["--action-horizon", "17"]).refuses(&["action_horizon", "at most 16", "found 17"]);
+    demo.eval(&["--precision", "fp4"]).refuses(&["--precision", "fp4", "bf16"]);
+    demo.eval(&["--save-plot-path", "plot.pdf"]).refuses(&["--save-plot-path", ".png", ".pdf"]);
+    steady(demo.folder(), ["eval", "--no-such-option"]).refuses(&["--no-such-option"]);
+}
+
+#[test]
+fn recorded_noise_is_missing_or_does_not_fit() {
+    let demo = Demo::copy();
+    let folder = demo.folder().join("noise");
+    let options = ["--noise", folder.to_str().unwrap()];
+    demo.eval(&options).refuses(&["noise/episode_000000.safetensors"]);
+
+    fs::create_dir(&folder).unwrap();
+    let path = folder.join("episode_000000.safetensors");
+    let mut tensors = read_tensors(&repo("tests/fixtures/demo_expected/episode_000000.safetensors"));
+    tensors.get_mut("noise").unwrap().1 = vec![13, 32, 16];
+    write_tensors(&path, &tensors);
+    demo.eval(&options).refuses(&[path.to_str().unwrap(), "noise", "[2, 16, 32]", "[13, 32, 16]"]);
+
+    tensors.get_mut("noise").unwrap().1 = vec![13, 16, 32];
+    write_tensors(&path, &tensors);
+    demo.eval(&options).succeeds();
+    let longer = [&options[..], &["--steps", "209"]].concat();
+    demo.eval(&longer).refuses(&["noise", "[14, 16, 32]", "[13, 16, 32]"]);
+
+    let (_, _, bytes) = tensors.get_mut("noise").unwrap();
+    bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    write_tensors(&path, &tensors);
+    demo.eval(&options).refuses(&[path.to_str().unwrap(), "noise", "NaN at 0"]);
+
+    tensors.remove("noise");
+    write_tensors(&path, &tensors);
+    demo.eval(&options).refuses(&[path.to_str().unwrap(), "noise", "found none"]);
+}
+
+#[test]
+fn a_file_stands_where_the_output_goes() {
+    let demo = Demo::copy();
+    fs::write(demo.folder().join("taken"), "").unwrap();
+    demo.eval(&["--out", "taken"]).refuses(&["taken"]);
+    demo.eval(&["--json", "taken/report.json"]).refuses(&["taken"]);
+    demo.eval(&["--save-plot-path", "taken"]).refuses(&["taken"]);
+    steady(demo.folder(), ["demo", "--out", "taken"]).refuses(&["taken"]);
+    // Nothing was computed for a result that cannot be kept.
+    assert!(!demo.folder().join("steady-out/episode000_output_cpu.png").exists());
+}

@@ -1,0 +1,126 @@
+//! `steady inspect`: shows what is there, whole or not.
+
+use crate::support::{Demo, Run, repo, shared, steady, truncate};
+use std::fs;
+use std::path::Path;
+
+fn inspect(what: &str, path: &Path) -> Run {
+    let folder = tempfile::tempdir().unwrap();
+    steady(folder.path(), ["inspect".as_ref(), what.as_ref(), path.as_os_str()])
+}
+
+/// Whether some line has these words in this order, whatever stands between them.
+#[track_caller]
+fn has_line(run: &Run, words: &[&str]) {
+    let holds = |line: &str| {
+        let mut rest = line.split_whitespace();
+        words.iter().all(|word| rest.any(|found| found.trim_end_matches(',') == *word))
+    };
+    assert!(run.stdout.lines().any(holds), "no line {words:?} in {}\n{}", run.stdout, run.stderr);
+}
+
+#[test]
+fn the_demo_checkpoint() {
+    let run = inspect("checkpoint", &repo("demo/checkpoint")).succeeds();
+    has_line(&run, &["model.safetensors", "5,340,312"]);
+    has_line(&run, &["vision", "2", "64", "2"]);
+    has_line(&run, &["language", "3", "96", "4"]);
+    has_line(&run, &["dit", "8", "128", "4"]);
+    has_line(&run, &["action", "horizon", "16"]);
+    has_line(&run, &["Euler", "steps", "4"]);
+    has_line(&run, &["embodiment", "slots", "2"]);
+    has_line(&run, &["dit", "120", "1,912,448", "3,824,896", "bf16"]);
+    has_line(&run, &["all", "215", "2,656,544", "5,313,088", "bf16"]);
+    has_line(&run, &["new_embodiment", "0", "video", "ego_view"]);
+    has_line(&run, &["action", "16", "26", "left_arm", "[7]", "right_hand", "[6]"]);
+    has_line(&run, &["language", "annotation.human.task_description"]);
+    has_line(&run, &["all", "215", "tensors", "fit", "config.json"]);
+    has_line(&run, &["new_embodiment", "fits", "the", "model"]);
+}
+
+#[test]
+fn a_folder_with_weights_only_is_described() {
+    let run = inspect("checkpoint", &repo("tests/fixtures/golden/two_views")).succeeds();
+    has_line(&run, &["all", "231", "tensors", "fit", "config.json"]);
+    has_line(&run, &["processor_config.json", "-", "missing:"]);
+    let run = inspect("checkpoint", &repo("tests/fixtures/golden_processor/relative_eef_rot6d")).succeeds();
+    has_line(&run, &["new_embodiment", "10", "video"]);
+    has_line(&run, &["action", "eef_left", "[9]", "relative"]);
+    has_line(&run, &["model.safetensors", "-", "missing:"]);
+}
+
+#[test]
+fn everything_that_does_not_fit_is_told_after_the_tables() {
+    let demo = Demo::copy();
+    demo.rewrite_weights(|tensors| {
+        tensors.remove("backbone.model.language_model.model.norm.weight").unwrap();
+    });
+    demo.rewrite_json("embodiment_id.json", |ids| ids["new_embodiment"] = 7.into());
+    demo.rewrite_json("statistics.json", |all| {
+        all["new_embodiment"]["state"]["left_arm"]["max"] = "x".into()
+    });
+    let run = inspect("checkpoint", &demo.checkpoint());
+    let parts = ["1 tensors do not fit", "language_model.model.norm.weight: missing", "state.left_arm.max"];
+    let run = run.refuses(&parts);
+    has_line(&run, &["all", "214", "bf16"]);
+    has_line(&run, &["new_embodiment", "7", "video"]);
+}
+
+#[test]
+fn a_damaged_file_does_not_hide_the_others() {
+    let demo = Demo::copy();
+    truncate(&demo.checkpoint().join("model.safetensors"), 0.5);
+    let run = inspect("checkpoint", &demo.checkpoint()).refuses(&["model.safetensors"]);
+    has_line(&run, &["dit", "8", "128"]);
+    has_line(&run, &["new_embodiment", "0"]);
+    fs::write(demo.checkpoint().join("config.json"), "{").unwrap();
+    inspect("checkpoint", &demo.checkpoint()).refuses(&["model.safetensors", "config.json"]);
+}
+
+#[test]
+fn a_folder_that_is_no_checkpoint_is_refused() {
+    inspect("checkpoint", &repo("demo/dataset")).refuses(&["demo/dataset", "config.json"]);
+    inspect("checkpoint", &repo("demo/none")).refuses(&["demo/none", "checkpoint folder"]);
+    inspect("dataset", &repo("demo/checkpoint")).refuses(&["demo/checkpoint", "info.json"]);
+}
+
+#[test]
+fn the_demo_dataset() {
+    let run = inspect("dataset", &repo("demo/dataset")).succeeds();
+    has_line(&run, &["version", "v2.1"]);
+    has_line(&run, &["robot", "Unitree_G1_Inspire"]);
+    has_line(&run, &["fps", "30"]);
+    has_line(&run, &["steps", "1,284"]);
+    has_line(&run, &["260", "to", "362", "mean", "321.0"]);
+    has_line(&run, &["0", "Pick", "up", "the", "yellow", "bottle"]);
+    has_line(&run, &["observation.images.ego_view", "video", "[256", "256", "3]", "yes"]);
+    has_line(&run, &["action", "right_hand", "6", "action", "20..26"]);
+    has_line(&run, &["annotation", "human.task_description", "task_index"]);
+    has_line(&run, &["observation.state", "[26]", "max", "mean", "q99"]);
+    has_line(&run, &["ego_view", "AV1", "256x256", "362", "decodes"]);
+}
+
+#[test]
+fn missing_and_damaged_parts_are_shown() {
+    let demo = Demo::copy();
+    fs::remove_file(demo.dataset().join("meta/modality.json")).unwrap();
+    fs::remove_file(demo.dataset().join("meta/stats.json")).unwrap();
+    fs::remove_file(demo.video(0)).unwrap();
+    let run = inspect("dataset", &demo.dataset()).succeeds();
+    has_line(&run, &["modalities", "meta/modality.json", "is", "missing)"]);
+    has_line(&run, &["statistics", "(meta/stats.json):", "none"]);
+    has_line(&run, &["ego_view", "-", "-", "-", "is", "missing"]);
+    truncate(&demo.parquet(0), 0.5);
+    let run = inspect("dataset", &demo.dataset()).succeeds();
+    has_line(&run, &["episode", "0:", "parquet", "cannot", "be", "read:"]);
+}
+
+#[test]
+fn a_dataset_without_its_videos() {
+    let Some(dataset) = shared("a_dataset_without_its_videos", "datasets/v3_record_test") else { return };
+    let run = inspect("dataset", &dataset).succeeds();
+    has_line(&run, &["version", "v3.0"]);
+    has_line(&run, &["action", "action", "6", "0..6"]);
+    has_line(&run, &["front", "-", "missing"]);
+    has_line(&run, &["top", "-", "missing"]);
+}

@@ -1,0 +1,11 @@
+//! The binary `steady` as its users run it.
+
+mod bad_checkpoint;
+mod bad_dataset;
+mod bad_options;
+mod demo;
+mod eval;
+mod eval_output;
+mod inspect;
+mod support;
+mod verify;

@@ -1,0 +1,30 @@
+//! Why an engine does not give the reference's actions.
+//!
+//! The reference is run once more with the engine's own intermediate tensors in place of its own, so every
+//! operation is judged by what the engine itself gave it: an error that is only passed on vanishes, and an
+//! error that is made stands out at the place that makes it ([`localize`]). The places and their kind of
+//! operation suggest faults ([`hypotheses`]); each is injected into the reference, and the one that explains
+//! every local error away is the cause ([`replay`]). Where only final actions are known, the faults are
+//! injected into a free run instead.
+
+mod hypotheses;
+mod local;
+mod replay;
+
+pub use hypotheses::{at_site, catalogue};
+pub use local::{LocalError, localize, results_at};
+pub use replay::{Finding, explain_actions, explain_taps};
+
+use crate::probe::Recorder;
+
+/// Intermediate tensors of an engine for one inference, by the reference's names.
+pub trait Observed {
+    /// Shape and row-major values of a tap; none where the engine did not give it.
+    fn read(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)>;
+}
+
+impl Observed for Recorder {
+    fn read(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
+        self.tensors.get(name).cloned()
+    }
+}

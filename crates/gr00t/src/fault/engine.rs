@@ -1,0 +1,60 @@
+//! The reference with a fault in it.
+
+use super::Fault;
+use super::inject::{Injection, Results};
+use crate::Result;
+use crate::engine::{Engine, ModelInput, infer_by_layout};
+use crate::model::Model;
+use crate::observation::Matrix;
+use crate::ops::cpu::Cpu;
+use crate::precision::PrecisionPolicy;
+use crate::probe::Probe;
+use std::cell::RefCell;
+
+/// [`crate::engine::CpuEngine`] with one fault.
+#[derive(Debug)]
+pub struct FaultyEngine {
+    model: Model,
+    policy: PrecisionPolicy,
+    denoising_steps: usize,
+    fault: Fault,
+    previous: Results,
+}
+
+impl FaultyEngine {
+    /// An engine that runs `model` at `policy`, but for the fault.
+    pub fn new(model: &Model, policy: &PrecisionPolicy, denoising_steps: usize, fault: Fault) -> Self {
+        let (mut model, mut policy) = (model.clone(), policy.clone());
+        fault.damage_model(&mut model, &mut policy);
+        FaultyEngine { model, policy, denoising_steps, fault, previous: Results::new() }
+    }
+
+    /// The fault.
+    pub fn fault(&self) -> &Fault {
+        &self.fault
+    }
+}
+
+impl Engine for FaultyEngine {
+    fn name(&self) -> &str {
+        "faulty"
+    }
+
+    fn precision(&self) -> &PrecisionPolicy {
+        &self.policy
+    }
+
+    fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
+        let mut inputs = inputs.to_vec();
+        self.fault.damage_inputs(&mut inputs);
+        let (model, policy) = (&self.model, &self.policy);
+        let (fault, previous) = (&self.fault, &mut self.previous);
+        infer_by_layout(model, &inputs, self.denoising_steps, probe, &mut |batch, probe| {
+            let injection = Injection { fault, previous, current: RefCell::default() };
+            let actions = model.infer(&Cpu::new(policy, probe).with_edit(&injection), batch);
+            let current = injection.current.into_inner();
+            *previous = current;
+            actions
+        })
+    }
+}
