@@ -35,9 +35,11 @@ pub enum Command {
 pub enum EngineKind {
     /// The reference on the CPU.
     Cpu,
+    /// ONNX Runtime on the CPU, on an exported policy.
+    Onnxruntime,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct EngineArgs {
     /// What runs the model.
     #[arg(long, value_enum, default_value = "cpu")]
@@ -45,6 +47,12 @@ pub struct EngineArgs {
     /// Number formats: f32, bf16 (as the official code rounds), fp16 or mixed.
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "fp16", "mixed"])]
     pub precision: String,
+    /// ONNX Runtime's library, or the folder that it is in; looked for otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub onnxruntime: Option<PathBuf>,
+    /// A policy or an action head for onnxruntime; exported to a temporary folder otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub onnx: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod demo_assets;
+mod engines;
 mod episodes;
 mod noise;
 mod report;
