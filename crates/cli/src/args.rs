@@ -4,6 +4,8 @@ use crate::diagnose::Spec;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Names};
+use steadyhand_gr00t::ops::onnx::Products;
 
 /// Runs GR00T robot policies as deployed engines, and proves that they give the reference's actions.
 #[derive(Debug, Parser)]
@@ -25,6 +27,8 @@ pub enum Command {
     Diagnose(DiagnoseArgs),
     /// Write the reference's tensors for some observations, to run other engines on.
     Record(RecordArgs),
+    /// Write a checkpoint's model as a file that other runtimes read.
+    Export(ExportArgs),
     /// Put known faults into the demo's engine and see whether the diagnosis finds them.
     Faults(FaultsArgs),
     /// Show what is in a checkpoint or a dataset.
@@ -36,9 +40,11 @@ pub enum Command {
 pub enum EngineKind {
     /// The reference on the CPU.
     Cpu,
+    /// ONNX Runtime on the CPU, on an exported policy.
+    Onnxruntime,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct EngineArgs {
     /// What runs the model.
     #[arg(long, value_enum, default_value = "cpu")]
@@ -46,6 +52,12 @@ pub struct EngineArgs {
     /// Number formats: f32, bf16 (as the official code rounds), fp16 or mixed.
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "fp16", "mixed"])]
     pub precision: String,
+    /// ONNX Runtime's library, or the folder that it is in; looked for otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub onnxruntime: Option<PathBuf>,
+    /// A policy or an action head for onnxruntime; exported to a temporary folder otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub onnx: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -198,6 +210,94 @@ pub struct RecordArgs {
     /// A folder that does not exist yet.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    #[command(subcommand)]
+    pub format: ExportFormat,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ExportFormat {
+    /// An ONNX graph, and its tensors in a file beside it.
+    Onnx(OnnxArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct OnnxArgs {
+    /// Checkpoint folder.
+    #[arg(long, alias = "model-path", value_name = "DIR")]
+    pub checkpoint: PathBuf,
+    /// What is exported: dit, action_head, backbone or policy.
+    #[arg(long, default_value = "policy")]
+    pub component: Component,
+    /// Number formats: f32, bf16 (as the official code rounds), fp16 or mixed.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "fp16", "mixed"])]
+    pub precision: String,
+    /// How matrix products of narrow operands are written.
+    #[arg(long, value_enum, default_value = "native")]
+    pub products: ProductsArg,
+    /// Version of ONNX's operators, 18 to 23.
+    #[arg(long, default_value_t = DEFAULT_OPSET)]
+    pub opset: i64,
+    /// The graph; its tensors go to FILE.data.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Names of inputs and outputs: ours, with floats in f32, or those of NVIDIA's exporter for a dit, with
+    /// floats in the storage format.
+    #[arg(long, value_enum, default_value = "steady")]
+    pub io_names: NamesArg,
+    /// Euler steps to unroll; the checkpoint's number otherwise.
+    #[arg(long)]
+    pub denoising_steps: Option<usize>,
+    /// Size of an image, once for each image of a prompt (backbone, policy).
+    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = image_size)]
+    pub image: Vec<[usize; 2]>,
+    /// State rows of one observation (action_head, policy).
+    #[arg(long, default_value_t = 1)]
+    pub state_horizon: usize,
+}
+
+/// [`Products`] as an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProductsArg {
+    /// In the narrow format, results included: what accelerators run fast.
+    Native,
+    /// In f32 on rounded operands: the reference's numbers, and all that ONNX Runtime runs on a CPU.
+    Widened,
+}
+
+impl From<ProductsArg> for Products {
+    fn from(products: ProductsArg) -> Self {
+        match products {
+            ProductsArg::Native => Products::Native,
+            ProductsArg::Widened => Products::Widened,
+        }
+    }
+}
+
+/// [`Names`] as an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NamesArg {
+    /// Ours.
+    Steady,
+    /// Those of NVIDIA's exporter.
+    Nvidia,
+}
+
+impl From<NamesArg> for Names {
+    fn from(names: NamesArg) -> Self {
+        match names {
+            NamesArg::Steady => Names::Steady,
+            NamesArg::Nvidia => Names::Nvidia,
+        }
+    }
+}
+
+fn image_size(text: &str) -> Result<[usize; 2], String> {
+    let sizes = text.split_once('x').and_then(|(h, w)| Some([h.parse().ok()?, w.parse().ok()?]));
+    sizes.ok_or_else(|| "expected HEIGHTxWIDTH, such as 252x252".to_owned())
 }
 
 #[derive(Debug, Args)]

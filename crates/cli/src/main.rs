@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod demo_assets;
 mod diagnose;
+mod engines;
 mod episodes;
 mod noise;
 mod report;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         args::Command::Verify(args) => verify::run(&args),
         args::Command::Diagnose(args) => diagnose::run(&args),
         args::Command::Record(args) => commands::record::run(&args),
+        args::Command::Export(args) => commands::export::run(&args),
         args::Command::Faults(args) => commands::faults::run(&args),
         args::Command::Inspect(args) => commands::inspect::run(&args),
     };

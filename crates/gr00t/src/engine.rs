@@ -81,10 +81,10 @@ impl Engine for CpuEngine<'_> {
 }
 
 /// Runs a batch and gives its normalized actions.
-type RunBatch<'a> = &'a mut dyn FnMut(&Batch, Option<&mut dyn Probe>) -> Result<Tensor>;
+pub type RunBatch<'a> = &'a mut dyn FnMut(&Batch, Option<&mut dyn Probe>) -> Result<Tensor>;
 
 /// Checks inputs, puts those of one layout into a batch, runs each batch and sorts the actions back.
-pub(crate) fn infer_by_layout(
+pub fn infer_by_layout(
     model: &Model,
     inputs: &[ModelInput],
     denoising_steps: usize,

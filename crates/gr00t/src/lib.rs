@@ -7,6 +7,7 @@ pub mod config;
 pub mod diagnosis;
 pub mod engine;
 pub mod error;
+pub mod export;
 pub mod fault;
 pub mod model;
 pub mod noise;

@@ -90,6 +90,16 @@ impl PrecisionPolicy {
         }
     }
 
+    /// Whether results are rounded at random.
+    pub fn is_stochastic(&self) -> bool {
+        self.stochastic.is_some()
+    }
+
+    /// All formats that some site may have.
+    pub fn all_formats(&self) -> impl Iterator<Item = Formats> {
+        std::iter::once(self.formats).chain(self.overrides.iter().map(|(_, formats)| *formats))
+    }
+
     /// The formats at a site.
     pub fn formats(&self, site: &Site) -> Formats {
         let found = self.overrides.iter().rev().find(|(path, _)| site.is_within(path));

@@ -20,7 +20,7 @@ pub fn run(args: &DemoArgs) -> Result<Outcome> {
     writeln!(std::io::stdout(), "{}", words.join(" "))?;
     match Cli::parse_from(command).command {
         Command::Eval(mut eval) => {
-            eval.engine.engine = args.engine.engine;
+            eval.engine = args.engine.clone();
             super::eval::run(&eval)
         }
         _ => unreachable!("the command was written above"),

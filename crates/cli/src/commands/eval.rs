@@ -1,7 +1,8 @@
 //! `steady eval`: a checkpoint on the episodes of a dataset.
 
 use crate::Outcome;
-use crate::args::{EngineArgs, EngineKind, EvalArgs};
+use crate::args::{EngineArgs, EvalArgs};
+use crate::engines;
 use crate::noise::NoiseSource;
 use crate::report::metrics::{self, Errors};
 use crate::report::plot::{EpisodePlot, Panel, write_png};
@@ -12,10 +13,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use steadyhand_gr00t::engine::{CpuEngine, Engine};
+use steadyhand_gr00t::engine::Engine;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::policy::{check_horizon, check_processor, load_model};
-use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::{Processor, known_embodiment_tags};
 use steadyhand_lerobot::{Dataset, Kind};
 
@@ -99,10 +99,7 @@ pub fn load(
 ) -> Result<Loaded> {
     let (processor, model) = load_parts(checkpoint, tag, tokenizer)?;
     let noise_shape = [model.config.action_horizon, model.config.max_action_dim];
-    let policy = PrecisionPolicy::preset(&engine.precision)?;
-    let engine: Box<dyn Engine> = match engine.engine {
-        EngineKind::Cpu => Box::new(CpuEngine::new(model, policy, denoising_steps)),
-    };
+    let engine = engines::make(engine, checkpoint, model, denoising_steps)?;
     Ok(Loaded { processor, engine, noise_shape })
 }
 

@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod eval;
+pub mod export;
 pub mod faults;
 pub mod inspect;
 pub mod record;

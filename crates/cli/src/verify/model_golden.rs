@@ -1,16 +1,16 @@
 //! A model golden: weights, inputs and every tap of the official code, in f32, and its bf16 result.
 
 use super::{Measure, Row};
-use crate::args::{EngineKind, VerifyArgs};
+use crate::args::VerifyArgs;
+use crate::engines;
 use crate::tensors::{Tensor, Tensors};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Matrix;
-use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
+use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::policy::load_model;
-use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Recorder;
 use steadyhand_gr00t::processor::PixelValues;
 
@@ -101,10 +101,7 @@ fn by_rows(tensor: &Tensor<f32>, order: &[usize]) -> Tensor<f32> {
 fn infer(folder: &Path, input: ModelInput, args: &VerifyArgs) -> Result<Recorder> {
     let model = load_model(folder)?;
     let steps = model.config.num_inference_timesteps;
-    let policy = PrecisionPolicy::preset(&args.engine.precision)?;
-    let mut engine: Box<dyn Engine> = match args.engine.engine {
-        EngineKind::Cpu => Box::new(CpuEngine::new(model, policy, steps)),
-    };
+    let mut engine = engines::make(&args.engine, folder, model, steps)?;
     let mut recorder = Recorder::all();
     engine.infer(&[input], Some(&mut recorder))?;
     Ok(recorder)

@@ -1,11 +1,12 @@
 //! The operations that the model is written in.
 //!
 //! The files under `model/` state the mathematics once, generic over [`Ops`]; what an operation does is
-//! decided by the implementation: [`cpu::Cpu`] computes, an exporter would record. Every operation is
+//! decided by the implementation: [`cpu::Cpu`] computes, [`onnx::Recorder`] records. Every operation is
 //! told its [`Site`]: its name in the model, by which its number formats are looked up and its result
 //! is offered to the probe.
 
 pub mod cpu;
+pub mod onnx;
 mod site;
 
 pub use site::Site;

@@ -13,6 +13,7 @@ mod pointwise;
 mod resize;
 mod tensor;
 
+pub(super) use pointwise::time_encoding;
 pub use tensor::Tensor;
 
 use super::{Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Ops, Site, Tokens};
@@ -74,6 +75,14 @@ fn mismatch(at: &Site, operation: &'static str, what: String) -> Error {
     Error::Shape { site: at.to_string(), operation, what }
 }
 
+/// The square table `[side * side, features]` resized to each grid, not yet rounded to `storage`.
+pub(super) fn resize_positions(table: &Weight, grids: &[Grid], storage: Format) -> Vec<f32> {
+    let features = table.shape()[1];
+    let side = table.shape()[0].isqrt();
+    let source = table.to_vec(storage);
+    grids.iter().flat_map(|grid| resize::bilinear(&source, side, *grid, features)).collect()
+}
+
 /// The common shape of two operands, the second of which may repeat.
 fn broadcast(a: &Tensor, b: &Tensor, operation: &'static str, at: &Site) -> Result<()> {
     let repeats = |part: usize, whole: usize| part == whole || part == 1;
@@ -106,7 +115,7 @@ impl Ops for Cpu<'_, '_> {
 
     fn time_encoding(&self, time: usize, frequencies: &[f32], leading: Leading, at: Site) -> Result<Tensor> {
         let (time, angles) = (self.edit.time(&at, time), self.edit.angles(&at));
-        let values = pointwise::time_encoding(time, frequencies, leading, angles);
+        let values = time_encoding(time, frequencies, leading, angles);
         Ok(self.store([1, 1, values.len()], values, &at))
     }
 
@@ -140,11 +149,8 @@ impl Ops for Cpu<'_, '_> {
     }
 
     fn resize_positions(&self, table: &Weight, grids: &[Grid], at: Site) -> Result<Tensor> {
+        let values = resize_positions(table, grids, self.policy.formats(&at).storage);
         let features = table.shape()[1];
-        let side = table.shape()[0].isqrt();
-        let source = table.to_vec(self.policy.formats(&at).storage);
-        let values: Vec<f32> =
-            grids.iter().flat_map(|grid| resize::bilinear(&source, side, *grid, features)).collect();
         Ok(self.store([1, values.len() / features, features], values, &at))
     }
 

@@ -9,7 +9,7 @@ use steadyhand_fidelity::Format;
 const SERIAL: usize = 1 << 15;
 
 /// Sines and cosines of `time * frequencies`, the angles rounded to `format`.
-pub(in crate::ops) fn time_encoding(
+pub(in super::super) fn time_encoding(
     time: usize,
     frequencies: &[f32],
     leading: Leading,

@@ -15,6 +15,11 @@ impl Tensor {
         Tensor { shape, values: Arc::new(values) }
     }
 
+    /// A tensor of another engine's values; nothing where they are not as many as the shape says.
+    pub fn from_values(shape: [usize; 3], values: Vec<f32>) -> Option<Self> {
+        (shape.iter().product::<usize>() == values.len()).then(|| Tensor::new(shape, values))
+    }
+
     /// Row-major values.
     pub fn values(&self) -> &[f32] {
         &self.values

@@ -1,0 +1,40 @@
+//! Engines by their command line name.
+
+use crate::args::{EngineArgs, EngineKind};
+use anyhow::{Result, ensure};
+use std::path::Path;
+use steadyhand_external::onnxruntime::OnnxRuntimeEngine;
+use steadyhand_gr00t::checkpoint::Checkpoint;
+use steadyhand_gr00t::engine::{CpuEngine, Engine};
+use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::precision::PrecisionPolicy;
+
+/// The engine that the arguments ask for, at their precision. `model` was found in `checkpoint`.
+///
+/// # Errors
+/// An unknown precision, an option that belongs to another engine, or a runtime that is not there.
+pub fn make(
+    args: &EngineArgs,
+    checkpoint: &Path,
+    model: Model,
+    denoising_steps: usize,
+) -> Result<Box<dyn Engine>> {
+    let policy = PrecisionPolicy::preset(&args.precision)?;
+    match args.engine {
+        EngineKind::Cpu => {
+            ensure!(args.onnx.is_none(), "--onnx: expected with --engine onnxruntime, found with cpu");
+            Ok(Box::new(CpuEngine::new(model, policy, denoising_steps)))
+        }
+        EngineKind::Onnxruntime => {
+            let fingerprint = Checkpoint::open(checkpoint)?.fingerprint();
+            let library = args.onnxruntime.as_deref();
+            let engine = match &args.onnx {
+                Some(file) => {
+                    OnnxRuntimeEngine::from_file(model, &fingerprint, policy, denoising_steps, library, file)?
+                }
+                None => OnnxRuntimeEngine::exporting(model, &fingerprint, policy, denoising_steps, library)?,
+            };
+            Ok(Box::new(engine))
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Export: the model, or a component of it, recorded as an ONNX graph.
+
+use crate::model::{Batch, ImageBatch, Model};
+use crate::ops::Site;
+use crate::ops::onnx::{Interface, Metadata, Products, Recorder, Value, Written};
+use crate::ops::{Ops, Part};
+use crate::precision::PrecisionPolicy;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+/// The opset that graphs are recorded in unless told otherwise: the first with Gelu.
+pub const DEFAULT_OPSET: i64 = 20;
+
+/// What is exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Component {
+    /// One velocity of the diffusion transformer, on state and action tokens: what NVIDIA's exporter exports.
+    Dit,
+    /// Backbone features, state and noise to actions, over all Euler steps.
+    ActionHead,
+    /// Images and token ids to backbone features.
+    Backbone,
+    /// Everything between a processor's two halves.
+    Policy,
+}
+
+/// Names and types of the graph's inputs and outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// This crate's own, floats in f32.
+    Steady,
+    /// Those of NVIDIA's exporter, floats in the storage format. For [`Component::Dit`] only.
+    Nvidia,
+}
+
+/// What a graph depends on that is not in its inputs.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// Height and width of each image, in the order of the prompt.
+    pub images: Vec<[usize; 2]>,
+    /// State rows of one observation.
+    pub state_horizon: usize,
+    /// Euler steps, unrolled.
+    pub denoising_steps: usize,
+}
+
+/// How to export.
+#[derive(Debug, Clone)]
+pub struct Export<'a> {
+    /// What is exported.
+    pub component: Component,
+    /// Number formats.
+    pub policy: &'a PrecisionPolicy,
+    /// How matrix products of narrow operands are recorded.
+    pub products: Products,
+    /// Version of ONNX's operators.
+    pub opset: i64,
+    /// Names of inputs and outputs.
+    pub names: Names,
+    /// Sizes that the graph is made for.
+    pub layout: Layout,
+}
+
+impl Export<'_> {
+    /// Writes the graph to `path` and its tensors to `path.data`. `checkpoint` identifies the weights and goes
+    /// into the metadata.
+    ///
+    /// # Errors
+    /// The layout does not fit the model, or a file cannot be written.
+    pub fn write(&self, model: &Model, checkpoint: &str, path: &Path) -> Result<Written> {
+        let layout = &self.layout;
+        let images = matches!(self.component, Component::Backbone | Component::Policy);
+        if images && layout.images.is_empty() {
+            return Err(Error::input("image", "expected the size of at least one image, found none"));
+        }
+        if self.names == Names::Nvidia && self.component != Component::Dit {
+            let what = format!("nvidia names are those of a dit, found {}", self.component);
+            return Err(Error::input("io_names", what));
+        }
+        let image_token = model.config.eagle_config.image_token_index;
+        let recorder = Recorder::new(self.policy, self.products, self.opset, image_token, self.interface())?;
+        let batch = example(model, layout, images);
+        let (result, name) = self.record(model, &recorder, &batch)?;
+        recorder.write(&result, name, self.metadata(checkpoint), path)
+    }
+
+    fn record(&self, model: &Model, recorder: &Recorder, batch: &Batch) -> Result<(Value, &'static str)> {
+        let prompt = model.prompt(batch)?;
+        let config = &model.config;
+        let tokens = batch.input_ids[0].len();
+        let features_shape = [1, tokens, config.backbone_embedding_dim];
+        match self.component {
+            Component::Policy => Ok((model.infer(recorder, batch)?, "action_pred")),
+            Component::Backbone => {
+                let features = model.backbone(recorder, &prompt, batch)?;
+                recorder.output_part(Part::Images, "image_mask")?;
+                Ok((features, "backbone_features"))
+            }
+            Component::ActionHead => {
+                let features = recorder.input(Vec::new(), features_shape, Site::new("backbone_features"))?;
+                let features = recorder.prompt_input(&features);
+                Ok((model.actions(recorder, &features, &prompt, batch)?, "action_pred"))
+            }
+            Component::Dit => {
+                let at = &Site::new("dit");
+                let count = layout_tokens(&self.layout, config.action_horizon);
+                let shape = [1, count, config.input_embedding_dim];
+                let tokens = recorder.input(Vec::new(), shape, at / "state_action_tokens")?;
+                let features = recorder.input(Vec::new(), features_shape, at / "vl_features")?;
+                recorder.time_input();
+                let features = recorder.prompt_input(&features);
+                Ok((model.dit(recorder, &tokens, &features, &prompt, 0)?, "dit_output"))
+            }
+        }
+    }
+
+    fn interface(&self) -> Interface {
+        let nvidia = self.names == Names::Nvidia;
+        let (batch, tokens, own) = match nvidia {
+            true => ("batch_size", "vl_seq_len", "sa_seq_len"),
+            false => ("batch", "tokens", "state_action_tokens"),
+        };
+        let prompt =
+            ["input_ids", "image_mask", "backbone_attention_mask", "backbone_features", "vl_features"];
+        let names =
+            [("state_action_tokens", "sa_embs"), ("vl_features", "vl_embs"), ("dit_output", "output")];
+        Interface {
+            names: if nvidia { BTreeMap::from(names) } else { BTreeMap::new() },
+            open_tokens: prompt
+                .map(|name| (name, tokens))
+                .into_iter()
+                .chain(["state_action_tokens", "dit_output"].map(|name| (name, own)))
+                .collect(),
+            batch,
+            stored_formats: nvidia,
+        }
+    }
+
+    fn metadata(&self, checkpoint: &str) -> Metadata {
+        let layout = &self.layout;
+        let images: Vec<String> = layout.images.iter().map(|[h, w]| format!("{h}x{w}")).collect();
+        let products = match self.products {
+            Products::Native => "native",
+            Products::Widened => "widened",
+        };
+        let mut entries = vec![
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("checkpoint", checkpoint.to_owned()),
+            ("component", self.component.to_string()),
+            ("precision", self.policy.name().to_owned()),
+            ("products", products.to_owned()),
+        ];
+        if matches!(self.component, Component::Backbone | Component::Policy) {
+            entries.push(("images", images.join(",")));
+        }
+        if matches!(self.component, Component::ActionHead | Component::Policy) {
+            entries.push(("state_horizon", layout.state_horizon.to_string()));
+            entries.push(("denoising_steps", layout.denoising_steps.to_string()));
+        }
+        entries.into_iter().map(|(key, value)| (format!("steadyhand.{key}"), value)).collect()
+    }
+}
+
+fn layout_tokens(layout: &Layout, action_horizon: usize) -> usize {
+    layout.state_horizon + action_horizon
+}
+
+/// A batch of the layout's shapes. Recording asks for shapes and for the parts of the prompt, never for values.
+fn example(model: &Model, layout: &Layout, images: bool) -> Batch {
+    let config = &model.config;
+    let unit = config.eagle_config.vision_config.patch_size * config.eagle_config.unshuffle();
+    let image_token = config.eagle_config.image_token_index;
+    let sizes: &[[usize; 2]] = if images { &layout.images } else { &[] };
+    let count = match sizes {
+        [] => 1,
+        sizes => sizes.iter().map(|[height, width]| height / unit * (width / unit)).sum(),
+    };
+    let mut ids = vec![image_token; count];
+    ids.push(u32::from(image_token == 0));
+    Batch {
+        images: sizes
+            .iter()
+            .map(|[height, width]| ImageBatch { height: *height, width: *width, pixels: Vec::new() })
+            .collect(),
+        input_ids: vec![ids],
+        state: Vec::new(),
+        state_horizon: layout.state_horizon,
+        embodiment_ids: vec![0],
+        noise: Vec::new(),
+        denoising_steps: layout.denoising_steps,
+    }
+}
+
+impl Component {
+    /// Every component by its name.
+    pub const ALL: [(&'static str, Component); 4] = [
+        ("dit", Component::Dit),
+        ("action_head", Component::ActionHead),
+        ("backbone", Component::Backbone),
+        ("policy", Component::Policy),
+    ];
+}
+
+impl fmt::Display for Component {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = Component::ALL.iter().find(|(_, component)| component == self);
+        formatter.write_str(found.map_or("", |(name, _)| name))
+    }
+}
+
+impl FromStr for Component {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Component::ALL.iter().find(|(known, _)| *known == name);
+        found.map(|(_, component)| *component).ok_or_else(|| {
+            let known = Component::ALL.map(|(name, _)| name).join(", ");
+            Error::input("component", format!("expected one of {known}, found `{name}`"))
+        })
+    }
+}

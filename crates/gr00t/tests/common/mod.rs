@@ -1,0 +1,232 @@
+//! Inputs of every graph with what the reference makes of them, and the Python that runs the graphs.
+
+use safetensors::Dtype;
+use safetensors::tensor::{TensorView, serialize_to_file};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use steadyhand_gr00t::export::{Component, Layout};
+use steadyhand_gr00t::model::{Batch, ImageBatch, Model};
+use steadyhand_gr00t::noise::gaussian;
+use steadyhand_gr00t::ops::cpu::Cpu;
+use steadyhand_gr00t::ops::{Ops, Site};
+use steadyhand_gr00t::precision::PrecisionPolicy;
+
+/// Observations in a case.
+const BATCH: usize = 2;
+/// Tokens that a mask hides, after the others.
+const PADDING: usize = 3;
+/// Times of the two observations.
+const TIMES: [usize; BATCH] = [750, 250];
+
+/// The Python that has what the checks need.
+pub fn python(test: &str) -> Option<PathBuf> {
+    let python = std::env::var_os("STEADY_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    let imports = "import onnx, onnxruntime, numpy";
+    match Command::new(&python).args(["-c", imports]).output() {
+        Ok(output) if output.status.success() => Some(python),
+        Ok(output) => {
+            let words = String::from_utf8_lossy(&output.stderr);
+            println!("skipped: {test}: {}", words.lines().last().unwrap_or("the imports failed"));
+            None
+        }
+        Err(error) => {
+            println!("skipped: {test}: {}: {error}", python.display());
+            None
+        }
+    }
+}
+
+/// What `check.py` says of each folder.
+pub fn run_script(python: &Path, folders: &[PathBuf]) -> Vec<Value> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx/check.py");
+    let output = Command::new(python).arg(script).args(folders).output().expect("python runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let lines = String::from_utf8_lossy(&output.stdout);
+    let results: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect();
+    assert_eq!(results.len(), folders.len(), "{errors}");
+    results
+}
+
+/// A tensor of a case's file.
+struct TensorData {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+fn floats(name: &str, shape: &[usize], values: &[f32]) -> TensorData {
+    let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    TensorData { name: name.to_owned(), dtype: Dtype::F32, shape: shape.to_vec(), bytes }
+}
+
+fn integers(name: &str, shape: &[usize], values: impl Iterator<Item = usize>) -> TensorData {
+    let bytes = values.flat_map(|value| (value as i64).to_le_bytes()).collect();
+    TensorData { name: name.to_owned(), dtype: Dtype::I64, shape: shape.to_vec(), bytes }
+}
+
+fn bools(name: &str, row: &[bool]) -> TensorData {
+    let bytes = row.repeat(BATCH).into_iter().map(u8::from).collect();
+    TensorData { name: name.to_owned(), dtype: Dtype::BOOL, shape: vec![BATCH, row.len()], bytes }
+}
+
+/// Inputs of one component, the same for every precision.
+pub struct Case {
+    component: Component,
+    items: Vec<Batch>,
+    /// Backbone features (action head) or normalized features (DiT) of each item.
+    features: Vec<Vec<f32>>,
+    /// State and action tokens of each item.
+    tokens: Vec<Vec<f32>>,
+    widths: [usize; 2],
+    output: (&'static str, Vec<usize>),
+    state_dim: usize,
+}
+
+impl Case {
+    pub fn new(model: &Model, component: Component, layout: &Layout) -> Self {
+        let config = &model.config;
+        let items: Vec<Batch> = (0..BATCH).map(|item| batch(model, layout, item)).collect();
+        let count = items[0].input_ids[0].len();
+        let own = layout.state_horizon + config.action_horizon;
+        let widths = [config.backbone_embedding_dim, config.input_embedding_dim];
+        let random = |seed, rows, cols| -> Vec<Vec<f32>> {
+            (0..BATCH).map(|item| gaussian(seed, item as u32, 0, rows, cols).data).collect()
+        };
+        let output = match component {
+            Component::Dit => ("dit_output", vec![BATCH, own, config.diffusion_model_cfg.output_dim]),
+            Component::Backbone => ("backbone_features", vec![BATCH, count, widths[0]]),
+            Component::ActionHead | Component::Policy => {
+                ("action_pred", vec![BATCH, config.action_horizon, config.max_action_dim])
+            }
+        };
+        let state_dim = config.max_state_dim;
+        let (features, tokens) = (random(3, count, widths[0]), random(4, own, widths[1]));
+        Case { component, items, features, tokens, widths, output, state_dim }
+    }
+
+    /// The reference's result for the two observations, one after the other.
+    pub fn reference(&self, model: &Model, policy: &PrecisionPolicy) -> Vec<f32> {
+        let mut values = Vec::new();
+        for (index, batch) in self.items.iter().enumerate() {
+            let ops = &Cpu::new(policy, None);
+            let prompt = model.prompt(batch).expect("a prompt");
+            let input = |values: &[f32], width: usize, name: &str| {
+                let shape = [1, values.len() / width, width];
+                ops.input(values.to_vec(), shape, Site::new(name)).expect("an input")
+            };
+            let result = match self.component {
+                Component::Policy => model.infer(ops, batch),
+                Component::Backbone => model.backbone(ops, &prompt, batch),
+                Component::ActionHead => {
+                    let features = input(&self.features[index], self.widths[0], "backbone_features");
+                    model.actions(ops, &features, &prompt, batch)
+                }
+                Component::Dit => {
+                    let features = input(&self.features[index], self.widths[0], "dit.vl_features");
+                    let tokens = input(&self.tokens[index], self.widths[1], "dit.state_action_tokens");
+                    model.dit(ops, &tokens, &features, &prompt, TIMES[index])
+                }
+            };
+            values.extend_from_slice(result.expect("the reference runs").values());
+        }
+        values
+    }
+
+    /// Writes inputs and the expected output. Features get padding that the mask hides.
+    pub fn write(&self, expected: &[f32], path: &Path) {
+        let mut tensors = vec![floats(&format!("out.{}", self.output.0), &self.output.1, expected)];
+        let all = |values: &dyn Fn(&Batch) -> Vec<f32>| -> Vec<f32> {
+            self.items.iter().flat_map(values).collect()
+        };
+        let first = &self.items[0];
+        let ids: Vec<usize> =
+            self.items.iter().flat_map(|item| item.input_ids[0].iter().map(|id| *id as usize)).collect();
+        let count = first.input_ids[0].len();
+        let image_mask: Vec<bool> =
+            first.input_ids[0].iter().map(|id| *id == first.input_ids[0][1]).collect();
+        if matches!(self.component, Component::Policy | Component::Backbone) {
+            for (index, image) in first.images.iter().enumerate() {
+                let pixels = all(&|item| item.images[index].pixels.clone());
+                let shape = [BATCH, 3, image.height, image.width];
+                tensors.push(floats(&format!("in.pixel_values.{index}"), &shape, &pixels));
+            }
+            tensors.push(integers("in.input_ids", &[BATCH, count], ids.into_iter()));
+        }
+        if self.component == Component::Backbone {
+            let TensorData { dtype, shape, bytes, .. } = bools("", &image_mask);
+            let floats: Vec<f32> = bytes.iter().map(|byte| f32::from(*byte)).collect();
+            assert_eq!(dtype, Dtype::BOOL);
+            tensors.push(self::floats("out.image_mask", &shape, &floats));
+        }
+        if matches!(self.component, Component::Policy | Component::ActionHead) {
+            let rows = first.state_horizon;
+            let state = all(&|item| item.state.clone());
+            tensors.push(floats("in.state", &[BATCH, rows, self.state_dim], &state));
+            let noise = all(&|item| item.noise.clone());
+            tensors.push(floats("in.noise", &self.output.1, &noise));
+            let slots = self.items.iter().map(|item| item.embodiment_ids[0]);
+            tensors.push(integers("in.embodiment_id", &[BATCH], slots));
+        }
+        if matches!(self.component, Component::Dit | Component::ActionHead) {
+            let width = self.widths[0];
+            let padded: Vec<f32> = self
+                .features
+                .iter()
+                .flat_map(|item| item.iter().copied().chain(std::iter::repeat_n(9.0, PADDING * width)))
+                .collect();
+            let name = if self.component == Component::Dit { "vl_features" } else { "backbone_features" };
+            tensors.push(floats(&format!("in.{name}"), &[BATCH, count + PADDING, width], &padded));
+            let padding = [true, false, true];
+            tensors.push(bools("in.image_mask", &[&image_mask[..], &padding].concat()));
+            tensors.push(bools(
+                "in.backbone_attention_mask",
+                &[vec![true; count], vec![false; PADDING]].concat(),
+            ));
+        }
+        if self.component == Component::Dit {
+            let own = self.tokens[0].len() / self.widths[1];
+            let shape = [BATCH, own, self.widths[1]];
+            tensors.push(floats("in.state_action_tokens", &shape, &self.tokens.concat()));
+            tensors.push(integers("in.timestep", &[BATCH], TIMES.into_iter()));
+        }
+        let views = tensors.iter().map(|tensor| {
+            let view = TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes);
+            (tensor.name.clone(), view.expect("bytes of the shape"))
+        });
+        serialize_to_file(views, None, path).expect("the case is written");
+    }
+}
+
+/// One observation: text, the images' tokens, text.
+fn batch(model: &Model, layout: &Layout, item: usize) -> Batch {
+    let config = &model.config;
+    let image_token = config.eagle_config.image_token_index;
+    let unit = config.eagle_config.vision_config.patch_size * config.eagle_config.unshuffle();
+    let count: usize = layout.images.iter().map(|[height, width]| height / unit * (width / unit)).sum();
+    let text = |n: usize| {
+        let words = (0..n).map(|i| (17 * i + 31 * item + 11) as u32 % 400);
+        words.map(|id| id + u32::from(id == image_token)).collect::<Vec<_>>()
+    };
+    let random = |seed, rows, cols| gaussian(seed, item as u32, 1, rows, cols).data;
+    Batch {
+        images: layout
+            .images
+            .iter()
+            .map(|[height, width]| ImageBatch {
+                height: *height,
+                width: *width,
+                pixels: random(5, 3 * height, *width),
+            })
+            .collect(),
+        input_ids: vec![[text(1), vec![image_token; count], text(9)].concat()],
+        state: random(6, layout.state_horizon, config.max_state_dim),
+        state_horizon: layout.state_horizon,
+        embodiment_ids: vec![item],
+        noise: random(7, config.action_horizon, config.max_action_dim),
+        denoising_steps: layout.denoising_steps,
+    }
+}
