@@ -24,10 +24,6 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
-fn read(path: &Path) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(path).expect("a file")).expect("JSON")
-}
-
 /// A checkpoint with two groups, `arm` (2 values) and `hand` (1), changed by `change`
 /// (processor_kwargs, the modalities of `new_embodiment`, its statistics).
 fn checkpoint(name: &str, change: impl FnOnce(&mut Value, &mut Value)) -> PathBuf {
@@ -302,34 +298,3 @@ fn tokenizers_are_read_from_a_file_a_folder_or_a_vocabulary() {
     assert!(error.contains("added token '<a>' should have id 9"), "{error}");
     assert!(Tokenizer::from_path(&folder.join("merges.txt")).is_err());
 }
-
-#[test]
-fn the_real_vocabulary_gives_the_real_ids() {
-    let path = repository().join("../shared/tokenizer/eagle");
-    if !path.join("vocab.json").exists() {
-        println!("skipped: the_real_vocabulary_gives_the_real_ids: {} is absent", path.display());
-        return;
-    }
-    let tokenizer = Tokenizer::from_path(&path).expect("the real tokenizer");
-    for (token, id) in read(&path.join("added_tokens.json")).as_object().expect("tokens") {
-        assert_eq!(tokenizer.token_id(token).map(u64::from), id.as_u64(), "{token}");
-        assert_eq!(tokenizer.encode(token).expect("a token").len(), 1, "{token}");
-    }
-    // Hugging Face tokenizers 0.23 in Python, over contractions, digits, spaces, line ends,
-    // composed and decomposed accents, and other scripts.
-    for (text, ids) in REAL_IDS {
-        assert_eq!(tokenizer.encode(text).expect("text"), *ids, "{text:?}");
-    }
-}
-
-const REAL_IDS: &[(&str, &[u32])] = &[
-    ("don't pick UP 12 cups", &[15007, 944, 3735, 11982, 220, 16, 17, 25374]),
-    ("a  b \n\n\tc...!?", &[64, 220, 293, 4710, 1444, 1112, 57390]),
-    ("caf\u{e9} cafe\u{301}", &[924, 58858, 51950]),
-    ("\u{673a}\u{5668}\u{4eba} \u{1f916}", &[104354, 11162, 97, 244]),
-    (
-        "<image 1><img><IMG_CONTEXT></img><|im_end|>\n",
-        &[27, 1805, 220, 16, 29, 151670, 151669, 151671, 151645, 198],
-    ),
-    ("", &[]),
-];

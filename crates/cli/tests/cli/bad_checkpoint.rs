@@ -1,6 +1,6 @@
 //! Checkpoints that are damaged or do not fit: each is refused with the file and the field.
 
-use crate::support::{Demo, Tensors, number, shared, truncate, write_tensors};
+use crate::support::{Demo, Tensors, number, truncate, write_tensors};
 use safetensors::Dtype;
 use serde_json::json;
 use std::fs;
@@ -41,12 +41,6 @@ fn a_tokenizer_may_lie_elsewhere() {
     }
     demo.eval(&["--tokenizer", "nowhere"]).refuses(&["nowhere"]);
     demo.eval(&[]).refuses(&["checkpoint", "tokenizer.json", "--tokenizer"]);
-}
-
-#[test]
-fn a_tokenizer_of_another_model_does_not_fit() {
-    let Some(other) = shared("a_tokenizer_of_another_model_does_not_fit", "tokenizer/eagle") else { return };
-    Demo::copy().eval(&["--tokenizer", other.to_str().unwrap()]).refuses(&["input_ids"]);
 }
 
 #[test]

@@ -1,23 +1,7 @@
 //! `steady inspect`: shows what is there, whole or not.
 
-use crate::support::{Demo, Run, repo, shared, steady, truncate};
+use crate::support::{Demo, has_line, inspect, repo, truncate};
 use std::fs;
-use std::path::Path;
-
-fn inspect(what: &str, path: &Path) -> Run {
-    let folder = tempfile::tempdir().unwrap();
-    steady(folder.path(), ["inspect".as_ref(), what.as_ref(), path.as_os_str()])
-}
-
-/// Whether some line has these words in this order, whatever stands between them.
-#[track_caller]
-fn has_line(run: &Run, words: &[&str]) {
-    let holds = |line: &str| {
-        let mut rest = line.split_whitespace();
-        words.iter().all(|word| rest.any(|found| found.trim_end_matches(',') == *word))
-    };
-    assert!(run.stdout.lines().any(holds), "no line {words:?} in {}\n{}", run.stdout, run.stderr);
-}
 
 #[test]
 fn the_demo_checkpoint() {
@@ -113,14 +97,4 @@ fn missing_and_damaged_parts_are_shown() {
     truncate(&demo.parquet(0), 0.5);
     let run = inspect("dataset", &demo.dataset()).succeeds();
     has_line(&run, &["episode", "0:", "parquet", "cannot", "be", "read:"]);
-}
-
-#[test]
-fn a_dataset_without_its_videos() {
-    let Some(dataset) = shared("a_dataset_without_its_videos", "datasets/v3_record_test") else { return };
-    let run = inspect("dataset", &dataset).succeeds();
-    has_line(&run, &["version", "v3.0"]);
-    has_line(&run, &["action", "action", "6", "0..6"]);
-    has_line(&run, &["front", "-", "missing"]);
-    has_line(&run, &["top", "-", "missing"]);
 }

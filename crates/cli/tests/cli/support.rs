@@ -15,16 +15,6 @@ pub fn repo(path: &str) -> PathBuf {
     root.canonicalize().expect("the repository").join(path)
 }
 
-/// A path in the shared data beside the repository; None, and a line that says so, where it is absent.
-pub fn shared(test: &str, path: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(path);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("skipped: {test}: {} is absent", path.display());
-    None
-}
-
 /// What a run of the binary left.
 #[derive(Debug)]
 pub struct Run {
@@ -64,6 +54,41 @@ impl Run {
         }
         self
     }
+}
+
+/// Runs `steady verify` on fixtures of the repository.
+pub fn verify(fixtures: &[&Path], options: &[&str]) -> Run {
+    let folder = tempfile::tempdir().unwrap();
+    let fixtures = fixtures.iter().map(|path| path.as_os_str());
+    let options = options.iter().map(std::ffi::OsStr::new);
+    steady(folder.path(), ["verify".as_ref()].into_iter().chain(fixtures).chain(options))
+}
+
+/// The last line of a run that has lines.
+pub fn last_line(run: &Run) -> &str {
+    run.stdout.trim_end().lines().last().unwrap()
+}
+
+/// The two numbers of `NAME: 3 of 4 comparisons hold`.
+pub fn numbers(line: &str) -> [usize; 2] {
+    let words: Vec<&str> = line.split(' ').collect();
+    [words[1], words[3]].map(|word| word.parse().unwrap())
+}
+
+/// Runs `steady inspect`.
+pub fn inspect(what: &str, path: &Path) -> Run {
+    let folder = tempfile::tempdir().unwrap();
+    steady(folder.path(), ["inspect".as_ref(), what.as_ref(), path.as_os_str()])
+}
+
+/// Whether some line has these words in this order, whatever stands between them.
+#[track_caller]
+pub fn has_line(run: &Run, words: &[&str]) {
+    let holds = |line: &str| {
+        let mut rest = line.split_whitespace();
+        words.iter().all(|word| rest.any(|found| found.trim_end_matches(',') == *word))
+    };
+    assert!(run.stdout.lines().any(holds), "no line {words:?} in {}\n{}", run.stdout, run.stderr);
 }
 
 /// A copy of the demo to damage, and a folder to run in.

@@ -1,19 +1,6 @@
 //! `steady verify`: goldens hold, and a change that matters does not.
 
-use crate::support::{Run, copy, read_tensors, repo, shared, steady, write_tensors};
-use std::path::Path;
-
-/// Runs `steady verify` on fixtures of the repository.
-fn verify(fixtures: &[&Path], options: &[&str]) -> Run {
-    let folder = tempfile::tempdir().unwrap();
-    let fixtures = fixtures.iter().map(|path| path.as_os_str());
-    let options = options.iter().map(std::ffi::OsStr::new);
-    steady(folder.path(), ["verify".as_ref()].into_iter().chain(fixtures).chain(options))
-}
-
-fn last_line(run: &Run) -> &str {
-    run.stdout.trim_end().lines().last().unwrap()
-}
+use crate::support::{copy, last_line, numbers, read_tensors, repo, verify, write_tensors};
 
 #[test]
 fn model_goldens_and_the_demo_hold() {
@@ -28,23 +15,6 @@ fn model_goldens_and_the_demo_hold() {
         assert!(last_line(&run).starts_with("worst relative L2"), "{}", run.stdout);
         assert!(!run.stdout.contains("FAILED"));
     }
-}
-
-/// The two numbers of `NAME: 3 of 4 comparisons hold`.
-fn numbers(line: &str) -> [usize; 2] {
-    let words: Vec<&str> = line.split(' ').collect();
-    [words[1], words[3]].map(|word| word.parse().unwrap())
-}
-
-#[test]
-fn processor_goldens_hold() {
-    let Some(tokenizer) = shared("processor_goldens_hold", "tokenizer/eagle") else { return };
-    let goldens = repo("tests/fixtures/golden_processor");
-    let run = verify(&[&goldens], &["--tokenizer", tokenizer.to_str().unwrap()]).succeeds();
-    let held = run.stdout.lines().filter(|line| line.ends_with("comparisons hold")).map(numbers);
-    let held: Vec<[usize; 2]> = held.collect();
-    assert!(held.len() == 7 && held.iter().all(|[held, of]| held == of && *held >= 6), "{}", run.stdout);
-    assert!(last_line(&run).starts_with("worst relative L2"), "{}", run.stdout);
 }
 
 #[test]

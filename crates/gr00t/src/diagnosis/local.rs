@@ -175,10 +175,8 @@ impl Edit for Forced<'_> {
             injection.result(at, shape, values);
         }
         let name = at.to_string();
-        if let Some((path, results)) = &self.kept {
-            if at.path() == *path {
-                results.borrow_mut().insert(name.clone(), values.to_vec());
-            }
+        if let Some((_, results)) = self.kept.as_ref().filter(|(path, _)| at.path() == *path) {
+            results.borrow_mut().insert(name.clone(), values.to_vec());
         }
         if let Some((_, found)) = self.examination.observed.read(&name) {
             self.compare(at, name.clone(), &found, values);

@@ -1,4 +1,4 @@
-//! What the integration tests share: where fixtures lie, frame hashes, copies of datasets to damage.
+//! What the integration tests share: where fixtures lie, hashes and comparisons, copies of datasets to damage.
 #![allow(dead_code)] // Each test file uses a part.
 
 use std::{
@@ -6,19 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use steadyhand_lerobot::{Dataset, Kind, Matrix, Video};
+
+/// Random accesses a video.
+const ACCESSES: usize = 60;
+
 /// A path from the repository's root.
 pub fn repo(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
-}
-
-/// A path in the folder of shared data beside the repository; None, and a line that says so, where absent.
-pub fn shared(test: &str, path: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(path);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("skipped: {test}: {} is absent", path.display());
-    None
 }
 
 /// A clip among the fixtures.
@@ -54,6 +49,44 @@ impl Random {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
+    }
+}
+
+/// The hash of a matrix's bytes, little endian.
+pub fn hash(matrix: &Matrix) -> u64 {
+    fnv1a(&matrix.data.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
+}
+
+/// The columns of all groups of a kind, side by side again: `[len, dim]`.
+pub fn whole(dataset: &Dataset, episode: usize, kind: Kind) -> Matrix {
+    let episode = dataset.episode(episode).unwrap();
+    let groups: Vec<Matrix> =
+        dataset.modality().groups(kind).iter().map(|g| episode.group(kind, &g.name).unwrap()).collect();
+    let data = (0..episode.len()).flat_map(|row| groups.iter().flat_map(move |g| g.row(row).to_vec()));
+    let data: Vec<f32> = data.collect();
+    Matrix { rows: episode.len(), cols: groups.iter().map(|g| g.cols).sum(), data }
+}
+
+/// Compares every frame of a video with FFmpeg's, in order and at random access.
+pub fn compare(name: &str, path: &Path) {
+    let expected = hashes(name);
+    let mut video = Video::open(path).unwrap();
+    assert_eq!(video.frame_count(), expected.len(), "{name}");
+    let clock = std::time::Instant::now();
+    for (index, hash) in expected.iter().enumerate() {
+        let frame = video.frame(index).unwrap();
+        assert_eq!(fnv1a(&frame.rgb), *hash, "{name}: frame {index}");
+    }
+    let seconds = clock.elapsed().as_secs_f64();
+    println!("{name}: {} frames, {:.0} a second", expected.len(), expected.len() as f64 / seconds);
+    let mut random = Random(7);
+    let mut video = Video::open(path).unwrap();
+    for _ in 0..ACCESSES {
+        let index = random.below(expected.len());
+        // The frame itself, again, its neighbours: cached, next, and before.
+        for index in [index, index, (index + 1).min(expected.len() - 1), index.saturating_sub(1)] {
+            assert_eq!(fnv1a(&video.frame(index).unwrap().rgb), expected[index], "{name}: frame {index}");
+        }
     }
 }
 

@@ -1,0 +1,70 @@
+//! Runs of the binary with data that is not in the repository: the real tokenizer and a v3.0 recording.
+//! Each test is ignored where its data is absent.
+
+#[allow(dead_code)] // Only a part is used here.
+#[path = "../cli/support.rs"]
+mod support;
+
+use libtest_mimic::{Arguments, Trial};
+use std::path::Path;
+use std::process::ExitCode;
+use support::{Demo, has_line, inspect, last_line, numbers, repo, steady, verify};
+
+/// A test that is ignored, by name, where its data in the folder of shared data is absent.
+fn trial(name: &str, data: &str, test: fn(&Path)) -> Trial {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(data);
+    let absent = !path.exists();
+    let run = move || {
+        assert!(!absent, "{} is absent", path.display());
+        test(&path);
+        Ok(())
+    };
+    Trial::test(name, run).with_ignored_flag(absent)
+}
+
+fn main() -> ExitCode {
+    let tests = vec![
+        trial("processor_goldens_hold", "tokenizer/eagle", processor_goldens_hold),
+        trial(
+            "a_tokenizer_of_another_model_does_not_fit",
+            "tokenizer/eagle",
+            a_tokenizer_of_another_model_does_not_fit,
+        ),
+        trial(
+            "a_dataset_of_another_robot_does_not_fit",
+            "datasets/v3_record_test",
+            a_dataset_of_another_robot_does_not_fit,
+        ),
+        trial("a_dataset_without_its_videos", "datasets/v3_record_test", a_dataset_without_its_videos),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
+}
+
+fn processor_goldens_hold(tokenizer: &Path) {
+    let goldens = repo("tests/fixtures/golden_processor");
+    let run = verify(&[&goldens], &["--tokenizer", tokenizer.to_str().unwrap()]).succeeds();
+    let held = run.stdout.lines().filter(|line| line.ends_with("comparisons hold")).map(numbers);
+    let held: Vec<[usize; 2]> = held.collect();
+    assert!(held.len() == 7 && held.iter().all(|[held, of]| held == of && *held >= 6), "{}", run.stdout);
+    assert!(last_line(&run).starts_with("worst relative L2"), "{}", run.stdout);
+}
+
+fn a_tokenizer_of_another_model_does_not_fit(other: &Path) {
+    Demo::copy().eval(&["--tokenizer", other.to_str().unwrap()]).refuses(&["input_ids"]);
+}
+
+fn a_dataset_of_another_robot_does_not_fit(dataset: &Path) {
+    let demo = Demo::copy();
+    let (checkpoint, dataset) = (demo.checkpoint(), dataset.to_str().unwrap());
+    let args =
+        ["eval", "--model-path", checkpoint.to_str().unwrap(), "--dataset-path", dataset, "--steps", "16"];
+    steady(demo.folder(), args).refuses(&["v3_record_test", "group", "left_arm", "known"]);
+}
+
+fn a_dataset_without_its_videos(dataset: &Path) {
+    let run = inspect("dataset", dataset).succeeds();
+    has_line(&run, &["version", "v3.0"]);
+    has_line(&run, &["action", "action", "6", "0..6"]);
+    has_line(&run, &["front", "-", "missing"]);
+    has_line(&run, &["top", "-", "missing"]);
+}
