@@ -1,5 +1,6 @@
 //! The command line. Options that NVIDIA's `standalone_inference_script.py` has keep their names and defaults.
 
+use crate::diagnose::Spec;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -24,6 +25,10 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Write a checkpoint's model as a file that other runtimes read.
     Export(ExportArgs),
+    /// Say whether an engine gives the reference's actions, and if not, why.
+    Diagnose(DiagnoseArgs),
+    /// Write the reference's tensors for some observations, to run other engines on.
+    Record(RecordArgs),
     /// Put known faults into the demo's engine and see whether the diagnosis finds them.
     Faults(FaultsArgs),
     /// Show what is in a checkpoint or a dataset.
@@ -134,6 +139,77 @@ pub struct VerifyArgs {
     /// How many of the worst rows to show.
     #[arg(long, default_value_t = 10)]
     pub rows: usize,
+}
+
+/// Observations of one episode, and the noise that the actions start from.
+#[derive(Debug, Args)]
+pub struct ObservationArgs {
+    /// Checkpoint folder; the embedded demo's otherwise.
+    #[arg(long, alias = "checkpoint", value_name = "DIR")]
+    pub model_path: Option<PathBuf>,
+    /// LeRobot dataset folder; the embedded demo's otherwise.
+    #[arg(long, alias = "dataset", value_name = "DIR")]
+    pub dataset_path: Option<PathBuf>,
+    /// Embodiment tag; may be left out where the checkpoint has only one.
+    #[arg(long, value_name = "TAG")]
+    pub embodiment_tag: Option<String>,
+    /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt; the checkpoint's otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+    /// Episode to observe.
+    #[arg(long, default_value_t = 0, value_name = "ID")]
+    pub traj_id: usize,
+    /// Observations to take, from the episode's start.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub inferences: u16,
+    /// Steps between two observations.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub action_horizon: u16,
+    /// Euler steps of an inference.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub denoising_steps: u16,
+    /// Seed of the initial noise.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Read the noise from tensor `noise` [inferences, horizon, dim] of DIR/episode_NNNNNN.safetensors.
+    #[arg(long, value_name = "DIR")]
+    pub noise: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DiagnoseArgs {
+    /// The reference.
+    #[arg(long, default_value = "cpu:f32", value_parser = ["cpu:f32"])]
+    pub a: String,
+    /// The engine: cpu:PRECISION, trace:DIR, expected:DIR#NAME or fault:NAME[:weak].
+    #[arg(long, value_name = "ENGINE")]
+    pub b: Spec,
+    /// What a recorded engine ran at; bf16 otherwise.
+    #[arg(long, value_parser = ["f32", "bf16", "fp16", "mixed"])]
+    pub b_precision: Option<String>,
+    /// The trace's tensors were computed stage by stage from the reference's recorded inputs.
+    #[arg(long)]
+    pub isolated: bool,
+    #[command(flatten)]
+    pub observations: ObservationArgs,
+    /// Where diagnosis.json and diagnosis.html go.
+    #[arg(long, default_value = "steady-out", value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct RecordArgs {
+    #[command(flatten)]
+    pub observations: ObservationArgs,
+    /// Number formats of the recorded run.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "fp16", "mixed"])]
+    pub precision: String,
+    /// Record the result of every operation, not only what enters and leaves the stages.
+    #[arg(long)]
+    pub all: bool,
+    /// A folder that does not exist yet.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 #[derive(Debug, Args)]

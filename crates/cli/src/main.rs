@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod demo_assets;
+mod diagnose;
 mod engines;
 mod episodes;
 mod noise;
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
         args::Command::Eval(args) => commands::eval::run(&args),
         args::Command::Verify(args) => verify::run(&args),
         args::Command::Export(args) => commands::export::run(&args),
+        args::Command::Diagnose(args) => diagnose::run(&args),
+        args::Command::Record(args) => commands::record::run(&args),
         args::Command::Faults(args) => commands::faults::run(&args),
         args::Command::Inspect(args) => commands::inspect::run(&args),
     };

@@ -1,12 +1,15 @@
-//! Number formats and error metrics for comparing inference engines.
+//! Number formats, error metrics, traces and fault matchers for comparing inference engines.
 //!
-//! This crate knows no model: it rounds numbers as a format does, and measures how far two tensors lie apart.
+//! This crate knows no model: it rounds numbers as a format does, measures how far two tensors lie apart,
+//! keeps tensors on disk, and finds what simple fault turns one tensor into another.
 
 pub mod format;
+pub mod matchers;
 pub mod metrics;
 pub mod trace;
 
 pub use format::Format;
+pub use matchers::{Match, MatchContext, MatchKind, explain};
 pub use metrics::{TensorError, max_abs_error, relative_l2};
 pub use trace::{Trace, TraceError, TraceWriter};
 

@@ -4,7 +4,7 @@ use crate::model::{Batch, ImageBatch, Model};
 use crate::observation::Matrix;
 use crate::ops::cpu::{Cpu, Tensor};
 use crate::precision::PrecisionPolicy;
-use crate::probe::Probe;
+use crate::probe::{Edit, NoEdit, Probe};
 use crate::processor::PixelValues;
 use crate::{Error, Result};
 
@@ -24,7 +24,7 @@ pub struct ModelInput {
 }
 
 /// Runs the model. An engine is made for one checkpoint, one precision policy and one number of Euler steps.
-pub trait Engine: Send {
+pub trait Engine {
     /// Short name for tables and file names, such as `cpu`.
     fn name(&self) -> &str;
 
@@ -43,21 +43,27 @@ pub trait Engine: Send {
 }
 
 /// The reference: [`Model`] over [`Cpu`] operations.
-#[derive(Debug)]
-pub struct CpuEngine {
+pub struct CpuEngine<'e> {
     model: Model,
     policy: PrecisionPolicy,
     denoising_steps: usize,
+    edit: &'e dyn Edit,
 }
 
-impl CpuEngine {
+impl<'e> CpuEngine<'e> {
     /// An engine that integrates over `denoising_steps` Euler steps.
     pub fn new(model: Model, policy: PrecisionPolicy, denoising_steps: usize) -> Self {
-        CpuEngine { model, policy, denoising_steps }
+        CpuEngine { model, policy, denoising_steps, edit: &NoEdit }
+    }
+
+    /// The same engine with `edit` interfering in its inferences.
+    #[must_use]
+    pub fn with_edit(self, edit: &'e dyn Edit) -> Self {
+        CpuEngine { edit, ..self }
     }
 }
 
-impl Engine for CpuEngine {
+impl Engine for CpuEngine<'_> {
     fn name(&self) -> &str {
         "cpu"
     }
@@ -67,9 +73,9 @@ impl Engine for CpuEngine {
     }
 
     fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
-        let CpuEngine { model, policy, denoising_steps } = self;
+        let CpuEngine { model, policy, denoising_steps, edit } = self;
         infer_by_layout(model, inputs, *denoising_steps, probe, &mut |batch, probe| {
-            model.infer(&Cpu::new(policy, probe), batch)
+            model.infer(&Cpu::new(policy, probe).with_edit(*edit), batch)
         })
     }
 }

@@ -14,6 +14,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use steadyhand_gr00t::engine::Engine;
+use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::policy::{check_horizon, check_processor, load_model};
 use steadyhand_gr00t::processor::{Processor, known_embodiment_tags};
 use steadyhand_lerobot::{Dataset, Kind};
@@ -96,6 +97,18 @@ pub fn load(
     engine: &EngineArgs,
     denoising_steps: usize,
 ) -> Result<Loaded> {
+    let (processor, model) = load_parts(checkpoint, tag, tokenizer)?;
+    let noise_shape = [model.config.action_horizon, model.config.max_action_dim];
+    let engine = engines::make(engine, checkpoint, model, denoising_steps)?;
+    Ok(Loaded { processor, engine, noise_shape })
+}
+
+/// Loads processor and model and checks that they fit.
+pub fn load_parts(
+    checkpoint: &Path,
+    tag: Option<&str>,
+    tokenizer: Option<&Path>,
+) -> Result<(Processor, Model)> {
     ensure!(checkpoint.is_dir(), "{}: expected a checkpoint folder, found none", checkpoint.display());
     let tags = known_embodiment_tags(checkpoint)?;
     let tag = match (tag, &tags[..]) {
@@ -113,9 +126,7 @@ pub fn load(
     let model = load_model(checkpoint)?;
     check_horizon(&processor, &model)?;
     check_processor(&processor, &model)?;
-    let noise_shape = [model.config.action_horizon, model.config.max_action_dim];
-    let engine = engines::make(engine, checkpoint, model, denoising_steps)?;
-    Ok(Loaded { processor, engine, noise_shape })
+    Ok((processor, model))
 }
 
 fn check_episodes(dataset: &Dataset, ids: &[usize]) -> Result<()> {

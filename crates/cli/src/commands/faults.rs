@@ -7,7 +7,8 @@ use crate::episodes::Observations;
 use crate::table::Table;
 use anyhow::{Result, bail};
 use rayon::prelude::*;
-use steadyhand_gr00t::diagnosis::{Finding, explain_taps, localize, results_at};
+use std::collections::BTreeMap;
+use steadyhand_gr00t::diagnosis::{Examination, Finding, Inputs};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::fault::{Case, Fault, FaultyEngine, suite};
 use steadyhand_gr00t::model::Model;
@@ -107,10 +108,20 @@ impl Bench {
             recorders.push(recorder);
         }
         let [first, last] = &self.inputs[..] else { bail!("expected two observations") };
-        let errors = localize(&self.model, policy, self.steps(), last, &recorders[1], None)?;
+        let expected = BTreeMap::new();
+        let examine = |index: usize, input| Examination {
+            model: &self.model,
+            policy,
+            denoising_steps: self.steps(),
+            input,
+            observed: &recorders[index],
+            inputs: Inputs::Own,
+            expected: &expected,
+        };
+        let errors = examine(1, last).localize(None)?.errors;
         let Some(place) = errors.iter().find(|error| error.is_fault()) else { return Ok(Vec::new()) };
-        let previous = results_at(&self.model, policy, self.steps(), first, &recorders[0], &place.path)?;
-        Ok(explain_taps(&self.model, policy, self.steps(), last, &recorders[1], &previous, &errors)?)
+        let previous = examine(0, first).results_at(&place.path)?;
+        Ok(examine(1, last).explain(&previous, &errors)?)
     }
 
     /// Healthy engines in which something is found, and how many were examined.

@@ -5,3 +5,4 @@ pub mod eval;
 pub mod export;
 pub mod faults;
 pub mod inspect;
+pub mod record;

@@ -4,6 +4,7 @@ mod bad_checkpoint;
 mod bad_dataset;
 mod bad_options;
 mod demo;
+mod diagnose;
 mod eval;
 mod eval_output;
 mod inspect;

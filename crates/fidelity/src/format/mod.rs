@@ -15,7 +15,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A floating-point format. Values are carried as `f32`; a format says which of them exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// IEEE 754 binary32: 8 exponent bits, 23 stored mantissa bits.
     F32,

@@ -143,7 +143,8 @@ proptest! {
         expected in prop::collection::vec(any::<u32>().prop_map(f32::from_bits), 0..20),
         width in 0usize..5,
     ) {
-        let error = TensorError::measure(&found, &expected, &[expected.len() / width.max(1), width], Format::Fp16);
+        let shape = [expected.len() / width.max(1), width];
+        let error = TensorError::measure(&found, &expected, &shape, Format::Fp16);
         for value in [
             error.relative_l2, error.max_abs_error, error.cosine, error.sqnr_db, error.ulp_median,
             error.ulp_p99, error.ulp_max, error.channels.median, error.channels.p99,

@@ -262,23 +262,30 @@ proptest! {
 
     #[test]
     fn any_trace_reads_back(
-        tensors in prop::collection::btree_map("\\PC{0,12}", (0usize..15, prop::collection::vec(0usize..4, 0..4)), 0..12),
+        tensors in prop::collection::btree_map(
+            "\\PC{0,12}",
+            (0usize..15, prop::collection::vec(0usize..4, 0..4)),
+            0..12,
+        ),
         part_bytes in 0usize..2000,
         seed: u8,
     ) {
         let folder = folder();
-        let mut writer = TraceWriter::with_part_bytes(folder.path(), metadata(), part_bytes).expect("created");
+        let mut writer =
+            TraceWriter::with_part_bytes(folder.path(), metadata(), part_bytes).expect("created");
         let mut written = Vec::new();
         for (name, (dtype, shape)) in tensors {
             let dtype = Dtype::ALL[dtype];
             let count: usize = shape.iter().product();
-            let bytes: Vec<u8> = (0..count * dtype.size()).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed)).collect();
+            let byte = |at: usize| (at as u8).wrapping_mul(31).wrapping_add(seed);
+            let bytes: Vec<u8> = (0..count * dtype.size()).map(byte).collect();
             writer.add_bytes(&name, dtype, &shape, &bytes).expect("added");
             written.push((name, dtype, shape, bytes));
         }
         writer.finish().expect("finished");
         let trace = Trace::open(folder.path()).expect("opened");
-        prop_assert_eq!(trace.names().collect::<Vec<_>>(), written.iter().map(|tensor| tensor.0.as_str()).collect::<Vec<_>>());
+        let names: Vec<&str> = written.iter().map(|tensor| tensor.0.as_str()).collect();
+        prop_assert_eq!(trace.names().collect::<Vec<_>>(), names);
         for (name, dtype, shape, bytes) in &written {
             let entry = trace.entry(name).expect("there");
             prop_assert_eq!((entry.dtype, &entry.shape), (*dtype, shape));

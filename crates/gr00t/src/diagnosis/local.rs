@@ -5,11 +5,13 @@ use crate::Result;
 use crate::engine::{ModelInput, infer_by_layout};
 use crate::fault::{Fault, Injection, Results};
 use crate::model::Model;
+use crate::observation::Matrix;
 use crate::ops::cpu::Cpu;
 use crate::ops::{Activation, Mask, Site};
 use crate::precision::PrecisionPolicy;
-use crate::probe::Edit;
+use crate::probe::{Edit, Recorder};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use steadyhand_fidelity::{Format, relative_l2};
 
 /// An operation's error when it is given the engine's own inputs.
@@ -43,62 +45,128 @@ const F32_LOCAL: f64 = 1e-6;
 /// results by up to half a unit in the last place: its relative L2 stays below the unit roundoff. Times 1.25.
 const ROUNDING_MARGIN: f64 = 1.25;
 
-/// The local error of every tap that the engine gave, in the order of execution. `fault` is made in the
-/// reference; `previous` is what the engine gave for the inference before.
-///
-/// # Errors
-/// The input does not fit the model.
-pub fn localize(
-    model: &Model,
-    policy: &PrecisionPolicy,
-    denoising_steps: usize,
-    input: &ModelInput,
-    observed: &dyn Observed,
-    fault: Option<(&Fault, &Results)>,
-) -> Result<Vec<LocalError>> {
-    let injection = fault.map(|(fault, previous)| Injection { fault, previous, current: RefCell::default() });
-    let (mut model, mut input, mut run_policy) = (model.clone(), input.clone(), policy.clone());
-    if let Some((fault, _)) = fault {
-        fault.damage_model(&mut model, &mut run_policy);
-        fault.damage_inputs(std::slice::from_mut(&mut input));
-    }
-    let forced = Forced { observed, injection, policy, errors: RefCell::default(), kept: None };
-    infer_by_layout(&model, &[input], denoising_steps, None, &mut |batch, probe| {
-        model.infer(&Cpu::new(&run_policy, probe).with_edit(&forced), batch)
-    })?;
-    Ok(forced.errors.into_inner())
+/// What a run with the engine's tensors gives.
+#[derive(Debug, Clone)]
+pub struct Localization {
+    /// The local error of every tap that the engine gave, in the order of execution.
+    pub errors: Vec<LocalError>,
+    /// The normalized actions at the end.
+    pub actions: Matrix,
 }
 
-/// What the engine should have given at `path`, by tap name: the reference's results on the engine's own
-/// inputs to it. A buffer that is not written in the next inference still holds them.
-///
-/// # Errors
-/// The input does not fit the model.
-pub fn results_at(
-    model: &Model,
-    policy: &PrecisionPolicy,
-    denoising_steps: usize,
-    input: &ModelInput,
-    observed: &dyn Observed,
-    path: &str,
-) -> Result<Results> {
-    let kept = Some((path, RefCell::default()));
-    let forced = Forced { observed, injection: None, policy, errors: RefCell::default(), kept };
-    infer_by_layout(model, std::slice::from_ref(input), denoising_steps, None, &mut |batch, probe| {
-        model.infer(&Cpu::new(policy, probe).with_edit(&forced), batch)
-    })?;
-    Ok(forced.kept.map(|(_, results)| results.into_inner()).unwrap_or_default())
+/// Whose inputs the engine's tensors were computed from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inputs {
+    /// Its own: the tensors are those of one run, and take the place of the reference's as it goes.
+    Own,
+    /// The reference's own run: each stage was run by itself on recorded inputs, so nothing is handed on.
+    Recorded,
 }
+
+/// One inference of an engine under examination.
+#[derive(Clone, Copy)]
+pub struct Examination<'a> {
+    /// The model that the engine should compute.
+    pub model: &'a Model,
+    /// What the engine says it runs at.
+    pub policy: &'a PrecisionPolicy,
+    /// Euler steps.
+    pub denoising_steps: usize,
+    /// What the engine should have been given.
+    pub input: &'a ModelInput,
+    /// What it gave.
+    pub observed: &'a dyn Observed,
+    /// What its tensors were computed from.
+    pub inputs: Inputs,
+    /// What a healthy engine may show at a tap, where it is not one operation's rounding: a stage that ran by
+    /// itself shows the rounding of all its operations.
+    pub expected: &'a BTreeMap<String, f64>,
+}
+
+impl Examination<'_> {
+    /// Runs the reference on the engine's tensors. `fault` is made in the reference, together with what
+    /// buffers hold from the inference before.
+    ///
+    /// # Errors
+    /// The input does not fit the model.
+    pub fn localize(&self, fault: Option<(&Fault, &Results)>) -> Result<Localization> {
+        let injection =
+            fault.map(|(fault, previous)| Injection { fault, previous, current: RefCell::default() });
+        let (mut model, mut policy, mut input) =
+            (self.model.clone(), self.policy.clone(), self.input.clone());
+        if let Some((fault, _)) = fault {
+            fault.damage_model(&mut model, &mut policy);
+            fault.damage_inputs(std::slice::from_mut(&mut input));
+        }
+        let boundaries = match self.inputs {
+            Inputs::Own => Results::new(),
+            Inputs::Recorded => self.boundaries()?,
+        };
+        let forced = Forced { boundaries, ..Forced::new(self, injection) };
+        let actions = infer_by_layout(&model, &[input], self.denoising_steps, None, &mut |batch, probe| {
+            model.infer(&Cpu::new(&policy, probe).with_edit(&forced), batch)
+        })?;
+        let actions = actions.into_iter().next().unwrap_or_default();
+        Ok(Localization { errors: forced.errors.into_inner(), actions })
+    }
+
+    /// What the engine should have given at `path`, by tap name: the reference's results on the engine's own
+    /// inputs to it. A buffer that is not written in the next inference still holds them.
+    ///
+    /// # Errors
+    /// The input does not fit the model.
+    pub fn results_at(&self, path: &str) -> Result<Results> {
+        let kept = Some((path, RefCell::default()));
+        let forced = Forced { kept, ..Forced::new(self, None) };
+        let input = std::slice::from_ref(self.input);
+        infer_by_layout(self.model, input, self.denoising_steps, None, &mut |batch, probe| {
+            self.model.infer(&Cpu::new(self.policy, probe).with_edit(&forced), batch)
+        })?;
+        Ok(forced.kept.map(|(_, results)| results.into_inner()).unwrap_or_default())
+    }
+}
+
+impl Examination<'_> {
+    /// What the reference hands from stage to stage, by tap name.
+    fn boundaries(&self) -> Result<Results> {
+        let mut taps = Recorder::all();
+        let input = std::slice::from_ref(self.input);
+        infer_by_layout(self.model, input, self.denoising_steps, Some(&mut taps), &mut |batch, probe| {
+            self.model.infer(&Cpu::new(self.policy, probe), batch)
+        })?;
+        let is_boundary =
+            |name: &str| BOUNDARIES.iter().any(|path| name == *path || name.ends_with(&format!(".{path}")));
+        let kept = taps.tensors.into_iter().filter(|(name, _)| is_boundary(name));
+        Ok(kept.map(|(name, (_, values))| (name, values)).collect())
+    }
+}
+
+/// Where a stage ends and the next one takes over.
+const BOUNDARIES: [&str; 6] = [
+    "vision.post_layernorm",
+    "connector",
+    "language.norm",
+    "action_head.state_features",
+    "dit.output",
+    "euler",
+];
 
 /// Puts the engine's tensors in the place of the reference's, after comparing the two.
 struct Forced<'a> {
-    observed: &'a dyn Observed,
+    examination: &'a Examination<'a>,
     injection: Option<Injection<'a>>,
-    /// What the engine says it runs at.
-    policy: &'a PrecisionPolicy,
     errors: RefCell<Vec<LocalError>>,
     /// A path whose results are kept, and those results.
     kept: Option<(&'a str, RefCell<Results>)>,
+    /// What stages that run by themselves are given instead of what the stage before them made.
+    boundaries: Results,
+}
+
+impl<'a> Forced<'a> {
+    fn new(examination: &'a Examination<'a>, injection: Option<Injection<'a>>) -> Self {
+        let (errors, boundaries) = (RefCell::default(), Results::new());
+        Forced { examination, injection, errors, kept: None, boundaries }
+    }
 }
 
 impl Edit for Forced<'_> {
@@ -112,15 +180,11 @@ impl Edit for Forced<'_> {
                 results.borrow_mut().insert(name.clone(), values.to_vec());
             }
         }
-        let Some((_, found)) = self.observed.read(&name) else { return };
-        let error = distance(&found, values);
-        let storage = self.policy.formats(at).storage;
-        let expected = (f64::from(storage.epsilon()) / 2.0 * ROUNDING_MARGIN).max(F32_LOCAL);
-        let path = at.path().to_owned();
-        let peak = peak(&found) / peak(values).max(f64::MIN_POSITIVE);
-        self.errors.borrow_mut().push(LocalError { name, path, error, expected, peak });
-        if found.len() == values.len() {
-            values.copy_from_slice(&found);
+        if let Some((_, found)) = self.examination.observed.read(&name) {
+            self.compare(at, name.clone(), &found, values);
+        }
+        if let Some(right) = self.boundaries.get(&name).filter(|right| right.len() == values.len()) {
+            values.copy_from_slice(right);
         }
     }
 
@@ -146,6 +210,22 @@ impl Edit for Forced<'_> {
 
     fn embodiment(&self, at: &Site, slot: usize) -> usize {
         self.injection.as_ref().map_or(slot, |injection| injection.embodiment(at, slot))
+    }
+}
+
+impl Forced<'_> {
+    /// Notes the error of `found`, and takes it over where the engine's tensors are those of one run.
+    fn compare(&self, at: &Site, name: String, found: &[f32], values: &mut [f32]) {
+        let error = distance(found, values);
+        let storage = self.examination.policy.formats(at).storage;
+        let rounding = (f64::from(storage.epsilon()) / 2.0 * ROUNDING_MARGIN).max(F32_LOCAL);
+        let expected = self.examination.expected.get(&name).copied().unwrap_or(rounding);
+        let path = at.path().to_owned();
+        let peak = peak(found) / peak(values).max(f64::MIN_POSITIVE);
+        self.errors.borrow_mut().push(LocalError { name, path, error, expected, peak });
+        if self.examination.inputs == Inputs::Own && found.len() == values.len() {
+            values.copy_from_slice(found);
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! The reference is run once more with the engine's own intermediate tensors in place of its own, so every
 //! operation is judged by what the engine itself gave it: an error that is only passed on vanishes, and an
-//! error that is made stands out at the place that makes it ([`localize`]). The places and their kind of
-//! operation suggest faults ([`hypotheses`]); each is injected into the reference, and the one that explains
-//! every local error away is the cause ([`replay`]). Where only final actions are known, the faults are
+//! error that is made stands out at the place that makes it ([`Examination::localize`]). The places and their kind of
+//! operation suggest faults ([`at_site`]); each is injected into the reference, and the one that explains
+//! every local error away is the cause ([`Examination::explain`]). Where only final actions are known, the faults are
 //! injected into a free run instead.
 
 mod hypotheses;
@@ -12,8 +12,8 @@ mod local;
 mod replay;
 
 pub use hypotheses::{at_site, catalogue};
-pub use local::{LocalError, localize, results_at};
-pub use replay::{Finding, explain_actions, explain_taps};
+pub use local::{Examination, Inputs, LocalError, Localization};
+pub use replay::{Finding, explain_actions};
 
 use crate::probe::Recorder;
 

@@ -1,8 +1,7 @@
 //! Injects hypotheses into the reference and keeps those that explain the engine.
 
-use super::Observed;
 use super::hypotheses::at_site;
-use super::local::{LocalError, localize};
+use super::local::{Examination, LocalError};
 use crate::Result;
 use crate::engine::{Engine, ModelInput};
 use crate::fault::{Fault, FaultyEngine, Results};
@@ -23,39 +22,35 @@ pub struct Finding {
     pub proven: bool,
 }
 
-/// Explains local errors: the findings, best first. `previous` is what the engine gave at every tap for the
-/// inference before this one, for buffers that were not written.
-///
-/// # Errors
-/// The input does not fit the model.
-pub fn explain_taps(
-    model: &Model,
-    policy: &PrecisionPolicy,
-    denoising_steps: usize,
-    input: &ModelInput,
-    observed: &dyn Observed,
-    previous: &Results,
-    errors: &[LocalError],
-) -> Result<Vec<Finding>> {
-    let unexplained: Vec<&LocalError> = errors.iter().filter(|error| error.is_fault()).collect();
-    let mut findings = Vec::new();
-    for fault in at_site(&model.config, &unexplained) {
-        let residual = if fault.is_opaque() {
-            // Everything behind the place was judged with the engine's own values of it already.
-            largest(unexplained.iter().copied().filter(|error| error.path != fault.place()))
-        } else {
-            let injected = Some((&fault, previous));
-            largest(&localize(model, policy, denoising_steps, input, observed, injected)?)
-        };
-        findings.push(Finding { proven: residual <= 1.0, fault, residual });
+impl Examination<'_> {
+    /// Explains local errors: the findings, best first. `previous` is what a buffer that was not written
+    /// still holds, see [`Examination::results_at`].
+    ///
+    /// # Errors
+    /// The input does not fit the model.
+    pub fn explain(&self, previous: &Results, errors: &[LocalError]) -> Result<Vec<Finding>> {
+        let unexplained: Vec<&LocalError> = errors.iter().filter(|error| error.is_fault()).collect();
+        let mut findings = Vec::new();
+        for fault in at_site(&self.model.config, &unexplained) {
+            let residual = if fault.is_opaque() {
+                // Everything behind the place was judged with the engine's own values of it already.
+                largest(unexplained.iter().copied().filter(|error| error.path != fault.place()))
+            } else {
+                let injected = Some((&fault, previous));
+                largest(&self.localize(injected)?.errors)
+            };
+            // That a layer computes something else is a place, not yet a cause.
+            let proven = residual <= 1.0 && !matches!(fault, Fault::OldWeights { .. });
+            findings.push(Finding { proven, fault, residual });
+        }
+        // An exact account of what happened comes before one that only says where.
+        findings.sort_by(|a, b| {
+            (!a.proven, a.proven && a.fault.is_opaque())
+                .cmp(&(!b.proven, b.proven && b.fault.is_opaque()))
+                .then(a.residual.total_cmp(&b.residual))
+        });
+        Ok(findings)
     }
-    // An exact account of what happened comes before one that only says where.
-    findings.sort_by(|a, b| {
-        (!a.proven, a.fault.is_opaque())
-            .cmp(&(!b.proven, b.fault.is_opaque()))
-            .then(a.residual.total_cmp(&b.residual))
-    });
-    Ok(findings)
 }
 
 /// The largest local error in units of what a healthy engine shows.

@@ -4,6 +4,7 @@
 //! ends: a suite that a diagnosis is tested on, and the diagnosis itself, which replays its hypotheses and
 //! calls a cause only what reproduces the engine it was shown.
 
+mod describe;
 mod engine;
 mod inject;
 mod inputs;

@@ -134,6 +134,7 @@ fn velocity<O: Ops>(
         None => encoded,
     };
     let tokens = ops.concat_tokens(state, &encoded)?;
+    ops.tap(&tokens, site("dit.tokens"));
     let output = dit::forward(ops, &w.dit, &tokens, memory, time.bucket, &site("dit"))?;
     let [hidden, decoded] = &w.action_decoder;
     let x = ops.category_linear(&output, hidden, &batch.embodiment_ids, site("decoder.layer1"))?;

@@ -1,0 +1,109 @@
+//! `steady record`: the reference's tensors for some observations, to run other engines on and compare.
+
+use crate::Outcome;
+use crate::args::RecordArgs;
+use crate::diagnose::{OfInference, Scene};
+use anyhow::{Result, bail};
+use std::collections::BTreeMap;
+use steadyhand_fidelity::{Trace, TraceWriter};
+use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::probe::Probe;
+
+/// What enters and leaves the stages that deployments cut the model into.
+const STAGES: [&str; 13] = [
+    "vision.post_layernorm",
+    "connector",
+    "backbone_features",
+    "action_head.vl_norm",
+    "action_head.state",
+    "action_head.state_features",
+    "noise",
+    "actions_in",
+    "action_features",
+    "dit.tokens",
+    "dit.output",
+    "decoder",
+    "action_pred",
+];
+
+/// Runs the reference and writes what it computed.
+pub fn run(args: &RecordArgs) -> Result<Outcome> {
+    let scene = Scene::load(&args.observations, None)?;
+    let metadata = [
+        ("checkpoint", scene.checkpoint.display().to_string()),
+        ("dataset", scene.dataset.display().to_string()),
+        ("embodiment_tag", scene.processor.embodiment_tag().to_owned()),
+        ("episode", scene.episode.to_string()),
+        ("steps", format!("{:?}", scene.steps)),
+        ("precision", args.precision.clone()),
+        ("denoising_steps", scene.denoising_steps.to_string()),
+        ("image_token_index", scene.model.config.eagle_config.image_token_index.to_string()),
+    ];
+    let metadata: BTreeMap<String, String> =
+        metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let policy = PrecisionPolicy::preset(&args.precision)?;
+    let mut engine = CpuEngine::new(scene.model.clone(), policy, scene.denoising_steps);
+    let mut writer = TraceWriter::create(&args.out, metadata)?;
+    for (inference, input) in scene.inputs.iter().enumerate() {
+        let buckets = scene.model.config.num_timestep_buckets;
+        write_input(&mut writer, inference, input, scene.denoising_steps, buckets)?;
+        let mut recording = Recording { writer: &mut writer, inference, all: args.all, failure: None };
+        engine.infer(std::slice::from_ref(input), Some(&mut recording))?;
+        if let Some(failure) = recording.failure {
+            bail!(failure);
+        }
+    }
+    writer.finish()?;
+    let count = Trace::open(&args.out)?.names().len();
+    println!("{}: {count} tensors of {} inferences", args.out.display(), scene.inputs.len());
+    Ok(Outcome::Success)
+}
+
+/// What the model was given, under the names of the official inputs.
+fn write_input(
+    writer: &mut TraceWriter,
+    inference: usize,
+    input: &ModelInput,
+    denoising_steps: usize,
+    buckets: usize,
+) -> Result<()> {
+    use steadyhand_fidelity::trace::Dtype;
+    let name = |tensor: &str| OfInference::name(inference, tensor);
+    for (index, image) in input.images.iter().enumerate() {
+        let shape = [1, 3, image.height, image.width];
+        writer.add(&name(&format!("pixel_values.{index}")), &shape, &image.data)?;
+    }
+    let integers =
+        |values: &mut dyn Iterator<Item = i64>| -> Vec<u8> { values.flat_map(i64::to_le_bytes).collect() };
+    let ids = integers(&mut input.input_ids.iter().map(|id| i64::from(*id)));
+    writer.add_bytes(&name("input_ids"), Dtype::I64, &[1, input.input_ids.len()], &ids)?;
+    let slot = integers(&mut [input.embodiment_id as i64].into_iter());
+    writer.add_bytes(&name("embodiment_id"), Dtype::I64, &[1], &slot)?;
+    for step in 0..denoising_steps {
+        let bucket = (step as f64 / denoising_steps as f64 * buckets as f64) as i64;
+        let bytes = integers(&mut [bucket].into_iter());
+        writer.add_bytes(&name(&format!("step.{step}.timestep")), Dtype::I64, &[1], &bytes)?;
+    }
+    Ok(())
+}
+
+/// Writes taps as they come; none of them stays in memory.
+struct Recording<'a> {
+    writer: &'a mut TraceWriter,
+    inference: usize,
+    all: bool,
+    failure: Option<steadyhand_fidelity::TraceError>,
+}
+
+impl Probe for Recording<'_> {
+    fn tap(&mut self, name: &str, shape: &[usize], values: &[f32]) {
+        let path =
+            name.strip_prefix("step.").and_then(|rest| rest.split_once('.')).map_or(name, |(_, path)| path);
+        if self.failure.is_some() || !(self.all || STAGES.contains(&path)) {
+            return;
+        }
+        let name = OfInference::name(self.inference, name);
+        self.failure = self.writer.add(&name, shape, values).err();
+    }
+}

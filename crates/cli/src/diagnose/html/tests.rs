@@ -1,0 +1,209 @@
+//! What holds for every page.
+
+use super::page;
+use crate::diagnose::types::{
+    ActionError, Diagnosis, EulerSplit, EulerStep, Hypothesis, Inference, Status, TapError, Trajectory,
+    Verdict,
+};
+
+/// A tap with this local error, in an engine where 1e-3 is healthy.
+pub fn tap(name: &str, step: Option<usize>, local: f64) -> TapError {
+    TapError { name: name.to_owned(), step, total: 2.0 * local, expected: 2e-3, local, local_expected: 1e-3 }
+}
+
+/// The taps of a model with these numbers of layers.
+fn model(vision: usize, language: usize, dit: usize, steps: usize) -> Vec<TapError> {
+    let sites: Vec<String> = (0..15).map(|site| format!(".site{site}")).collect();
+    let layers = |prefix: &str, count: usize| -> Vec<String> {
+        (0..count)
+            .flat_map(|i| sites.iter().map(move |site| (i, site)))
+            .map(|(i, s)| format!("{prefix}.{i}{s}"))
+            .collect()
+    };
+    let once = [
+        vec!["vision.patches".to_owned()],
+        layers("vision.layer", vision),
+        layers("language.layer", language),
+    ];
+    let mut taps: Vec<TapError> = once.concat().iter().map(|name| tap(name, None, 4e-4)).collect();
+    for step in 0..steps {
+        let path =
+            [vec!["actions_in".to_owned()], layers("dit.block", dit), vec!["dit.output".to_owned()]].concat();
+        taps.extend(path.iter().map(|path| tap(&format!("step.{step}.{path}"), Some(step), 4e-4)));
+    }
+    taps
+}
+
+/// Something in every section.
+fn full() -> Diagnosis {
+    let step = |step| EulerStep { step, total: 4e-2, injected: 1e-2, propagated: 3e-2, contribution: 9e-3 };
+    let hypothesis = |index: usize| Hypothesis {
+        kind: format!("kind-{index}"),
+        place: "dit.output".to_owned(),
+        description: "bf16 read as f16".to_owned(),
+        fix: "bind as bf16".to_owned(),
+        residual: 1e-3,
+        proven: index == 0,
+    };
+    let trajectory = |index| Trajectory {
+        name: format!("joint-{index}."),
+        recorded: vec![0.0, 0.5, 1.0],
+        a: vec![0.1, 0.5, 0.9],
+        b: vec![0.2, 0.5, 0.9 + index as f32],
+    };
+    Diagnosis {
+        checkpoint: "demo".to_owned(),
+        dataset: "episodes".to_owned(),
+        embodiment_tag: "gr1".to_owned(),
+        a: "cpu:f32".to_owned(),
+        b: "trace:out".to_owned(),
+        inferences: vec![Inference { episode: 0, step: 0 }, Inference { episode: 1, step: 8 }],
+        verdict: Verdict {
+            status: Status::Cause,
+            headline: "dit.output is misread".to_owned(),
+            paragraph: "bf16 read as f16.".to_owned(),
+        },
+        actions: ActionError {
+            relative_l2: 3e-1,
+            expected: 3e-3,
+            groups: vec![("left_arm".to_owned(), 1e-2), ("right_arm".to_owned(), 2e-2)],
+            chunk_positions: vec![1e-1, 2e-1, 3e-1],
+            mse_a: 1e-3,
+            mse_b: 2e-3,
+        },
+        audit: vec!["language.norm is missing".to_owned()],
+        determinism: "two runs gave the same bits".to_owned(),
+        taps: model(2, 3, 8, 4),
+        hypotheses: (0..20).map(hypothesis).collect(),
+        euler: Some(EulerSplit { steps: (0..4).map(step).collect(), conditioning: 2e-3, closure: 0.01 }),
+        trajectories: (0..40).map(trajectory).collect(),
+    }
+}
+
+/// The values of all attributes that place something.
+fn coordinates(html: &str) -> Vec<&str> {
+    let names = [" d=\"", " x=\"", " y=\"", " cx=\"", " cy=\"", " width=\"", " height=\"", " viewBox=\""];
+    let values = names.iter().flat_map(|name| html.split(name).skip(1));
+    values.filter_map(|rest| rest.split('"').next()).collect()
+}
+
+/// Every element that is opened is closed, in order.
+fn assert_balanced(html: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    let body = &html[html.find("<body>").unwrap()..html.find("</html>").unwrap()];
+    for tag in body.split('<').skip(1) {
+        let name = tag.split(|c: char| c.is_whitespace() || c == '>' || c == '/').next().unwrap();
+        let whole = tag.split('>').next().unwrap();
+        if let Some(closed) = whole.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(closed), "near <{tag}");
+        } else if !whole.ends_with('/') && name != "wbr" {
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+}
+
+#[test]
+fn a_full_page_is_well_formed_and_needs_nothing_else() {
+    let html = page(&full());
+    assert_balanced(&html);
+    for absent in ["<script", "http:", "https:", "src=", "href=", "@import"] {
+        assert!(!html.contains(absent), "{absent}");
+    }
+    for present in
+        ["Where the error is made", "Euler steps", "Hypotheses", "Predicted trajectories", "Determinism"]
+    {
+        assert!(html.contains(present), "{present}");
+    }
+}
+
+#[test]
+fn tables_and_panels_are_cut_short() {
+    let html = page(&full());
+    assert_eq!(html.matches("<tr").count(), 1 + 12);
+    assert!(html.contains("8 more are worse"));
+    assert_eq!(html.matches("class=\"name\"").count(), 32);
+    assert!(!html.contains(">joint-7.<") && html.contains(">joint-8.<"), "those that differ most are kept");
+}
+
+#[test]
+fn markup_in_the_data_is_escaped() {
+    let evil = r#"<script>alert("1")</script>&'"#;
+    let mut diagnosis = full();
+    let text = || evil.to_owned();
+    (diagnosis.checkpoint, diagnosis.dataset, diagnosis.embodiment_tag) = (text(), text(), text());
+    (diagnosis.a, diagnosis.b, diagnosis.determinism) = (text(), text(), text());
+    diagnosis.verdict = Verdict { status: Status::Ranked, headline: text(), paragraph: text() };
+    diagnosis.audit = vec![text()];
+    diagnosis.actions.groups[0].0 = text();
+    diagnosis.trajectories[39].name = text();
+    diagnosis.taps.iter_mut().for_each(|tap| tap.name = text());
+    diagnosis.taps[3].local = 1.0;
+    let hypothesis = &mut diagnosis.hypotheses[0];
+    (hypothesis.kind, hypothesis.place) = (text(), text());
+    (hypothesis.description, hypothesis.fix) = (text(), text());
+    let html = page(&diagnosis);
+    assert!(!html.contains("<script") && !html.contains(r#"alert("1")"#) && !html.contains("&'"));
+    assert_balanced(&html);
+}
+
+#[test]
+fn values_that_are_not_finite_have_no_coordinates() {
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, -1.0, 0.0] {
+        let mut diagnosis = full();
+        for (index, tap) in diagnosis.taps.iter_mut().enumerate() {
+            let fields = [&mut tap.total, &mut tap.expected, &mut tap.local, &mut tap.local_expected];
+            fields.into_iter().skip(index % 5).for_each(|field| *field = value);
+        }
+        let split = diagnosis.euler.as_mut().unwrap();
+        (split.conditioning, split.closure) = (value, value);
+        for step in &mut split.steps {
+            (step.injected, step.propagated, step.contribution) = (value, value, value);
+        }
+        let actions = &mut diagnosis.actions;
+        (actions.relative_l2, actions.expected, actions.mse_a, actions.mse_b) = (value, value, value, value);
+        (actions.groups[0].1, actions.chunk_positions[1]) = (value, value);
+        diagnosis.hypotheses[0].residual = value;
+        let panel = &mut diagnosis.trajectories[0];
+        (panel.recorded[0], panel.b[1]) = (value as f32, value as f32);
+        diagnosis.trajectories[1].recorded.clear();
+        let html = page(&diagnosis);
+        for coordinate in coordinates(&html) {
+            assert!(!coordinate.contains("NaN") && !coordinate.contains("inf"), "{value}: {coordinate}");
+        }
+        assert!(!html.contains(" width=\"-") && !html.contains(" height=\"-"), "{value}");
+        assert_balanced(&html);
+    }
+}
+
+#[test]
+fn sections_without_data_are_left_out() {
+    let diagnosis = Diagnosis {
+        taps: Vec::new(),
+        hypotheses: Vec::new(),
+        euler: None,
+        trajectories: Vec::new(),
+        audit: Vec::new(),
+        ..full()
+    };
+    let html = page(&diagnosis);
+    for absent in ["Where the error is made", "Euler steps", "Hypotheses", "Predicted trajectories", "Audit"]
+    {
+        assert!(!html.contains(absent), "{absent}");
+    }
+    assert!(html.contains("Action error") && html.contains("Determinism"));
+    assert_balanced(&html);
+}
+
+#[test]
+fn a_full_size_model_stays_small() {
+    for (dit, steps) in [(32, 8), (32, 64)] {
+        let mut diagnosis = full();
+        diagnosis.taps = model(27, 16, dit, steps);
+        // The longest page: every cell and every row has something to say.
+        diagnosis.taps.iter_mut().for_each(|tap| tap.local = 0.5);
+        let html = page(&diagnosis);
+        let (taps, size) = (diagnosis.taps.len(), html.len());
+        assert!(taps > 4_000 && size < 1_000_000, "{taps} taps: {size} bytes");
+    }
+}

@@ -1,0 +1,258 @@
+//! `steady diagnose`: whether an engine gives the reference's actions, and if not, why.
+
+mod actions;
+mod euler;
+mod html;
+mod scene;
+mod subject;
+mod taps;
+mod types;
+mod verdict;
+
+pub use scene::Scene;
+pub use subject::{OfInference, Spec};
+
+use crate::Outcome;
+use crate::args::DiagnoseArgs;
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+use std::io::Write;
+use steadyhand_fidelity::{Match, MatchContext};
+use steadyhand_gr00t::Matrix;
+use steadyhand_gr00t::diagnosis::{
+    Examination, Finding, Inputs, LocalError, Observed, catalogue, explain_actions,
+};
+use steadyhand_gr00t::engine::Engine;
+use steadyhand_gr00t::fault::Results;
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::probe::Recorder;
+use subject::Subject;
+use types::{Diagnosis, Inference};
+
+/// What is known of the engine after it was looked at.
+struct Evidence<'a> {
+    /// Normalized actions of each inference.
+    actions: Vec<Matrix>,
+    /// The tensors of each inference, where the engine shows any.
+    taps: Vec<Box<dyn Observed + 'a>>,
+    audit: Vec<String>,
+    determinism: String,
+    inputs: Inputs,
+}
+
+/// Diagnoses, prints the verdict and leaves JSON and a page.
+pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
+    let mut scene = Scene::load(&args.observations, args.b.noise())?;
+    let claimed = args.b_precision.as_deref().unwrap_or(args.b.precision());
+    let policy = PrecisionPolicy::preset(claimed)?;
+    let mut subject = Subject::open(&args.b, &scene.model, &policy, scene.denoising_steps, scene.episode)?;
+    let inputs = if args.isolated { Inputs::Recorded } else { Inputs::Own };
+    let evidence = look(&mut subject, &mut scene, &policy, inputs)?;
+    let reference = actions::Reference::run(&scene, &policy)?;
+    let Explained { errors, findings, matches } = explain(&scene, &policy, &evidence, &reference)?;
+    let faulty = errors.iter().any(LocalError::is_fault);
+    let actions = actions::compare(&scene, &reference, &evidence.actions)?;
+    let euler = match evidence.taps.last() {
+        Some(taps) if inputs == Inputs::Own => euler::split(&scene, taps.as_ref())?,
+        _ => None,
+    };
+    let diagnosis = Diagnosis {
+        checkpoint: scene.checkpoint.display().to_string(),
+        dataset: scene.dataset.display().to_string(),
+        embodiment_tag: scene.processor.embodiment_tag().to_owned(),
+        a: args.a.clone(),
+        b: args.b.to_string(),
+        inferences: scene
+            .steps
+            .iter()
+            .map(|step| Inference { episode: scene.episode, step: *step })
+            .collect(),
+        verdict: verdict::judge(&actions, faulty, &findings, &euler, claimed),
+        taps: taps::table(&scene, &policy, evidence.taps.last().map(Box::as_ref), &errors)?,
+        hypotheses: verdict::hypotheses(&findings, &matches),
+        trajectories: actions::trajectories(&scene, &reference, &evidence.actions)?,
+        audit: evidence.audit,
+        determinism: evidence.determinism,
+        actions,
+        euler,
+    };
+    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let json = args.out.join("diagnosis.json");
+    std::fs::write(&json, serde_json::to_string_pretty(&diagnosis)?)
+        .with_context(|| json.display().to_string())?;
+    let page = args.out.join("diagnosis.html");
+    std::fs::write(&page, html::page(&diagnosis)).with_context(|| page.display().to_string())?;
+    let mut out = std::io::stdout().lock();
+    verdict::print(&diagnosis, &mut out)?;
+    writeln!(out, "Page: {}\nJSON: {}", page.display(), json.display())?;
+    Ok(if diagnosis.verdict.status == types::Status::NoFault { Outcome::Success } else { Outcome::Failure })
+}
+
+/// Runs the engine, or reads what it left. Cuts the scene to the inferences that are known.
+fn look<'a>(
+    subject: &'a mut Subject,
+    scene: &mut Scene,
+    policy: &PrecisionPolicy,
+    inputs: Inputs,
+) -> Result<Evidence<'a>> {
+    let mut evidence = Evidence {
+        actions: Vec::new(),
+        taps: Vec::new(),
+        audit: Vec::new(),
+        determinism: "not known: the engine is known by a recording".to_owned(),
+        inputs,
+    };
+    match subject {
+        Subject::Live(engine) => look_at_live(engine.as_mut(), scene, &mut evidence)?,
+        Subject::Actions(actions) => {
+            ensure!(!actions.is_empty(), "the recording holds no inference");
+            cut(scene, actions.len());
+            evidence.actions = actions.iter().take(scene.inputs.len()).cloned().collect();
+        }
+        Subject::Trace(trace) => {
+            let held = (0..scene.inputs.len())
+                .take_while(|i| !OfInference { trace, inference: *i }.taps().is_empty());
+            let held = held.count();
+            ensure!(
+                held > 0,
+                "{}: no tensor of inference 000 (names begin with 000/)",
+                trace.path().display()
+            );
+            cut(scene, held);
+            for inference in 0..held {
+                let taps = OfInference { trace, inference };
+                if inference == 0 {
+                    evidence.audit = taps::audit(scene, policy, &taps)?;
+                }
+                evidence.actions.push(actions::of_trace(scene, policy, inference, &taps)?);
+                evidence.taps.push(Box::new(taps));
+            }
+        }
+    }
+    Ok(evidence)
+}
+
+fn cut(scene: &mut Scene, inferences: usize) {
+    scene.inputs.truncate(inferences);
+    scene.observations.truncate(inferences);
+    scene.steps.truncate(inferences);
+}
+
+/// Every inference probed, and the first one once more for its bits.
+fn look_at_live(engine: &mut dyn Engine, scene: &Scene, evidence: &mut Evidence) -> Result<()> {
+    for input in &scene.inputs {
+        let mut recorder = Recorder::all();
+        evidence.actions.extend(engine.infer(std::slice::from_ref(input), Some(&mut recorder))?);
+        evidence.taps.push(Box::new(recorder));
+    }
+    let again = engine.infer(&scene.inputs[..1], None)?;
+    let bits = |matrix: &Matrix| matrix.data.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    evidence.determinism = if bits(&again[0]) == bits(&evidence.actions[0]) {
+        "the first inference, run again after the others, gave the same bits".to_owned()
+    } else {
+        "the first inference, run again after the others, gave other bits: the engine keeps state or is not \
+         deterministic"
+            .to_owned()
+    };
+    Ok(())
+}
+
+/// What was made of the evidence.
+#[derive(Default)]
+struct Explained {
+    /// Local errors of the last inference.
+    errors: Vec<LocalError>,
+    /// Faults that were replayed, best first.
+    findings: Vec<Finding>,
+    /// What turns the reference's tensor at the first bad place into the engine's: the place and the matches.
+    matches: Option<(String, Vec<Match>)>,
+}
+
+/// Local errors of the last inference, and what explains them; or what explains the actions alone.
+fn explain(
+    scene: &Scene,
+    policy: &PrecisionPolicy,
+    evidence: &Evidence,
+    reference: &actions::Reference,
+) -> Result<Explained> {
+    // Stages that ran by themselves had the recording's inputs, which an f32 run made.
+    let recorded = PrecisionPolicy::preset("f32")?;
+    let (runs_at, expected) = match evidence.inputs {
+        Inputs::Own => (policy, BTreeMap::new()),
+        Inputs::Recorded => (&recorded, taps::rounding(scene, policy)?),
+    };
+    let examine = |inference: usize| Examination {
+        expected: &expected,
+        model: &scene.model,
+        policy: runs_at,
+        denoising_steps: scene.denoising_steps,
+        input: &scene.inputs[inference],
+        observed: evidence.taps[inference].as_ref(),
+        inputs: evidence.inputs,
+    };
+    let Some(last) = evidence.taps.len().checked_sub(1) else {
+        let error = reference.distance(&evidence.actions);
+        if error <= reference.expected * actions::MARGIN {
+            return Ok(Explained::default());
+        }
+        let findings = search(scene, policy, evidence, reference)?;
+        return Ok(Explained { findings, ..Explained::default() });
+    };
+    let errors = examine(last).localize(None)?.errors;
+    let Some(place) = errors.iter().find(|error| error.is_fault()) else {
+        return Ok(Explained { errors, ..Explained::default() });
+    };
+    let previous = match last.checked_sub(1) {
+        Some(before) => examine(before).results_at(&place.path)?,
+        None => Results::new(),
+    };
+    let findings = examine(last).explain(&previous, &errors)?;
+    let mut matches = None;
+    if let Some((shape, found)) = evidence.taps[last].read(&place.name) {
+        let right = examine(last).results_at(&place.path)?;
+        let text = &scene.model.config.eagle_config.text_config;
+        let groups = [
+            scene.model.config.diffusion_model_cfg.num_attention_heads,
+            scene.model.config.eagle_config.vision_config.num_attention_heads,
+            text.num_attention_heads,
+            text.num_key_value_heads,
+        ];
+        let context = MatchContext {
+            floor: place.expected,
+            previous: previous.get(&place.name).map(Vec::as_slice),
+            groups: &groups,
+            ..MatchContext::default()
+        };
+        let right = right.get(&place.name).map_or(&[][..], Vec::as_slice);
+        matches = Some((place.name.clone(), steadyhand_fidelity::explain(right, &found, &shape, &context)));
+    }
+    Ok(Explained { findings, matches, errors })
+}
+
+/// Replays every fault of the catalogue on the first two inferences, and the best of them on all.
+fn search(
+    scene: &Scene,
+    policy: &PrecisionPolicy,
+    evidence: &Evidence,
+    reference: &actions::Reference,
+) -> Result<Vec<Finding>> {
+    /// Two, because a stale buffer shows only in the second.
+    const SCREENED: usize = 2;
+    const KEPT: usize = 12;
+    let floor = reference.expected * actions::MARGIN;
+    let replay = |inferences: usize, faults| {
+        let inferences = inferences.min(scene.inputs.len());
+        explain_actions(
+            &scene.model,
+            policy,
+            scene.denoising_steps,
+            &scene.inputs[..inferences],
+            &evidence.actions[..inferences],
+            faults,
+            floor,
+        )
+    };
+    let screened = replay(SCREENED, catalogue(&scene.model.config))?;
+    let best = screened.into_iter().take(KEPT).map(|finding| finding.fault).collect();
+    Ok(replay(scene.inputs.len(), best)?)
+}

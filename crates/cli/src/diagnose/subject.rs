@@ -1,0 +1,189 @@
+//! The engine under examination: running here, or known by what it left.
+
+use crate::noise::NoiseSource;
+use crate::tensors::Tensors;
+use anyhow::{Context, Result, bail};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use steadyhand_fidelity::Trace;
+use steadyhand_gr00t::Matrix;
+use steadyhand_gr00t::diagnosis::Observed;
+use steadyhand_gr00t::engine::{CpuEngine, Engine};
+use steadyhand_gr00t::fault::{Fault, FaultyEngine, suite};
+use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::precision::PrecisionPolicy;
+
+/// How an engine is named on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spec {
+    /// `cpu:PRECISION`.
+    Cpu(String),
+    /// `trace:DIR`: tensors that an engine left, named as the reference's taps.
+    Trace(PathBuf),
+    /// `expected:DIR#NAME`: only its final actions, tensor `normalized_actions.NAME` of
+    /// `episode_NNNNNN.safetensors`, with the noise they came from.
+    Expected(PathBuf, String),
+    /// `fault:NAME` or `fault:NAME:weak`: the reference with a fault of the suite.
+    Fault(String, bool),
+}
+
+impl FromStr for Spec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("cpu", precision)) => Ok(Spec::Cpu(precision.to_owned())),
+            Some(("trace", folder)) => Ok(Spec::Trace(folder.into())),
+            Some(("expected", rest)) => match rest.rsplit_once('#') {
+                Some((folder, name)) => Ok(Spec::Expected(folder.into(), name.to_owned())),
+                None => Err(format!("expected `expected:DIR#NAME`, found `{text}`")),
+            },
+            Some(("fault", rest)) => match rest.strip_suffix(":weak") {
+                Some(name) => Ok(Spec::Fault(name.to_owned(), true)),
+                None => Ok(Spec::Fault(rest.to_owned(), false)),
+            },
+            _ => Err(format!(
+                "expected cpu:PRECISION, trace:DIR, expected:DIR#NAME or fault:NAME[:weak], found `{text}`"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Spec::Cpu(precision) => write!(formatter, "cpu:{precision}"),
+            Spec::Trace(folder) => write!(formatter, "trace:{}", folder.display()),
+            Spec::Expected(folder, name) => write!(formatter, "expected:{}#{name}", folder.display()),
+            Spec::Fault(name, weak) => write!(formatter, "fault:{name}{}", if *weak { ":weak" } else { "" }),
+        }
+    }
+}
+
+impl Spec {
+    /// What the engine runs at where the command line does not say: its own word, or bf16, the official precision.
+    pub fn precision(&self) -> &str {
+        match self {
+            Spec::Cpu(precision) => precision,
+            Spec::Fault(..) => "f32",
+            Spec::Trace(_) | Spec::Expected(..) => "bf16",
+        }
+    }
+
+    /// The noise that came with it, if any.
+    pub fn noise(&self) -> Option<NoiseSource> {
+        match self {
+            Spec::Expected(folder, _) => Some(NoiseSource::Recorded(folder.clone())),
+            _ => None,
+        }
+    }
+}
+
+/// An engine, opened.
+pub enum Subject {
+    /// It runs here, and shows every tensor.
+    Live(Box<dyn Engine>),
+    /// It left tensors.
+    Trace(Trace),
+    /// It left normalized actions, one matrix an inference.
+    Actions(Vec<Matrix>),
+}
+
+impl Subject {
+    /// Opens the engine that `spec` names. `episode` is where recorded actions are looked up.
+    ///
+    /// # Errors
+    /// What is named does not exist or has another form.
+    pub fn open(
+        spec: &Spec,
+        model: &Model,
+        policy: &PrecisionPolicy,
+        denoising_steps: usize,
+        episode: usize,
+    ) -> Result<Self> {
+        Ok(match spec {
+            Spec::Cpu(_) => {
+                Subject::Live(Box::new(CpuEngine::new(model.clone(), policy.clone(), denoising_steps)))
+            }
+            Spec::Fault(name, weak) => {
+                let fault = known_fault(model, name, *weak)?;
+                Subject::Live(Box::new(FaultyEngine::new(model, policy, denoising_steps, fault)))
+            }
+            Spec::Trace(folder) => Subject::Trace(Trace::open(folder)?),
+            Spec::Expected(folder, name) => Subject::Actions(recorded_actions(folder, name, episode)?),
+        })
+    }
+}
+
+/// A fault of the suite by its name, words joined by hyphens.
+fn known_fault(model: &Model, name: &str, weak: bool) -> Result<Fault> {
+    let hyphened = |name: &str| name.replace(' ', "-");
+    let cases = suite(&model.config);
+    match cases.iter().find(|case| hyphened(case.name) == name) {
+        Some(case) => Ok(if weak { case.weak.clone() } else { case.strong.clone() }),
+        None => {
+            let known: Vec<String> = cases.iter().map(|case| hyphened(case.name)).collect();
+            bail!("fault: expected one of {}, found `{name}`", known.join(", "))
+        }
+    }
+}
+
+fn recorded_actions(folder: &Path, name: &str, episode: usize) -> Result<Vec<Matrix>> {
+    let path = folder.join(format!("episode_{episode:06}.safetensors"));
+    let tensor = format!("normalized_actions.{name}");
+    let tensors = Tensors::read(&path)?;
+    let actions = tensors.float(&tensor).with_context(|| {
+        let known = tensors.floats().keys().filter_map(|key| key.strip_prefix("normalized_actions."));
+        format!("known names: {}", known.collect::<Vec<_>>().join(", "))
+    })?;
+    let [_, rows, cols] = actions.shape[..] else {
+        bail!("{}: {tensor}: expected [inferences, horizon, dim], found {:?}", path.display(), actions.shape);
+    };
+    let chunks = actions.values.chunks_exact(rows * cols);
+    Ok(chunks.map(|data| Matrix { rows, cols, data: data.to_vec() }).collect())
+}
+
+/// The tensors of one inference in a trace: names begin with the inference's number, `003/dit.output`.
+pub struct OfInference<'a> {
+    /// All tensors.
+    pub trace: &'a Trace,
+    /// Counted from 0.
+    pub inference: usize,
+}
+
+impl OfInference<'_> {
+    /// A tap's name in the trace.
+    pub fn name(inference: usize, tap: &str) -> String {
+        format!("{inference:03}/{tap}")
+    }
+
+    /// The taps of this inference.
+    pub fn taps(&self) -> Vec<String> {
+        let prefix = Self::name(self.inference, "");
+        self.trace.names().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect()
+    }
+}
+
+impl Observed for OfInference<'_> {
+    fn read(&self, tap: &str) -> Option<(Vec<usize>, Vec<f32>)> {
+        let name = Self::name(self.inference, tap);
+        let shape = self.trace.entry(&name).ok()?.shape.clone();
+        // A tensor that cannot be read was reported when the trace was audited.
+        Some((shape, self.trace.read(&name).ok()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specs_are_understood() {
+        assert_eq!("cpu:bf16".parse(), Ok(Spec::Cpu("bf16".into())));
+        assert_eq!("trace:a:b".parse(), Ok(Spec::Trace("a:b".into())));
+        assert_eq!("expected:a#b#misread".parse(), Ok(Spec::Expected("a#b".into(), "misread".into())));
+        assert_eq!("fault:unwritten-tail:weak".parse(), Ok(Spec::Fault("unwritten-tail".into(), true)));
+        assert!("expected:a".parse::<Spec>().is_err() && "gpu".parse::<Spec>().is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! What a diagnosis leaves behind: plain data, for JSON, for the page and for the terminal.
+
+use serde::Serialize;
+
+/// Two engines on the same observations and the same noise, and why they differ.
+#[derive(Debug, Clone, Serialize)]
+pub struct Diagnosis {
+    pub checkpoint: String,
+    pub dataset: String,
+    pub embodiment_tag: String,
+    /// The reference, such as `cpu:f32`.
+    pub a: String,
+    /// The engine under examination, such as `trace:out`.
+    pub b: String,
+    pub inferences: Vec<Inference>,
+    pub verdict: Verdict,
+    pub actions: ActionError,
+    /// What differs before any number is compared: tensors that are missing, of another shape or type.
+    pub audit: Vec<String>,
+    /// Whether two runs gave the same bits, or why that is not known.
+    pub determinism: String,
+    /// Every tap that the engine gave, in the order of execution; empty where only its actions are known.
+    pub taps: Vec<TapError>,
+    /// Causes considered, best first.
+    pub hypotheses: Vec<Hypothesis>,
+    /// Where the final error comes from, by Euler step; none where the engine gave no Euler states.
+    pub euler: Option<EulerSplit>,
+    /// Recorded, reference and engine actions over the chunk of the first inference.
+    pub trajectories: Vec<Trajectory>,
+}
+
+/// One observation.
+#[derive(Debug, Clone, Serialize)]
+pub struct Inference {
+    pub episode: usize,
+    pub step: usize,
+}
+
+/// The answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verdict {
+    pub status: Status,
+    /// One line.
+    pub headline: String,
+    /// Cause, place, evidence, cost and fix in one paragraph.
+    pub paragraph: String,
+}
+
+/// How sure the answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Rounding at the engine's precision explains everything.
+    NoFault,
+    /// One fault, made in the reference too, leaves nothing unexplained.
+    Cause,
+    /// Something is wrong; no single fault that was tried explains it all.
+    Ranked,
+}
+
+/// How far the engine's actions lie from the reference's.
+#[derive(Debug, Clone, Serialize)]
+pub struct ActionError {
+    /// Normalized actions of all inferences.
+    pub relative_l2: f64,
+    /// What rounding at the engine's precision gives: the largest of one run rounding to the nearest and three
+    /// rounding at random.
+    pub expected: f64,
+    /// Physical actions by joint group: mean absolute difference.
+    pub groups: Vec<(String, f64)>,
+    /// Normalized actions by position in the chunk: relative L2.
+    pub chunk_positions: Vec<f64>,
+    /// Mean squared error against the recorded actions, over these chunks.
+    pub mse_a: f64,
+    pub mse_b: f64,
+}
+
+/// One tap of the last inference.
+#[derive(Debug, Clone, Serialize)]
+pub struct TapError {
+    pub name: String,
+    /// The Euler step, for taps inside one.
+    pub step: Option<usize>,
+    /// Relative L2 to the reference's tap, errors from before included.
+    pub total: f64,
+    /// What rounding gives here.
+    pub expected: f64,
+    /// The operation's own error, on the inputs the engine gave it. Infinite (null in JSON) where shapes or
+    /// non-finite values differ.
+    pub local: f64,
+    /// What a healthy engine may show.
+    pub local_expected: f64,
+}
+
+/// A possible cause.
+#[derive(Debug, Clone, Serialize)]
+pub struct Hypothesis {
+    pub kind: String,
+    pub place: String,
+    pub description: String,
+    pub fix: String,
+    /// The error left if the reference makes this fault too.
+    pub residual: f64,
+    pub proven: bool,
+}
+
+/// The final error, split by where it was made.
+#[derive(Debug, Clone, Serialize)]
+pub struct EulerSplit {
+    pub steps: Vec<EulerStep>,
+    /// Relative L2 of the final actions, had the engine erred in its backbone and state features alone.
+    pub conditioning: f64,
+    /// Norm of the final error minus the sum of all contributions, relative to the final error: how far the
+    /// split is from explaining all of it.
+    pub closure: f64,
+}
+
+/// One Euler step. All values are relative to the norm of the reference's final actions.
+#[derive(Debug, Clone, Serialize)]
+pub struct EulerStep {
+    pub step: usize,
+    /// Error of the state after the step.
+    pub total: f64,
+    /// What the step itself added, on the engine's own state.
+    pub injected: f64,
+    /// What it made of the error it was handed.
+    pub propagated: f64,
+    /// The injected error after the remaining steps of the reference.
+    pub contribution: f64,
+}
+
+/// One action dimension over a chunk, in physical units.
+#[derive(Debug, Clone, Serialize)]
+pub struct Trajectory {
+    pub name: String,
+    pub recorded: Vec<f32>,
+    pub a: Vec<f32>,
+    pub b: Vec<f32>,
+}

@@ -1,0 +1,110 @@
+//! `steady diagnose`, `record` and `faults`: causes that are known because they were put there.
+
+use crate::support::{repo, steady};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use steadyhand_fidelity::format::reinterpret_bytes;
+use steadyhand_fidelity::{Format, Trace, TraceWriter};
+
+fn diagnosis(folder: &Path) -> Value {
+    let text = fs::read_to_string(folder.join("steady-out/diagnosis.json")).expect("written");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn diagnose(folder: &Path, engine: &str, more: &[&str]) -> (i32, Value) {
+    let run = steady(folder, ["diagnose", "--b", engine].iter().chain(more));
+    assert!(run.code <= 1, "{run:#?}");
+    (run.code, diagnosis(folder))
+}
+
+fn expected(name: &str) -> String {
+    format!("expected:{}#{name}", repo("tests/fixtures/demo_expected").display())
+}
+
+#[test]
+fn a_misread_output_is_found_from_the_final_actions_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (code, found) = diagnose(folder.path(), &expected("misread"), &[]);
+    assert_eq!((code, &found["verdict"]["status"]), (1, &"cause".into()), "{}", found["verdict"]);
+    let cause = &found["hypotheses"][0];
+    assert_eq!((&cause["kind"], &cause["place"]), (&"reinterpreted".into(), &"dit.output".into()));
+    assert_eq!(cause["proven"], true);
+    assert!(
+        cause["residual"].as_f64() < Some(2.0 * found["actions"]["expected"].as_f64().expect("a number"))
+    );
+    let text = found["verdict"]["paragraph"].as_str().expect("a text");
+    assert!(text.contains("bf16") && text.contains("fp16") && !text.contains("rounding error"), "{text}");
+}
+
+#[test]
+fn the_official_results_are_healthy() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["f32", "bf16"] {
+        let (code, found) = diagnose(folder.path(), &expected(name), &[]);
+        assert_eq!(
+            (code, &found["verdict"]["status"]),
+            (0, &"no_fault".into()),
+            "{name}: {}",
+            found["verdict"]
+        );
+    }
+}
+
+#[test]
+fn the_euler_split_explains_what_bf16_costs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (code, found) = diagnose(folder.path(), "cpu:bf16", &[]);
+    assert_eq!(code, 0, "{}", found["verdict"]);
+    let closure = found["euler"]["closure"].as_f64().expect("a number");
+    assert!(closure < 0.1, "{closure}");
+    assert_eq!(found["euler"]["steps"].as_array().map(Vec::len), Some(4));
+}
+
+#[test]
+fn a_recorded_engine_is_examined_without_running_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let record = ["record", "--all", "--precision", "bf16", "--inferences", "2", "--out", "healthy"];
+    steady(folder.path(), record).succeeds();
+    let (code, found) = diagnose(folder.path(), "trace:healthy", &[]);
+    assert_eq!((code, &found["verdict"]["status"]), (0, &"no_fault".into()), "{}", found["verdict"]);
+
+    steady(folder.path(), ["record", "--inferences", "2", "--out", "stages"]).succeeds();
+    misread_outputs(&folder.path().join("stages"), &folder.path().join("engine"));
+    let (code, found) = diagnose(folder.path(), "trace:engine", &["--isolated"]);
+    assert_eq!((code, &found["verdict"]["status"]), (1, &"cause".into()), "{}", found["verdict"]);
+    let cause = &found["hypotheses"][0];
+    assert_eq!((&cause["kind"], &cause["place"]), (&"reinterpreted".into(), &"dit.output".into()));
+}
+
+/// What an engine leaves whose bf16 outputs were read as fp16: its DiT outputs, and nothing else.
+fn misread_outputs(stages: &Path, engine: &Path) {
+    let trace = Trace::open(stages).expect("recorded");
+    let mut writer = TraceWriter::create(engine, BTreeMap::new()).expect("a folder");
+    for name in trace.names().filter(|name| name.ends_with(".dit.output")) {
+        let values = trace.read(name).expect("a tensor");
+        let misread = reinterpret_bytes(&values, Format::Bf16, Format::Fp16);
+        writer.add(name, &trace.entry(name).expect("known").shape, &misread).expect("written");
+    }
+    writer.finish().expect("written");
+}
+
+#[test]
+fn what_cannot_be_examined_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |engine: &str| steady(folder.path(), ["diagnose", "--b", engine]);
+    run("fault:none-such").refuses(&["expected one of", "bf16-read-as-fp16", "none-such"]);
+    run("trace:none").refuses(&["none"]);
+    run(&expected("tensorrt")).refuses(&["known names", "misread", "normalized_actions.tensorrt"]);
+    run("gpu").refuses(&["expected cpu:PRECISION"]);
+}
+
+/// The whole suite: the right cause first for every fault, and no alarm on healthy engines.
+#[test]
+fn known_faults_are_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = steady(folder.path(), ["faults"]).succeeds();
+    assert!(run.stdout.contains("right cause first: 24 of 24 strong, 24 of 24 weak"), "{}", run.stdout);
+    assert!(run.stdout.contains("false alarms: 0 of 20 healthy engines"), "{}", run.stdout);
+}
