@@ -33,9 +33,9 @@ fn main() -> ExitCode {
         args::Command::Demo(args) => commands::demo::run(&args),
         args::Command::Eval(args) => commands::eval::run(&args),
         args::Command::Verify(args) => verify::run(&args),
+        args::Command::Export(args) => commands::export::run(&args),
         args::Command::Diagnose(args) => diagnose::run(&args),
         args::Command::Record(args) => commands::record::run(&args),
-        args::Command::Export(args) => commands::export::run(&args),
         args::Command::Faults(args) => commands::faults::run(&args),
         args::Command::Inspect(args) => commands::inspect::run(&args),
     };

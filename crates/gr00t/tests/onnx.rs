@@ -19,6 +19,9 @@ const F32_LIMIT: f64 = 1e-5;
 /// Lower precisions: the reference's own distance from its f32 result, times this. Rounding the same values
 /// after sums in another order moves some of them by a unit; it must not move them much further from the truth. Measured here: 1.26.
 const ROUNDED_FACTOR: f64 = 1.5;
+/// The same where products are stored in the narrow format: the reference keeps them in f32 until the bias is
+/// added, and scores until the softmax. Measured here: 2.1.
+const NATIVE_FACTOR: f64 = 2.5;
 
 const MODELS: [&str; 4] = [
     "tests/fixtures/golden/one_view",
@@ -59,73 +62,99 @@ fn export(
     export.write(model, "test", &folder.join("graph.onnx")).expect("the export");
 }
 
-/// Every component of every model at every precision, on a batch of two with different times, embodiments
-/// and prompts, and with padding where a graph takes a mask.
-#[test]
-fn onnx_runtime_gives_the_reference_results() {
-    let Some(python) = python("onnx_runtime_gives_the_reference_results") else { return };
-    let temporary = tempfile::tempdir().expect("a temporary folder");
-    let mut folders = Vec::new();
-    let mut limits = Vec::new();
-    for (index, name) in MODELS.iter().enumerate() {
-        let model = load_model(&repository(name)).expect("a fixture");
-        let layout = layout(index);
-        for (component_name, component) in Component::ALL {
-            let case = Case::new(&model, component, &layout);
-            let truth = case.reference(&model, &PrecisionPolicy::preset("f32").expect("a preset"));
-            for precision in PrecisionPolicy::PRESETS {
+/// Exported graphs with the distance from the f32 result that each may have.
+struct Cases {
+    folder: tempfile::TempDir,
+    graphs: Vec<(PathBuf, f64)>,
+}
+
+impl Cases {
+    fn new() -> Self {
+        Cases { folder: tempfile::tempdir().expect("a temporary folder"), graphs: Vec::new() }
+    }
+
+    /// Exports every component of a model, on a batch of two with different times, embodiments and prompts,
+    /// and with padding where a graph takes a mask.
+    fn add(&mut self, label: &str, model: &Model, layout: &Layout, precisions: &[&str], products: Products) {
+        let factor = if products == Products::Native { NATIVE_FACTOR } else { ROUNDED_FACTOR };
+        for (name, component) in Component::ALL {
+            let case = Case::new(model, component, layout);
+            let truth = case.reference(model, &PrecisionPolicy::preset("f32").expect("a preset"));
+            for precision in precisions {
                 let policy = PrecisionPolicy::preset(precision).expect("a preset");
-                let folder = temporary.path().join(format!("{index}_{component_name}_{precision}"));
-                export(&model, component, &policy, Products::Widened, &layout, &folder);
-                let own = case.reference(&model, &policy);
-                let distance = relative_l2(&own, &truth);
+                let folder = self.folder.path().join(format!("{label}_{name}_{precision}"));
+                export(model, component, &policy, products, layout, &folder);
                 // Against the f32 result: a rounded one is as good as the reference's, not equal to it.
+                let own = relative_l2(&case.reference(model, &policy), &truth);
                 case.write(&truth, &folder.join("case.safetensors"));
-                limits.push(if precision == "f32" { F32_LIMIT } else { distance * ROUNDED_FACTOR });
-                folders.push(folder);
+                self.graphs.push((folder, if *precision == "f32" { F32_LIMIT } else { own * factor }));
             }
         }
     }
-    let results = run_script(&python, &folders);
-    for ((folder, limit), result) in folders.iter().zip(&limits).zip(&results) {
-        let label = folder.file_name().unwrap_or_default().to_string_lossy();
-        assert_eq!(result["checked"], true, "{label}");
-        assert!(result["error"].is_null(), "{label}: {}", result["error"]);
-        let distances = result["relative_l2"].as_object().expect("distances");
-        assert!(!distances.is_empty(), "{label}: nothing was compared");
-        for (name, distance) in distances {
-            let distance = distance.as_f64().expect("a number");
-            println!("{label} {name}: {distance:.2e}, limit {limit:.2e}");
-            let exact = name == "image_mask" && distance == 0.0;
-            assert!(exact || distance <= *limit, "{label} {name}: {distance:e} above {limit:e}");
+
+    /// Checks and runs all of them.
+    fn hold(&self, python: &Path, runner: &str) {
+        let folders: Vec<PathBuf> = self.graphs.iter().map(|(folder, _)| folder.clone()).collect();
+        for ((folder, limit), result) in self.graphs.iter().zip(run_script(python, runner, &folders)) {
+            let label = folder.file_name().unwrap_or_default().to_string_lossy();
+            assert_eq!(result["checked"], true, "{label}");
+            assert!(result["error"].is_null(), "{label}: {}", result["error"]);
+            let distances = result["relative_l2"].as_object().expect("distances");
+            assert!(!distances.is_empty(), "{label}: nothing was compared");
+            for (name, distance) in distances {
+                let distance = distance.as_f64().expect("a number");
+                println!("{label} {name}: {distance:.2e}, limit {limit:.2e}");
+                assert!(name != "image_mask" || distance == 0.0, "{label}: another image mask");
+                assert!(distance <= *limit, "{label} {name}: {distance:e} above {limit:e}");
+            }
         }
     }
 }
 
-/// Products in the narrow format, which ONNX Runtime has no CPU kernels for, and the other opsets.
 #[test]
-fn graphs_for_accelerators_are_valid() {
-    let Some(python) = python("graphs_for_accelerators_are_valid") else { return };
+fn onnx_runtime_gives_the_reference_results() {
+    let Some(python) = python("onnx_runtime_gives_the_reference_results") else { return };
+    let mut cases = Cases::new();
+    for (index, name) in MODELS.iter().enumerate() {
+        let model = load_model(&repository(name)).expect("a fixture");
+        let precisions = PrecisionPolicy::PRESETS;
+        cases.add(&index.to_string(), &model, &layout(index), &precisions, Products::Widened);
+    }
+    cases.hold(&python, "onnxruntime");
+}
+
+/// Products in the narrow format, which ONNX Runtime has no CPU kernels for.
+#[test]
+fn graphs_for_accelerators_give_the_reference_results() {
+    let Some(python) = python("graphs_for_accelerators_give_the_reference_results") else { return };
+    let model = load_model(&repository("demo/checkpoint")).expect("the demo");
+    let mut cases = Cases::new();
+    cases.add("native", &model, &layout(0), &["bf16", "fp16", "mixed"], Products::Native);
+    cases.hold(&python, "reference");
+}
+
+/// The opsets' ends, and NVIDIA's names.
+#[test]
+fn graphs_of_other_opsets_are_valid() {
+    let Some(python) = python("graphs_of_other_opsets_are_valid") else { return };
     let temporary = tempfile::tempdir().expect("a temporary folder");
     let model = load_model(&repository("demo/checkpoint")).expect("the demo");
+    let policy = PrecisionPolicy::preset("bf16").expect("a preset");
     let mut folders = Vec::new();
-    for (component_name, component) in Component::ALL {
-        for precision in ["bf16", "fp16", "mixed"] {
-            let policy = PrecisionPolicy::preset(precision).expect("a preset");
-            for (opset, names) in [(18, Names::Steady), (20, Names::Nvidia), (23, Names::Steady)] {
-                if names == Names::Nvidia && component != Component::Dit {
-                    continue;
-                }
-                let folder = temporary.path().join(format!("{component_name}_{precision}_{opset}"));
-                std::fs::create_dir_all(&folder).expect("a folder of the test's own");
-                let products = Products::Native;
-                let export = Export { component, policy: &policy, products, opset, names, layout: layout(0) };
-                export.write(&model, "test", &folder.join("graph.onnx")).expect("the export");
-                folders.push(folder);
+    for (name, component) in Component::ALL {
+        for (opset, names) in [(18, Names::Steady), (20, Names::Nvidia), (23, Names::Steady)] {
+            if names == Names::Nvidia && component != Component::Dit {
+                continue;
             }
+            let folder = temporary.path().join(format!("{name}_{opset}"));
+            std::fs::create_dir_all(&folder).expect("a folder of the test's own");
+            let (products, layout) = (Products::Native, layout(0));
+            let export = Export { component, policy: &policy, products, opset, names, layout };
+            export.write(&model, "test", &folder.join("graph.onnx")).expect("the export");
+            folders.push(folder);
         }
     }
-    for result in run_script(&python, &folders) {
+    for result in run_script(&python, "onnxruntime", &folders) {
         assert_eq!(result["checked"], true, "{}", result["folder"]);
     }
 }

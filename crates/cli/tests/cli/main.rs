@@ -7,6 +7,7 @@ mod demo;
 mod diagnose;
 mod eval;
 mod eval_output;
+mod export;
 mod inspect;
 mod support;
 mod verify;

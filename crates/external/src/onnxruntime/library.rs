@@ -28,7 +28,8 @@ pub(super) fn load(given: Option<&Path>) -> Result<Environment> {
     for place in places(given) {
         let libraries = libraries_in(&place);
         if libraries.is_empty() {
-            tried.push(format!("{}: no library", place.display()));
+            let found = if place.exists() { "no library" } else { "nothing there" };
+            tried.push(format!("{}: {found}", place.display()));
         }
         for library in libraries {
             match ort::init_from(&library) {
@@ -79,10 +80,9 @@ fn wheels_in(root: &Path) -> Vec<PathBuf> {
     folders.map(|folder| folder.join("onnxruntime/capi")).filter(|folder| folder.is_dir()).collect()
 }
 
-/// The place itself where it is a file, the libraries in it where it is a folder, the one with the shortest
-/// name first.
+/// The place itself where it is a file, the libraries in it where it is a folder, by name.
 fn libraries_in(place: &Path) -> Vec<PathBuf> {
-    if !place.is_dir() {
+    if place.is_file() {
         return vec![place.to_path_buf()];
     }
     let is_library = |name: &str| {

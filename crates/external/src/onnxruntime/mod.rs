@@ -68,13 +68,13 @@ impl OnnxRuntimeEngine {
     ) -> Result<Self> {
         let environment = library::load(library)?;
         let graph = Graph::load(&environment, file)?;
-        graph.expect_metadata("checkpoint", fingerprint)?;
-        graph.expect_metadata("precision", policy.name())?;
-        graph.expect_metadata("denoising_steps", &denoising_steps.to_string())?;
         if !matches!(graph.component()?, Component::Policy | Component::ActionHead) {
             let what = format!("expected a policy or an action_head, found a {}", graph.component()?);
             return Err(Error::file(file, what));
         }
+        graph.expect_metadata("checkpoint", fingerprint)?;
+        graph.expect_metadata("precision", policy.name())?;
+        graph.expect_metadata("denoising_steps", &denoising_steps.to_string())?;
         let graphs = Graphs::Given(Box::new(graph));
         Ok(OnnxRuntimeEngine { model, policy, denoising_steps, environment, graphs })
     }

@@ -37,10 +37,10 @@ pub fn python(test: &str) -> Option<PathBuf> {
     }
 }
 
-/// What `check.py` says of each folder.
-pub fn run_script(python: &Path, folders: &[PathBuf]) -> Vec<Value> {
+/// What `check.py` says of each folder, its graph run by `runner`.
+pub fn run_script(python: &Path, runner: &str, folders: &[PathBuf]) -> Vec<Value> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx/check.py");
-    let output = Command::new(python).arg(script).args(folders).output().expect("python runs");
+    let output = Command::new(python).arg(script).arg(runner).args(folders).output().expect("python runs");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     let lines = String::from_utf8_lossy(&output.stdout);

@@ -50,10 +50,20 @@ impl Recorder<'_> {
                 .map(|(key, value)| StringStringEntryProto { key, value })
                 .collect(),
         };
-        data.write(&data_path).map_err(|source| Error::io(&data_path, source))?;
-        std::fs::write(path, model.encode_to_vec()).map_err(|source| Error::io(path, source))?;
+        replace(&data_path, |partial| data.write(partial))?;
+        replace(path, |partial| std::fs::write(partial, model.encode_to_vec()))?;
         Ok(Written { graph: path.to_path_buf(), data: data_path, data_bytes: data.len(), nodes })
     }
+}
+
+/// Writes a file beside `path` and moves it there when it is whole: what was there before may be mapped by a
+/// running process.
+fn replace(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
+    let mut partial = OsString::from(path);
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    write(&partial).map_err(|source| Error::io(&partial, source))?;
+    std::fs::rename(&partial, path).map_err(|source| Error::io(path, source))
 }
 
 /// The file format's version that came with an opset.

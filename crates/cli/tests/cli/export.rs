@@ -1,0 +1,50 @@
+//! `steady export`, and engines that others wrote.
+
+use crate::support::{Run, repo, steady};
+use std::ffi::OsStr;
+use std::path::Path;
+
+fn export(folder: &Path, options: &[&str]) -> Run {
+    let checkpoint = repo("demo/checkpoint");
+    let mut args: Vec<&OsStr> = ["export", "onnx", "--checkpoint"].map(OsStr::new).to_vec();
+    args.push(checkpoint.as_os_str());
+    args.extend(options.iter().map(OsStr::new));
+    steady(folder, args)
+}
+
+#[test]
+fn a_graph_and_its_tensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = export(folder.path(), &["--component", "dit", "--precision", "bf16", "--out", "new/dit.onnx"]);
+    let run = run.succeeds();
+    assert!(run.stdout.contains("dit.onnx.data: "), "{}", run.stdout);
+    let length = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().len();
+    assert!(length("new/dit.onnx") > 10_000 && length("new/dit.onnx.data") > 1_000_000);
+    assert_eq!(std::fs::read_dir(folder.path().join("new")).unwrap().count(), 2);
+}
+
+#[test]
+fn what_cannot_be_exported_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |options: &[&str], words: &str| {
+        export(folder.path(), &[options, &["--out", "x.onnx"]].concat()).refuses(&[words]);
+    };
+    refused(&["--component", "policy"], "image: expected the size of at least one image, found none");
+    refused(&["--component", "head"], "expected one of dit, action_head, backbone, policy, found `head`");
+    refused(&["--image", "252"], "expected HEIGHTxWIDTH");
+    refused(&["--component", "dit", "--opset", "17"], "opset: expected 18 to 23, found 17");
+    refused(&["--component", "action_head", "--denoising-steps", "0"], "expected at least 1, found 0");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_missing_library_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (checkpoint, dataset) = (repo("demo/checkpoint"), repo("demo/dataset"));
+    let mut args: Vec<&OsStr> =
+        ["eval", "--engine", "onnxruntime", "--onnxruntime", "nowhere"].map(OsStr::new).to_vec();
+    args.extend([OsStr::new("--model-path"), checkpoint.as_os_str()]);
+    args.extend([OsStr::new("--dataset-path"), dataset.as_os_str()]);
+    steady(folder.path(), args)
+        .refuses(&["expected ONNX Runtime's library, found none", "nowhere: nothing there"]);
+}

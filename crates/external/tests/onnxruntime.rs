@@ -1,0 +1,150 @@
+//! ONNX Runtime as an engine: the reference's actions, and errors that name what does not fit.
+//!
+//! Needs ONNX Runtime's library: a Python package's or one that `ORT_DYLIB_PATH` names. A test prints why it
+//! was skipped where there is none.
+
+use std::path::{Path, PathBuf};
+use steadyhand_external::onnxruntime::OnnxRuntimeEngine;
+use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
+use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
+use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::noise::gaussian;
+use steadyhand_gr00t::ops::onnx::Products;
+use steadyhand_gr00t::policy::load_model;
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::probe::Recorder;
+use steadyhand_gr00t::processor::PixelValues;
+
+const STEPS: usize = 4;
+/// Measured here: 2.1e-7.
+const F32_LIMIT: f32 = 1e-5;
+
+fn checkpoint() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/checkpoint")
+}
+
+fn model() -> Model {
+    load_model(&checkpoint()).expect("the demo")
+}
+
+fn policy() -> PrecisionPolicy {
+    PrecisionPolicy::preset("f32").expect("a preset")
+}
+
+/// An engine, or why there is none.
+fn exporting(test: &str) -> Option<OnnxRuntimeEngine> {
+    match OnnxRuntimeEngine::exporting(model(), "test", policy(), STEPS, None) {
+        Ok(engine) => Some(engine),
+        Err(error) => {
+            let words = error.to_string();
+            println!("skipped: {test}: {}", words.lines().next().unwrap_or_default());
+            None
+        }
+    }
+}
+
+fn from_file(file: &Path, fingerprint: &str, steps: usize) -> steadyhand_gr00t::Result<OnnxRuntimeEngine> {
+    OnnxRuntimeEngine::from_file(model(), fingerprint, policy(), steps, None, file)
+}
+
+/// An observation with an image of this size.
+fn input(model: &Model, seed: u64, [height, width]: [usize; 2]) -> ModelInput {
+    let config = &model.config;
+    let tokens = height / 28 * (width / 28);
+    let mut input_ids = vec![config.eagle_config.image_token_index; tokens];
+    input_ids.splice(0..0, [11, 12]);
+    input_ids.extend([13 + seed as u32, 14, 15]);
+    ModelInput {
+        images: vec![PixelValues { height, width, data: gaussian(seed, 0, 0, 3 * height, width).data }],
+        input_ids,
+        state: gaussian(seed, 1, 0, 1, config.max_state_dim),
+        embodiment_id: seed as usize % config.max_num_embodiments,
+        noise: gaussian(seed, 2, 0, config.action_horizon, config.max_action_dim),
+    }
+}
+
+fn distance(found: &[f32], expected: &[f32]) -> f32 {
+    let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|x| x * x).sum::<f32>().sqrt();
+    let error = squares(&mut found.iter().zip(expected).map(|(found, expected)| found - expected));
+    error / squares(&mut expected.iter().copied())
+}
+
+fn export(component: Component, file: &Path) {
+    let layout = Layout { images: vec![[140, 196]], state_horizon: 1, denoising_steps: STEPS };
+    let (policy, products) = (policy(), Products::Widened);
+    let opset = DEFAULT_OPSET;
+    let export = Export { component, policy: &policy, products, opset, names: Names::Steady, layout };
+    export.write(&model(), "test", file).expect("the export");
+}
+
+/// Inputs of two layouts, one of them twice: sorted into batches and back.
+#[test]
+fn the_policy_gives_the_reference_actions() {
+    let Some(mut engine) = exporting("the_policy_gives_the_reference_actions") else { return };
+    let model = model();
+    let inputs = [input(&model, 0, [140, 196]), input(&model, 1, [84, 168]), input(&model, 2, [140, 196])];
+    let expected = CpuEngine::new(model, policy(), STEPS).infer(&inputs, None).expect("the reference");
+    let found = engine.infer(&inputs, None).expect("onnxruntime");
+    for (found, expected) in found.iter().zip(&expected) {
+        let distance = distance(&found.data, &expected.data);
+        println!("{distance:e}");
+        assert!(distance <= F32_LIMIT, "{distance:e}");
+    }
+}
+
+/// The head in the graph, the backbone in the reference.
+#[test]
+fn an_action_head_gives_the_reference_actions() {
+    if exporting("an_action_head_gives_the_reference_actions").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("head.onnx");
+    export(Component::ActionHead, &file);
+    let mut engine = from_file(&file, "test", STEPS).expect("the head");
+    let model = model();
+    let inputs = [input(&model, 3, [84, 168])];
+    let expected = CpuEngine::new(model, policy(), STEPS).infer(&inputs, None).expect("the reference");
+    let found = engine.infer(&inputs, None).expect("onnxruntime");
+    let distance = distance(&found[0].data, &expected[0].data);
+    assert!(distance <= F32_LIMIT, "{distance:e}");
+}
+
+#[test]
+fn graphs_that_do_not_fit_are_refused_by_name() {
+    if exporting("graphs_that_do_not_fit_are_refused_by_name").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("policy.onnx");
+    let refusal = |fingerprint: &str, steps| match from_file(&file, fingerprint, steps) {
+        Ok(_) => panic!("expected a refusal"),
+        Err(error) => error.to_string(),
+    };
+    assert!(refusal("test", STEPS).contains("policy.onnx: expected an ONNX file, found none"));
+    std::fs::write(&file, b"not a graph").expect("a file");
+    assert!(refusal("test", STEPS).contains("policy.onnx: onnxruntime: "));
+    export(Component::Dit, &file);
+    assert!(refusal("test", STEPS).ends_with("expected a policy or an action_head, found a dit"));
+    export(Component::Policy, &file);
+    assert!(refusal("other", STEPS).contains("steadyhand.checkpoint: expected other, found test"));
+    assert!(refusal("test", 8).contains("steadyhand.denoising_steps: expected 8, found 4"));
+
+    let mut engine = from_file(&file, "test", STEPS).expect("the policy");
+    let model = model();
+    let mut refusal = |input: ModelInput| engine.infer(&[input], None).expect_err("a refusal").to_string();
+    let other_size = refusal(input(&model, 0, [84, 168]));
+    assert!(other_size.contains("input pixel_values.0: expected "), "{other_size}");
+    assert!(other_size.contains("found floats [1, 3, 84, 168]"), "{other_size}");
+    let mut short = input(&model, 0, [140, 196]);
+    short.input_ids.remove(2);
+    assert_eq!(refusal(short), "input_ids: expected 35 image tokens for these images, found 34");
+    let mut two = input(&model, 0, [140, 196]);
+    let second = input(&model, 0, [140, 196]);
+    two.input_ids.extend(second.input_ids);
+    two.images.extend(second.images);
+    assert!(refusal(two).contains("input pixel_values.1: the graph has none of this name"));
+    let found = engine.infer(&[input(&model, 0, [140, 196])], Some(&mut Recorder::all()));
+    let refusal = found.expect_err("a refusal").to_string();
+    assert_eq!(refusal, "probe: expected none: onnxruntime gives no intermediate tensors");
+}
