@@ -104,7 +104,8 @@ fn the_documented_script_runs_an_engine() {
                    bf16 = lambda x: ((x.view(np.uint32) + 0x8000) >> 16).astype(np.uint16)\n    \
                    read = {name: bf16(x).view(np.float16) for name, x in load_file(file).items()}\n    \
                    save_file(read, pathlib.Path('misread') / file.name)";
-    let script = Command::new("python3").args(["-c", misread]).current_dir(folder.path()).output().expect("python3");
+    let script =
+        Command::new("python3").args(["-c", misread]).current_dir(folder.path()).output().expect("python3");
     assert!(script.status.success(), "{}", String::from_utf8_lossy(&script.stderr));
     let run = run(&["diagnose", "--b", "trace:misread", "--isolated"]);
     assert_eq!(run.code, 1, "{run:#?}");
