@@ -1,9 +1,11 @@
 //! ONNX Runtime as an engine: the reference's actions, and errors that name what does not fit.
 //!
-//! Needs ONNX Runtime's library: a Python package's or one that `ORT_DYLIB_PATH` names. A test prints why it
-//! was skipped where there is none.
+//! Needs ONNX Runtime's library: a Python package's or one that `ORT_DYLIB_PATH` names. Where there is none, the
+//! tests that need it are ignored.
 
+use libtest_mimic::{Arguments, Trial};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use steadyhand_external::onnxruntime::OnnxRuntimeEngine;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
@@ -19,6 +21,23 @@ const STEPS: usize = 4;
 /// Measured here: 2.1e-7.
 const F32_LIMIT: f32 = 1e-5;
 
+fn main() -> ExitCode {
+    let absent = exporting().is_none();
+    let trial = |name: &str, test: fn()| {
+        let run = move || {
+            test();
+            Ok(())
+        };
+        Trial::test(name, run).with_ignored_flag(absent)
+    };
+    let tests = vec![
+        trial("the_policy_gives_the_reference_actions", the_policy_gives_the_reference_actions),
+        trial("an_action_head_gives_the_reference_actions", an_action_head_gives_the_reference_actions),
+        trial("graphs_that_do_not_fit_are_refused_by_name", graphs_that_do_not_fit_are_refused_by_name),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
+}
+
 fn checkpoint() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/checkpoint")
 }
@@ -31,16 +50,9 @@ fn policy() -> PrecisionPolicy {
     PrecisionPolicy::preset("f32").expect("a preset")
 }
 
-/// An engine, or why there is none.
-fn exporting(test: &str) -> Option<OnnxRuntimeEngine> {
-    match OnnxRuntimeEngine::exporting(model(), "test", policy(), STEPS, None) {
-        Ok(engine) => Some(engine),
-        Err(error) => {
-            let words = error.to_string();
-            println!("skipped: {test}: {}", words.lines().next().unwrap_or_default());
-            None
-        }
-    }
+/// An engine; none where there is no library.
+fn exporting() -> Option<OnnxRuntimeEngine> {
+    OnnxRuntimeEngine::exporting(model(), "test", policy(), STEPS, None).ok()
 }
 
 fn from_file(file: &Path, fingerprint: &str, steps: usize) -> steadyhand_gr00t::Result<OnnxRuntimeEngine> {
@@ -78,9 +90,8 @@ fn export(component: Component, file: &Path) {
 }
 
 /// Inputs of two layouts, one of them twice: sorted into batches and back.
-#[test]
 fn the_policy_gives_the_reference_actions() {
-    let Some(mut engine) = exporting("the_policy_gives_the_reference_actions") else { return };
+    let mut engine = exporting().expect("a library, or the test is ignored");
     let model = model();
     let inputs = [input(&model, 0, [140, 196]), input(&model, 1, [84, 168]), input(&model, 2, [140, 196])];
     let expected = CpuEngine::new(model, policy(), STEPS).infer(&inputs, None).expect("the reference");
@@ -93,11 +104,7 @@ fn the_policy_gives_the_reference_actions() {
 }
 
 /// The head in the graph, the backbone in the reference.
-#[test]
 fn an_action_head_gives_the_reference_actions() {
-    if exporting("an_action_head_gives_the_reference_actions").is_none() {
-        return;
-    }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("head.onnx");
     export(Component::ActionHead, &file);
@@ -110,11 +117,7 @@ fn an_action_head_gives_the_reference_actions() {
     assert!(distance <= F32_LIMIT, "{distance:e}");
 }
 
-#[test]
 fn graphs_that_do_not_fit_are_refused_by_name() {
-    if exporting("graphs_that_do_not_fit_are_refused_by_name").is_none() {
-        return;
-    }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("policy.onnx");
     let refusal = |fingerprint: &str, steps| match from_file(&file, fingerprint, steps) {

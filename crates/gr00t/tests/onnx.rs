@@ -1,12 +1,14 @@
 //! Exported graphs: valid to ONNX's checker, and the reference's numbers in ONNX Runtime.
 //!
-//! Needs a Python with onnx, onnxruntime and numpy: `$STEADY_PYTHON`, or `python3`. Each test prints why it
-//! was skipped where there is none.
+//! Needs a Python with onnx, onnxruntime and numpy: `$STEADY_PYTHON`, or `python3`. Where there is none, the
+//! tests that need it are ignored.
 
 mod common;
 
 use common::{Case, python, run_script};
+use libtest_mimic::{Arguments, Trial};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
@@ -29,6 +31,31 @@ const MODELS: [&str; 4] = [
     "tests/fixtures/golden/mixed_shapes",
     "demo/checkpoint",
 ];
+
+fn main() -> ExitCode {
+    let no_python = python().is_none();
+    let tests = vec![
+        trial("onnx_runtime_gives_the_reference_results", onnx_runtime_gives_the_reference_results)
+            .with_ignored_flag(no_python),
+        trial(
+            "graphs_for_accelerators_give_the_reference_results",
+            graphs_for_accelerators_give_the_reference_results,
+        )
+        .with_ignored_flag(no_python),
+        trial("graphs_of_other_opsets_are_valid", graphs_of_other_opsets_are_valid)
+            .with_ignored_flag(no_python),
+        trial("names_of_nvidia_are_for_a_dit_only", names_of_nvidia_are_for_a_dit_only),
+        trial("weights_are_copied_as_they_are", weights_are_copied_as_they_are),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
+}
+
+fn trial(name: &str, test: fn()) -> Trial {
+    Trial::test(name, move || {
+        test();
+        Ok(())
+    })
+}
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
@@ -111,9 +138,8 @@ impl Cases {
     }
 }
 
-#[test]
 fn onnx_runtime_gives_the_reference_results() {
-    let Some(python) = python("onnx_runtime_gives_the_reference_results") else { return };
+    let python = python().expect("a Python, or the test is ignored");
     let mut cases = Cases::new();
     for (index, name) in MODELS.iter().enumerate() {
         let model = load_model(&repository(name)).expect("a fixture");
@@ -124,9 +150,8 @@ fn onnx_runtime_gives_the_reference_results() {
 }
 
 /// Products in the narrow format, which ONNX Runtime has no CPU kernels for.
-#[test]
 fn graphs_for_accelerators_give_the_reference_results() {
-    let Some(python) = python("graphs_for_accelerators_give_the_reference_results") else { return };
+    let python = python().expect("a Python, or the test is ignored");
     let model = load_model(&repository("demo/checkpoint")).expect("the demo");
     let mut cases = Cases::new();
     cases.add("native", &model, &layout(0), &["bf16", "fp16", "mixed"], Products::Native);
@@ -134,9 +159,8 @@ fn graphs_for_accelerators_give_the_reference_results() {
 }
 
 /// The opsets' ends, and NVIDIA's names.
-#[test]
 fn graphs_of_other_opsets_are_valid() {
-    let Some(python) = python("graphs_of_other_opsets_are_valid") else { return };
+    let python = python().expect("a Python, or the test is ignored");
     let temporary = tempfile::tempdir().expect("a temporary folder");
     let model = load_model(&repository("demo/checkpoint")).expect("the demo");
     let policy = PrecisionPolicy::preset("bf16").expect("a preset");
@@ -159,7 +183,6 @@ fn graphs_of_other_opsets_are_valid() {
     }
 }
 
-#[test]
 fn names_of_nvidia_are_for_a_dit_only() {
     let model = load_model(&repository("demo/checkpoint")).expect("the demo");
     let policy = PrecisionPolicy::preset("f32").expect("a preset");
@@ -182,7 +205,6 @@ fn names_of_nvidia_are_for_a_dit_only() {
 }
 
 /// The tensors in the data file are the checkpoint's bytes where the formats agree.
-#[test]
 fn weights_are_copied_as_they_are() {
     let model = load_model(&repository("demo/checkpoint")).expect("the demo");
     let folder = tempfile::tempdir().expect("a temporary folder");

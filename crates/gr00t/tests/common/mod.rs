@@ -19,22 +19,11 @@ const PADDING: usize = 3;
 /// Times of the two observations.
 const TIMES: [usize; BATCH] = [750, 250];
 
-/// The Python that has what the checks need.
-pub fn python(test: &str) -> Option<PathBuf> {
+/// The Python that has what the checks need: `STEADY_PYTHON`, or `python3`.
+pub fn python() -> Option<PathBuf> {
     let python = std::env::var_os("STEADY_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
-    let imports = "import onnx, onnxruntime, numpy";
-    match Command::new(&python).args(["-c", imports]).output() {
-        Ok(output) if output.status.success() => Some(python),
-        Ok(output) => {
-            let words = String::from_utf8_lossy(&output.stderr);
-            println!("skipped: {test}: {}", words.lines().last().unwrap_or("the imports failed"));
-            None
-        }
-        Err(error) => {
-            println!("skipped: {test}: {}: {error}", python.display());
-            None
-        }
-    }
+    let imports = Command::new(&python).args(["-c", "import onnx, onnxruntime, numpy"]).output();
+    imports.is_ok_and(|output| output.status.success()).then_some(python)
 }
 
 /// What `check.py` says of each folder, its graph run by `runner`.
