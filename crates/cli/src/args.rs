@@ -184,7 +184,8 @@ pub struct DiagnoseArgs {
     /// The engine: cpu:PRECISION, trace:DIR, expected:DIR#NAME or fault:NAME[:weak].
     #[arg(long, value_name = "ENGINE")]
     pub b: Spec,
-    /// What a recorded engine ran at; bf16 otherwise.
+    /// What the engine says it runs at, which its rounding is judged by: its own PRECISION, f32 for a fault, bf16
+    /// for a recording otherwise.
     #[arg(long, value_parser = ["f32", "bf16", "fp16", "mixed"])]
     pub b_precision: Option<String>,
     /// The trace's tensors were computed stage by stage from the reference's recorded inputs.

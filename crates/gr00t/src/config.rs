@@ -330,7 +330,14 @@ impl Config {
             ("num_timestep_buckets", self.num_timestep_buckets),
             ("action_horizon", self.action_horizon),
             ("max_num_embodiments", self.max_num_embodiments),
+            ("max_state_dim", self.max_state_dim),
+            ("max_action_dim", self.max_action_dim),
+            ("hidden_size", self.hidden_size),
+            ("backbone_embedding_dim", self.backbone_embedding_dim),
             ("diffusion_model_cfg.attention_head_dim", dit.attention_head_dim),
+            ("vision_config.intermediate_size", vision.intermediate_size),
+            ("text_config.intermediate_size", text.intermediate_size),
+            ("text_config.vocab_size", text.vocab_size),
         ] {
             require(value > 0, format!("{name}: expected at least 1, found 0"))?;
         }

@@ -42,6 +42,7 @@ struct Evidence<'a> {
 
 /// Diagnoses, prints the verdict and leaves JSON and a page.
 pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
+    ensure!(!args.isolated || matches!(args.b, Spec::Trace(_)), "--isolated: expected with trace:DIR");
     let mut scene = Scene::load(&args.observations, args.b.noise())?;
     let claimed = args.b_precision.as_deref().unwrap_or(args.b.precision());
     let policy = PrecisionPolicy::preset(claimed)?;

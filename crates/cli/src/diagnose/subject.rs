@@ -91,7 +91,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// Opens the engine that `spec` names. `episode` is where recorded actions are looked up.
+    /// Opens the engine that `spec` names. `policy` is what it says it runs at; `episode` is where recorded actions are looked up.
     ///
     /// # Errors
     /// What is named does not exist or has another form.
@@ -103,8 +103,10 @@ impl Subject {
         episode: usize,
     ) -> Result<Self> {
         Ok(match spec {
-            Spec::Cpu(_) => {
-                Subject::Live(Box::new(CpuEngine::new(model.clone(), policy.clone(), denoising_steps)))
+            Spec::Cpu(precision) => {
+                // Whatever it claims to run at.
+                let own = PrecisionPolicy::preset(precision)?;
+                Subject::Live(Box::new(CpuEngine::new(model.clone(), own, denoising_steps)))
             }
             Spec::Fault(name, weak) => {
                 let fault = known_fault(model, name, *weak)?;

@@ -91,6 +91,14 @@ fn misread_outputs(stages: &Path, engine: &Path) {
 }
 
 #[test]
+fn an_engine_that_rounds_more_than_it_says_is_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (code, found) = diagnose(folder.path(), "cpu:bf16", &["--b-precision", "f32"]);
+    assert_eq!((code, &found["verdict"]["status"]), (1, &"cause".into()), "{}", found["verdict"]);
+    assert_eq!(found["hypotheses"][0]["kind"], "narrow");
+}
+
+#[test]
 fn what_cannot_be_examined_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let run = |engine: &str| steady(folder.path(), ["diagnose", "--b", engine]);
@@ -98,6 +106,7 @@ fn what_cannot_be_examined_is_refused() {
     run("trace:none").refuses(&["none"]);
     run(&expected("tensorrt")).refuses(&["known names", "misread", "normalized_actions.tensorrt"]);
     run("gpu").refuses(&["expected cpu:PRECISION"]);
+    steady(folder.path(), ["diagnose", "--isolated", "--b", "cpu:f32"]).refuses(&["--isolated"]);
 }
 
 /// The whole suite: the right cause first for every fault, and no alarm on healthy engines.

@@ -66,7 +66,7 @@ pub fn catalogue(config: &Config) -> Vec<Fault> {
     faults
 }
 
-/// The longest path that all of the places lie at or below.
+/// The longest path that all of the places lie at or below; empty where they are all over the model.
 fn common_path(errors: &[&LocalError]) -> String {
     let mut common: Vec<&str> = errors[0].path.split('.').collect();
     for error in errors {
@@ -170,7 +170,7 @@ fn narrow(site: &str, common: &str) -> Vec<Fault> {
             Formats { storage: format, compute: format, accumulate: f32 },
         ];
         for formats in choices {
-            let paths = if site == common || common.is_empty() { vec![site] } else { vec![site, common] };
+            let paths = if site == common { vec![site] } else { vec![site, common] };
             faults.extend(paths.into_iter().map(|path| Fault::Narrow { site: path.to_owned(), formats }));
         }
     }

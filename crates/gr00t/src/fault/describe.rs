@@ -20,8 +20,11 @@ impl Fault {
             }
             Fault::MaskedRow { site } => format!("lets a query of `{site}` see no key: 0 / 0"),
             Fault::Narrow { site, formats } => format!(
-                "runs `{site}` in other formats: storage {}, compute {}, accumulation {}",
-                formats.storage, formats.compute, formats.accumulate
+                "runs {} in other formats: storage {}, compute {}, accumulation {}",
+                place(site),
+                formats.storage,
+                formats.compute,
+                formats.accumulate
             ),
             Fault::SwappedMasks => {
                 "shows image tokens to the blocks that should see text, and the reverse".to_owned()
@@ -74,7 +77,7 @@ impl Fault {
                 "check that the buffer bound is the one that is read, its size, and that reading waits for the stream".to_owned()
             }
             Fault::MaskedRow { .. } => "give every query at least one key, or skip the row".to_owned(),
-            Fault::Narrow { site, .. } => format!("keep `{site}` in a wider format: a layer precision, or a Cast in the export"),
+            Fault::Narrow { site, .. } => format!("keep {} in a wider format: a layer precision, or a Cast in the export", place(site)),
             Fault::SwappedMasks => "exchange the masks image_mask and not image_mask of the cross-attention blocks".to_owned(),
             Fault::NotCausal { .. } => "export the language model with its causal mask".to_owned(),
             Fault::TimestepAngle { .. } => "compute the timestep's angles in f32 and round after sine and cosine".to_owned(),
@@ -98,4 +101,9 @@ impl Fault {
             Fault::OtherStatistics { .. } => "use the checkpoint's own statistics.json, and the same state".to_owned(),
         }
     }
+}
+
+/// A site as it stands in a sentence.
+fn place(site: &str) -> String {
+    if site.is_empty() { "the whole model".to_owned() } else { format!("`{site}`") }
 }

@@ -39,8 +39,11 @@ impl Site {
         Site { path: path.to_owned(), step: self.step }
     }
 
-    /// Whether this is the site `path` or lies below it.
+    /// Whether this is the site `path` or lies below it. Everything lies below the empty path.
     pub fn is_within(&self, path: &str) -> bool {
+        if path.is_empty() {
+            return true;
+        }
         self.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 }
@@ -80,6 +83,7 @@ mod tests {
         assert_eq!((&block / "attention").to_string(), "step.2.dit.block.7.attention");
         assert_eq!(block.path(), "dit.block.7");
         assert!(block.is_within("dit.block") && block.is_within("dit.block.7"));
+        assert!(block.is_within(""));
         assert!(!(&block.sibling("dit.block") / 70).is_within("dit.block.7"));
     }
 }
