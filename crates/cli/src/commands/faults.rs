@@ -121,7 +121,7 @@ impl Bench {
         let errors = examine(1, last).localize(None)?.errors;
         let Some(place) = errors.iter().find(|error| error.is_fault()) else { return Ok(Vec::new()) };
         let previous = examine(0, first).results_at(&place.path)?;
-        Ok(examine(1, last).explain(&previous, &errors)?)
+        Ok(examine(1, last).explain(&previous, &errors, &|_| {})?)
     }
 
     /// Healthy engines in which something is found, and how many were examined.

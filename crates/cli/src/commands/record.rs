@@ -5,8 +5,10 @@ use crate::args::RecordArgs;
 use crate::diagnose::{OfInference, Scene};
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
-use steadyhand_fidelity::{Trace, TraceWriter};
+use steadyhand_fidelity::trace::Dtype;
+use steadyhand_fidelity::{Trace, TraceError, TraceWriter};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
+use steadyhand_gr00t::model::action_head::timestep_bucket;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
 
@@ -68,7 +70,6 @@ fn write_input(
     denoising_steps: usize,
     buckets: usize,
 ) -> Result<()> {
-    use steadyhand_fidelity::trace::Dtype;
     let name = |tensor: &str| OfInference::name(inference, tensor);
     for (index, image) in input.images.iter().enumerate() {
         let shape = [1, 3, image.height, image.width];
@@ -81,7 +82,7 @@ fn write_input(
     let slot = integers(&mut [input.embodiment_id as i64].into_iter());
     writer.add_bytes(&name("embodiment_id"), Dtype::I64, &[1], &slot)?;
     for step in 0..denoising_steps {
-        let bucket = (step as f64 / denoising_steps as f64 * buckets as f64) as i64;
+        let bucket = timestep_bucket(step, denoising_steps, buckets) as i64;
         let bytes = integers(&mut [bucket].into_iter());
         writer.add_bytes(&name(&format!("step.{step}.timestep")), Dtype::I64, &[1], &bytes)?;
     }
@@ -93,7 +94,7 @@ struct Recording<'a> {
     writer: &'a mut TraceWriter,
     inference: usize,
     all: bool,
-    failure: Option<steadyhand_fidelity::TraceError>,
+    failure: Option<TraceError>,
 }
 
 impl Probe for Recording<'_> {

@@ -15,12 +15,13 @@ pub use subject::{OfInference, Spec};
 use crate::Outcome;
 use crate::args::DiagnoseArgs;
 use anyhow::{Context, Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::Write;
 use steadyhand_fidelity::{Match, MatchContext};
 use steadyhand_gr00t::Matrix;
 use steadyhand_gr00t::diagnosis::{
-    Examination, Finding, Inputs, LocalError, Observed, catalogue, explain_actions,
+    ActionsOnly, Examination, Finding, Inputs, LocalError, Observed, Progress, catalogue,
 };
 use steadyhand_gr00t::engine::Engine;
 use steadyhand_gr00t::fault::Results;
@@ -207,7 +208,9 @@ fn explain(
         Some(before) => examine(before).results_at(&place.path)?,
         None => Results::new(),
     };
-    let findings = examine(last).explain(&previous, &errors)?;
+    let bar = progress_bar();
+    let findings = examine(last).explain(&previous, &errors, &|progress| show(&bar, progress))?;
+    bar.finish_and_clear();
     let mut matches = None;
     if let Some((shape, found)) = evidence.taps[last].read(&place.name) {
         let right = examine(last).results_at(&place.path)?;
@@ -241,19 +244,34 @@ fn search(
     const SCREENED: usize = 2;
     const KEPT: usize = 12;
     let floor = reference.expected * actions::MARGIN;
+    let bar = progress_bar();
     let replay = |inferences: usize, faults| {
         let inferences = inferences.min(scene.inputs.len());
-        explain_actions(
-            &scene.model,
+        let engine = ActionsOnly {
+            model: &scene.model,
             policy,
-            scene.denoising_steps,
-            &scene.inputs[..inferences],
-            &evidence.actions[..inferences],
-            faults,
+            denoising_steps: scene.denoising_steps,
+            inputs: &scene.inputs[..inferences],
+            found: &evidence.actions[..inferences],
             floor,
-        )
+        };
+        engine.explain(faults, &|progress| show(&bar, progress))
     };
     let screened = replay(SCREENED, catalogue(&scene.model.config))?;
     let best = screened.into_iter().take(KEPT).map(|finding| finding.fault).collect();
-    Ok(replay(scene.inputs.len(), best)?)
+    let findings = replay(scene.inputs.len(), best)?;
+    bar.finish_and_clear();
+    Ok(findings)
+}
+
+/// Replays cost an inference each: minutes on a model of full size.
+fn progress_bar() -> ProgressBar {
+    let style = "[{bar:40}] {pos}/{len} hypotheses replayed, {eta} left";
+    let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style.progress_chars("=> "))
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_length(progress.of as u64);
+    bar.set_position(progress.done as u64);
 }

@@ -1,4 +1,4 @@
-//! A read-only file in memory. The one place of this crate outside CUDA that needs `unsafe`.
+//! A read-only file in memory. The one place of this crate that needs `unsafe`.
 
 use crate::{Error, Result};
 use memmap2::Mmap;

@@ -13,7 +13,7 @@ mod replay;
 
 pub use hypotheses::{at_site, catalogue};
 pub use local::{Examination, Inputs, LocalError, Localization};
-pub use replay::{Finding, explain_actions};
+pub use replay::{ActionsOnly, Finding, Progress};
 
 use crate::probe::Recorder;
 

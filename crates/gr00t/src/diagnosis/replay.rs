@@ -10,6 +10,15 @@ use crate::observation::Matrix;
 use crate::precision::PrecisionPolicy;
 use steadyhand_fidelity::relative_l2;
 
+/// How far a search is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Hypotheses replayed.
+    pub done: usize,
+    /// Hypotheses in all.
+    pub of: usize,
+}
+
 /// A hypothesis and how much of the engine's error it leaves unexplained.
 #[derive(Debug, Clone)]
 pub struct Finding {
@@ -24,14 +33,22 @@ pub struct Finding {
 
 impl Examination<'_> {
     /// Explains local errors: the findings, best first. `previous` is what a buffer that was not written
-    /// still holds, see [`Examination::results_at`].
+    /// still holds, see [`Examination::results_at`]. A replay costs an inference; `progress` is told before each.
     ///
     /// # Errors
     /// The input does not fit the model.
-    pub fn explain(&self, previous: &Results, errors: &[LocalError]) -> Result<Vec<Finding>> {
+    pub fn explain(
+        &self,
+        previous: &Results,
+        errors: &[LocalError],
+        progress: &dyn Fn(Progress),
+    ) -> Result<Vec<Finding>> {
         let unexplained: Vec<&LocalError> = errors.iter().filter(|error| error.is_fault()).collect();
         let mut findings = Vec::new();
-        for fault in at_site(&self.model.config, &unexplained) {
+        let faults = at_site(&self.model.config, &unexplained);
+        let of = faults.len();
+        for (done, fault) in faults.into_iter().enumerate() {
+            progress(Progress { done, of });
             let residual = if fault.is_opaque() {
                 // Everything behind the place was judged with the engine's own values of it already.
                 largest(unexplained.iter().copied().filter(|error| error.path != fault.place()))
@@ -58,31 +75,44 @@ fn largest<'a>(errors: impl IntoIterator<Item = &'a LocalError>) -> f64 {
     errors.into_iter().map(|error| error.error / error.expected).fold(0.0, f64::max)
 }
 
-/// Explains final actions: every fault of `faults` in a free run over all inputs, best first. `floor` is the
-/// relative L2 that rounding alone gives.
-///
-/// # Errors
-/// An input does not fit the model.
-pub fn explain_actions(
-    model: &Model,
-    policy: &PrecisionPolicy,
-    denoising_steps: usize,
-    inputs: &[ModelInput],
-    found: &[Matrix],
-    faults: Vec<Fault>,
-    floor: f64,
-) -> Result<Vec<Finding>> {
-    let found: Vec<f32> = found.iter().flat_map(|actions| &actions.data).copied().collect();
-    let mut findings = Vec::new();
-    for fault in faults {
-        let mut engine = FaultyEngine::new(model, policy, denoising_steps, fault.clone());
-        let mut actions = Vec::with_capacity(found.len());
-        for input in inputs {
-            actions.extend(engine.infer(std::slice::from_ref(input), None)?.swap_remove(0).data);
+/// An engine of which only the actions are known.
+#[derive(Clone, Copy)]
+pub struct ActionsOnly<'a> {
+    /// The model that the engine should compute.
+    pub model: &'a Model,
+    /// What the engine says it runs at.
+    pub policy: &'a PrecisionPolicy,
+    /// Euler steps.
+    pub denoising_steps: usize,
+    /// What the engine was given.
+    pub inputs: &'a [ModelInput],
+    /// The normalized actions it gave.
+    pub found: &'a [Matrix],
+    /// The relative L2 that rounding alone gives.
+    pub floor: f64,
+}
+
+impl ActionsOnly<'_> {
+    /// Explains the actions: every fault of `faults` in a free run over all inputs, best first. `progress` is
+    /// told before each.
+    ///
+    /// # Errors
+    /// An input does not fit the model.
+    pub fn explain(&self, faults: Vec<Fault>, progress: &dyn Fn(Progress)) -> Result<Vec<Finding>> {
+        let found: Vec<f32> = self.found.iter().flat_map(|actions| &actions.data).copied().collect();
+        let mut findings = Vec::new();
+        let of = faults.len();
+        for (done, fault) in faults.into_iter().enumerate() {
+            progress(Progress { done, of });
+            let mut engine = FaultyEngine::new(self.model, self.policy, self.denoising_steps, fault.clone());
+            let mut actions = Vec::with_capacity(found.len());
+            for input in self.inputs {
+                actions.extend(engine.infer(std::slice::from_ref(input), None)?.swap_remove(0).data);
+            }
+            let residual = relative_l2(&found, &actions);
+            findings.push(Finding { fault, residual, proven: residual <= self.floor });
         }
-        let residual = relative_l2(&found, &actions);
-        findings.push(Finding { fault, residual, proven: residual <= floor });
+        findings.sort_by(|a, b| a.residual.total_cmp(&b.residual));
+        Ok(findings)
     }
-    findings.sort_by(|a, b| a.residual.total_cmp(&b.residual));
-    Ok(findings)
 }

@@ -97,7 +97,7 @@ pub(super) fn forward<O: Ops>(
     }
     for step in 0..steps {
         ops.tap(&actions, Site::in_step("actions_in", step));
-        let bucket = (step as f64 / steps as f64 * w.num_timestep_buckets as f64) as usize;
+        let bucket = timestep_bucket(step, steps, w.num_timestep_buckets);
         let velocity = velocity(ops, w, &actions, &state, &memory, Time { step, bucket }, batch)?;
         actions = ops.euler(&actions, &velocity, 1.0 / steps as f64, Site::in_step("euler", step))?;
     }
@@ -171,6 +171,11 @@ fn encode_actions<O: Ops>(
     let x = ops.category_linear(&x, layer2, &batch.embodiment_ids, at / "layer2")?;
     let x = ops.activation(&x, Activation::Swish, at / "swish")?;
     ops.category_linear(&x, layer3, &batch.embodiment_ids, at.sibling("action_features"))
+}
+
+/// What the model is told of Euler step `step` of `steps`: `int(t * buckets)` with t = step / steps.
+pub fn timestep_bucket(step: usize, steps: usize, buckets: usize) -> usize {
+    (step as f64 / steps as f64 * buckets as f64) as usize
 }
 
 /// `count` frequencies from 1 down to almost 1/10000.
