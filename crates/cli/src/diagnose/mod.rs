@@ -47,7 +47,14 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     let mut scene = Scene::load(&args.observations, args.b.noise())?;
     let claimed = args.b_precision.as_deref().unwrap_or(args.b.precision());
     let policy = PrecisionPolicy::preset(claimed)?;
-    let mut subject = Subject::open(&args.b, &scene.model, &policy, scene.denoising_steps, scene.episode)?;
+    let mut subject = Subject::open(
+        &args.b,
+        &scene.checkpoint,
+        &scene.model,
+        &policy,
+        scene.denoising_steps,
+        scene.episode,
+    )?;
     let inputs = if args.isolated { Inputs::Recorded } else { Inputs::Own };
     let evidence = look(&mut subject, &mut scene, &policy, inputs)?;
     let reference = actions::Reference::run(&scene, &policy)?;
@@ -105,7 +112,8 @@ fn look<'a>(
         inputs,
     };
     match subject {
-        Subject::Live(engine) => look_at_live(engine.as_mut(), scene, &mut evidence)?,
+        Subject::Live(engine) => look_at_live(engine.as_mut(), scene, true, &mut evidence)?,
+        Subject::Closed(engine) => look_at_live(engine.as_mut(), scene, false, &mut evidence)?,
         Subject::Actions(actions) => {
             ensure!(!actions.is_empty(), "the recording holds no inference");
             cut(scene, actions.len());
@@ -140,12 +148,17 @@ fn cut(scene: &mut Scene, inferences: usize) {
     scene.steps.truncate(inferences);
 }
 
-/// Every inference probed, and the first one once more for its bits.
-fn look_at_live(engine: &mut dyn Engine, scene: &Scene, evidence: &mut Evidence) -> Result<()> {
+/// Every inference, `probed` where the engine shows its tensors, and the first one once more for its bits.
+fn look_at_live(engine: &mut dyn Engine, scene: &Scene, probed: bool, evidence: &mut Evidence) -> Result<()> {
     for input in &scene.inputs {
-        let mut recorder = Recorder::all();
-        evidence.actions.extend(engine.infer(std::slice::from_ref(input), Some(&mut recorder))?);
-        evidence.taps.push(Box::new(recorder));
+        let input = std::slice::from_ref(input);
+        if probed {
+            let mut recorder = Recorder::all();
+            evidence.actions.extend(engine.infer(input, Some(&mut recorder))?);
+            evidence.taps.push(Box::new(recorder));
+        } else {
+            evidence.actions.extend(engine.infer(input, None)?);
+        }
     }
     let again = engine.infer(&scene.inputs[..1], None)?;
     let bits = |matrix: &Matrix| matrix.data.iter().map(|value| value.to_bits()).collect::<Vec<_>>();

@@ -6,8 +6,10 @@ use anyhow::{Context, Result, bail};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use steadyhand_external::onnxruntime::OnnxRuntimeEngine;
 use steadyhand_fidelity::Trace;
 use steadyhand_gr00t::Matrix;
+use steadyhand_gr00t::checkpoint::Checkpoint;
 use steadyhand_gr00t::diagnosis::Observed;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::fault::{Fault, FaultyEngine, suite};
@@ -19,6 +21,8 @@ use steadyhand_gr00t::precision::PrecisionPolicy;
 pub enum Spec {
     /// `cpu:PRECISION`.
     Cpu(String),
+    /// `onnxruntime:PRECISION`: the policy exported and run by ONNX Runtime, which shows its actions only.
+    OnnxRuntime(String),
     /// `trace:DIR`: tensors that an engine left, named as the reference's taps.
     Trace(PathBuf),
     /// `expected:DIR#NAME`: only its final actions, tensor `normalized_actions.NAME` of
@@ -34,6 +38,7 @@ impl FromStr for Spec {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             Some(("cpu", precision)) => Ok(Spec::Cpu(precision.to_owned())),
+            Some(("onnxruntime", precision)) => Ok(Spec::OnnxRuntime(precision.to_owned())),
             Some(("trace", folder)) => Ok(Spec::Trace(folder.into())),
             Some(("expected", rest)) => match rest.rsplit_once('#') {
                 Some((folder, name)) => Ok(Spec::Expected(folder.into(), name.to_owned())),
@@ -44,7 +49,8 @@ impl FromStr for Spec {
                 None => Ok(Spec::Fault(rest.to_owned(), false)),
             },
             _ => Err(format!(
-                "expected cpu:PRECISION, trace:DIR, expected:DIR#NAME or fault:NAME[:weak], found `{text}`"
+                "expected cpu:PRECISION, onnxruntime:PRECISION, trace:DIR, expected:DIR#NAME or fault:NAME[:weak], \
+                 found `{text}`"
             )),
         }
     }
@@ -54,6 +60,7 @@ impl fmt::Display for Spec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Spec::Cpu(precision) => write!(formatter, "cpu:{precision}"),
+            Spec::OnnxRuntime(precision) => write!(formatter, "onnxruntime:{precision}"),
             Spec::Trace(folder) => write!(formatter, "trace:{}", folder.display()),
             Spec::Expected(folder, name) => write!(formatter, "expected:{}#{name}", folder.display()),
             Spec::Fault(name, weak) => write!(formatter, "fault:{name}{}", if *weak { ":weak" } else { "" }),
@@ -65,7 +72,7 @@ impl Spec {
     /// What the engine runs at where the command line does not say: its own word, or bf16, the official precision.
     pub fn precision(&self) -> &str {
         match self {
-            Spec::Cpu(precision) => precision,
+            Spec::Cpu(precision) | Spec::OnnxRuntime(precision) => precision,
             Spec::Fault(..) => "f32",
             Spec::Trace(_) | Spec::Expected(..) => "bf16",
         }
@@ -84,6 +91,8 @@ impl Spec {
 pub enum Subject {
     /// It runs here, and shows every tensor.
     Live(Box<dyn Engine>),
+    /// It runs here, and shows its actions only.
+    Closed(Box<dyn Engine>),
     /// It left tensors.
     Trace(Trace),
     /// It left normalized actions, one matrix an inference.
@@ -97,6 +106,7 @@ impl Subject {
     /// What is named does not exist or has another form.
     pub fn open(
         spec: &Spec,
+        checkpoint: &Path,
         model: &Model,
         policy: &PrecisionPolicy,
         denoising_steps: usize,
@@ -107,6 +117,13 @@ impl Subject {
                 // Whatever it claims to run at.
                 let own = PrecisionPolicy::preset(precision)?;
                 Subject::Live(Box::new(CpuEngine::new(model.clone(), own, denoising_steps)))
+            }
+            Spec::OnnxRuntime(precision) => {
+                let own = PrecisionPolicy::preset(precision)?;
+                let fingerprint = Checkpoint::open(checkpoint)?.fingerprint();
+                let model = model.clone();
+                let engine = OnnxRuntimeEngine::exporting(model, &fingerprint, own, denoising_steps, None)?;
+                Subject::Closed(Box::new(engine))
             }
             Spec::Fault(name, weak) => {
                 let fault = known_fault(model, name, *weak)?;
@@ -183,6 +200,7 @@ mod tests {
     #[test]
     fn specs_are_understood() {
         assert_eq!("cpu:bf16".parse(), Ok(Spec::Cpu("bf16".into())));
+        assert_eq!("onnxruntime:f32".parse(), Ok(Spec::OnnxRuntime("f32".into())));
         assert_eq!("trace:a:b".parse(), Ok(Spec::Trace("a:b".into())));
         assert_eq!("expected:a#b#misread".parse(), Ok(Spec::Expected("a#b".into(), "misread".into())));
         assert_eq!("fault:unwritten-tail:weak".parse(), Ok(Spec::Fault("unwritten-tail".into(), true)));
