@@ -2,6 +2,7 @@
 
 use ort::environment::Environment;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use steadyhand_gr00t::{Error, Result};
 
@@ -13,8 +14,9 @@ const SYSTEM: [&str; 5] =
     ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
 
 /// Loads the library `given` (a file, or a folder with it), or the first that is found: the one that
-/// `ORT_DYLIB_PATH` names; that of a Python package in `VIRTUAL_ENV`, beside a `python3` in `PATH` or in the
-/// home folder; one in `LD_LIBRARY_PATH` or in the system's folders. A process that has loaded one keeps it.
+/// `ORT_DYLIB_PATH` names; that of a Python package in `VIRTUAL_ENV`, beside a `python3` in `PATH`, where that says it
+/// is installed, or in the home folder; one in `LD_LIBRARY_PATH` or in the system's folders. A process that
+/// has loaded one keeps it.
 ///
 /// # Errors
 /// None of them could be loaded: every place with what was found there.
@@ -63,6 +65,7 @@ fn places(given: Option<&Path>) -> Vec<PathBuf> {
     let paths = variable("PATH").unwrap_or_default();
     let pythons = std::env::split_paths(&paths).filter(|folder| folder.join("python3").exists());
     roots.extend(pythons.filter_map(|folder| Some(folder.parent()?.to_path_buf())));
+    roots.extend(python_prefix());
     roots.extend(variable("HOME").map(|home| PathBuf::from(home).join(".local")));
     let mut places: Vec<PathBuf> = roots.iter().flat_map(|root| wheels_in(root)).collect();
     if let Some(paths) = variable("LD_LIBRARY_PATH") {
@@ -70,6 +73,13 @@ fn places(given: Option<&Path>) -> Vec<PathBuf> {
     }
     places.extend(SYSTEM.map(PathBuf::from));
     places
+}
+
+/// Where `python3` says that it is installed. A version manager's `python3` is a script that stands elsewhere.
+fn python_prefix() -> Option<PathBuf> {
+    let output = Command::new("python3").args(["-c", "import sys; print(sys.prefix)"]).output().ok()?;
+    let prefix = String::from_utf8(output.stdout).ok()?;
+    Some(PathBuf::from(prefix.trim())).filter(|prefix| prefix.is_dir())
 }
 
 /// Folders with the library of the onnxruntime package below a Python installation.
