@@ -23,6 +23,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Check this build against results of the official code.
     Verify(VerifyArgs),
+    /// Put two engines side by side: actions, taps, growth of the error.
+    Compare(CompareArgs),
     /// Say whether an engine gives the reference's actions, and if not, why.
     Diagnose(DiagnoseArgs),
     /// Write the reference's tensors for some observations, to run other engines on.
@@ -174,6 +176,21 @@ pub struct ObservationArgs {
     /// Read the noise from tensor `noise` [inferences, horizon, dim] of DIR/episode_NNNNNN.safetensors.
     #[arg(long, value_name = "DIR")]
     pub noise: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// One engine, named as for diagnose; taken as the reference.
+    #[arg(long, value_name = "ENGINE", default_value = "cpu:f32")]
+    pub a: Spec,
+    /// The other; its precision says what rounding gives.
+    #[arg(long, value_name = "ENGINE")]
+    pub b: Spec,
+    #[command(flatten)]
+    pub observations: ObservationArgs,
+    /// Where comparison.json and comparison.png go.
+    #[arg(long, default_value = "steady-out", value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 #[derive(Debug, Args)]

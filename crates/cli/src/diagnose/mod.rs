@@ -1,6 +1,7 @@
 //! `steady diagnose`: whether an engine gives the reference's actions, and if not, why.
 
 mod actions;
+pub mod compare;
 mod euler;
 mod html;
 mod scene;

@@ -9,6 +9,7 @@ use serde::Serialize;
 mod axis;
 mod canvas;
 mod grid;
+pub mod growth;
 pub mod metrics;
 pub mod plot;
 pub mod summary;

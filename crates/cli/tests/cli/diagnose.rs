@@ -99,6 +99,27 @@ fn an_engine_that_rounds_more_than_it_says_is_found() {
 }
 
 #[test]
+fn two_engines_are_compared() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let compare = |engine: &str| -> Value {
+        steady(folder.path(), ["compare", "--b", engine, "--inferences", "2"]).succeeds();
+        let text = fs::read_to_string(folder.path().join("steady-out/comparison.json")).expect("written");
+        assert!(
+            fs::metadata(folder.path().join("steady-out/comparison.png")).expect("a plot").len() > 10_000
+        );
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let healthy = compare("cpu:bf16");
+    assert!(healthy["first_above_rounding"].is_null(), "{}", healthy["first_above_rounding"]);
+    assert!(healthy["taps"].as_array().is_some_and(|taps| taps.len() > 500));
+    assert_eq!(healthy["actions"]["chunk_positions"].as_array().map(Vec::len), Some(16));
+    let same = compare("cpu:f32");
+    assert_eq!(same["actions"]["relative_l2"], 0.0);
+    let faulty = compare("fault:low-precision-softmax");
+    assert_eq!(faulty["first_above_rounding"], "step.0.dit.block.5.attention");
+}
+
+#[test]
 fn what_cannot_be_examined_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let run = |engine: &str| steady(folder.path(), ["diagnose", "--b", engine]);
