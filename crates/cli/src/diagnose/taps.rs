@@ -25,27 +25,16 @@ pub fn table(
     observed: Option<&dyn Observed>,
     errors: &[LocalError],
 ) -> Result<Vec<TapError>> {
-    let (Some(observed), Some(input)) = (observed, scene.inputs.last()) else { return Ok(Vec::new()) };
-    let record = |policy: PrecisionPolicy| -> Result<Recorder> {
-        let mut recorder = Recorder::only(errors.iter().map(|error| error.name.clone()));
-        let mut engine = CpuEngine::new(scene.model.clone(), policy, scene.denoising_steps);
-        engine.infer(std::slice::from_ref(input), Some(&mut recorder))?;
-        Ok(recorder)
-    };
-    let reference = record(PrecisionPolicy::preset("f32")?)?;
-    let rounded = [record(policy.clone())?, record(policy.clone().stochastic(0))?];
+    let Some(observed) = observed else { return Ok(Vec::new()) };
+    let rounding = Rounding::measure(scene, policy)?;
     let row = |error: &LocalError| {
-        let (_, expected) = reference.tensors.get(&error.name)?;
-        let distance = |taps: &dyn Observed| {
-            taps.read(&error.name).map_or(f64::INFINITY, |(_, values)| relative_l2(&values, expected))
-        };
-        let rounding = rounded.iter().map(|taps| distance(taps)).fold(F32_TAP, f64::max);
+        let total = rounding.distance(&error.name, observed)?;
         let step = error.name.strip_prefix("step.").and_then(|rest| rest.split('.').next());
         Some(TapError {
             name: error.name.clone(),
             step: step.and_then(|step| step.parse().ok()),
-            total: distance(observed),
-            expected: rounding,
+            total,
+            expected: rounding.of(&error.name)?,
             local: error.error,
             local_expected: error.expected,
         })
@@ -58,20 +47,39 @@ pub fn table(
 /// # Errors
 /// The input does not fit the model.
 pub fn rounding(scene: &Scene, policy: &PrecisionPolicy) -> Result<BTreeMap<String, f64>> {
-    let Some(input) = scene.inputs.last() else { return Ok(BTreeMap::new()) };
-    let record = |policy: PrecisionPolicy| -> Result<Recorder> {
-        let mut recorder = Recorder::all();
-        let mut engine = CpuEngine::new(scene.model.clone(), policy, scene.denoising_steps);
-        engine.infer(std::slice::from_ref(input), Some(&mut recorder))?;
-        Ok(recorder)
-    };
-    let reference = record(PrecisionPolicy::preset("f32")?)?;
-    let rounded = [record(policy.clone())?, record(policy.clone().stochastic(0))?];
-    let worst = |name: &str, expected: &[f32]| {
-        let found = rounded.iter().filter_map(|taps| taps.tensors.get(name));
-        found.map(|(_, values)| relative_l2(values, expected)).fold(F32_TAP, f64::max) * MARGIN
-    };
-    Ok(reference.tensors.iter().map(|(name, (_, values))| (name.clone(), worst(name, values))).collect())
+    let rounding = Rounding::measure(scene, policy)?;
+    let names = rounding.reference.tensors.keys();
+    Ok(names.filter_map(|name| Some((name.clone(), rounding.of(name)? * MARGIN))).collect())
+}
+
+/// The taps of the last inference: of the f32 reference, and of the same rounded to the nearest and at random.
+struct Rounding {
+    reference: Recorder,
+    rounded: [Recorder; 2],
+}
+
+impl Rounding {
+    fn measure(scene: &Scene, policy: &PrecisionPolicy) -> Result<Self> {
+        let record = |policy: PrecisionPolicy| -> Result<Recorder> {
+            let mut recorder = Recorder::all();
+            let mut engine = CpuEngine::new(scene.model.clone(), policy, scene.denoising_steps);
+            engine.infer(&scene.inputs[scene.inputs.len() - 1..], Some(&mut recorder))?;
+            Ok(recorder)
+        };
+        let reference = record(PrecisionPolicy::preset("f32")?)?;
+        Ok(Rounding { reference, rounded: [record(policy.clone())?, record(policy.clone().stochastic(0))?] })
+    }
+
+    /// Relative L2 to the reference's tap; none where the reference has none, infinite where `taps` has none.
+    fn distance(&self, name: &str, taps: &dyn Observed) -> Option<f64> {
+        let (_, expected) = self.reference.tensors.get(name)?;
+        Some(taps.read(name).map_or(f64::INFINITY, |(_, values)| relative_l2(&values, expected)))
+    }
+
+    /// What rounding moves a tap by.
+    fn of(&self, name: &str) -> Option<f64> {
+        self.rounded.iter().try_fold(F32_TAP, |worst, taps| Some(self.distance(name, taps)?.max(worst)))
+    }
 }
 
 /// What can be said of a trace before its numbers are compared.
