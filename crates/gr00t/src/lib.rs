@@ -17,6 +17,7 @@ pub mod policy;
 pub mod precision;
 pub mod probe;
 pub mod processor;
+pub mod synthetic;
 
 pub use error::{Error, Result};
 pub use observation::{ActionChunk, Image, Matrix, Observation};
