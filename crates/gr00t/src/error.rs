@@ -42,6 +42,14 @@ pub enum Error {
         /// The shapes.
         what: String,
     },
+    /// CUDA's driver or compiler, or the device, failed or is missing.
+    #[error("{operation}: {what}")]
+    Cuda {
+        /// What was asked for, such as `cuMemAlloc` or `compile attention.cu for sm_90a`.
+        operation: String,
+        /// CUDA's name and description of the failure, or what was expected and what was found.
+        what: String,
+    },
 }
 
 impl Error {
@@ -53,6 +61,11 @@ impl Error {
     /// An [`Error::Io`] about `path`.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Error::Io { path: path.as_ref().to_path_buf(), source }
+    }
+
+    /// An [`Error::Cuda`] of `operation`.
+    pub fn cuda(operation: impl Into<String>, what: impl Into<String>) -> Self {
+        Error::Cuda { operation: operation.into(), what: what.into() }
     }
 
     /// An [`Error::Input`] about `field`.

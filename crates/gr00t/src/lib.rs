@@ -4,6 +4,7 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod cuda;
 pub mod diagnosis;
 pub mod engine;
 pub mod error;
