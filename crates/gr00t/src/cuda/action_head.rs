@@ -188,7 +188,7 @@ fn normalized_features(b: &mut Builder, w: &ActionHead, x: &Tensor, prompt: &Pro
     let (text, images) = (prompt.text.indices.len(), prompt.images.indices.len());
     let site = Site::new("action_head.vl_norm");
     let element = match w.vl_norm {
-        Some(_) => b.elements(&site)?.storage,
+        Some(_) => b.operand(&site, &w.dit.memory_sites())?,
         None => x.element,
     };
     let tokens = b.tensor(x.rows, x.features, element)?;

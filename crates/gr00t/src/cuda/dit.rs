@@ -57,6 +57,12 @@ impl Dit {
         })
     }
 
+    /// The sites of all keys and values of cross-attention.
+    pub fn memory_sites(&self) -> Vec<Site> {
+        let parts = self.memories.iter().flat_map(|(_, projection)| &projection.parts);
+        parts.map(|part| Site::new(&part.path)).collect()
+    }
+
     /// Whether some block attends to text or images alone.
     pub fn tells_text_from_images(&self) -> bool {
         self.memories.iter().any(|(attends, _)| *attends != Attends::Everything)
@@ -112,6 +118,11 @@ pub struct Times {
 }
 
 impl Times {
+    /// How many steps there are.
+    pub fn steps(&self) -> usize {
+        self.modulations.first().map_or(0, |modulation| modulation.rows)
+    }
+
     /// The two halves of a modulation in a step.
     fn halves(&self, index: usize, step: usize) -> [DevicePtr; 2] {
         let row = self.modulations[index].slice_rows(step..step + 1);

@@ -4,7 +4,7 @@
 //! graph and replayed, or kernel by kernel with a probe. Both launch the same kernels with the same arguments,
 //! but for the places that a probe's tensors are written to.
 
-use super::driver::{Buffer, Device, DevicePtr, Kernel, Launch, Params, Stream};
+use super::driver::{Buffer, Device, DevicePtr, Kernel, Launch, Params, Pinned, Stream};
 use super::elements::{Element, SiteElements, elements};
 use super::kernels::Kernels;
 use crate::Result;
@@ -60,6 +60,14 @@ impl Tensor {
             self.memory.upload((self.first + row * self.ld) * self.element.size(), &self.element.encode(values))?;
         }
         Ok(())
+    }
+
+    /// Queues a copy to the host of a tensor without padding.
+    ///
+    /// # Errors
+    /// The copy does not fit.
+    pub fn read(&self, stream: &Stream, to: &mut Pinned) -> Result<()> {
+        stream.download(&self.memory, 0, to, 0, self.rows * self.ld * self.element.size())
     }
 
     /// `[rows, features]` as f32.

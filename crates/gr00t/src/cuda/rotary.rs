@@ -72,8 +72,6 @@ pub struct Rotary<'w> {
     pub tokens: usize,
 }
 
-const THREADS: u32 = 128;
-
 impl Builder<'_> {
     /// Query heads and key heads normalized and turned, value heads as they are, side by side:
     /// `[rows, (heads + 2 kv_heads) * head_dim]`, stored as `out`.
@@ -133,9 +131,9 @@ impl Builder<'_> {
             place(at.query, heads.heads, |p, at| p.tap_query = at),
             place(at.key, heads.kv_heads, |p, at| p.tap_key = at),
         ];
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::rotary(heads.head_dim, THREADS))?;
+        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::rotary(heads.head_dim))?;
         let warps = q.rows * (heads.heads + 2 * heads.kv_heads);
-        let grid = [warps.div_ceil(THREADS as usize / 32) as u32, 1, 1];
+        let grid = [warps.div_ceil(block as usize / 32) as u32, 1, 1];
         self.launch(kernel, Launch { grid, block, shared_bytes, cluster: 1, programmatic: false }, params, taps);
         Ok(out)
     }

@@ -123,8 +123,6 @@ pub struct EulerStep<'t> {
     pub at: Site,
 }
 
-const THREADS: u32 = 256;
-
 fn whole<P>(site: Site, rows: usize, features: usize, set: fn(&mut P, DevicePtr)) -> Vec<TapPlace<P>> {
     vec![TapPlace { set, rows, features, taps: vec![Tap { site, rows: 0..rows, columns: 0..features }] }]
 }
@@ -144,7 +142,7 @@ impl Builder<'_> {
         let mut described = Vec::new();
         for image in images {
             // As `PatchImage` in `tokens.cu`.
-            described.extend(image.pixels.address().to_le_bytes());
+            described.extend(image.pixels.0.to_le_bytes());
             for number in [image.height, image.width, first_row, 0] {
                 described.extend((number as u32).to_le_bytes());
             }
@@ -199,7 +197,7 @@ impl Builder<'_> {
             format: format.code(),
         };
         let taps = whole(at, out.rows, out.features, |p: &mut EmbedParams, at| p.tap = at);
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens("embed", THREADS))?;
+        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens("embed"))?;
         let grid = [out.rows as u32, 1, 1];
         self.launch(kernel, Launch { grid, block, shared_bytes, cluster: 1, programmatic: false }, params, taps);
         Ok(out)
@@ -289,8 +287,8 @@ impl Builder<'_> {
         params: P,
         taps: Vec<TapPlace<P>>,
     ) -> Result<()> {
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens(entry, THREADS))?;
-        let grid = [values.div_ceil(THREADS as usize) as u32, 1, 1];
+        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens(entry))?;
+        let grid = [values.div_ceil(block as usize) as u32, 1, 1];
         self.launch(kernel, Launch { grid, block, shared_bytes, cluster: 1, programmatic: false }, params, taps);
         Ok(())
     }
