@@ -3,7 +3,7 @@
 //! The weights stay where the file has them; nothing is copied or widened on loading, so a checkpoint
 //! costs address space, and pages are read when a layer first uses them.
 
-mod fingerprint;
+pub(crate) mod fingerprint;
 mod loader;
 mod mapped;
 mod weight;

@@ -3,4 +3,8 @@
 //! Nothing of CUDA is needed to build. The driver's library and NVRTC are loaded when a [`driver::Device`] or
 //! a [`compile::Compiler`] is opened; a missing one is an error there.
 
+mod cache;
+pub mod compile;
 pub mod driver;
+pub mod kernels;
+mod locate;
