@@ -231,7 +231,8 @@ impl Config {
         Ok(config)
     }
 
-    fn check(&self) -> std::result::Result<(), String> {
+    /// Whether the sizes fit each other and are those of a GR00T N1.6; says which field is wrong otherwise.
+    pub(crate) fn check(&self) -> std::result::Result<(), String> {
         let vision = &self.eagle_config.vision_config;
         let text = &self.eagle_config.text_config;
         let dit = &self.diffusion_model_cfg;

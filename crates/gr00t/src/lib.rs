@@ -18,6 +18,8 @@ pub mod policy;
 pub mod precision;
 pub mod probe;
 pub mod processor;
+pub mod synthetic;
+pub mod workload;
 
 pub use error::{Error, Result};
 pub use observation::{ActionChunk, Image, Matrix, Observation};

@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments, Trial};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use steadyhand_fidelity::relative_l2;
+use steadyhand_gr00t::checkpoint::{Checkpoint, Weight};
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::onnx::Products;
@@ -211,10 +212,9 @@ fn weights_are_copied_as_they_are() {
     let policy = PrecisionPolicy::preset("bf16").expect("a preset");
     export(&model, Component::Dit, &policy, Products::Native, &layout(0), folder.path());
     let data = std::fs::read(folder.path().join("graph.onnx.data")).expect("the data file");
-    let checkpoint =
-        steadyhand_gr00t::checkpoint::Checkpoint::open(repository("demo/checkpoint")).expect("the demo");
+    let checkpoint = Checkpoint::open(repository("demo/checkpoint")).expect("the demo");
     let name = "action_head.model.transformer_blocks.3.ff.net.0.proj.weight";
-    let bytes = checkpoint.get(name).expect("a weight").bytes();
+    let bytes = checkpoint.get(name).and_then(Weight::bytes).expect("a weight of the file");
     let page = |start: &usize| data[*start..].starts_with(bytes);
     assert!((0..data.len()).step_by(4096).any(|start| page(&start)), "{name} at no page of the data file");
 }

@@ -1,4 +1,5 @@
-//! Takes the model's tensors out of a checkpoint and lists everything that does not fit, at once.
+//! Takes the model's tensors out of a checkpoint and lists everything that does not fit, at once; or makes them
+//! up from a seed.
 
 use super::{Checkpoint, Weight};
 use crate::{Error, Result};
@@ -17,21 +18,37 @@ const UNUSED: [&str; 3] = [
 /// Hands out tensors by name and shape. Problems are collected; [`Loader::finish`] reports them all.
 #[derive(Debug)]
 pub struct Loader<'a> {
-    checkpoint: &'a Checkpoint,
+    source: Source<'a>,
     taken: BTreeSet<String>,
     problems: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Source<'a> {
+    Checkpoint(&'a Checkpoint),
+    Seed(u64),
 }
 
 impl<'a> Loader<'a> {
     /// A loader over all tensors of `checkpoint`.
     pub fn new(checkpoint: &'a Checkpoint) -> Self {
-        Loader { checkpoint, taken: BTreeSet::new(), problems: Vec::new() }
+        Loader { source: Source::Checkpoint(checkpoint), taken: BTreeSet::new(), problems: Vec::new() }
+    }
+
+    /// A loader that has every tensor in every shape, made from `seed` ([`super::Synthetic`]). Nothing is held
+    /// in memory, and [`Loader::finish`] finds no problems.
+    pub fn synthetic(seed: u64) -> Loader<'static> {
+        Loader { source: Source::Seed(seed), taken: BTreeSet::new(), problems: Vec::new() }
     }
 
     /// The tensor `name`, which must have this shape.
     pub fn weight(&mut self, name: &str, shape: &[usize]) -> Weight {
+        let checkpoint = match self.source {
+            Source::Checkpoint(checkpoint) => checkpoint,
+            Source::Seed(seed) => return Weight::from_seed(seed, name.to_owned(), shape.to_vec()),
+        };
         self.taken.insert(name.to_owned());
-        match self.checkpoint.get(name) {
+        match checkpoint.get(name) {
             Some(weight) if weight.shape() == shape => return weight.clone(),
             Some(weight) => {
                 self.problems.push(format!("{name}: expected shape {shape:?}, found {:?}", weight.shape()));
@@ -46,7 +63,8 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// One error that names every missing, wrongly shaped and unexpected tensor.
     pub fn finish(mut self) -> Result<()> {
-        for (name, weight) in self.checkpoint.tensors() {
+        let Source::Checkpoint(checkpoint) = self.source else { return Ok(()) };
+        for (name, weight) in checkpoint.tensors() {
             if !self.taken.contains(name) && !UNUSED.iter().any(|prefix| name.starts_with(prefix)) {
                 self.problems.push(format!("{name}: unexpected, shape {:?}", weight.shape()));
             }
@@ -56,9 +74,6 @@ impl<'a> Loader<'a> {
         }
         let count = self.problems.len();
         let list = self.problems.join("\n  ");
-        Err(Error::file(
-            self.checkpoint.folder(),
-            format!("{count} tensors do not fit config.json:\n  {list}"),
-        ))
+        Err(Error::file(checkpoint.folder(), format!("{count} tensors do not fit config.json:\n  {list}")))
     }
 }

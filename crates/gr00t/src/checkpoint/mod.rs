@@ -1,14 +1,17 @@
 //! Checkpoints: a Hugging Face style folder of safetensors, memory-mapped.
 //!
 //! The weights stay where the file has them; nothing is copied or widened on loading, so a checkpoint
-//! costs address space, and pages are read when a layer first uses them.
+//! costs address space, and pages are read when a layer first uses them. A model of synthetic weights has no
+//! checkpoint at all: its [`Loader`] hands out formulas.
 
 pub(crate) mod fingerprint;
 mod loader;
 mod mapped;
+mod synthetic;
 mod weight;
 
 pub use loader::Loader;
+pub use synthetic::Synthetic;
 pub use weight::{Dtype, Weight};
 
 use crate::{Error, Result};

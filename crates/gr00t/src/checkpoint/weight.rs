@@ -1,5 +1,6 @@
-//! One tensor of a checkpoint, read where it lies.
+//! One tensor of a checkpoint, read where it lies, or made from a hash.
 
+use super::Synthetic;
 use super::mapped::MappedFile;
 use half::f16;
 use std::ops::Range;
@@ -45,14 +46,24 @@ impl Dtype {
     }
 }
 
-/// A named tensor: a view into a mapped file. Cloning shares the bytes.
+/// A named tensor: a view into a mapped file, or a formula. Cloning copies no elements.
 #[derive(Debug, Clone)]
 pub struct Weight {
     name: String,
     dtype: Dtype,
     shape: Vec<usize>,
-    file: Option<Arc<MappedFile>>,
-    range: Range<usize>,
+    source: Source,
+}
+
+/// Where the elements come from.
+#[derive(Debug, Clone)]
+enum Source {
+    /// Bytes of a file.
+    Mapped(Arc<MappedFile>, Range<usize>),
+    /// Bf16 values made as they are read.
+    Synthetic(Synthetic),
+    /// Nowhere: the tensor was missing, and [`super::Loader::finish`] says so.
+    Absent,
 }
 
 impl Weight {
@@ -63,12 +74,18 @@ impl Weight {
         file: Arc<MappedFile>,
         range: Range<usize>,
     ) -> Self {
-        Weight { name, dtype, shape, file: Some(file), range }
+        Weight { name, dtype, shape, source: Source::Mapped(file, range) }
+    }
+
+    /// A tensor of bf16 values that a seed and its name determine.
+    pub(super) fn from_seed(seed: u64, name: String, shape: Vec<usize>) -> Self {
+        let source = Source::Synthetic(Synthetic::new(seed, &name, &shape));
+        Weight { name, dtype: Dtype::Bf16, shape, source }
     }
 
     /// Stands where a tensor was missing, so that loading goes on and lists every problem at once.
     pub(super) fn absent(name: String, shape: Vec<usize>) -> Self {
-        Weight { name, dtype: Dtype::F32, shape, file: None, range: 0..0 }
+        Weight { name, dtype: Dtype::F32, shape, source: Source::Absent }
     }
 
     /// The checkpoint's name of the tensor.
@@ -76,7 +93,7 @@ impl Weight {
         &self.name
     }
 
-    /// The element type in the file.
+    /// The element type in the file; bf16 for a synthetic tensor.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -96,9 +113,21 @@ impl Weight {
         self.len() == 0
     }
 
-    /// The elements as they lie in the file: little-endian, row-major, with no alignment promised.
-    pub fn bytes(&self) -> &[u8] {
-        self.file.as_ref().map_or(&[], |file| &file.bytes()[self.range.clone()])
+    /// The elements as they lie in the file: little-endian, row-major, with no alignment promised. `None` for a
+    /// tensor that lies in no file: [`Weight::synthetic`] says how it is made, [`Weight::read_into`] makes it.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match &self.source {
+            Source::Mapped(file, range) => Some(&file.bytes()[range.clone()]),
+            Source::Synthetic(_) | Source::Absent => None,
+        }
+    }
+
+    /// How the elements are made, for a tensor that lies in no file.
+    pub fn synthetic(&self) -> Option<Synthetic> {
+        match self.source {
+            Source::Synthetic(synthetic) => Some(synthetic),
+            Source::Mapped(..) | Source::Absent => None,
+        }
     }
 
     /// Widens `elements` (a range of element indices, row-major) into `out`, rounded to `format`.
@@ -106,25 +135,19 @@ impl Weight {
     /// # Panics
     /// If the range lies outside the tensor or `out` has another length: shapes are checked on loading.
     pub fn read_into(&self, elements: Range<usize>, format: Format, out: &mut [f32]) {
-        let size = self.dtype.size();
-        let bytes = &self.bytes()[elements.start * size..elements.end * size];
+        assert!(elements.end <= self.len(), "{}: read up to {} of {}", self.name, elements.end, self.len());
         assert_eq!(out.len(), elements.len(), "{}: read into a buffer of another length", self.name);
-        match self.dtype {
-            Dtype::Bf16 => {
-                for (value, raw) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                    *value = f32::from_bits(u32::from(u16::from_le_bytes([raw[0], raw[1]])) << 16);
+        match &self.source {
+            Source::Mapped(file, range) => {
+                let (size, bytes) = (self.dtype.size(), &file.bytes()[range.clone()]);
+                widen(&bytes[elements.start * size..elements.end * size], self.dtype, out);
+            }
+            Source::Synthetic(synthetic) => {
+                for (value, index) in out.iter_mut().zip(elements) {
+                    *value = synthetic.value(index as u64);
                 }
             }
-            Dtype::F16 => {
-                for (value, raw) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                    *value = f16::from_le_bytes([raw[0], raw[1]]).to_f32();
-                }
-            }
-            Dtype::F32 => {
-                for (value, raw) in out.iter_mut().zip(bytes.chunks_exact(4)) {
-                    *value = f32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]);
-                }
-            }
+            Source::Absent => panic!("{}: read although loading it had failed", self.name),
         }
         if !format.contains(self.dtype.format()) {
             format.round_slice(out);
@@ -136,5 +159,26 @@ impl Weight {
         let mut values = vec![0.0; self.len()];
         self.read_into(0..self.len(), format, &mut values);
         values
+    }
+}
+
+/// Little-endian elements of `dtype` as f32.
+fn widen(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
+    match dtype {
+        Dtype::Bf16 => {
+            for (value, raw) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+                *value = f32::from_bits(u32::from(u16::from_le_bytes([raw[0], raw[1]])) << 16);
+            }
+        }
+        Dtype::F16 => {
+            for (value, raw) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+                *value = f16::from_le_bytes([raw[0], raw[1]]).to_f32();
+            }
+        }
+        Dtype::F32 => {
+            for (value, raw) in out.iter_mut().zip(bytes.chunks_exact(4)) {
+                *value = f32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]);
+            }
+        }
     }
 }

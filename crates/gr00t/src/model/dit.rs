@@ -16,7 +16,7 @@ const NORM_EPS: f64 = 1e-5;
 /// `eps` of `norm_out`, which differs from the blocks'.
 const NORM_OUT_EPS: f64 = 1e-6;
 /// `num_channels` of the timestep projection.
-const TIME_CHANNELS: usize = 256;
+pub(crate) const TIME_CHANNELS: usize = 256;
 
 /// Weights of the DiT.
 #[derive(Debug, Clone)]
@@ -101,7 +101,7 @@ impl Block {
 }
 
 /// The pattern of `AlternateVLDiT.forward` and `DiT.forward`.
-fn attends(config: &Config, block: usize) -> Attends {
+pub(crate) fn attends(config: &Config, block: usize) -> Attends {
     if block % 2 == 1 && config.diffusion_model_cfg.interleave_self_attention {
         Attends::Itself
     } else if !config.use_alternate_vl_dit {

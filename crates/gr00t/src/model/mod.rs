@@ -75,19 +75,29 @@ impl Model {
     /// One error naming every missing, wrongly shaped and unexpected tensor.
     pub fn load(checkpoint: &Checkpoint, config: Config) -> Result<Self> {
         let mut loader = Loader::new(checkpoint);
-        let model = Model {
-            vision: vision::Vision::load(&mut loader, &config.eagle_config.vision_config),
-            connector: connector::Connector::load(&mut loader, &config.eagle_config),
-            language: language::Language::load(
-                &mut loader,
-                &config.eagle_config.text_config,
-                config.select_layer,
-            ),
-            action_head: action_head::ActionHead::load(&mut loader, &config),
-            config,
-        };
+        let model = Model::take(&mut loader, config);
         loader.finish()?;
         Ok(model)
+    }
+
+    /// A model of random weights that a seed determines, for measuring without a checkpoint. No weight is held
+    /// in memory: an element is made when it is read ([`crate::checkpoint::Synthetic`]).
+    ///
+    /// # Errors
+    /// Sizes that do not fit each other, named by field.
+    pub fn synthetic(config: Config, seed: u64) -> Result<Self> {
+        config.check().map_err(|what| Error::input("config", what))?;
+        Ok(Model::take(&mut Loader::synthetic(seed), config))
+    }
+
+    fn take(loader: &mut Loader, config: Config) -> Self {
+        Model {
+            vision: vision::Vision::load(loader, &config.eagle_config.vision_config),
+            connector: connector::Connector::load(loader, &config.eagle_config),
+            language: language::Language::load(loader, &config.eagle_config.text_config, config.select_layer),
+            action_head: action_head::ActionHead::load(loader, &config),
+            config,
+        }
     }
 
     /// Normalized actions `[batch, action_horizon, max_action_dim]` for a batch.

@@ -12,7 +12,7 @@ use super::{resize_opencv, resize_separable};
 use crate::{Error, Image, Result};
 
 /// Pixels per side of one language token: 2 x 2 patches of 14 x 14.
-const TOKEN_SIDE: usize = 28;
+pub(super) const TOKEN_SIDE: usize = 28;
 /// Longest side that the vision tower takes.
 const MAX_SIDE: usize = 500 * 14;
 /// Bounds on the pixels of a resized image.

@@ -14,6 +14,7 @@ mod resize_opencv;
 mod resize_separable;
 mod state;
 mod statistics;
+mod synthetic;
 mod tokenizer;
 
 use std::path::Path;
@@ -25,6 +26,7 @@ pub use config::{
     ProcessorConfig, embodiment_id, known_embodiment_tags,
 };
 pub use image::PixelValues;
+pub use synthetic::random_instruction;
 pub use tokenizer::Tokenizer;
 
 use action::ActionDecoder;
@@ -43,6 +45,18 @@ pub struct Processor {
     images: ImageTransform,
     state: StateEncoder,
     actions: ActionDecoder,
+    tokenizer: Tokenizer,
+}
+
+/// What a processor is made of.
+struct Parts<'a> {
+    /// The folder that errors name.
+    origin: &'a Path,
+    config: &'a ProcessorConfig,
+    tag: &'a str,
+    modalities: &'a EmbodimentModalities,
+    embodiment_id: usize,
+    statistics: Statistics,
     tokenizer: Tokenizer,
 }
 
@@ -75,22 +89,28 @@ impl Processor {
         let config = ProcessorConfig::read(checkpoint)?;
         let (tag, modalities) = config.resolve_tag(embodiment_tag)?;
         check_modalities(checkpoint, tag, modalities)?;
-        let statistics = Statistics::read(checkpoint, tag)?;
-        let state = StateEncoder::new(&config, &modalities.state, &statistics)?;
-        let actions = ActionDecoder::new(&config, &modalities.action, &statistics, &state)?;
-        let path = tokenizer.unwrap_or(checkpoint);
-        let tokenizer = Tokenizer::from_path(path)?;
-        if tokenizer.token_id(language::IMAGE_TOKEN).is_none() {
-            return Err(Error::file(path, format!("the tokenizer has no {} token", language::IMAGE_TOKEN)));
-        }
+        Processor::new(Parts {
+            origin: checkpoint,
+            config: &config,
+            tag,
+            modalities,
+            embodiment_id: config::embodiment_id(checkpoint, tag)?,
+            statistics: Statistics::read(checkpoint, tag)?,
+            tokenizer: image_tokenizer(tokenizer.unwrap_or(checkpoint))?,
+        })
+    }
+
+    fn new(parts: Parts) -> Result<Self> {
+        let Parts { origin, config, tag, modalities, embodiment_id, statistics, tokenizer } = parts;
+        let state = StateEncoder::new(config, &modalities.state, &statistics)?;
         Ok(Processor {
             tag: tag.to_string(),
-            embodiment_id: config::embodiment_id(checkpoint, tag)?,
+            embodiment_id,
             modalities: modalities.clone(),
             formalize_language: config.formalize_language,
-            images: ImageTransform::new(&config, checkpoint)?,
+            images: ImageTransform::new(config, origin)?,
+            actions: ActionDecoder::new(config, &modalities.action, &statistics, &state)?,
             state,
-            actions,
             tokenizer,
         })
     }
@@ -200,6 +220,15 @@ fn in_order(images: Vec<PixelValues>, order: &[usize]) -> Vec<PixelValues> {
         return images;
     }
     order.iter().map(|&index| images[index].clone()).collect()
+}
+
+/// A tokenizer that knows the token of an image feature.
+fn image_tokenizer(path: &Path) -> Result<Tokenizer> {
+    let tokenizer = Tokenizer::from_path(path)?;
+    match tokenizer.token_id(language::IMAGE_TOKEN) {
+        Some(_) => Ok(tokenizer),
+        None => Err(Error::file(path, format!("the tokenizer has no {} token", language::IMAGE_TOKEN))),
+    }
 }
 
 /// What every embodiment needs: views, frames, groups, steps, and exactly one instruction.

@@ -37,6 +37,11 @@ impl Statistics {
         Ok(Statistics { path, tag: tag.to_string(), root })
     }
 
+    /// The statistics of `tag` in place of a file's; `path` is what errors name.
+    pub fn new(path: &Path, tag: &str, root: Value) -> Self {
+        Statistics { path: path.to_path_buf(), tag: tag.to_string(), root }
+    }
+
     /// Whether a joint group has statistics in a modality.
     pub fn has(&self, modality: &str, group: &str) -> bool {
         self.root.get(modality).and_then(|m| m.get(group)).is_some()

@@ -58,9 +58,15 @@ impl Tokenizer {
             from_vocabulary(path)?
         } else {
             let bytes = std::fs::read(&file).map_err(|e| Error::io(&file, e))?;
-            tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| Error::file(&file, e.to_string()))?
+            return Tokenizer::from_json(&file, &bytes);
         };
         Ok(Tokenizer { inner })
+    }
+
+    /// Reads the contents of a `tokenizer.json`; `origin` is what errors name.
+    pub(super) fn from_json(origin: &Path, contents: &[u8]) -> Result<Self> {
+        let inner = tokenizers::Tokenizer::from_bytes(contents);
+        Ok(Tokenizer { inner: inner.map_err(|e| Error::file(origin, e.to_string()))? })
     }
 
     /// Token ids of a text; the spellings of added tokens become those tokens.

@@ -186,7 +186,7 @@ fn components(checkpoint: &Checkpoint) -> Table {
     let mut table = Table::new(&["component", "tensors", "parameters", "bytes", "dtypes"]);
     let mut row = |name: &str, weights: &[&Weight]| {
         let parameters: usize = weights.iter().map(|weight| weight.len()).sum();
-        let bytes: usize = weights.iter().map(|weight| weight.bytes().len()).sum();
+        let bytes: usize = weights.iter().map(|weight| weight.len() * weight.dtype().size()).sum();
         table.row([
             name.to_owned(),
             weights.len().to_string(),

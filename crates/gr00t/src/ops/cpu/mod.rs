@@ -13,7 +13,7 @@ mod pointwise;
 mod resize;
 mod tensor;
 
-pub(super) use pointwise::time_encoding;
+pub(crate) use pointwise::{rotary_turns, time_encoding};
 pub use tensor::Tensor;
 
 use super::{Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Ops, Site, Tokens};
@@ -76,7 +76,7 @@ fn mismatch(at: &Site, operation: &'static str, what: String) -> Error {
 }
 
 /// The square table `[side * side, features]` resized to each grid, not yet rounded to `storage`.
-pub(super) fn resize_positions(table: &Weight, grids: &[Grid], storage: Format) -> Vec<f32> {
+pub(crate) fn resize_positions(table: &Weight, grids: &[Grid], storage: Format) -> Vec<f32> {
     let features = table.shape()[1];
     let side = table.shape()[0].isqrt();
     let source = table.to_vec(storage);

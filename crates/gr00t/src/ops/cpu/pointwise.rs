@@ -9,7 +9,7 @@ use steadyhand_fidelity::Format;
 const SERIAL: usize = 1 << 15;
 
 /// Sines and cosines of `time * frequencies`, the angles rounded to `format`.
-pub(in super::super) fn time_encoding(
+pub(crate) fn time_encoding(
     time: usize,
     frequencies: &[f32],
     leading: Leading,
@@ -43,6 +43,20 @@ pub(super) fn zip(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32) -> Vec<f3
     values
 }
 
+/// Cosines, then sines of the angles at positions 0 to `tokens`, `[tokens, head_dim]`. The inverse frequencies are
+/// rounded to `storage` too, as PyTorch's `model.to(dtype)` does to buffers.
+pub(crate) fn rotary_turns(tokens: usize, head_dim: usize, theta: f64, storage: Format) -> Vec<f32> {
+    let inverse_frequency = |i: usize| storage.round((1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32);
+    let inverse_frequencies: Vec<f32> = (0..head_dim / 2).map(inverse_frequency).collect();
+    let mut turns = Vec::with_capacity(tokens * head_dim);
+    for position in 0..tokens {
+        let angles = inverse_frequencies.iter().map(|frequency| position as f32 * frequency);
+        turns.extend(angles.clone().map(|angle| storage.round(angle.cos())));
+        turns.extend(angles.map(|angle| storage.round(angle.sin())));
+    }
+    turns
+}
+
 /// The non-linearity of every value; `storage` is where Swish keeps its sigmoid.
 pub(super) fn activation(values: &[f32], kind: Activation, storage: Format) -> Vec<f32> {
     let f = |x: f32| match kind {
@@ -69,21 +83,12 @@ pub(super) fn activation(values: &[f32], kind: Activation, storage: Format) -> V
 /// are then computed from it in f32. Source: `Qwen3RotaryEmbedding` after `model.to(torch.bfloat16)`.
 pub(super) fn rotary(x: &Tensor, head_dim: usize, theta: f64, storage: Format) -> Vec<f32> {
     let half = head_dim / 2;
-    let inverse_frequencies: Vec<f32> = (0..half)
-        .map(|i| storage.round((1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32))
-        .collect();
+    let turns = rotary_turns(x.shape[1], head_dim, theta, storage);
     let mut values = x.values.to_vec();
     for (row, token) in values.chunks_exact_mut(x.features()).enumerate() {
-        let position = (row % x.shape[1]) as f32;
-        let turns: Vec<(f32, f32)> = inverse_frequencies
-            .iter()
-            .map(|frequency| {
-                let angle = position * frequency;
-                (storage.round(angle.cos()), storage.round(angle.sin()))
-            })
-            .collect();
+        let (cosines, sines) = turns[row % x.shape[1] * head_dim..][..head_dim].split_at(half);
         for head in token.chunks_exact_mut(head_dim) {
-            for (i, (cos, sin)) in turns.iter().enumerate() {
+            for (i, (cos, sin)) in cosines.iter().zip(sines).enumerate() {
                 let (a, b) = (head[i], head[half + i]);
                 head[i] = storage.round(a * cos) + storage.round(-b * sin);
                 head[half + i] = storage.round(b * cos) + storage.round(a * sin);

@@ -1,7 +1,7 @@
 //! The tensors beside the graph: a table of where each lies, and a file written one tensor at a time.
 //!
-//! Weights go from the mapped checkpoint to the file in pieces; a weight whose format is already the wanted
-//! one is copied as its bytes are.
+//! Weights go from the mapped checkpoint to the file in pieces; a weight whose format in its file is already the
+//! wanted one is copied as its bytes are.
 
 use super::proto::{EXTERNAL, StringStringEntryProto, TensorProto, data_type};
 use crate::checkpoint::Weight;
@@ -104,10 +104,11 @@ impl Data {
             file.seek(SeekFrom::Start(tensor.offset))?;
             match &tensor.source {
                 Source::Bytes(bytes) => file.write_all(bytes)?,
-                Source::Weight(weight, format) if weight.dtype().format() == *format => {
-                    file.write_all(weight.bytes())?;
-                }
                 Source::Weight(weight, format) => {
+                    if let Some(bytes) = weight.bytes().filter(|_| weight.dtype().format() == *format) {
+                        file.write_all(bytes)?;
+                        continue;
+                    }
                     for start in (0..weight.len()).step_by(PIECE) {
                         let range = start..weight.len().min(start + PIECE);
                         values.resize(range.len(), 0.0);

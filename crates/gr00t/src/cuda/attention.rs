@@ -1,0 +1,124 @@
+//! Attention: scores, softmax and weighted values in one kernel.
+
+use super::driver::{DevicePtr, Launch};
+use super::elements::Element;
+use super::kernels::Variant;
+use super::program::{Builder, Tap, TapPlace, Tensor};
+use crate::ops::{Heads, Site};
+use crate::{Error, Result, kernel_params};
+
+/// Query rows and the key rows that they see. As `Segment` in `attention.cuh`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// First query row.
+    pub query_start: usize,
+    /// Query rows.
+    pub queries: usize,
+    /// First key row.
+    pub key_start: usize,
+    /// Key rows.
+    pub keys: usize,
+}
+
+/// Which keys a query sees.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    segments: DevicePtr,
+    count: usize,
+    max_queries: usize,
+    causal: bool,
+}
+
+kernel_params! {
+    /// As `AttentionParams` in `attention.cuh`.
+    pub struct AttentionParams {
+        q: DevicePtr,
+        k: DevicePtr,
+        v: DevicePtr,
+        segments: DevicePtr,
+        out: DevicePtr,
+        tap: DevicePtr,
+        q_ld: u32,
+        k_ld: u32,
+        v_ld: u32,
+        out_ld: u32,
+        out_element: u32,
+        out_format: u32,
+        heads: u32,
+        group: u32,
+        causal: u32,
+        scale: f32,
+    }
+}
+
+
+/// Features of a head that the kernels are compiled for, at most.
+const MAX_HEAD_DIM: usize = 256;
+
+impl Builder<'_> {
+    /// Puts segments on the device. With `causal` a query sees the keys of its segment up to its own position.
+    ///
+    /// # Errors
+    /// No memory is left.
+    pub fn seen(&mut self, segments: &[Segment], causal: bool) -> Result<Seen> {
+        let numbers = segments.iter().flat_map(|s| [s.query_start, s.queries, s.key_start, s.keys]);
+        Ok(Seen {
+            segments: self.constant_indices(numbers.map(|number| number as u32))?,
+            count: segments.len(),
+            max_queries: segments.iter().map(|s| s.queries).max().unwrap_or(0),
+            causal,
+        })
+    }
+
+    /// `softmax(q kᵀ / sqrt(head_dim)) v`, `[rows of q, heads * head_dim]`, stored as `out`.
+    ///
+    /// # Errors
+    /// Widths that are not those of the heads, formats without a kernel, no memory.
+    pub fn attention(
+        &mut self,
+        [q, k, v]: [&Tensor; 3],
+        heads: Heads,
+        seen: &Seen,
+        out: Element,
+        at: Site,
+    ) -> Result<Tensor> {
+        let widths = [q, k, v].map(|tensor| tensor.features);
+        let Heads { heads: count, kv_heads, head_dim } = heads;
+        if widths != [count * head_dim, kv_heads * head_dim, kv_heads * head_dim] || head_dim > MAX_HEAD_DIM {
+            let what = format!("q, k, v of {widths:?} features, {heads:?}, heads of at most {MAX_HEAD_DIM}");
+            return Err(Error::Shape { site: at.to_string(), operation: "attention", what });
+        }
+        let elements = self.elements(&at)?;
+        let [q, k, v] = [q, k, v].map(|tensor| self.as_operand(tensor, elements.compute));
+        let (q, k, v) = (q?, k?, v?);
+        let out = self.tensor(q.rows, q.features, out)?;
+        let variant = Variant::attention(elements.compute, head_dim);
+        let (kernel, block, shared_bytes) = self.kernels.get(&variant)?;
+        let queries = variant.rows_of_a_block();
+        let grid = [seen.max_queries.div_ceil(queries), count, seen.count].map(|size| size as u32);
+        let params = AttentionParams {
+            q: q.pointer(),
+            k: k.pointer(),
+            v: v.pointer(),
+            segments: seen.segments,
+            out: out.pointer(),
+            tap: DevicePtr::NULL,
+            q_ld: q.ld as u32,
+            k_ld: k.ld as u32,
+            v_ld: v.ld as u32,
+            out_ld: out.ld as u32,
+            out_element: out.element.code(),
+            out_format: elements.storage.code(),
+            heads: count as u32,
+            group: (count / kv_heads) as u32,
+            causal: u32::from(seen.causal),
+            scale: 1.0 / (head_dim as f32).sqrt(),
+        };
+        let taps = vec![Tap { site: at, rows: 0..out.rows, columns: 0..out.features }];
+        let set = |p: &mut AttentionParams, at| p.tap = at;
+        let place = TapPlace { set, rows: out.rows, features: out.features, taps };
+        let launch = Launch { grid, block, shared_bytes, cluster: 1, programmatic: false };
+        self.launch(kernel, launch, params, vec![place]);
+        Ok(out)
+    }
+}

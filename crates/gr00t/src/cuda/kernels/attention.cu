@@ -1,0 +1,185 @@
+// softmax(q kᵀ scale) v on tensor cores, one head of one segment at a time; scores never leave the registers.
+//
+// A block takes 64 queries of one head and walks over the keys, 64 at a time, keeping the running maximum, the
+// running sum and the weighted values of each query (Dao et al., FlashAttention-2). Exponentials are rounded to
+// the operands' type before they meet v and the sum is taken of the unrounded ones, as the reference does.
+//
+// Compiled for: ELEMENT (BF16, FP16), HEAD_DIM.
+#include "attention.cuh"
+
+constexpr int WARPS = 4, THREADS = 32 * WARPS, QUERIES = 16 * WARPS, KEYS = 64;
+constexpr int WIDTH = (HEAD_DIM + 15) / 16 * 16;  // zeros fill up the head
+constexpr int LD = WIDTH + 8;                     // rows start in different banks
+constexpr int PARTS = WIDTH / 16, TILES = KEYS / 8;
+constexpr int Q_ELEMENTS = QUERIES * LD, KV_ELEMENTS = KEYS * LD;
+constexpr float LOG2_E = 1.4426950408889634f;
+
+// Copies `count` rows of one head, zeros where there are no more rows or columns.
+template <int ROWS>
+__device__ __forceinline__ void copy_head(u16* to, const u16* from, u32 ld, u32 count) {
+    constexpr int CHUNKS = WIDTH / 8;
+    for (u32 index = threadIdx.x; index < ROWS * CHUNKS; index += THREADS) {
+        const u32 row = index / CHUNKS, column = index % CHUNKS * 8;
+        u16* at = to + row * LD + column;
+        if constexpr (HEAD_DIM % 8 == 0) {
+            const bool inside = row < count && column < HEAD_DIM;
+            copy16_async_or_zero(shared_address(at), from + (inside ? size_t(row) * ld + column : 0), inside);
+        } else {
+#pragma unroll
+            for (int i = 0; i < 8; ++i)
+                at[i] = row < count && column + i < HEAD_DIM ? from[size_t(row) * ld + column + i] : 0;
+        }
+    }
+}
+
+struct State {
+    float values[WIDTH / 8][4];  // weighted values, rows lane / 4 and lane / 4 + 8
+    float max[2];
+    float sum[2];
+};
+
+// Scores of this warp's 16 queries and the tile's keys, in units of log2.
+__device__ __forceinline__ void score(const u32 (&q)[PARTS][4], const u16* keys, float scale, float (&scores)[TILES][4]) {
+    const u32 lane = threadIdx.x % 32, row = (lane & 7) + ((lane >> 4) << 3), half = (lane >> 3) & 1;
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile += 2) {
+#pragma unroll
+        for (int part = 0; part < PARTS; ++part) {
+            u32 k[4];
+            load_matrices(k, shared_address(keys + (tile * 8 + row) * LD + part * 16 + half * 8));
+            multiply_add<ELEMENT>(scores[tile], q[part], k[0], k[1]);
+            multiply_add<ELEMENT>(scores[tile + 1], q[part], k[2], k[3]);
+        }
+    }
+#pragma unroll
+    for (int tile = 0; tile < TILES; ++tile)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) scores[tile][i] *= scale * LOG2_E;
+}
+
+// Keys from `seen[half]` on are hidden from this thread's rows.
+__device__ __forceinline__ void hide(float (&scores)[TILES][4], u32 first_key, const u32 (&seen)[2]) {
+#pragma unroll
+    for (int tile = 0; tile < TILES; ++tile)
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if (first_key + tile * 8 + threadIdx.x % 4 * 2 + i % 2 >= seen[i / 2]) scores[tile][i] = -infinity();
+}
+
+// Turns scores into exponentials against the new maximum and rescales what was summed before.
+__device__ __forceinline__ void exponentiate(float (&scores)[TILES][4], State& state) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        float max = state.max[half];
+#pragma unroll
+        for (int tile = 0; tile < TILES; ++tile) max = fmaxf(max, fmaxf(scores[tile][half * 2], scores[tile][half * 2 + 1]));
+        max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 1));
+        max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 2));
+        const float before = exp2f(state.max[half] - max);
+        state.max[half] = max;
+        state.sum[half] *= before;
+#pragma unroll
+        for (int part = 0; part < WIDTH / 8; ++part) state.values[part][half * 2] *= before, state.values[part][half * 2 + 1] *= before;
+#pragma unroll
+        for (int tile = 0; tile < TILES; ++tile)
+#pragma unroll
+            for (int i = half * 2; i < half * 2 + 2; ++i) {
+                scores[tile][i] = exp2f(scores[tile][i] - max);
+                state.sum[half] += scores[tile][i];
+            }
+    }
+}
+
+__device__ __forceinline__ void weigh(const float (&scores)[TILES][4], const u16* values, State& state) {
+    const u32 lane = threadIdx.x % 32;
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile += 2) {
+        const u32 p[4] = {
+            pack2<ELEMENT>(scores[tile][0], scores[tile][1]), pack2<ELEMENT>(scores[tile][2], scores[tile][3]),
+            pack2<ELEMENT>(scores[tile + 1][0], scores[tile + 1][1]), pack2<ELEMENT>(scores[tile + 1][2], scores[tile + 1][3])};
+#pragma unroll
+        for (int part = 0; part < PARTS; ++part) {
+            u32 v[4];
+            load_matrices_transposed(v, shared_address(values + (tile * 8 + (lane & 15)) * LD + part * 16 + (lane >> 4) * 8));
+            multiply_add<ELEMENT>(state.values[part * 2], p, v[0], v[1]);
+            multiply_add<ELEMENT>(state.values[part * 2 + 1], p, v[2], v[3]);
+        }
+    }
+}
+
+__device__ __forceinline__ void store_values(const AttentionParams& p, const State& state, const Segment& segment,
+                                             u32 head, u32 first_query) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        float sum = state.sum[half];
+        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        const u32 query = first_query + threadIdx.x % 32 / 4 + half * 8;
+        if (query >= segment.queries) continue;
+        const size_t row = segment.query_start + query;
+#pragma unroll
+        for (int part = 0; part < WIDTH / 8; ++part)
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const u32 column = part * 8 + threadIdx.x % 4 * 2 + i;
+                if (column >= HEAD_DIM) continue;
+                const float value = round_to(p.out_format, state.values[part][half * 2 + i] / sum);
+                store(p.out, p.out_element, row * p.out_ld + head * HEAD_DIM + column, value);
+                if (p.tap != nullptr) p.tap[row * p.heads * HEAD_DIM + head * HEAD_DIM + column] = value;
+            }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_constant__ AttentionParams p) {
+    extern __shared__ __align__(16) u16 shared[];
+    u16* queries = shared;
+    auto keys = [&](u32 tile) { return shared + Q_ELEMENTS + tile % 2 * 2 * KV_ELEMENTS; };
+    auto values = [&](u32 tile) { return keys(tile) + KV_ELEMENTS; };
+    const u32 head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+    allow_next_kernel();
+    wait_for_earlier_kernels();
+    const Segment segment = p.segments[blockIdx.z];
+    const u32 first = blockIdx.x * QUERIES;
+    if (first >= segment.queries) return;
+    // A query sees keys up to its own position, so a block needs none beyond its last query.
+    const u32 needed = p.causal ? min(segment.keys, first + QUERIES) : segment.keys;
+    const u32 tiles = (needed + KEYS - 1) / KEYS, column = head / p.group * HEAD_DIM;
+    auto copy_tile = [&](u32 tile) {
+        const u32 start = tile * KEYS, count = segment.keys - start;
+        const size_t row = segment.key_start + start;
+        copy_head<KEYS>(keys(tile), static_cast<const u16*>(p.k) + row * p.k_ld + column, p.k_ld, count);
+        copy_head<KEYS>(values(tile), static_cast<const u16*>(p.v) + row * p.v_ld + column, p.v_ld, count);
+    };
+    copy_head<QUERIES>(queries, static_cast<const u16*>(p.q) + size_t(segment.query_start + first) * p.q_ld + head * HEAD_DIM,
+                       p.q_ld, segment.queries - first);
+    copy_tile(0);
+    commit_copies();
+
+    u32 q[PARTS][4];
+    State state = {};
+    state.max[0] = state.max[1] = -infinity();
+    const u32 first_query = first + warp * 16;
+    for (u32 tile = 0; tile < tiles; ++tile) {
+        wait_for_copies<0>();
+        __syncthreads();
+        if (tile + 1 < tiles) copy_tile(tile + 1);
+        commit_copies();
+        if (tile == 0) {
+#pragma unroll
+            for (int part = 0; part < PARTS; ++part)
+                load_matrices(q[part], shared_address(queries + (warp * 16 + (lane & 15)) * LD + part * 16 + (lane >> 4) * 8));
+        }
+        float scores[TILES][4] = {};
+        score(q, keys(tile), p.scale, scores);
+        u32 seen[2] = {segment.keys, segment.keys};
+        if (p.causal) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) seen[half] = min(segment.keys, first_query + lane / 4 + half * 8 + 1);
+        }
+        hide(scores, tile * KEYS, seen);
+        exponentiate(scores, state);
+        weigh(scores, values(tile), state);
+    }
+    store_values(p, state, segment, head, first_query);
+}

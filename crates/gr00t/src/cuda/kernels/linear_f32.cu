@@ -1,0 +1,61 @@
+// y = x Wᵀ + b in IEEE f32, by fused multiply-adds on the ordinary cores: no tensor core, so no TF32.
+// The epilogue and the split of the inner dimension are those of `linear.cu`.
+#include "epilogue.cuh"
+
+// As `LinearParams` in `linear.rs`.
+struct LinearParams {
+    const float* x;
+    const float* w;
+    u32 rows;
+    u32 n;
+    u32 inner;  // a multiple of 64
+    u32 ldx;
+    Epilogue epilogue;
+};
+
+constexpr int TILE = 64, DEPTH = 16, THREADS = 256, TILE_LD = TILE + 4;
+
+// Four neighbouring elements of one row, put into shared memory as a column.
+__device__ __forceinline__ void put(float (&to)[DEPTH][TILE_LD], u32 row, u32 depth, const float4& v) {
+    to[depth][row] = v.x, to[depth + 1][row] = v.y, to[depth + 2][row] = v.z, to[depth + 3][row] = v.w;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_constant__ LinearParams p) {
+    __shared__ __align__(16) float operands[2][DEPTH][TILE_LD];
+    __shared__ __align__(16) float tile[TILE * TILE_LD];
+    const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
+    const u32 depths = p.inner / DEPTH, ranks = gridDim.z;
+    const u32 from = depths * blockIdx.z / ranks, to = depths * (blockIdx.z + 1) / ranks;
+    const u32 row = threadIdx.x / 4, depth = threadIdx.x % 4 * 4;
+    const float* x = p.x + size_t(first_row + row) * p.ldx + depth;
+    const float* w = p.w + size_t(first_column + row) * p.inner + depth;
+    const u32 my_row = threadIdx.x / 16 * 4, my_column = threadIdx.x % 16 * 4;
+
+    allow_next_kernel();
+    wait_for_earlier_kernels();
+    float sums[4][4] = {};
+    for (u32 step = from; step < to; ++step) {
+        const float4 next_x = *reinterpret_cast<const float4*>(x + step * DEPTH);
+        const float4 next_w = *reinterpret_cast<const float4*>(w + step * DEPTH);
+        __syncthreads();
+        put(operands[0], row, depth, next_x);
+        put(operands[1], row, depth, next_w);
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < DEPTH; ++k) {
+            const float4 a = *reinterpret_cast<const float4*>(&operands[0][k][my_row]);
+            const float4 b = *reinterpret_cast<const float4*>(&operands[1][k][my_column]);
+            const float left[4] = {a.x, a.y, a.z, a.w}, right[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+#pragma unroll
+                for (int j = 0; j < 4; ++j) sums[i][j] += left[i] * right[j];
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        *reinterpret_cast<float4*>(&tile[(my_row + i) * TILE_LD + my_column]) =
+            make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
+    __syncthreads();
+    finish_tile<TILE, TILE, TILE_LD, THREADS>(p.epilogue, tile, first_row, first_column, p.rows, p.n);
+}

@@ -1,0 +1,108 @@
+// LayerNorm and RMSNorm of whole rows, with what follows them: the scale and shift of AdaLN, or another order of
+// the rows; and with what comes before: joining 2x2 patches into one token.
+//
+// A block takes one row and keeps it in registers: the mean and the variance are computed one after the other.
+#include "machine.cuh"
+
+// As `Norm` in `norm.rs`.
+enum Kind { NONE = 0, LAYER_NORM = 1, RMS_NORM = 2 };
+
+// As `NormParams` in `norm.rs`.
+struct NormParams {
+    const void* x;        // [rows, x_ld], or patches [.., x_ld]
+    const float* weight;  // [features], null for ones
+    const float* bias;    // [features], null for zeros
+    const float* scale;   // [features] of the modulation, null for none
+    const float* shift;
+    const u32* patches;   // [rows, 4]: the patches that make up a row, null for none
+    const u32* out_rows;  // [rows]: where a row goes, null for the same row
+    void* out;            // [.., out_ld]
+    float* tap_norm;
+    float* tap_modulated;
+    u32 features;
+    u32 x_element;
+    u32 x_ld;
+    u32 out_element;
+    u32 out_ld;
+    u32 kind;
+    u32 norm_format;
+    u32 modulated_format;
+    float eps;
+};
+
+constexpr int THREADS = 192, WARPS = THREADS / 32, CHUNKS = 6;  // up to 192 * 6 * 8 = 9216 features
+
+__device__ __forceinline__ float block_sum(float value) {
+    __shared__ float sums[WARPS];
+    value = warp_sum(value);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+    __syncthreads();
+    float total = 0;
+#pragma unroll
+    for (int warp = 0; warp < WARPS; ++warp) total += sums[warp];
+    return total;
+}
+
+// Feature c * 4 + i of a joined row is feature c of its patch i (`pixel_unshuffle`).
+__device__ __forceinline__ void load_joined8(const NormParams& p, u32 row, u32 column, float (&v)[8]) {
+    const uint4 patch = reinterpret_cast<const uint4*>(p.patches)[row];
+    const u32 patches[4] = {patch.x, patch.y, patch.z, patch.w};
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] = load(p.x, p.x_element, size_t(patches[i % 4]) * p.x_ld + column / 4 + i / 4);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) normalize(const __grid_constant__ NormParams p) {
+    const u32 row = blockIdx.x;
+    allow_next_kernel();
+    wait_for_earlier_kernels();
+    float v[CHUNKS][8];
+    float sum = 0;
+    // Features beyond the last are zeros in memory and count for nothing.
+    auto inside = [&](u32 column, int i) { return column + i < p.features; };
+#pragma unroll
+    for (int c = 0; c < CHUNKS; ++c) {
+        const u32 column = (c * THREADS + threadIdx.x) * 8;
+        if (column >= p.features) continue;
+        if (p.patches != nullptr) load_joined8(p, row, column, v[c]);
+        else load8(p.x, p.x_element, size_t(row) * p.x_ld + column, v[c]);
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+            if (inside(column, i)) sum += v[c][i];
+    }
+    const float mean = p.kind == LAYER_NORM ? block_sum(sum) / p.features : 0.0f;
+    float squares = 0;
+#pragma unroll
+    for (int c = 0; c < CHUNKS; ++c)
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+            if (inside((c * THREADS + threadIdx.x) * 8, i)) squares += (v[c][i] - mean) * (v[c][i] - mean);
+    const float inverse = p.kind == NONE ? 1.0f : 1.0f / sqrtf(block_sum(squares) / p.features + p.eps);
+    const size_t to = p.out_rows != nullptr ? p.out_rows[row] : row;
+#pragma unroll
+    for (int c = 0; c < CHUNKS; ++c) {
+        const u32 column = (c * THREADS + threadIdx.x) * 8;
+        if (column >= p.features) continue;
+        float (&x)[8] = v[c];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            if (!inside(column, i)) continue;
+            const float weight = p.weight != nullptr ? p.weight[column + i] : 1.0f;
+            x[i] = (x[i] - mean) * inverse;
+            // Qwen3 stores the normalized value before it meets the weight.
+            if (p.kind == RMS_NORM) x[i] = round_to(p.norm_format, x[i]);
+            x[i] = round_to(p.norm_format, x[i] * weight + (p.bias != nullptr ? p.bias[column + i] : 0.0f));
+        }
+        tap8(p.tap_norm, row, p.features, column, x);
+        if (p.scale != nullptr) {
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                if (!inside(column, i)) continue;
+                const float scaled = round_to(p.modulated_format, x[i] * round_to(p.modulated_format, 1.0f + p.scale[column + i]));
+                x[i] = round_to(p.modulated_format, scaled + p.shift[column + i]);
+            }
+            tap8(p.tap_modulated, row, p.features, column, x);
+        }
+        store8(p.out, p.out_element, to * p.out_ld + column, x, int(p.features - column));
+    }
+}

@@ -1,0 +1,133 @@
+// Number formats, and values in memory.
+//
+// A format (what a value is rounded to) and an element type (what it is stored in) share their codes: precision
+// is a value that kernels are given, never something they are compiled for. Only the operands of tensor core
+// products have a type that is fixed when a kernel is compiled.
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+// As `Element` in `elements.rs`.
+enum Element { F32 = 0, BF16 = 1, FP16 = 2 };
+
+__device__ __forceinline__ u16 to_bf16(float value) {
+    u16 bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+
+__device__ __forceinline__ float from_bf16(u16 bits) { return __uint_as_float(u32(bits) << 16); }
+
+__device__ __forceinline__ u16 to_fp16(float value) {
+    u16 bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+
+__device__ __forceinline__ float from_fp16(u16 bits) {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
+
+// The nearest value of a format, ties to even.
+__device__ __forceinline__ float round_to(int format, float value) {
+    if (format == BF16) return from_bf16(to_bf16(value));
+    if (format == FP16) return from_fp16(to_fp16(value));
+    return value;
+}
+
+__device__ __forceinline__ u16 encode16(int element, float value) {
+    return element == BF16 ? to_bf16(value) : to_fp16(value);
+}
+
+__device__ __forceinline__ float decode16(int element, u16 bits) {
+    return element == BF16 ? from_bf16(bits) : from_fp16(bits);
+}
+
+__device__ __forceinline__ float load(const void* base, int element, size_t index) {
+    if (element == F32) return static_cast<const float*>(base)[index];
+    return decode16(element, static_cast<const u16*>(base)[index]);
+}
+
+__device__ __forceinline__ void store(void* base, int element, size_t index, float value) {
+    if (element == F32) {
+        static_cast<float*>(base)[index] = value;
+    } else {
+        static_cast<u16*>(base)[index] = encode16(element, value);
+    }
+}
+
+// Eight values from `index` on, which must be a multiple of eight.
+__device__ __forceinline__ void load8(const void* base, int element, size_t index, float (&values)[8]) {
+    if (element == F32) {
+        const float4* from = reinterpret_cast<const float4*>(static_cast<const float*>(base) + index);
+        const float4 low = from[0], high = from[1];
+        values[0] = low.x, values[1] = low.y, values[2] = low.z, values[3] = low.w;
+        values[4] = high.x, values[5] = high.y, values[6] = high.z, values[7] = high.w;
+        return;
+    }
+    const uint4 raw = *reinterpret_cast<const uint4*>(static_cast<const u16*>(base) + index);
+    const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        values[2 * i] = decode16(element, u16(words[i]));
+        values[2 * i + 1] = decode16(element, u16(words[i] >> 16));
+    }
+}
+
+// The first `count` of eight values from `index` on, which must be a multiple of eight.
+__device__ __forceinline__ void store8(void* base, int element, size_t index, const float (&values)[8], int count) {
+    if (count < 8) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+            if (i < count) store(base, element, index + i, values[i]);
+        return;
+    }
+    if (element == F32) {
+        float4* to = reinterpret_cast<float4*>(static_cast<float*>(base) + index);
+        to[0] = make_float4(values[0], values[1], values[2], values[3]);
+        to[1] = make_float4(values[4], values[5], values[6], values[7]);
+        return;
+    }
+    u32 words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        words[i] = u32(encode16(element, values[2 * i])) | u32(encode16(element, values[2 * i + 1])) << 16;
+    *reinterpret_cast<uint4*>(static_cast<u16*>(base) + index) = make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+// Tensors that a probe asked for: always f32, rows without padding. Null where nobody asked.
+__device__ __forceinline__ void tap8(float* tap, size_t row, int features, int column, const float (&values)[8]) {
+    if (tap == nullptr) return;
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+        if (column + i < features) tap[row * features + column + i] = values[i];
+}
+
+// As `Activation` in `ops/mod.rs`, with none.
+enum Activation { IDENTITY = 0, GELU = 1, GELU_TANH = 2, SILU = 3, SWISH = 4, RELU = 5 };
+
+// `format` is where SWISH keeps its sigmoid.
+__device__ __forceinline__ float activate(int kind, int format, float x) {
+    switch (kind) {
+        case GELU: return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
+        case GELU_TANH: return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+        case SILU: return x / (1.0f + expf(-x));
+        case SWISH: return x * round_to(format, 1.0f / (1.0f + expf(-x)));
+        case RELU: return fmaxf(x, 0.0f);
+        default: return x;
+    }
+}
+
+__device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }
+
+// Sum over the lanes of a warp, the same in every lane.
+__device__ __forceinline__ float warp_sum(float value) {
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffffu, value, lanes);
+    return value;
+}

@@ -1,0 +1,85 @@
+// RMSNorm of each query and key head and its rotation (RoPE); values pass unchanged. One warp, one head.
+//
+// Compiled for: HEAD_DIM.
+#include "machine.cuh"
+
+// As `RotaryParams` in `rotary.rs`.
+struct RotaryParams {
+    const void* q;              // [rows, q_ld]
+    const void* k;              // [rows, k_ld]
+    const void* v;              // [rows, v_ld]
+    const float* query_weight;  // [HEAD_DIM]
+    const float* key_weight;
+    const float* turns;         // [tokens, HEAD_DIM]: cosines, then sines
+    void* out;                  // [rows, out_ld]: query heads, key heads, value heads
+    float* tap_query_norm;      // [rows, heads * HEAD_DIM]
+    float* tap_key_norm;        // [rows, kv_heads * HEAD_DIM]
+    float* tap_query;
+    float* tap_key;
+    u32 q_element;
+    u32 q_ld;
+    u32 k_element;
+    u32 k_ld;
+    u32 v_element;
+    u32 v_ld;
+    u32 out_element;
+    u32 out_ld;
+    u32 rows;
+    u32 tokens;                 // of one item of the batch
+    u32 heads;
+    u32 kv_heads;
+    u32 query_norm_format;
+    u32 key_norm_format;
+    u32 query_format;
+    u32 key_format;
+    float eps;
+};
+
+constexpr int WARPS = 4, HALF = HEAD_DIM / 2, PAIRS = (HALF + 31) / 32;
+
+extern "C" __global__ void __launch_bounds__(32 * WARPS) rotary(const __grid_constant__ RotaryParams p) {
+    const u32 lane = threadIdx.x % 32, all = p.heads + 2 * p.kv_heads;
+    const u32 index = blockIdx.x * WARPS + threadIdx.x / 32, row = index / all, head = index % all;
+    allow_next_kernel();
+    wait_for_earlier_kernels();
+    if (row >= p.rows) return;
+    const size_t to = size_t(row) * p.out_ld + head * HEAD_DIM;
+    if (head >= p.heads + p.kv_heads) {
+        const size_t from = size_t(row) * p.v_ld + (head - p.heads - p.kv_heads) * HEAD_DIM;
+        for (u32 i = lane; i < HEAD_DIM; i += 32) store(p.out, p.out_element, to + i, load(p.v, p.v_element, from + i));
+        return;
+    }
+    const bool query = head < p.heads;
+    const void* x = query ? p.q : p.k;
+    const u32 element = query ? p.q_element : p.k_element;
+    const size_t from = query ? size_t(row) * p.q_ld + head * HEAD_DIM : size_t(row) * p.k_ld + (head - p.heads) * HEAD_DIM;
+    const float* weight = query ? p.query_weight : p.key_weight;
+    const u32 norm_format = query ? p.query_norm_format : p.key_norm_format;
+    const u32 format = query ? p.query_format : p.key_format;
+    const size_t tap = query ? (size_t(row) * p.heads + head) * HEAD_DIM : (size_t(row) * p.kv_heads + head - p.heads) * HEAD_DIM;
+    float* tap_norm = query ? p.tap_query_norm : p.tap_key_norm;
+    float* tap_turned = query ? p.tap_query : p.tap_key;
+    float a[PAIRS] = {}, b[PAIRS] = {}, squares = 0;
+#pragma unroll
+    for (int i = 0; i < PAIRS; ++i) {
+        const u32 at = i * 32 + lane;
+        if (at >= HALF) continue;
+        a[i] = load(x, element, from + at), b[i] = load(x, element, from + HALF + at);
+        squares += a[i] * a[i] + b[i] * b[i];
+    }
+    const float inverse = 1.0f / sqrtf(warp_sum(squares) / HEAD_DIM + p.eps);
+#pragma unroll
+    for (int i = 0; i < PAIRS; ++i) {
+        const u32 at = i * 32 + lane;
+        if (at >= HALF) continue;
+        const float x = round_to(norm_format, round_to(norm_format, a[i] * inverse) * weight[at]);
+        const float y = round_to(norm_format, round_to(norm_format, b[i] * inverse) * weight[HALF + at]);
+        if (tap_norm != nullptr) tap_norm[tap + at] = x, tap_norm[tap + HALF + at] = y;
+        const float* turn = p.turns + size_t(row % p.tokens) * HEAD_DIM;
+        const float cosine = turn[at], sine = turn[HALF + at];
+        const float u = round_to(format, round_to(format, x * cosine) + round_to(format, -y * sine));
+        const float v = round_to(format, round_to(format, y * cosine) + round_to(format, x * sine));
+        if (tap_turned != nullptr) tap_turned[tap + at] = u, tap_turned[tap + HALF + at] = v;
+        store(p.out, p.out_element, to + at, u), store(p.out, p.out_element, to + HALF + at, v);
+    }
+}

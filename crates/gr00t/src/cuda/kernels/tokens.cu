@@ -1,0 +1,140 @@
+// Kernels that bring values to where they are used: inputs, image patches, embeddings, the Euler step.
+#include "machine.cuh"
+
+constexpr int THREADS = 256;
+
+__device__ __forceinline__ u32 thread_index() { return blockIdx.x * THREADS + threadIdx.x; }
+
+// One image of every item. As `PatchImage` in `tokens.rs`.
+struct PatchImage {
+    const float* pixels;  // [batch, 3, height, width]
+    u32 height;
+    u32 width;
+    u32 first_row;        // of its patches in its item
+    u32 padding;
+};
+
+// As `PatchesParams` in `tokens.rs`.
+struct PatchesParams {
+    const PatchImage* images;
+    void* out;            // [batch * item_rows, out_ld]
+    float* tap;
+    u32 image_count;
+    u32 rows;
+    u32 item_rows;        // patches of all images of one item
+    u32 size;             // of a patch
+    u32 out_element;
+    u32 out_ld;
+    u32 format;
+};
+
+// A patch is a row of pixels in the order row, column, channel.
+extern "C" __global__ void __launch_bounds__(THREADS) patches(const __grid_constant__ PatchesParams p) {
+    const u32 features = p.size * p.size * 3, index = thread_index(), feature = index % features, row = index / features;
+    allow_next_kernel();
+    wait_for_earlier_kernels();
+    if (row >= p.rows) return;
+    u32 number = p.image_count - 1;
+    while (p.images[number].first_row > row % p.item_rows) --number;
+    const PatchImage image = p.images[number];
+    const u32 patch = row % p.item_rows - image.first_row, columns = image.width / p.size;
+    const u32 channel = feature % 3, x = patch % columns * p.size + feature / 3 % p.size;
+    const u32 y = patch / columns * p.size + feature / 3 / p.size;
+    const size_t plane = size_t(row / p.item_rows) * 3 + channel;
+    const float value = round_to(p.format, image.pixels[(plane * image.height + y) * image.width + x]);
+    store(p.out, p.out_element, size_t(row) * p.out_ld + feature, value);
+    if (p.tap != nullptr) p.tap[index] = value;
+}
+
+// As `EmbedParams` in `tokens.rs`.
+struct EmbedParams {
+    const u32* ids;      // [rows]
+    const void* table;   // [vocabulary, table_ld]
+    const u32* sources;  // [rows]: the row of `images` that takes the token's place, or u32's maximum
+    const void* images;  // [.., images_ld]
+    void* out;           // [rows, out_ld]
+    float* tap;          // before images take their places
+    u32 features;
+    u32 table_element;
+    u32 table_ld;
+    u32 images_element;
+    u32 images_ld;
+    u32 out_element;
+    u32 out_ld;
+    u32 format;
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS) embed(const __grid_constant__ EmbedParams p) {
+    const u32 row = blockIdx.x;
+    allow_next_kernel();
+    wait_for_earlier_kernels();
+    const u32 source = p.sources[row];
+    const size_t from = size_t(p.ids[row]) * p.table_ld;
+    for (u32 i = threadIdx.x; i < p.features; i += THREADS) {
+        float value = round_to(p.format, load(p.table, p.table_element, from + i));
+        if (p.tap != nullptr) p.tap[size_t(row) * p.features + i] = value;
+        if (source != 0xffffffffu) value = load(p.images, p.images_element, size_t(source) * p.images_ld + i);
+        store(p.out, p.out_element, size_t(row) * p.out_ld + i, value);
+    }
+}
+
+// As `ConvertParams` in `tokens.rs`.
+struct ConvertParams {
+    const void* x;  // [rows, x_ld]
+    void* out;      // [rows, out_ld]
+    void* copy;     // the same in another element type, null for none
+    float* tap;
+    u32 rows;
+    u32 features;
+    u32 x_element;
+    u32 x_ld;
+    u32 out_element;
+    u32 out_ld;
+    u32 copy_element;
+    u32 copy_ld;
+    u32 format;
+};
+
+// Rounds and stores: a value from outside, or one that is needed in another element type.
+extern "C" __global__ void __launch_bounds__(THREADS) convert(const __grid_constant__ ConvertParams p) {
+    const u32 index = thread_index(), row = index / p.features, column = index % p.features;
+    allow_next_kernel();
+    wait_for_earlier_kernels();
+    if (row >= p.rows) return;
+    const float value = round_to(p.format, load(p.x, p.x_element, size_t(row) * p.x_ld + column));
+    store(p.out, p.out_element, size_t(row) * p.out_ld + column, value);
+    if (p.copy != nullptr) store(p.copy, p.copy_element, size_t(row) * p.copy_ld + column, value);
+    if (p.tap != nullptr) p.tap[index] = value;
+}
+
+// As `EulerParams` in `tokens.rs`.
+struct EulerParams {
+    const void* velocity;  // [batch * tokens, velocity_ld]: the last `horizon` tokens of each item count
+    float* actions;        // [batch * horizon, features], in place
+    void* operand;         // the same for the next step's product, [.., operand_ld]; null after the last
+    float* tap;
+    u32 batch;
+    u32 horizon;
+    u32 tokens;
+    u32 features;
+    u32 velocity_element;
+    u32 velocity_ld;
+    u32 operand_element;
+    u32 operand_ld;
+    u32 format;
+    float dt;
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS) euler(const __grid_constant__ EulerParams p) {
+    const u32 index = thread_index(), row = index / p.features, column = index % p.features;
+    allow_next_kernel();
+    wait_for_earlier_kernels();
+    if (row >= p.batch * p.horizon) return;
+    const size_t from = size_t(row / p.horizon) * p.tokens + p.tokens - p.horizon + row % p.horizon;
+    const float velocity = load(p.velocity, p.velocity_element, from * p.velocity_ld + column);
+    // The product is stored before it is added: no fused multiply-add, so f32 is the reference's f32.
+    const float value = round_to(p.format, __fadd_rn(p.actions[index], round_to(p.format, __fmul_rn(p.dt, velocity))));
+    p.actions[index] = value;
+    if (p.operand != nullptr) store(p.operand, p.operand_element, size_t(row) * p.operand_ld + column, value);
+    if (p.tap != nullptr) p.tap[index] = value;
+}

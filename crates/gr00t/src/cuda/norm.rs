@@ -1,0 +1,181 @@
+//! LayerNorm and RMSNorm of rows, with what is fused into them.
+
+use super::driver::{DevicePtr, Launch};
+use super::elements::Element;
+use super::kernels::Variant;
+use super::program::{Builder, Tap, TapPlace, Tensor};
+use super::weights::Region;
+use crate::ops::Site;
+use crate::{Error, Result, kernel_params};
+
+/// Scale and shift of a norm on the device, in f32, rounded to the site's storage format.
+#[derive(Debug, Clone)]
+pub struct Affine {
+    /// `[features]`.
+    pub weight: Region,
+    /// `[features]`; none for RMSNorm.
+    pub bias: Option<Region>,
+}
+
+/// What is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Norm {
+    /// Nothing: rows are only moved.
+    None = 0,
+    /// LayerNorm.
+    Layer = 1,
+    /// RMSNorm.
+    Rms = 2,
+}
+
+/// Where the rows come from and go to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rows {
+    /// `[rows, 4]`: the patches that a row joins; null for a row of x.
+    pub joined: Option<DevicePtr>,
+    /// `[rows]`: where a row goes; null for the same row.
+    pub out: Option<DevicePtr>,
+}
+
+/// A norm and its place.
+#[derive(Debug, Clone)]
+pub struct NormAt<'w> {
+    /// What is computed.
+    pub norm: Norm,
+    /// Scale and shift, where they are learned.
+    pub affine: Option<&'w Affine>,
+    /// Added to the variance.
+    pub eps: f64,
+    /// The site.
+    pub site: Site,
+}
+
+/// Scale and shift of AdaLN, `[features]` each, f32.
+#[derive(Debug, Clone)]
+pub struct Modulation {
+    /// Scale, to which 1 is added.
+    pub scale: DevicePtr,
+    /// Shift.
+    pub shift: DevicePtr,
+    /// The site of the modulated result.
+    pub site: Site,
+}
+
+kernel_params! {
+    /// As `NormParams` in `norm.cu`.
+    pub struct NormParams {
+        x: DevicePtr,
+        weight: DevicePtr,
+        bias: DevicePtr,
+        scale: DevicePtr,
+        shift: DevicePtr,
+        patches: DevicePtr,
+        out_rows: DevicePtr,
+        out: DevicePtr,
+        tap_norm: DevicePtr,
+        tap_modulated: DevicePtr,
+        features: u32,
+        x_element: u32,
+        x_ld: u32,
+        out_element: u32,
+        out_ld: u32,
+        norm: u32,
+        norm_format: u32,
+        modulated_format: u32,
+        eps: f32,
+        padding: u32,
+    }
+}
+
+
+/// Features that a block keeps in its registers.
+const MAX_FEATURES: usize = 9216;
+const THREADS: u32 = 192;
+
+impl Builder<'_> {
+    /// LayerNorm or RMSNorm of every row of `x`, stored as `out`.
+    ///
+    /// # Errors
+    /// More features than the kernel holds, formats without a kernel, no memory.
+    pub fn norm(&mut self, x: &Tensor, norm: NormAt, out: Element) -> Result<Tensor> {
+        let out = self.tensor(x.rows, x.features, out)?;
+        self.norm_into(x, norm, None, Rows::default(), &out)?;
+        Ok(out)
+    }
+
+    /// LayerNorm, then `x (1 + scale) + shift`.
+    ///
+    /// # Errors
+    /// As [`Builder::norm`].
+    pub fn norm_modulate(
+        &mut self,
+        x: &Tensor,
+        norm: NormAt,
+        modulation: &Modulation,
+        out: Element,
+    ) -> Result<Tensor> {
+        let out = self.tensor(x.rows, x.features, out)?;
+        self.norm_into(x, norm, Some(modulation), Rows::default(), &out)?;
+        Ok(out)
+    }
+
+    /// A norm into a tensor that exists, whose features say how many a row has.
+    ///
+    /// # Errors
+    /// As [`Builder::norm`].
+    pub fn norm_into(
+        &mut self,
+        x: &Tensor,
+        norm: NormAt,
+        modulation: Option<&Modulation>,
+        rows: Rows,
+        out: &Tensor,
+    ) -> Result<()> {
+        let NormAt { norm, affine, eps, site } = norm;
+        if out.features > MAX_FEATURES {
+            let what = format!("expected at most {MAX_FEATURES} features, found {}", out.features);
+            return Err(Error::Shape { site: site.to_string(), operation: "norm", what });
+        }
+        let null = DevicePtr::NULL;
+        let storage = self.elements(&site)?.storage;
+        let modulated = modulation.map(|m| self.elements(&m.site)).transpose()?;
+        let params = NormParams {
+            x: x.pointer(),
+            weight: affine.map_or(null, |affine| affine.weight.pointer()),
+            bias: affine.and_then(|affine| affine.bias.as_ref()).map_or(null, Region::pointer),
+            scale: modulation.map_or(null, |m| m.scale),
+            shift: modulation.map_or(null, |m| m.shift),
+            patches: rows.joined.unwrap_or(null),
+            out_rows: rows.out.unwrap_or(null),
+            out: out.pointer(),
+            tap_norm: null,
+            tap_modulated: null,
+            features: out.features as u32,
+            x_element: x.element.code(),
+            x_ld: x.ld as u32,
+            out_element: out.element.code(),
+            out_ld: out.ld as u32,
+            norm: norm as u32,
+            norm_format: storage.code(),
+            modulated_format: modulated.map_or(storage, |elements| elements.storage).code(),
+            eps: eps as f32,
+            padding: 0,
+        };
+        let place = |site: &Site, set| {
+            let taps = vec![Tap { site: site.clone(), rows: 0..out.rows, columns: 0..out.features }];
+            TapPlace { set, rows: out.rows, features: out.features, taps }
+        };
+        let mut taps: Vec<TapPlace<NormParams>> = Vec::new();
+        if norm != Norm::None {
+            taps.push(place(&site, |p, at| p.tap_norm = at));
+        }
+        if let Some(modulation) = modulation {
+            taps.push(place(&modulation.site, |p, at| p.tap_modulated = at));
+        }
+        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::norm(THREADS))?;
+        let grid = [out.rows as u32, 1, 1];
+        self.launch(kernel, Launch { grid, block, shared_bytes, cluster: 1, programmatic: false }, params, taps);
+        Ok(())
+    }
+}

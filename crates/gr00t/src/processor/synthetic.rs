@@ -1,0 +1,257 @@
+//! A processor without files, and random observations: what measuring needs to pass through the same code as a
+//! robot's data.
+//!
+//! Everything after construction is [`Processor`]'s own: the official evaluation transform of the images, the
+//! scaling of states and actions (half of the action groups relative to the state, as published policies have
+//! them) and the prompt's layout. Only the statistics are made up, and the tokenizer knows whole words instead
+//! of Qwen's pieces.
+
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+use super::image::TOKEN_SIDE;
+use super::statistics::Statistics;
+use super::tokenizer::Tokenizer;
+use super::{
+    ActionConfig, ActionFormat, ActionRepresentation, ActionType, EmbodimentModalities, ModalityConfig,
+    Parts, Processor, ProcessorConfig, language,
+};
+use crate::config::Config;
+use crate::noise::gaussian;
+use crate::{Error, Image, Matrix, Observation, Result};
+
+/// What errors name in place of a folder.
+const ORIGIN: &str = "synthetic processor";
+const TAG: &str = "new_embodiment";
+/// Joint groups of the state and of the action.
+const GROUPS: usize = 4;
+/// Words of the made-up language: `w0`, `w1`, ….
+const WORDS: usize = 256;
+/// By how much the camera's frames are larger than the model's images: 256 for the usual 252.
+const MARGIN: usize = 4;
+/// Spellings that the chat template is made of, besides the words.
+const TEMPLATE: [&str; 13] =
+    ["system", "You", "are", "a", "helpful", "assistant", ".", "user", "<", "image", "1", "2", ">"];
+const ADDED: [&str; 5] = ["<|im_start|>", "<|im_end|>", "<img>", "</img>", language::IMAGE_TOKEN];
+
+impl Processor {
+    /// A processor for a model of these sizes with `views` cameras, whose images become `image_side` pixels
+    /// square. State and action fill the model's whole width.
+    ///
+    /// # Errors
+    /// No view, or a side that is no multiple of 28 from 56 on; a vocabulary too small for the prompt.
+    pub fn synthetic(config: &Config, views: usize, image_side: usize) -> Result<Self> {
+        if views == 0 {
+            return Err(Error::input("views", "expected at least 1, found 0"));
+        }
+        if !image_side.is_multiple_of(TOKEN_SIDE) || image_side < 2 * TOKEN_SIDE {
+            let what = format!("expected a multiple of {TOKEN_SIDE} from 56 on, found {image_side}");
+            return Err(Error::input("image_size", what));
+        }
+        let action = widths(config.max_action_dim);
+        let same = config.max_state_dim == config.max_action_dim;
+        let relative: Vec<bool> = (0..action.len()).map(|group| same && group % 2 == 0).collect();
+        let processor_config = ProcessorConfig {
+            use_percentiles: true,
+            use_relative_action: true,
+            use_albumentations: true,
+            shortest_image_edge: Some(image_side + MARGIN),
+            max_state_dim: config.max_state_dim,
+            max_action_dim: config.max_action_dim,
+            max_action_horizon: config.action_horizon,
+            ..ProcessorConfig::default()
+        };
+        let modalities = modalities(config, views, &relative);
+        let statistics = Statistics::new(Path::new(ORIGIN), TAG, statistics(config, &relative));
+        Processor::new(Parts {
+            origin: Path::new(ORIGIN),
+            config: &processor_config,
+            tag: TAG,
+            modalities: &modalities,
+            embodiment_id: config.max_num_embodiments / 2,
+            statistics,
+            tokenizer: tokenizer(config)?,
+        })
+    }
+
+    /// An observation of random pixels and states, determined by `seed`: frames of `[height, width]` for every
+    /// view. A group whose width the checkpoint does not tell gets one value.
+    pub fn random_observation(&self, seed: u64, frame: [usize; 2], instruction: String) -> Observation {
+        let [height, width] = frame;
+        let level = |x: f32| (127.5 + 50.0 * x) as u8;
+        let image = |view: usize, step: usize| {
+            let noise = gaussian(seed, view as u32, step as u32, height, width * 3);
+            Image { width, height, rgb: noise.data.into_iter().map(level).collect() }
+        };
+        let EmbodimentModalities { video, state, .. } = &self.modalities;
+        let frames = |view: usize| (0..video.delta_indices.len()).map(|step| image(view, step)).collect();
+        let views = video.modality_keys.iter().enumerate();
+        let groups = state.modality_keys.iter().enumerate();
+        let matrix = |group: usize, key: &String| {
+            let cols = self.state.dim(key).unwrap_or(1);
+            let noise = gaussian(seed, group as u32, u32::MAX, state.delta_indices.len(), cols);
+            Matrix { data: noise.data.iter().map(|x| x.clamp(-1.0, 1.0)).collect(), ..noise }
+        };
+        Observation {
+            images: views.map(|(view, key)| (key.clone(), frames(view))).collect(),
+            state: groups.map(|(group, key)| (key.clone(), matrix(group, key))).collect(),
+            instruction,
+        }
+    }
+}
+
+/// An instruction of `words` words, determined by `seed`, each of them a token to a synthetic processor.
+pub fn random_instruction(seed: u64, words: usize) -> String {
+    let word =
+        |index: usize| format!("w{}", (seed as usize).wrapping_mul(31).wrapping_add(index * 17) % WORDS);
+    (0..words).map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// The columns of each group: `total` in up to [`GROUPS`] groups.
+fn widths(total: usize) -> Vec<usize> {
+    let groups = GROUPS.min(total);
+    (0..groups).map(|group| total * (group + 1) / groups - total * group / groups).collect()
+}
+
+fn keys(total: usize) -> Vec<String> {
+    (0..widths(total).len()).map(|group| format!("joints_{group}")).collect()
+}
+
+fn modalities(config: &Config, views: usize, relative: &[bool]) -> EmbodimentModalities {
+    let modality = |delta_indices: Vec<i64>, modality_keys: Vec<String>| ModalityConfig {
+        delta_indices,
+        modality_keys,
+        sin_cos_embedding_keys: None,
+        mean_std_embedding_keys: None,
+        action_configs: None,
+    };
+    let action_config = |relative: &bool| ActionConfig {
+        rep: if *relative { ActionRepresentation::Relative } else { ActionRepresentation::Absolute },
+        kind: ActionType::NonEef,
+        format: ActionFormat::Default,
+        state_key: None,
+    };
+    let horizon = (0..config.action_horizon as i64).collect();
+    EmbodimentModalities {
+        video: modality(vec![0], (0..views).map(|view| format!("view_{view}")).collect()),
+        state: modality(vec![0], keys(config.max_state_dim)),
+        action: ModalityConfig {
+            action_configs: Some(relative.iter().map(action_config).collect()),
+            ..modality(horizon, keys(config.max_action_dim))
+        },
+        language: modality(vec![0], vec!["task".to_owned()]),
+    }
+}
+
+/// Bounds a little wider than the states that [`Processor::random_observation`] makes, different in each column.
+fn statistics(config: &Config, relative: &[bool]) -> Value {
+    let group = |width: usize| {
+        let column = |column: usize| 1.25 + column as f64 / 64.0;
+        let high: Vec<f64> = (0..width).map(column).collect();
+        let low: Vec<f64> = high.iter().map(|value| -value).collect();
+        json!({ "min": low, "max": high, "q01": low, "q99": high })
+    };
+    let groups = |total: usize| -> Map<String, Value> {
+        keys(total).into_iter().zip(widths(total)).map(|(key, width)| (key, group(width))).collect()
+    };
+    let action = groups(config.max_action_dim);
+    let kept = action.clone().into_iter().zip(relative).filter(|(_, relative)| **relative);
+    json!({
+        "state": groups(config.max_state_dim),
+        "relative_action": kept.map(|(group, _)| group).collect::<Map<_, _>>(),
+        "action": action,
+    })
+}
+
+/// Whole words to ids spread over the vocabulary; the image token where the model expects it.
+fn tokenizer(config: &Config) -> Result<Tokenizer> {
+    let (size, image) =
+        (config.eagle_config.text_config.vocab_size, config.eagle_config.image_token_index as usize);
+    let mut words: Vec<String> = TEMPLATE.into_iter().chain(ADDED).map(str::to_owned).collect();
+    words.retain(|word| word != language::IMAGE_TOKEN);
+    words.push("unknown".to_owned());
+    words.extend((0..WORDS).map(|word| format!("w{word}")));
+    let spread = size / (words.len() + 1);
+    if spread == 0 || image >= size {
+        let what = format!("expected above {} and above the image token {image}, found {size}", words.len());
+        return Err(Error::input("text_config.vocab_size", what));
+    }
+    let ids = (0..).map(|index| index * spread).filter(|id| *id != image);
+    let mut vocabulary: Map<String, Value> = words.into_iter().zip(ids.map(Value::from)).collect();
+    vocabulary.insert(language::IMAGE_TOKEN.to_owned(), image.into());
+    let added = ADDED.map(|content| {
+        json!({
+            "id": vocabulary[content], "content": content, "special": true,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        })
+    });
+    let document = json!({
+        "version": "1.0",
+        "added_tokens": added,
+        "pre_tokenizer": { "type": "Whitespace" },
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "unknown" },
+    });
+    Tokenizer::from_json(Path::new(ORIGIN), document.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic;
+
+    #[test]
+    fn the_prompt_has_the_models_layout() {
+        for (config, views, image_side) in [(synthetic::n1_6(), 1, 252), (synthetic::tiny(), 2, 56)] {
+            let processor = Processor::synthetic(&config, views, image_side).expect("a processor");
+            let frame = [image_side + MARGIN; 2];
+            let encode = |words| {
+                let observation = processor.random_observation(1, frame, random_instruction(1, words));
+                processor.encode(&observation).expect("encoded")
+            };
+            let (none, ten) = (encode(0), encode(10));
+            assert_eq!(ten.input_ids.len(), none.input_ids.len() + 10);
+            assert_eq!(ten.pixel_values.len(), views);
+            assert!(
+                ten.pixel_values.iter().all(|image| (image.width, image.height) == (image_side, image_side))
+            );
+            let token = config.eagle_config.image_token_index;
+            let images = ten.input_ids.iter().filter(|id| **id == token).count();
+            assert_eq!(images, views * (image_side / 28) * (image_side / 28));
+            let size = config.eagle_config.text_config.vocab_size as u32;
+            assert!(ten.input_ids.iter().all(|id| *id < size));
+            assert!(!ten.input_ids.contains(&processor.tokenizer().token_id("unknown").expect("a token")));
+            assert_eq!((ten.state.rows, ten.state.cols), (1, config.max_state_dim));
+            assert!(ten.state.data.iter().all(|value| *value != 0.0 && value.abs() <= 1.0));
+        }
+    }
+
+    #[test]
+    fn actions_use_the_state_in_every_other_group() {
+        let config = synthetic::tiny();
+        let processor = Processor::synthetic(&config, 1, 56).expect("a processor");
+        let observation = processor.random_observation(1, [60, 60], String::new());
+        let zero = Matrix {
+            rows: config.action_horizon,
+            cols: config.max_action_dim,
+            data: vec![0.0; config.action_horizon * config.max_action_dim],
+        };
+        let chunk = processor.decode(&zero, &observation).expect("decoded");
+        assert_eq!(chunk.groups.iter().map(|(_, matrix)| matrix.cols).sum::<usize>(), config.max_action_dim);
+        for (group, (key, matrix)) in chunk.groups.iter().enumerate() {
+            let expected: Vec<f32> = match group % 2 {
+                0 => observation.state[key].data.clone(),
+                _ => vec![0.0; matrix.cols],
+            };
+            assert_eq!((matrix.rows, matrix.row(7)), (config.action_horizon, &expected[..]), "{key}");
+        }
+    }
+
+    #[test]
+    fn unusable_requests_are_refused() {
+        let refused = |views, side| {
+            Processor::synthetic(&synthetic::tiny(), views, side).err().expect("refused").to_string()
+        };
+        assert!(refused(0, 252).starts_with("views"));
+        assert!(refused(1, 250).starts_with("image_size"));
+    }
+}
