@@ -6,7 +6,7 @@ use rayon::prelude::*;
 /// The multiplier of 64-bit FNV-1a.
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 /// The start of 64-bit FNV-1a.
-const START: u64 = 0xcbf2_9ce4_8422_2325;
+pub(crate) const START: u64 = 0xcbf2_9ce4_8422_2325;
 
 impl Checkpoint {
     /// 16 hexadecimal digits of every tensor's name, shape, dtype and bytes, whatever files they lie in.
@@ -34,12 +34,14 @@ impl Checkpoint {
     }
 }
 
-fn step(hash: u64, word: u64) -> u64 {
+/// The value after one word.
+pub(crate) fn step(hash: u64, word: u64) -> u64 {
     let hash = (hash ^ word).wrapping_mul(PRIME);
     hash ^ (hash >> 32)
 }
 
-fn bytes(hash: u64, bytes: &[u8]) -> u64 {
+/// The value after `bytes`, from the value before.
+pub(crate) fn bytes(hash: u64, bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks();
     let hash = words.iter().fold(hash, |hash, word| step(hash, u64::from_le_bytes(*word)));
     let mut last = [0; 8];

@@ -51,7 +51,6 @@ kernel_params! {
     }
 }
 
-
 /// Features of a head that the kernels are compiled for, at most.
 const MAX_HEAD_DIM: usize = 256;
 

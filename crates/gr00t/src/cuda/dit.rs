@@ -9,7 +9,6 @@ use super::program::{Builder, Tensor};
 use super::weights::Layout;
 use crate::Result;
 use crate::model::dit::{self as model, Attends};
-use crate::model::Prompt;
 use crate::ops::{Activation, Heads, Leading, Site, cpu};
 
 /// Weights of the DiT on the device.
@@ -161,7 +160,7 @@ pub fn times(b: &mut Builder, w: &Dit, buckets: &[usize]) -> Result<Times> {
     for (layer, site) in layers.zip(consumers) {
         let out = b.persistent_tensor(buckets.len(), layer.out_features, Element::F32)?;
         b.linear_into(layer, &time, &out, None, site, Then::Store)?;
-            modulations.push(out);
+        modulations.push(out);
     }
     Ok(Times { modulations, inner_dim: w.inner_dim })
 }
@@ -217,8 +216,7 @@ pub fn memory(b: &mut Builder, w: &Dit, features: &Features, tokens: usize) -> R
 
 /// Queries see the keys of their own item.
 fn item_by_item(b: &mut Builder, queries: usize, keys: usize) -> Result<Seen> {
-    let item =
-        |item: usize| Segment { query_start: item * queries, queries, key_start: item * keys, keys };
+    let item = |item: usize| Segment { query_start: item * queries, queries, key_start: item * keys, keys };
     b.seen(&(0..b.batch).map(item).collect::<Vec<_>>(), false)
 }
 

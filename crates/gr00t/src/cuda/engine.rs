@@ -4,17 +4,17 @@ use super::action_head::{self, ActionHead, Embodiment, Inputs};
 use super::compile::Compiler;
 use super::connector::{self, Connector};
 use super::dit::{self, Times};
-use super::driver::{Buffer, Device, Graph, Pinned, Stream};
+use super::driver::{Device, Graph, Pinned, Stream};
 use super::elements::Element;
+use super::inputs::InputMemory;
 use super::kernels::{Kernels, catalogue};
 use super::language::{self, Language};
 use super::program::{Builder, Program, Scratch, Tensor};
-use super::tokens::DeviceImage;
 use super::vision::{self, Vision};
 use super::weights::Layout;
 use crate::engine::{Engine, ModelInput, infer_by_layout};
 use crate::model::action_head::timestep_bucket;
-use crate::model::{Batch, ImageBatch, Model};
+use crate::model::{Batch, Model};
 use crate::observation::Matrix;
 use crate::ops::cpu;
 use crate::precision::PrecisionPolicy;
@@ -25,8 +25,6 @@ use std::path::PathBuf;
 
 /// Shapes whose programs are kept.
 const MAX_SHAPES: usize = 8;
-/// Where an input may start.
-const INPUT_ALIGN: usize = 256;
 
 /// How an engine is opened.
 #[derive(Debug, Clone, Default)]
@@ -112,7 +110,12 @@ impl CudaEngine {
     /// # Errors
     /// No driver, no GPU, no NVRTC, a GPU older than compute capability 8.0, too little memory (with how much is
     /// needed), or a policy that no kernel executes (with the site).
-    pub fn new(model: Model, policy: PrecisionPolicy, denoising_steps: usize, options: Options) -> Result<Self> {
+    pub fn new(
+        model: Model,
+        policy: PrecisionPolicy,
+        denoising_steps: usize,
+        options: Options,
+    ) -> Result<Self> {
         if denoising_steps == 0 {
             return Err(Error::input("denoising_steps", "expected at least 1, found 0"));
         }
@@ -124,7 +127,8 @@ impl CudaEngine {
             action_head: ActionHead::lay_out(&mut layout, &model.action_head)?,
         };
         let device = Device::open(options.device)?;
-        let kernels = Kernels::new(&device, Compiler::open(options.kernel_cache)?);
+        let driver_version = Some(device.properties().driver_version);
+        let kernels = Kernels::new(&device, Compiler::open(driver_version, options.kernel_cache)?);
         kernels.prepare(&catalogue(&model.config, &operands(&policy)))?;
         layout.load(&device, &kernels, &format!("the model in {policy}"))?;
         let stream = device.stream()?;
@@ -242,14 +246,11 @@ impl CudaEngine {
         let mut b = Builder::new(device, kernels, policy, batch.len());
         let patches = b.stage("vision", |b| vision::forward(b, &weights.vision, &images, &grids))?;
         let tokens = b.stage("connector", |b| connector::forward(b, &weights.connector, &patches, &grids))?;
-        let ids = inputs.device.at(inputs.ids);
+        let ids = inputs.ids();
         let features =
             b.stage("language", |b| language::forward(b, &weights.language, ids, &prompt, &tokens))?;
-        let from = Inputs {
-            state: inputs.device.at(inputs.state),
-            noise: inputs.device.at(inputs.noise),
-            state_horizon: batch.state_horizon,
-        };
+        let from =
+            Inputs { state: inputs.state(), noise: inputs.noise(), state_horizon: batch.state_horizon };
         let head = (&weights.action_head, &self.embodiments[&key.embodiment], times);
         let actions = action_head::forward(&mut b, head, &features, &prompt, from, &self.buckets)?;
         let results = device.alloc_pinned(actions.rows * actions.features * 4)?;
@@ -278,7 +279,8 @@ impl Engine for CudaEngine {
         let model = self.model.clone();
         let mut actions = vec![Matrix::default(); inputs.len()];
         for slot in slots {
-            let members: Vec<usize> = (0..inputs.len()).filter(|i| inputs[*i].embodiment_id == slot).collect();
+            let members: Vec<usize> =
+                (0..inputs.len()).filter(|i| inputs[*i].embodiment_id == slot).collect();
             let group: Vec<ModelInput> = members.iter().map(|index| inputs[*index].clone()).collect();
             let found = infer_by_layout(&model, &group, steps, probe.take(), &mut |batch, probe| {
                 self.run(batch, probe)
@@ -286,56 +288,6 @@ impl Engine for CudaEngine {
             members.into_iter().zip(found).for_each(|(index, found)| actions[index] = found);
         }
         Ok(actions)
-    }
-}
-
-impl InputMemory {
-    /// Memory for a batch of this shape.
-    fn new(device: &Device, batch: &Batch) -> Result<Self> {
-        let mut bytes = 0;
-        let mut reserve = |values: usize| {
-            let first = bytes;
-            bytes = (first + values * 4).next_multiple_of(INPUT_ALIGN);
-            first
-        };
-        let images = batch.images.iter().map(|image| reserve(image.pixels.len())).collect();
-        let ids = reserve(batch.input_ids.iter().map(Vec::len).sum());
-        let (state, noise) = (reserve(batch.state.len()), reserve(batch.noise.len()));
-        Ok(InputMemory {
-            host: device.alloc_pinned(bytes)?,
-            device: device.alloc_zeroed(bytes)?,
-            images,
-            ids,
-            state,
-            noise,
-        })
-    }
-
-    /// The images on the device.
-    fn images(&self, batch: &Batch) -> Vec<DeviceImage> {
-        let image = |(image, first): (&ImageBatch, &usize)| DeviceImage {
-            pixels: self.device.at(*first),
-            height: image.height,
-            width: image.width,
-        };
-        batch.images.iter().zip(&self.images).map(image).collect()
-    }
-
-    /// Puts a batch's inputs where the copy to the device takes them from.
-    fn fill(&mut self, batch: &Batch) {
-        let ids: Vec<u8> = batch.input_ids.iter().flatten().flat_map(|id| id.to_le_bytes()).collect();
-        self.host.as_bytes_mut()[self.ids..self.ids + ids.len()].copy_from_slice(&ids);
-        let host = self.host.as_f32_mut();
-        let mut put = |first: usize, values: &[f32]| {
-            host[first / 4..first / 4 + values.len()].copy_from_slice(values);
-        };
-        batch.images.iter().zip(&self.images).for_each(|(image, first)| put(*first, &image.pixels));
-        put(self.state, &batch.state);
-        put(self.noise, &batch.noise);
-    }
-
-    fn upload(&self, stream: &Stream) -> Result<()> {
-        stream.upload(&self.host, 0, &self.device, 0, self.host.len())
     }
 }
 

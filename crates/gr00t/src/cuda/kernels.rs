@@ -1,6 +1,6 @@
 //! The kernels: which there are, and those that are compiled and loaded.
 
-use super::compile::{Arch, Compiler};
+use super::compile::{Arch, Compiler, Source};
 use super::driver::{Device, Kernel, Module};
 use super::elements::Element;
 use super::linear::Tiling;
@@ -9,6 +9,29 @@ use crate::{Error, Result};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::Mutex;
+
+/// Files of `kernels/` with their texts.
+macro_rules! embedded {
+    ($($file:literal),* $(,)?) => { &[$(($file, include_str!(concat!("kernels/", $file)))),*] };
+}
+
+/// Name and text of the files with kernels.
+const SOURCES: &[(&str, &str)] = embedded![
+    "attention.cu",
+    "attention_f32.cu",
+    "linear.cu",
+    "linear_f32.cu",
+    "norm.cu",
+    "rotary.cu",
+    "tokens.cu",
+    "weights.cu",
+];
+
+/// Name and text of the files that they include.
+const HEADERS: &[(&str, &str)] = embedded!["attention.cuh", "epilogue.cuh", "machine.cuh", "numeric.cuh"];
+
+/// Options of every kernel.
+const OPTIONS: &[&str] = &["--std=c++17"];
 
 /// A kernel, compiled for what is fixed when it is compiled.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -55,7 +78,11 @@ impl Variant {
         }
         // 64 queries, and 64 keys and values twice.
         let shared_bytes = 5 * 64 * (head_dim.next_multiple_of(16) + 8) * 2;
-        Variant { defines, shared_bytes: shared_bytes as u32, ..Variant::plain("attention.cu", "attention", 128) }
+        Variant {
+            defines,
+            shared_bytes: shared_bytes as u32,
+            ..Variant::plain("attention.cu", "attention", 128)
+        }
     }
 
     /// Queries that a block of an attention kernel takes.
@@ -166,8 +193,7 @@ impl Kernels {
             return Ok(module.clone());
         }
         // Not locked while compiling: others compile their own kernels meanwhile.
-        let options: Vec<String> = key.1.iter().map(|(name, value)| format!("-D{name}={value}")).collect();
-        let cubin = self.compiler.compile(key.0, &options, self.arch)?;
+        let cubin = compile(key, &self.compiler, self.arch)?;
         let module = self.device.load_module(&cubin)?;
         modules().insert(key.clone(), module.clone());
         Ok(module)
@@ -175,7 +201,58 @@ impl Kernels {
 }
 
 impl Variant {
+    /// The cubin for an architecture.
+    ///
+    /// # Errors
+    /// No such file; the compiler's.
+    pub fn compile(&self, compiler: &Compiler, arch: Arch) -> Result<Vec<u8>> {
+        compile(&self.module(), compiler, arch)
+    }
+
     fn module(&self) -> ModuleKey {
         (self.file, self.defines.clone())
+    }
+}
+
+fn compile((file, defines): &ModuleKey, compiler: &Compiler, arch: Arch) -> Result<Vec<u8>> {
+    let source = SOURCES.iter().find(|(name, _)| name == file);
+    let (name, text) = source.ok_or_else(|| Error::cuda("compile", format!("no kernel source {file}")))?;
+    let defines = defines.iter().map(|(name, value)| format!("-D{name}={value}"));
+    let options: Vec<String> = OPTIONS.iter().map(|option| option.to_string()).chain(defines).collect();
+    compiler.compile(&Source { name, text, headers: HEADERS }, &options, arch)
+}
+
+impl std::fmt::Display for Variant {
+    /// Such as `linear.cu linear TILE_ROWS=64 STAGES=4`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.file, self.entry)?;
+        self.defines.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn every_file_is_embedded_and_every_source_has_a_variant() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cuda/kernels");
+        for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let list = if name.ends_with(".cuh") { HEADERS } else { SOURCES };
+            assert!(list.iter().any(|(embedded, _)| *embedded == name), "{name} is not embedded");
+        }
+        let variants = catalogue(&Config::default(), &Element::ALL);
+        for (file, _) in SOURCES {
+            assert!(variants.iter().any(|variant| variant.file == *file), "{file} is compiled for nothing");
+        }
+    }
+
+    #[test]
+    fn variants_differ() {
+        let variants = catalogue(&Config::default(), &Element::ALL);
+        let different: std::collections::HashSet<_> = variants.iter().collect();
+        assert_eq!(different.len(), variants.len());
     }
 }

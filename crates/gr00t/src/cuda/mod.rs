@@ -9,15 +9,18 @@
 
 pub mod action_head;
 pub mod attention;
+mod cache;
 pub mod compile;
 pub mod connector;
 pub mod dit;
 pub mod driver;
 pub mod elements;
 mod engine;
+pub mod inputs;
 pub mod kernels;
 pub mod language;
 pub mod linear;
+mod locate;
 pub mod norm;
 pub mod program;
 pub mod rotary;

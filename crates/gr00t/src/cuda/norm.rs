@@ -88,7 +88,6 @@ kernel_params! {
     }
 }
 
-
 /// Features that a block keeps in its registers.
 const MAX_FEATURES: usize = 9216;
 
@@ -174,7 +173,12 @@ impl Builder<'_> {
         }
         let (kernel, block, shared_bytes) = self.kernels.get(&Variant::norm())?;
         let grid = [out.rows as u32, 1, 1];
-        self.launch(kernel, Launch { grid, block, shared_bytes, cluster: 1, programmatic: false }, params, taps);
+        self.launch(
+            kernel,
+            Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
+            params,
+            taps,
+        );
         Ok(())
     }
 }

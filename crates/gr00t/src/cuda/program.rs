@@ -57,7 +57,8 @@ impl Tensor {
     /// The copy fails.
     pub fn upload(&self, values: &[f32]) -> Result<()> {
         for (row, values) in values.chunks_exact(self.features).take(self.rows).enumerate() {
-            self.memory.upload((self.first + row * self.ld) * self.element.size(), &self.element.encode(values))?;
+            self.memory
+                .upload((self.first + row * self.ld) * self.element.size(), &self.element.encode(values))?;
         }
         Ok(())
     }
@@ -111,7 +112,13 @@ trait Step: Send + Sync {
     /// itself.
     fn enqueue(&self, stream: &Stream, follows_kernel: bool) -> Result<()>;
     /// Runs it alone and shows its tensors.
-    fn probe(&self, stream: &Stream, scratch: &mut Scratch, batch: usize, probe: &mut dyn Probe) -> Result<()>;
+    fn probe(
+        &self,
+        stream: &Stream,
+        scratch: &mut Scratch,
+        batch: usize,
+        probe: &mut dyn Probe,
+    ) -> Result<()>;
 }
 
 /// A kernel with its arguments.
@@ -128,7 +135,13 @@ impl<P: Params + Send + Sync> Step for KernelStep<P> {
         stream.launch(&self.kernel, &launch, &self.params)
     }
 
-    fn probe(&self, stream: &Stream, scratch: &mut Scratch, batch: usize, probe: &mut dyn Probe) -> Result<()> {
+    fn probe(
+        &self,
+        stream: &Stream,
+        scratch: &mut Scratch,
+        batch: usize,
+        probe: &mut dyn Probe,
+    ) -> Result<()> {
         let mut params = self.params;
         let mut first = 0;
         scratch.reserve(self.taps.iter().map(|place| place.rows * place.features).sum())?;

@@ -5,8 +5,8 @@ use super::elements::Element;
 use super::kernels::Variant;
 use super::program::{Builder, Tap, TapPlace, Tensor};
 use super::weights::Table;
-use crate::{Result, kernel_params};
 use crate::ops::Site;
+use crate::{Result, kernel_params};
 
 kernel_params! {
     /// As `PatchesParams` in `tokens.cu`.
@@ -84,7 +84,6 @@ kernel_params! {
         dt: f32,
     }
 }
-
 
 /// One image of every item, on the device.
 #[derive(Debug, Clone, Copy)]
@@ -199,7 +198,12 @@ impl Builder<'_> {
         let taps = whole(at, out.rows, out.features, |p: &mut EmbedParams, at| p.tap = at);
         let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens("embed"))?;
         let grid = [out.rows as u32, 1, 1];
-        self.launch(kernel, Launch { grid, block, shared_bytes, cluster: 1, programmatic: false }, params, taps);
+        self.launch(
+            kernel,
+            Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
+            params,
+            taps,
+        );
         Ok(out)
     }
 
@@ -242,7 +246,7 @@ impl Builder<'_> {
             tap: DevicePtr::NULL,
             rows: out.rows as u32,
             features: out.features as u32,
-            x_element,
+            x_element: x_element.code(),
             x_ld: x_ld as u32,
             out_element: out.element.code(),
             out_ld: out.ld as u32,
@@ -289,7 +293,12 @@ impl Builder<'_> {
     ) -> Result<()> {
         let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens(entry))?;
         let grid = [values.div_ceil(block as usize) as u32, 1, 1];
-        self.launch(kernel, Launch { grid, block, shared_bytes, cluster: 1, programmatic: false }, params, taps);
+        self.launch(
+            kernel,
+            Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
+            params,
+            taps,
+        );
         Ok(())
     }
 }

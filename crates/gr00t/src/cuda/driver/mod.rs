@@ -13,12 +13,14 @@ mod device;
 mod graph;
 mod memory;
 mod module;
+mod nvrtc;
 mod stream;
 
 pub use device::{Device, Properties};
 pub use graph::{Event, Graph};
 pub use memory::{Buffer, DevicePtr, Pinned};
 pub use module::{Kernel, Module, Params, Plain};
+pub(super) use nvrtc::Nvrtc;
 pub use stream::{Launch, Stream};
 
 use crate::{Error, Result};

@@ -188,11 +188,11 @@ unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 /// [`kernel_params!`](crate::kernel_params) declares one.
 ///
 /// # Safety
-/// The type is `repr(C)`, its fields are [`Plain`] or themselves such structs, and it has the fields of the
-/// kernel's struct in their order.
-pub unsafe trait Params: Copy + 'static {}
+/// The type is `repr(C)` and has the fields of the kernel's struct in their order.
+pub unsafe trait Params: Plain {}
 
-/// Declares a struct that is the argument of a kernel: `repr(C)`, copyable, of [`Plain`] fields only.
+/// Declares structs that are the argument of a kernel or parts of one: `repr(C)`, copyable, of
+/// [`Plain`](crate::cuda::driver::Plain) fields only.
 ///
 /// Fields stand in the order of the struct in the kernel's source. Where the driver tells (CUDA 12.4 and newer),
 /// [`Stream::launch`](crate::cuda::driver::Stream::launch) refuses a struct of another size.
@@ -200,20 +200,28 @@ pub unsafe trait Params: Copy + 'static {}
 /// ```
 /// use steadyhand_gr00t::cuda::driver::DevicePtr;
 /// steadyhand_gr00t::kernel_params! {
+///     /// What `add` does to a sum.
+///     pub struct Scale {
+///         /// A factor.
+///         pub factor: f32,
+///     }
 ///     /// Arguments of `add`.
 ///     pub struct AddParams {
 ///         /// [rows, columns], bf16.
 ///         pub x: DevicePtr,
 ///         /// Rows of x.
 ///         pub rows: u32,
+///         /// Afterwards.
+///         pub scale: Scale,
 ///     }
 /// }
+/// assert_eq!(size_of::<AddParams>(), 16);
 /// ```
 #[macro_export]
 macro_rules! kernel_params {
-    ($(#[$meta:meta])* $vis:vis struct $name:ident {
+    ($($(#[$meta:meta])* $vis:vis struct $name:ident {
         $($(#[$field_meta:meta])* $field_vis:vis $field:ident: $type:ty),* $(,)?
-    }) => {
+    })*) => { $(
         $(#[$meta])*
         #[repr(C)]
         #[derive(Debug, Clone, Copy)]
@@ -224,9 +232,13 @@ macro_rules! kernel_params {
             $(plain::<$type>();)*
         };
 
-        // SAFETY: repr(C) and plain fields, by this macro. A field that the kernel has elsewhere makes it compute
-        // with wrong numbers or addresses on the device; the host's memory is not in reach.
+        // SAFETY: repr(C) with plain fields, both by this macro.
+        #[allow(unsafe_code)]
+        unsafe impl $crate::cuda::driver::Plain for $name {}
+
+        // SAFETY: repr(C) by this macro. A field that the kernel has elsewhere makes it compute with wrong numbers
+        // or addresses on the device; the host's memory is not in reach.
         #[allow(unsafe_code)]
         unsafe impl $crate::cuda::driver::Params for $name {}
-    };
+    )* };
 }
