@@ -7,8 +7,10 @@ use std::path::PathBuf;
 /// What runs the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BenchEngine {
-    /// The fastest that this machine has.
+    /// cuda where it can run, else cpu; says which and why.
     Auto,
+    /// The engine on an NVIDIA GPU.
+    Cuda,
     /// The reference on the CPU.
     Cpu,
 }
@@ -43,6 +45,12 @@ pub struct BenchArgs {
     /// What runs the model.
     #[arg(long, value_enum, default_value = "auto")]
     pub engine: BenchEngine,
+    /// Number of the GPU for cuda.
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    pub device: usize,
+    /// Where cuda keeps its compiled kernels; the user's cache folder otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub kernel_cache: Option<PathBuf>,
     /// Number formats: f32, bf16 (as the official code rounds), fp16 or mixed.
     #[arg(long, default_value = "bf16", value_parser = ["f32", "bf16", "fp16", "mixed"])]
     pub precision: String,

@@ -1,9 +1,12 @@
 //! Engines that can say where their time goes.
 
-use super::args::BenchEngine;
+use super::args::{BenchArgs, BenchEngine};
+use crate::engines;
 use anyhow::Result;
 use serde::Serialize;
 use std::time::Instant;
+use steadyhand_gr00t::cuda::measure::{StageTime, copy_bandwidth, matrix_rate};
+use steadyhand_gr00t::cuda::{CudaEngine, Options};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
@@ -57,19 +60,24 @@ pub struct DeviceReport {
     pub matrix_rate: f64,
 }
 
-/// The engine of that name over `model`.
+/// The engine that the options ask for, over `model`.
 ///
 /// # Errors
 /// The engine cannot run here.
 pub fn open(
-    kind: BenchEngine,
+    args: &BenchArgs,
     model: Model,
     policy: PrecisionPolicy,
     denoising_steps: usize,
 ) -> Result<Box<dyn Measured>> {
-    match kind {
-        // The CPU is the only engine that this build can measure.
-        BenchEngine::Auto | BenchEngine::Cpu => Ok(Box::new(CpuEngine::new(model, policy, denoising_steps))),
+    let options = Options { device: args.device, kernel_cache: args.kernel_cache.clone() };
+    match args.engine {
+        BenchEngine::Cpu => Ok(Box::new(CpuEngine::new(model, policy, denoising_steps))),
+        BenchEngine::Cuda => Ok(Box::new(CudaEngine::new(model, policy, denoising_steps, options)?)),
+        BenchEngine::Auto => match engines::cuda(&model, &policy, denoising_steps, options) {
+            Some(engine) => Ok(Box::new(engine)),
+            None => Ok(Box::new(CpuEngine::new(model, policy, denoising_steps))),
+        },
     }
 }
 
@@ -99,6 +107,43 @@ impl Measured for CpuEngine<'_> {
 
     fn device(&mut self) -> Result<Option<DeviceReport>> {
         Ok(None)
+    }
+}
+
+impl Measured for CudaEngine {
+    fn engine(&mut self) -> &mut dyn Engine {
+        self
+    }
+
+    fn clock(&self) -> &'static str {
+        "CUDA events between the stages' graphs"
+    }
+
+    fn stages(&mut self, inputs: &[ModelInput], iterations: usize) -> Result<Vec<StageTimes>> {
+        let stage = |stage: StageTime| StageTimes {
+            name: stage.name,
+            milliseconds: stage.milliseconds.into_iter().map(f64::from).collect(),
+        };
+        Ok(self.stage_times(inputs, iterations)?.into_iter().map(stage).collect())
+    }
+
+    fn device(&mut self) -> Result<Option<DeviceReport>> {
+        let device = CudaEngine::device(self);
+        let allocated_bytes = device.allocated_bytes() as u64;
+        let properties = device.properties();
+        let ((major, minor), driver) = (properties.compute_capability, properties.driver_version);
+        Ok(Some(DeviceReport {
+            name: properties.name.clone(),
+            compute_capability: format!("{major}.{minor}"),
+            driver_version: format!("{}.{}", driver / 1000, driver % 1000 / 10),
+            multiprocessors: properties.multiprocessors as usize,
+            total_memory_bytes: properties.total_memory as u64,
+            l2_bytes: properties.l2_bytes as u64,
+            allocated_bytes,
+            kernels_per_inference: self.graph_nodes(),
+            copy_bandwidth: copy_bandwidth(device)?,
+            matrix_rate: matrix_rate(device, self.kernels(), self.precision())?,
+        }))
     }
 }
 

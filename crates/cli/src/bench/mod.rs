@@ -37,7 +37,7 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
         Format::F32 => 4,
         _ => 2,
     };
-    let mut engine = measured::open(args.engine, subject.model, policy, steps)?;
+    let mut engine = measured::open(args, subject.model, policy, steps)?;
     let load_ms = milliseconds(started);
 
     let mut run = Run {
