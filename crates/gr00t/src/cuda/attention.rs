@@ -3,7 +3,7 @@
 use super::driver::{DevicePtr, Launch};
 use super::elements::Element;
 use super::kernels::Variant;
-use super::program::{Builder, Tap, TapPlace, Tensor};
+use super::program::{Builder, TapPlace, Tensor};
 use crate::ops::{Heads, Site};
 use crate::{Error, Result, kernel_params};
 
@@ -113,9 +113,7 @@ impl Builder<'_> {
             causal: u32::from(seen.causal),
             scale: 1.0 / (head_dim as f32).sqrt(),
         };
-        let taps = vec![Tap { site: at, rows: 0..out.rows, columns: 0..out.features }];
-        let set = |p: &mut AttentionParams, at| p.tap = at;
-        let place = TapPlace { set, rows: out.rows, features: out.features, taps };
+        let place = TapPlace::whole(at, out.rows, out.features, |p: &mut AttentionParams, at| p.tap = at);
         let launch = Launch { grid, block, shared_bytes, cluster: 1, programmatic: false };
         self.launch(kernel, launch, params, vec![place]);
         Ok(out)

@@ -129,8 +129,9 @@ impl CudaEngine {
         };
         let device = Device::open(options.device)?;
         let driver_version = Some(device.properties().driver_version);
+        let capability = device.properties().compute_capability;
         let kernels = Kernels::new(&device, Compiler::open(driver_version, options.kernel_cache)?);
-        kernels.prepare(&catalogue(&model.config, &operands(&policy)))?;
+        kernels.prepare(&catalogue(&model.config, &operands(&policy), capability))?;
         layout.load(&device, &kernels, &format!("the model in {policy}"))?;
         let stream = device.stream()?;
         let buckets: Vec<usize> = (0..denoising_steps)

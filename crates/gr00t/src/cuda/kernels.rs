@@ -3,7 +3,7 @@
 use super::compile::{Arch, Compiler, Source};
 use super::driver::{Device, Kernel, Module};
 use super::elements::Element;
-use super::linear::Tiling;
+use super::product::{Multiplier, Tiling};
 use crate::config::Config;
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -21,6 +21,7 @@ const SOURCES: &[(&str, &str)] = embedded![
     "attention_f32.cu",
     "linear.cu",
     "linear_f32.cu",
+    "linear_hopper.cu",
     "norm.cu",
     "rotary.cu",
     "tokens.cu",
@@ -51,19 +52,23 @@ pub struct Variant {
 impl Variant {
     /// A product of operands of this type.
     pub fn linear(element: Element, tiling: Tiling) -> Self {
-        if element == Element::F32 {
-            return Variant::plain("linear_f32.cu", "linear", 256);
-        }
-        let Tiling { rows, columns, stages, .. } = tiling;
+        let Tiling { multiplier, rows, columns, stages, .. } = tiling;
+        let (file, block, names) = match multiplier {
+            Multiplier::Cores => return Variant::plain("linear_f32.cu", "linear", 256),
+            Multiplier::Warps => ("linear.cu", 256, ["TILE_ROWS", "TILE_COLUMNS"]),
+            // A warpgroup for 64 columns, and a warp that fetches.
+            Multiplier::Warpgroups => ("linear_hopper.cu", 2 * columns as u32 + 32, ["TOKENS", "FEATURES"]),
+        };
+        let defines = vec![
+            ("ELEMENT", element.code() as usize),
+            (names[0], rows),
+            (names[1], columns),
+            ("STAGES", stages),
+        ];
         Variant {
-            defines: vec![
-                ("ELEMENT", element.code() as usize),
-                ("TILE_ROWS", rows),
-                ("TILE_COLUMNS", columns),
-                ("STAGES", stages),
-            ],
-            shared_bytes: (stages * tiling.stage_bytes()) as u32,
-            ..Variant::plain("linear.cu", "linear", 256)
+            defines,
+            shared_bytes: tiling.shared_bytes() as u32,
+            ..Variant::plain(file, "linear", block)
         }
     }
 
@@ -115,8 +120,8 @@ impl Variant {
     }
 }
 
-/// Every kernel that a model of these sizes may use with these operands.
-pub fn catalogue(config: &Config, operands: &[Element]) -> Vec<Variant> {
+/// Every kernel that a model of these sizes may use with these operands on a device of this compute capability.
+pub fn catalogue(config: &Config, operands: &[Element], capability: (u32, u32)) -> Vec<Variant> {
     let vision = &config.eagle_config.vision_config;
     let text = &config.eagle_config.text_config;
     let head_dims = [
@@ -128,7 +133,8 @@ pub fn catalogue(config: &Config, operands: &[Element]) -> Vec<Variant> {
     variants.extend(["patches", "embed", "convert", "euler"].map(Variant::tokens));
     for &element in operands {
         variants.extend(head_dims.map(|head_dim| Variant::attention(element, head_dim)));
-        variants.extend(Tiling::all().into_iter().map(|tiling| Variant::linear(element, tiling)));
+        let tilings = Tiling::all(element, capability).into_iter();
+        variants.extend(tilings.map(|tiling| Variant::linear(element, tiling)));
     }
     let mut seen = std::collections::HashSet::new();
     variants.retain(|variant| seen.insert(variant.clone()));
@@ -235,6 +241,11 @@ mod tests {
     use super::*;
     use std::path::Path;
 
+    fn of_all_devices() -> Vec<Variant> {
+        let of = |capability| catalogue(&Config::default(), &Element::ALL, capability);
+        of((8, 0)).into_iter().chain(of((9, 0))).collect()
+    }
+
     #[test]
     fn every_file_is_embedded_and_every_source_has_a_variant() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cuda/kernels");
@@ -243,7 +254,7 @@ mod tests {
             let list = if name.ends_with(".cuh") { HEADERS } else { SOURCES };
             assert!(list.iter().any(|(embedded, _)| *embedded == name), "{name} is not embedded");
         }
-        let variants = catalogue(&Config::default(), &Element::ALL);
+        let variants = of_all_devices();
         for (file, _) in SOURCES {
             assert!(variants.iter().any(|variant| variant.file == *file), "{file} is compiled for nothing");
         }
@@ -251,7 +262,7 @@ mod tests {
 
     #[test]
     fn variants_differ() {
-        let variants = catalogue(&Config::default(), &Element::ALL);
+        let variants = catalogue(&Config::default(), &Element::ALL, (9, 0));
         let different: std::collections::HashSet<_> = variants.iter().collect();
         assert_eq!(different.len(), variants.len());
     }

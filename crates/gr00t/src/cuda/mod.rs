@@ -23,6 +23,7 @@ pub mod linear;
 mod locate;
 pub mod measure;
 pub mod norm;
+pub mod product;
 pub mod program;
 pub mod rotary;
 pub mod tokens;

@@ -3,7 +3,7 @@
 use super::driver::{DevicePtr, Launch};
 use super::elements::Element;
 use super::kernels::Variant;
-use super::program::{Builder, Tap, TapPlace, Tensor};
+use super::program::{Builder, TapPlace, Tensor};
 use super::weights::Region;
 use crate::ops::Site;
 use crate::{Error, Result, kernel_params};
@@ -160,16 +160,14 @@ impl Builder<'_> {
             eps: eps as f32,
             padding: 0,
         };
-        let place = |site: &Site, set| {
-            let taps = vec![Tap { site: site.clone(), rows: 0..out.rows, columns: 0..out.features }];
-            TapPlace { set, rows: out.rows, features: out.features, taps }
-        };
         let mut taps: Vec<TapPlace<NormParams>> = Vec::new();
+        let (rows, features) = (out.rows, out.features);
         if norm != Norm::None {
-            taps.push(place(&site, |p, at| p.tap_norm = at));
+            taps.push(TapPlace::whole(site, rows, features, |p: &mut NormParams, at| p.tap_norm = at));
         }
         if let Some(modulation) = modulation {
-            taps.push(place(&modulation.site, |p, at| p.tap_modulated = at));
+            let site = modulation.site.clone();
+            taps.push(TapPlace::whole(site, rows, features, |p: &mut NormParams, at| p.tap_modulated = at));
         }
         let (kernel, block, shared_bytes) = self.kernels.get(&Variant::norm())?;
         let grid = [out.rows as u32, 1, 1];

@@ -94,16 +94,32 @@ pub struct Tap {
     pub columns: Range<usize>,
 }
 
+/// Sets a pointer in a kernel's argument.
+pub type SetPointer<P> = Box<dyn Fn(&mut P, DevicePtr) + Send + Sync>;
+
 /// A place where a kernel writes an intermediate tensor for a probe: `[rows, features]`, f32.
 pub struct TapPlace<P> {
     /// Sets the kernel's pointer.
-    pub set: fn(&mut P, DevicePtr),
+    pub set: SetPointer<P>,
     /// Rows that the kernel writes.
     pub rows: usize,
     /// Features that the kernel writes.
     pub features: usize,
     /// What the place holds.
     pub taps: Vec<Tap>,
+}
+
+impl<P> TapPlace<P> {
+    /// A place that holds the whole tensor of one site.
+    pub fn whole(
+        site: Site,
+        rows: usize,
+        features: usize,
+        set: impl Fn(&mut P, DevicePtr) + Send + Sync + 'static,
+    ) -> Self {
+        let taps = vec![Tap { site, rows: 0..rows, columns: 0..features }];
+        TapPlace { set: Box::new(set), rows, features, taps }
+    }
 }
 
 /// Something that is put on a stream.

@@ -3,7 +3,7 @@
 use super::driver::{DevicePtr, Launch};
 use super::elements::Element;
 use super::kernels::Variant;
-use super::program::{Builder, Tap, TapPlace, Tensor};
+use super::program::{Builder, TapPlace, Tensor};
 use super::weights::Region;
 use crate::ops::{Heads, Site};
 use crate::{Result, kernel_params};
@@ -121,20 +121,12 @@ impl Builder<'_> {
             eps: w.eps as f32,
             padding: 0,
         };
-        let place = |site: Site, heads_of: usize, set| {
-            let features = heads_of * heads.head_dim;
-            TapPlace {
-                set,
-                rows: q.rows,
-                features,
-                taps: vec![Tap { site, rows: 0..q.rows, columns: 0..features }],
-            }
-        };
+        let (rows, queries, keys) = (q.rows, heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
         let taps: Vec<TapPlace<RotaryParams>> = vec![
-            place(at.query_norm, heads.heads, |p, at| p.tap_query_norm = at),
-            place(at.key_norm, heads.kv_heads, |p, at| p.tap_key_norm = at),
-            place(at.query, heads.heads, |p, at| p.tap_query = at),
-            place(at.key, heads.kv_heads, |p, at| p.tap_key = at),
+            TapPlace::whole(at.query_norm, rows, queries, |p: &mut RotaryParams, at| p.tap_query_norm = at),
+            TapPlace::whole(at.key_norm, rows, keys, |p: &mut RotaryParams, at| p.tap_key_norm = at),
+            TapPlace::whole(at.query, rows, queries, |p: &mut RotaryParams, at| p.tap_query = at),
+            TapPlace::whole(at.key, rows, keys, |p: &mut RotaryParams, at| p.tap_key = at),
         ];
         let (kernel, block, shared_bytes) = self.kernels.get(&Variant::rotary(heads.head_dim))?;
         let warps = q.rows * (heads.heads + 2 * heads.kv_heads);

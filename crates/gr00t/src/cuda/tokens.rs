@@ -3,7 +3,7 @@
 use super::driver::{DevicePtr, Launch, Params};
 use super::elements::Element;
 use super::kernels::Variant;
-use super::program::{Builder, Tap, TapPlace, Tensor};
+use super::program::{Builder, TapPlace, Tensor};
 use super::weights::Table;
 use crate::ops::Site;
 use crate::{Result, kernel_params};
@@ -122,10 +122,6 @@ pub struct EulerStep<'t> {
     pub at: Site,
 }
 
-fn whole<P>(site: Site, rows: usize, features: usize, set: fn(&mut P, DevicePtr)) -> Vec<TapPlace<P>> {
-    vec![TapPlace { set, rows, features, taps: vec![Tap { site, rows: 0..rows, columns: 0..features }] }]
-}
-
 impl Builder<'_> {
     /// Images cut into rows of pixels, `[batch * patches of all images, size * size * 3]`, stored as `out`.
     ///
@@ -160,7 +156,7 @@ impl Builder<'_> {
             format: format.code(),
             padding: 0,
         };
-        let taps = whole(at, out.rows, features, |p: &mut PatchesParams, at| p.tap = at);
+        let taps = vec![TapPlace::whole(at, out.rows, features, |p: &mut PatchesParams, at| p.tap = at)];
         self.launch_flat("patches", out.rows * features, params, taps)?;
         Ok(out)
     }
@@ -195,7 +191,7 @@ impl Builder<'_> {
             out_ld: out.ld as u32,
             format: format.code(),
         };
-        let taps = whole(at, out.rows, out.features, |p: &mut EmbedParams, at| p.tap = at);
+        let taps = vec![TapPlace::whole(at, out.rows, out.features, |p: &mut EmbedParams, at| p.tap = at)];
         let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens("embed"))?;
         let grid = [out.rows as u32, 1, 1];
         self.launch(
@@ -213,7 +209,8 @@ impl Builder<'_> {
     /// Formats without a kernel.
     pub fn input(&mut self, values: DevicePtr, to: Stored, at: Site) -> Result<()> {
         let format = self.elements(&at)?.storage;
-        let taps = whole(at, to.out.rows, to.out.features, |p: &mut ConvertParams, at| p.tap = at);
+        let taps =
+            vec![TapPlace::whole(at, to.out.rows, to.out.features, |p: &mut ConvertParams, at| p.tap = at)];
         self.convert(values, Element::F32, to.out.features, to, format, taps)
     }
 
@@ -280,7 +277,8 @@ impl Builder<'_> {
             format: self.elements(&at)?.storage.code(),
             dt: dt as f32,
         };
-        let taps = whole(at, actions.rows, actions.features, |p: &mut EulerParams, at| p.tap = at);
+        let taps =
+            vec![TapPlace::whole(at, actions.rows, actions.features, |p: &mut EulerParams, at| p.tap = at)];
         self.launch_flat("euler", actions.rows * actions.features, params, taps)
     }
 

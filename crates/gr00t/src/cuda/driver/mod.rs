@@ -15,6 +15,7 @@ mod memory;
 mod module;
 mod nvrtc;
 mod stream;
+mod tensor_map;
 
 pub use device::{Device, Properties};
 pub use graph::{Event, Graph};
@@ -22,6 +23,7 @@ pub use memory::{Buffer, DevicePtr, Pinned};
 pub use module::{Kernel, Module, Params, Plain};
 pub(super) use nvrtc::Nvrtc;
 pub use stream::{Launch, Stream};
+pub use tensor_map::{Boxes, TensorMap};
 
 use crate::{Error, Result};
 use cudarc::driver::sys;

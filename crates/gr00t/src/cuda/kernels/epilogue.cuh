@@ -82,20 +82,31 @@ __device__ __forceinline__ void add4(float* sums, const float4& term) {
 }
 
 // Eight sums at `row`, `column` of the tile, over all blocks of the cluster in the order of their rank.
-template <int LD>
-__device__ __forceinline__ void gather8(const float* tile, u32 row, u32 column, u32 ranks, float (&v)[8]) {
-    const float* at = tile + row * LD + column;
-    if (ranks == 1) {
+template <int RANKS>
+__device__ __forceinline__ void gather8(const float* at, float (&v)[8]) {
+    float4 parts[RANKS][2];
+    const u32 address = shared_address(at);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) v[i] = at[i];
-        return;
+    for (int rank = 0; rank < RANKS; ++rank) {
+        parts[rank][0] = load_from_cluster(address, rank);
+        parts[rank][1] = load_from_cluster(address + 16, rank);
     }
 #pragma unroll
     for (int i = 0; i < 8; ++i) v[i] = 0.0f;
-    const u32 address = shared_address(at);
-    for (u32 rank = 0; rank < ranks; ++rank) {
-        add4(v, load_from_cluster(address, rank));
-        add4(v + 4, load_from_cluster(address + 16, rank));
+#pragma unroll
+    for (int rank = 0; rank < RANKS; ++rank) add4(v, parts[rank][0]), add4(v + 4, parts[rank][1]);
+}
+
+__device__ __forceinline__ void gather8(const float* at, u32 ranks, float (&v)[8]) {
+    if (ranks == 1) {
+        const float4 low = *reinterpret_cast<const float4*>(at), high = *reinterpret_cast<const float4*>(at + 4);
+        v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w, v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
+    } else if (ranks == 2) {
+        gather8<2>(at, v);
+    } else if (ranks == 4) {
+        gather8<4>(at, v);
+    } else {
+        gather8<8>(at, v);
     }
 }
 
@@ -112,10 +123,10 @@ __device__ __forceinline__ void finish_tile(const Epilogue& e, const float* tile
         const u32 to_row = first_row + row, to_column = first_column + column;
         if (to_row >= rows || to_column >= n) continue;
         float v[8];
-        gather8<LD>(tile, row, column, ranks, v);
+        gather8(tile + row * LD + column, ranks, v);
         if (e.gated) {
             float up[8];
-            gather8<LD>(tile, row, column + 8, ranks, up);
+            gather8(tile + row * LD + column + 8, ranks, up);
             finish_gated(e, to_row, to_column / 2, n / 2, v, up);
         } else {
             finish(e, to_row, to_column, n, v);

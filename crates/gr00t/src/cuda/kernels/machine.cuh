@@ -36,8 +36,7 @@ __device__ __forceinline__ float4 load_from_cluster(u32 address, u32 rank) {
     asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
     asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
                  : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
-                 : "r"(remote)
-                 : "memory");
+                 : "r"(remote));
 #endif
     return value;
 }

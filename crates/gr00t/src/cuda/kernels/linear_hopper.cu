@@ -1,0 +1,192 @@
+// y = x Wᵀ + b on Hopper's warpgroup products, with the epilogue of `linear.cu`.
+//
+// A block computes FEATURES outputs of TOKENS rows, transposed: the weights are the operand of 64 rows, so that few
+// tokens leave no part of a product idle. One warp fetches tiles by the copy engine, two warpgroups or one multiply
+// them; the blocks of a cluster (grid z) share the inner dimension. Weights are fetched before the kernel waits for
+// its input.
+//
+// Compiled for: ELEMENT (BF16, FP16), FEATURES (64, 128), TOKENS (64, 128, 192), STAGES.
+#include "epilogue.cuh"
+
+// A tensor as the copy engine sees it (`TensorMap` in `driver/`).
+struct __align__(64) TensorMap {
+    u64 words[16];
+};
+
+// As `HopperLinearParams` in `linear.rs`.
+struct HopperLinearParams {
+    TensorMap x;  // [rows, inner] in boxes of [TOKENS, 64]
+    TensorMap w;  // [n, inner] in boxes of [FEATURES, 64]
+    u32 rows;
+    u32 n;
+    u32 inner;    // a multiple of 64
+    u32 padding;
+    Epilogue epilogue;
+};
+
+constexpr int DEPTH = 64;  // of the inner dimension at a time: rows of 128 bytes
+constexpr int GROUPS = FEATURES / 64, CHUNKS = TOKENS / 64, THREADS = 128 * GROUPS + 32;
+constexpr int W_BYTES = FEATURES * DEPTH * 2, X_BYTES = TOKENS * DEPTH * 2, STAGE_BYTES = W_BYTES + X_BYTES;
+constexpr int TILE_LD = FEATURES + 4;
+static_assert(TOKENS * TILE_LD * 4 <= STAGES * STAGE_BYTES, "the sums take the place of the operands");
+
+__device__ __forceinline__ void init_barrier(u32 barrier, u32 count) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
+}
+
+__device__ __forceinline__ void expect_bytes(u32 barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+__device__ __forceinline__ void arrive(u32 barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+__device__ __forceinline__ void wait(u32 barrier, u32 parity) {
+    u32 done = 0;
+    while (!done) {
+        asm volatile(
+            "{\n\t.reg .pred p;\n\t"
+            "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
+            "selp.b32 %0, 1, 0, p;\n\t}"
+            : "=r"(done)
+            : "r"(barrier), "r"(parity)
+            : "memory");
+    }
+}
+
+// Fetches a box of a tensor, whose bytes the barrier expects. Rows outside the tensor are zeros.
+__device__ __forceinline__ void fetch(u32 to, const TensorMap& map, u32 column, u32 row, u32 barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(to),
+        "l"(&map), "r"(barrier), "r"(column), "r"(row)
+        : "memory");
+}
+
+// Rows of 128 bytes, eight of them 1024 bytes apart, chunks swizzled by 128 bytes.
+__device__ __forceinline__ u64 operand(u32 address) {
+    return (u64(address & 0x3ffff) >> 4) | (u64(1) << 16) | (u64(1024 >> 4) << 32) | (u64(1) << 62);
+}
+
+__device__ __forceinline__ void fence_sums() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+
+__device__ __forceinline__ void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+template <int PENDING>
+__device__ __forceinline__ void wait_for_products() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+
+#if ELEMENT == 1
+#define TYPES "bf16.bf16"
+#else
+#define TYPES "f16.f16"
+#endif
+
+// d += a bᵀ for 64 rows of a and 64 of b, 16 deep.
+__device__ __forceinline__ void multiply_add_64(float (&d)[32], u64 a, u64 b) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPES " "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, "
+        "%8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, "
+        "%24, %25, %26, %27, %28, %29, %30, %31}, "
+        "%32, %33, 1, 1, 1, 0, 0;"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),
+          "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
+          "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+          "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]),
+          "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
+          "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+        : "l"(a), "l"(b));
+}
+
+// This thread's sums to the tile [TOKENS, FEATURES]: a product's rows are features, its columns tokens.
+__device__ __forceinline__ void store_sums(float* tile, const float (&sums)[CHUNKS][32]) {
+    const u32 lane = threadIdx.x % 32, feature = threadIdx.x / 32 * 16 + lane / 4, token = lane % 4 * 2;
+#pragma unroll
+    for (int chunk = 0; chunk < CHUNKS; ++chunk)
+#pragma unroll
+        for (int i = 0; i < 32; ++i) {
+            const u32 row = chunk * 64 + i / 4 * 8 + token + i % 2;
+            tile[row * TILE_LD + feature + i / 2 % 2 * 8] = sums[chunk][i];
+        }
+}
+
+struct Stages {
+    u32 base, full, empty;
+    __device__ u32 w(u32 i) const { return base + i % STAGES * STAGE_BYTES; }
+    __device__ u32 x(u32 i) const { return w(i) + W_BYTES; }
+    __device__ u32 filled(u32 i) const { return full + i % STAGES * 8; }
+    __device__ u32 emptied(u32 i) const { return empty + i % STAGES * 8; }
+    __device__ static u32 parity(u32 i) { return i / STAGES & 1; }
+};
+
+// One thread: fetches tiles as long as there are places for them.
+__device__ __forceinline__ void produce(const HopperLinearParams& p, const Stages& s, u32 from, u32 count) {
+    const u32 feature = blockIdx.x * FEATURES, token = blockIdx.y * TOKENS, first = min(count, u32(STAGES));
+    for (u32 i = 0; i < first; ++i) {
+        expect_bytes(s.filled(i), STAGE_BYTES);
+        fetch(s.w(i), p.w, (from + i) * DEPTH, feature, s.filled(i));
+    }
+    wait_for_earlier_kernels();
+    for (u32 i = 0; i < first; ++i) fetch(s.x(i), p.x, (from + i) * DEPTH, token, s.filled(i));
+    for (u32 i = first; i < count; ++i) {
+        wait(s.emptied(i), Stages::parity(i) ^ 1);
+        expect_bytes(s.filled(i), STAGE_BYTES);
+        fetch(s.w(i), p.w, (from + i) * DEPTH, feature, s.filled(i));
+        fetch(s.x(i), p.x, (from + i) * DEPTH, token, s.filled(i));
+    }
+}
+
+// A warpgroup: the products of its 64 features with all tokens.
+__device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums)[CHUNKS][32]) {
+    const u32 group = threadIdx.x / 128;
+    for (u32 i = 0; i < count; ++i) {
+        wait(s.filled(i), Stages::parity(i));
+        const u64 w = operand(s.w(i) + group * 64 * DEPTH * 2), x = operand(s.x(i));
+        fence_sums();
+#pragma unroll
+        for (int k = 0; k < DEPTH / 16; ++k)
+#pragma unroll
+            for (int chunk = 0; chunk < CHUNKS; ++chunk)
+                multiply_add_64(sums[chunk], w + k * 2, x + chunk * (64 * DEPTH * 2 / 16) + k * 2);
+        commit_products();
+        // The tile before this one has been read once its products are done.
+        wait_for_products<1>();
+        if (i > 0 && threadIdx.x % 128 == 0) arrive(s.emptied(i - 1));
+    }
+    wait_for_products<0>();
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_constant__ HopperLinearParams p) {
+    extern __shared__ __align__(1024) u8 shared[];
+    __shared__ __align__(8) u64 barriers[2 * STAGES];
+    const Stages s = {shared_address(shared), shared_address(barriers), shared_address(barriers + STAGES)};
+    const u32 depths = p.inner / DEPTH, ranks = gridDim.z;
+    const u32 from = depths * blockIdx.z / ranks, count = depths * (blockIdx.z + 1) / ranks - from;
+    const bool producer = threadIdx.x >= 128 * GROUPS;
+
+    allow_next_kernel();
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES; ++i) init_barrier(s.filled(i), 1), init_barrier(s.emptied(i), GROUPS);
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    }
+    __syncthreads();
+    float sums[CHUNKS][32] = {};
+    if (producer) {
+        if (threadIdx.x % 32 == 0) produce(p, s, from, count);
+        __syncwarp();
+    } else {
+        consume(s, count, sums);
+    }
+    // The epilogue reads what earlier kernels wrote.
+    wait_for_earlier_kernels();
+    __syncthreads();
+    float* tile = reinterpret_cast<float*>(shared);
+    if (!producer) store_sums(tile, sums);
+    __syncthreads();
+    finish_tile<TOKENS, FEATURES, TILE_LD, THREADS>(p.epilogue, tile, blockIdx.y * TOKENS, blockIdx.x * FEATURES, p.rows, p.n);
+}

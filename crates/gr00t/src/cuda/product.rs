@@ -1,0 +1,249 @@
+//! Products with weights: which kernel computes one, in which tiles.
+
+use super::driver::{Boxes, DevicePtr, Launch, Properties, TensorMap};
+use super::elements::Element;
+use super::kernels::Variant;
+use super::linear::Linear;
+use super::program::{ALIGN, Builder, TapPlace, Tensor};
+use crate::{Result, kernel_params};
+
+kernel_params! {
+    /// As `Epilogue` in `epilogue.cuh`.
+    pub struct Epilogue {
+        /// `[n]`, f32.
+        pub bias: DevicePtr,
+        /// `[residual_rows, residual_ld]`.
+        pub residual: DevicePtr,
+        /// `[.., out_ld]`.
+        pub out: DevicePtr,
+        /// Where a probe wants the product with its bias.
+        pub tap_linear: DevicePtr,
+        /// Where a probe wants the activated product.
+        pub tap_activation: DevicePtr,
+        /// Where a probe wants what a gate multiplies.
+        pub tap_up: DevicePtr,
+        /// Where a probe wants the sum with the residual, or the gated product.
+        pub tap_result: DevicePtr,
+        /// Element type of the residual.
+        pub residual_element: u32,
+        /// Elements from row to row.
+        pub residual_ld: u32,
+        /// Rows after which the residual repeats.
+        pub residual_rows: u32,
+        /// Element type of the result.
+        pub out_element: u32,
+        /// Elements from row to row.
+        pub out_ld: u32,
+        /// See [`RowMap`](super::linear::RowMap).
+        pub item_rows: u32,
+        /// See [`RowMap`](super::linear::RowMap).
+        pub item_stride: u32,
+        /// See [`RowMap`](super::linear::RowMap).
+        pub item_offset: u32,
+        /// Code of the non-linearity.
+        pub activation: u32,
+        /// Whether columns come as eight of a gate, then eight of what it multiplies.
+        pub gated: u32,
+        /// What the product is rounded to before the bias.
+        pub product_format: u32,
+        /// What the sum with the bias is rounded to.
+        pub linear_format: u32,
+        /// What the activated value is rounded to.
+        pub activation_format: u32,
+        /// What the value that a gate multiplies is rounded to.
+        pub up_format: u32,
+        /// What the last result is rounded to.
+        pub result_format: u32,
+        /// Fills the struct up.
+        pub padding: u32,
+    }
+}
+
+kernel_params! {
+    /// As `LinearParams` in `linear.cu` and `linear_f32.cu`.
+    struct LinearParams {
+        x: DevicePtr,
+        w: DevicePtr,
+        rows: u32,
+        n: u32,
+        inner: u32,
+        ldx: u32,
+        epilogue: Epilogue,
+    }
+}
+
+kernel_params! {
+    /// As `HopperLinearParams` in `linear_hopper.cu`.
+    struct HopperLinearParams {
+        x: TensorMap,
+        w: TensorMap,
+        rows: u32,
+        n: u32,
+        inner: u32,
+        padding: u32,
+        epilogue: Epilogue,
+    }
+}
+
+/// A tensor of an epilogue that a probe may ask for.
+pub type EpilogueTap = TapPlace<Epilogue>;
+
+/// What multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Multiplier {
+    /// The ordinary cores, in f32.
+    Cores,
+    /// Tensor cores by warps: compute capability 8.0 and higher.
+    Warps,
+    /// Tensor cores by warpgroups, fed by the copy engine: compute capability 9.0.
+    Warpgroups,
+}
+
+/// The tile of a product, how many blocks share its inner dimension, and how far a block fetches ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiling {
+    /// What multiplies.
+    pub multiplier: Multiplier,
+    /// Rows of x in a tile.
+    pub rows: usize,
+    /// Rows of the weights, columns of the result, in a tile.
+    pub columns: usize,
+    /// Blocks of a cluster, which share a tile's inner dimension.
+    pub split: usize,
+    /// Stages of 64 elements of the inner dimension in shared memory.
+    pub stages: usize,
+}
+
+/// Elements of the inner dimension in a stage.
+const DEPTH: usize = 64;
+/// Shared memory of a multiprocessor that two blocks can share.
+const HALF_OF_SHARED: usize = 113 << 10;
+
+impl Tiling {
+    /// Every tile that kernels are compiled for on a device of this compute capability, not split.
+    pub fn all(element: Element, capability: (u32, u32)) -> Vec<Tiling> {
+        let tile = |multiplier, rows, columns, stages| Tiling { multiplier, rows, columns, split: 1, stages };
+        if element == Element::F32 {
+            return vec![tile(Multiplier::Cores, 64, 64, 0)];
+        }
+        let warps = |rows, columns| tile(Multiplier::Warps, rows, columns, 4);
+        if capability != (9, 0) {
+            return vec![warps(64, 128), warps(64, 64), warps(128, 128), warps(128, 64)];
+        }
+        let groups = |rows, columns, stages| tile(Multiplier::Warpgroups, rows, columns, stages);
+        vec![
+            groups(64, 64, 6),
+            groups(64, 64, 12),
+            groups(64, 128, 4),
+            groups(64, 128, 8),
+            groups(128, 64, 4),
+            groups(128, 64, 8),
+            groups(128, 128, 6),
+            groups(192, 64, 6),
+            groups(192, 128, 5),
+        ]
+    }
+
+    /// Bytes of one stage: rows of x and of the weights.
+    pub fn stage_bytes(&self) -> usize {
+        (self.rows + self.columns) * DEPTH * 2
+    }
+
+    /// Bytes of dynamic shared memory.
+    pub fn shared_bytes(&self) -> usize {
+        self.stages * self.stage_bytes()
+    }
+
+    /// The tiling of least estimated time for a product `[rows, inner] x [inner, n]` of these elements.
+    pub fn choose(rows: usize, n: usize, inner: usize, element: Element, device: &Properties) -> Tiling {
+        let capability = device.compute_capability;
+        let splits: &[usize] = if capability.0 >= 9 { &[1, 2, 4, 8] } else { &[1] };
+        let tilings = Tiling::all(element, capability);
+        let fallback = tilings[0];
+        tilings
+            .into_iter()
+            .filter(|tiling| tiling.shared_bytes() <= device.shared_memory_per_block)
+            .flat_map(|tiling| splits.iter().map(move |&split| Tiling { split, ..tiling }))
+            .filter(|tiling| inner / DEPTH >= tiling.split)
+            .min_by_key(|tiling| tiling.cost(rows, n, inner, device.multiprocessors as usize))
+            .unwrap_or(fallback)
+    }
+
+    /// Estimated nanoseconds: waves of blocks, each as long as its start and end and the slower of fetching and
+    /// multiplying its stages. The constants are an H200's.
+    fn cost(&self, rows: usize, n: usize, inner: usize, processors: usize) -> usize {
+        let blocks = rows.div_ceil(self.rows) * n.div_ceil(self.columns) * self.split;
+        let depth = (inner / DEPTH).div_ceil(self.split);
+        let together = if self.shared_bytes() <= HALF_OF_SHARED { 2 } else { 1 };
+        let waves = blocks.div_ceil(processors * together);
+        let busy = blocks.div_ceil(waves * processors).max(1);
+        // A multiprocessor fetches about 60 bytes and multiplies about 2500 pairs a nanosecond.
+        let fetch = self.stage_bytes() * busy / 60;
+        let multiply = self.rows * self.columns * DEPTH * busy / 2500;
+        let ends = 1200 + self.rows * self.columns / 16 / self.split + if self.split > 1 { 900 } else { 0 };
+        waves * (ends + depth * fetch.max(multiply))
+    }
+}
+
+impl Builder<'_> {
+    /// Records the product of `x` and the weights.
+    ///
+    /// # Errors
+    /// No memory is left, or the kernel does not compile.
+    pub fn product(
+        &mut self,
+        w: &Linear,
+        x: &Tensor,
+        epilogue: Epilogue,
+        taps: Vec<EpilogueTap>,
+    ) -> Result<()> {
+        let x = self.as_operand(x, w.element)?;
+        let inner = w.in_features.next_multiple_of(ALIGN);
+        let device = self.kernels.device().properties();
+        let tiling = Tiling::choose(x.rows, w.out_features, inner, w.element, device);
+        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::linear(w.element, tiling))?;
+        let grid = [w.out_features.div_ceil(tiling.columns), x.rows.div_ceil(tiling.rows), tiling.split];
+        let (grid, cluster) = (grid.map(|size| size as u32), tiling.split as u32);
+        let launch = Launch { grid, block, shared_bytes, cluster, programmatic: false };
+        let (rows, n, inner) = (x.rows, w.out_features, inner);
+        if tiling.multiplier == Multiplier::Warpgroups {
+            let bf16 = w.element == Element::Bf16;
+            let of_x = Boxes { bf16, rows, columns: inner, ld: x.ld, box_rows: tiling.rows };
+            let of_w = Boxes { bf16, rows: n, columns: inner, ld: inner, box_rows: tiling.columns };
+            let params = HopperLinearParams {
+                x: TensorMap::new(x.pointer(), of_x)?,
+                w: TensorMap::new(w.weight.pointer(), of_w)?,
+                rows: rows as u32,
+                n: n as u32,
+                inner: inner as u32,
+                padding: 0,
+                epilogue,
+            };
+            let taps = within(taps, |p: &mut HopperLinearParams| &mut p.epilogue);
+            self.launch(kernel, launch, params, taps);
+            return Ok(());
+        }
+        let params = LinearParams {
+            x: x.pointer(),
+            w: w.weight.pointer(),
+            rows: rows as u32,
+            n: n as u32,
+            inner: inner as u32,
+            ldx: x.ld as u32,
+            epilogue,
+        };
+        self.launch(kernel, launch, params, within(taps, |p: &mut LinearParams| &mut p.epilogue));
+        Ok(())
+    }
+}
+
+/// Places of an epilogue as places of the argument that it is part of.
+fn within<P: 'static>(taps: Vec<EpilogueTap>, epilogue: fn(&mut P) -> &mut Epilogue) -> Vec<TapPlace<P>> {
+    let outer = |TapPlace { set, rows, features, taps }: EpilogueTap| TapPlace {
+        set: Box::new(move |params: &mut P, to| set(epilogue(params), to)),
+        rows,
+        features,
+        taps,
+    };
+    taps.into_iter().map(outer).collect()
+}
