@@ -6,5 +6,4 @@
 mod cache;
 pub mod compile;
 pub mod driver;
-pub mod kernels;
 mod locate;

@@ -15,6 +15,11 @@ const SMALLEST: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DevicePtr(pub u64);
 
+impl DevicePtr {
+    /// Nowhere: what a kernel takes for an argument that is left out.
+    pub const NULL: DevicePtr = DevicePtr(0);
+}
+
 /// Device memory; freed when dropped, after the device's work has ended.
 #[derive(Debug)]
 pub struct Buffer {

@@ -16,6 +16,7 @@ mod module;
 mod nvrtc;
 mod stream;
 
+pub(super) use device::driver_version;
 pub use device::{Device, Properties};
 pub use graph::{Event, Graph};
 pub use memory::{Buffer, DevicePtr, Pinned};
