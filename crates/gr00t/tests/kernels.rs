@@ -86,14 +86,20 @@ fn working(compiler: &Compiler) -> Result<(), Failed> {
     Ok(())
 }
 
-fn kept(compiler: &Compiler) -> Result<(), Failed> {
-    let compile =
-        |factor_value: &str| compiler.compile_source(&source(WORKING), &factor(factor_value), ARCHS[3]);
-    let (four, again, five) = (compile("4.0f")?, compile("4.0f")?, compile("5.0f")?);
-    if four != again {
-        return Err("the second time gave other code".into());
+fn kept(_: &Compiler) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let compiler = Compiler::open(Some(folder.path().to_path_buf()))?;
+    let compile = |value: &str| compiler.compile_source(&source(WORKING), &factor(value), ARCHS[3]);
+    let written = || -> std::io::Result<Vec<_>> {
+        let times = std::fs::read_dir(folder.path())?.map(|entry| entry?.metadata()?.modified());
+        times.collect()
+    };
+    let first = compile("4.0f")?;
+    let before = written()?;
+    if compile("4.0f")? != first || written()? != before || before.len() != 1 {
+        return Err("the second time gave other code, or compiled it again".into());
     }
-    if four == five {
+    if compile("5.0f")? == first || written()?.len() != 2 {
         return Err("another option gave the same code".into());
     }
     Ok(())

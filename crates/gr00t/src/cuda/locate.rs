@@ -31,22 +31,28 @@ pub(super) fn load(driver_version: Option<u32>) -> Result<Nvrtc> {
             return Ok(nvrtc);
         }
     }
-    let mut empty = Vec::new();
-    for places in [toolkits, packages, asked_packages] {
-        for folder in places() {
-            let libraries = names_in(&folder, |name| name.starts_with("libnvrtc.so"));
+    let places: [(&str, fn() -> Vec<PathBuf>); 3] = [
+        ("toolkits of CUDA_HOME, CUDA_PATH, /usr/local/cuda* and /opt/cuda", toolkits),
+        ("Python's nvidia-cuda-nvrtc in VIRTUAL_ENV, beside a python3 in PATH and in ~/.local", packages),
+        ("Python's nvidia-cuda-nvrtc where python3 says that it is installed", asked_packages),
+    ];
+    let mut without = Vec::new();
+    for (place, folders) in places {
+        let mut found = false;
+        for folder in folders() {
             let builtins = names_in(&folder, |name| name.starts_with("libnvrtc-builtins.so"));
-            if libraries.is_empty() {
-                empty.push(format!("{}: no libnvrtc.so", folder.display()));
-            }
-            for library in libraries {
+            for library in names_in(&folder, |name| name.starts_with("libnvrtc.so")) {
+                found = true;
                 if let Some(nvrtc) = attempt(&library, &builtins) {
                     return Ok(nvrtc);
                 }
             }
         }
+        if !found {
+            without.push(format!("{place}: no libnvrtc.so"));
+        }
     }
-    tried.extend(empty);
+    tried.append(&mut without);
     let list = tried.join("\n  ");
     let limit = newest_major.map(|major| format!(" up to version {major}")).unwrap_or_default();
     let help = "pip install nvidia-cuda-nvrtc, or install the CUDA toolkit and name its folder in CUDA_HOME";
@@ -144,6 +150,8 @@ mod tests {
         // No driver speaks CUDA 11 only and loads what NVRTC 12 compiled, so none is acceptable.
         let message = load(Some(11080)).err().expect("no NVRTC is both 12 and 11").to_string();
         assert!(message.contains("up to version 11"), "{message}");
-        assert!(message.contains("libnvrtc.so.13: "), "{message}");
+        for place in ["libnvrtc.so.13: ", "CUDA_HOME", "VIRTUAL_ENV"] {
+            assert!(message.contains(place), "{message}");
+        }
     }
 }
