@@ -42,6 +42,10 @@ pub enum Command {
 pub enum EngineKind {
     /// The reference on the CPU.
     Cpu,
+    /// The engine on an NVIDIA GPU.
+    Cuda,
+    /// cuda where it can run, else cpu; says which and why.
+    Auto,
     /// ONNX Runtime on the CPU, on an exported policy.
     Onnxruntime,
 }
@@ -60,6 +64,12 @@ pub struct EngineArgs {
     /// A policy or an action head for onnxruntime; exported to a temporary folder otherwise.
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
+    /// Number of the GPU for cuda.
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    pub device: usize,
+    /// Where cuda keeps its compiled kernels; the user's cache folder otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub kernel_cache: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use std::path::Path;
 use steadyhand_external::onnxruntime::OnnxRuntimeEngine;
 use steadyhand_gr00t::checkpoint::Checkpoint;
+use steadyhand_gr00t::cuda::{CudaEngine, Options};
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
@@ -21,9 +22,9 @@ pub fn make(
 ) -> Result<Box<dyn Engine>> {
     let policy = PrecisionPolicy::preset(&args.precision)?;
     match args.engine {
-        EngineKind::Cpu => {
-            ensure!(args.onnx.is_none(), "--onnx: expected with --engine onnxruntime, found with cpu");
-            Ok(Box::new(CpuEngine::new(model, policy, denoising_steps)))
+        EngineKind::Cpu | EngineKind::Cuda | EngineKind::Auto => {
+            ensure!(args.onnx.is_none(), "--onnx: expected with --engine onnxruntime, found with another engine");
+            native(args, model, policy, denoising_steps)
         }
         EngineKind::Onnxruntime => {
             let fingerprint = Checkpoint::open(checkpoint)?.fingerprint();
@@ -36,5 +37,29 @@ pub fn make(
             };
             Ok(Box::new(engine))
         }
+    }
+}
+
+/// The reference, or the engine on a GPU.
+fn native(
+    args: &EngineArgs,
+    model: Model,
+    policy: PrecisionPolicy,
+    denoising_steps: usize,
+) -> Result<Box<dyn Engine>> {
+    let options = Options { device: args.device, kernel_cache: args.kernel_cache.clone() };
+    match args.engine {
+        EngineKind::Cuda => Ok(Box::new(CudaEngine::new(model, policy, denoising_steps, options)?)),
+        EngineKind::Auto => match CudaEngine::new(model.clone(), policy.clone(), denoising_steps, options) {
+            Ok(engine) => {
+                eprintln!("engine: cuda on {}", engine.device().properties().name);
+                Ok(Box::new(engine))
+            }
+            Err(error) => {
+                eprintln!("engine: cpu, because cuda cannot run: {error}");
+                Ok(Box::new(CpuEngine::new(model, policy, denoising_steps)))
+            }
+        },
+        _ => Ok(Box::new(CpuEngine::new(model, policy, denoising_steps))),
     }
 }

@@ -4,6 +4,9 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::sync::Arc;
 use steadyhand_gr00t::cuda::compile::{Arch, Compiler, Source};
+use steadyhand_gr00t::cuda::elements::Element;
+use steadyhand_gr00t::cuda::kernels::catalogue;
+use steadyhand_gr00t::synthetic::n1_6;
 
 /// A100, Jetson Orin, RTX 40 and L4, H100.
 const ARCHS: [Arch; 4] = [Arch::of((8, 0)), Arch::of((8, 7)), Arch::of((8, 9)), Arch::of((9, 0))];
@@ -18,7 +21,7 @@ extern "C" __global__ void multiply(float* x) { x[threadIdx.x] = scale(x[threadI
 fn main() {
     // An empty cache: what is tested is the compiler.
     let folder = tempfile::tempdir().expect("a folder for temporary files");
-    let opened = Compiler::open(Some(folder.path().to_path_buf()));
+    let opened = Compiler::open(None, Some(folder.path().to_path_buf()));
     let ignored = opened.is_err();
     let compiler = match opened {
         Ok(compiler) => Some(Arc::new(compiler)),
@@ -28,12 +31,21 @@ fn main() {
         }
     };
     let trial = |name: String, test: fn(&Compiler) -> Result<(), Failed>| with(&compiler, name, test);
-    let trials = vec![
+    let mut trials = vec![
         trial("a broken kernel fails with the compiler's log".to_owned(), broken),
         trial("an architecture that does not exist is named".to_owned(), unknown_arch),
         trial("headers and macros are found by name".to_owned(), working),
         trial("a kept kernel is not compiled again".to_owned(), kept),
     ];
+    for variant in catalogue(&n1_6(), &Element::ALL) {
+        for arch in ARCHS {
+            let variant = variant.clone();
+            trials.push(with(&compiler, format!("{variant} for {arch}"), move |compiler| {
+                let cubin = variant.compile(compiler, arch)?;
+                is_cubin_with(&cubin, variant.entry)
+            }));
+        }
+    }
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(ignored)).collect();
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     drop(folder);
@@ -59,7 +71,7 @@ fn factor(value: &str) -> Vec<String> {
 
 fn broken(compiler: &Compiler) -> Result<(), Failed> {
     let text = WORKING.replace("x[threadIdx.x] =", "y[threadIdx.x] =");
-    let message = match compiler.compile_source(&source(&text), &factor("2.0f"), ARCHS[0]) {
+    let message = match compiler.compile(&source(&text), &factor("2.0f"), ARCHS[0]) {
         Ok(_) => return Err("a broken kernel compiled".into()),
         Err(error) => error.to_string(),
     };
@@ -72,7 +84,7 @@ fn broken(compiler: &Compiler) -> Result<(), Failed> {
 }
 
 fn unknown_arch(compiler: &Compiler) -> Result<(), Failed> {
-    match compiler.compile_source(&source(WORKING), &factor("2.0f"), Arch::of((1, 0))) {
+    match compiler.compile(&source(WORKING), &factor("2.0f"), Arch::of((1, 0))) {
         Ok(_) => Err("compiled for sm_10".into()),
         Err(error) if error.to_string().contains("sm_10") => Ok(()),
         Err(error) => Err(format!("expected sm_10 in: {error}").into()),
@@ -81,15 +93,15 @@ fn unknown_arch(compiler: &Compiler) -> Result<(), Failed> {
 
 fn working(compiler: &Compiler) -> Result<(), Failed> {
     for arch in ARCHS {
-        is_cubin_with(&compiler.compile_source(&source(WORKING), &factor("3.0f"), arch)?, "multiply")?;
+        is_cubin_with(&compiler.compile(&source(WORKING), &factor("3.0f"), arch)?, "multiply")?;
     }
     Ok(())
 }
 
 fn kept(_: &Compiler) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
-    let compiler = Compiler::open(Some(folder.path().to_path_buf()))?;
-    let compile = |value: &str| compiler.compile_source(&source(WORKING), &factor(value), ARCHS[3]);
+    let compiler = Compiler::open(None, Some(folder.path().to_path_buf()))?;
+    let compile = |value: &str| compiler.compile(&source(WORKING), &factor(value), ARCHS[3]);
     let written = || -> std::io::Result<Vec<_>> {
         let times = std::fs::read_dir(folder.path())?.map(|entry| entry?.metadata()?.modified());
         times.collect()

@@ -115,7 +115,8 @@ pub fn forward(
     inputs: Inputs,
     buckets: &[usize],
 ) -> Result<Tensor> {
-    let shared = b.stage("action head: once", |b| prepare(b, (w, embodiment, times), features, prompt, inputs))?;
+    let shared =
+        b.stage("action head: once", |b| prepare(b, (w, embodiment, times), features, prompt, inputs))?;
     for (step, bucket) in buckets.iter().enumerate() {
         b.stage(&format!("Euler step {step}"), |b| euler_step(b, &shared, (step, buckets.len()), *bucket))?;
     }
@@ -188,7 +189,7 @@ fn normalized_features(b: &mut Builder, w: &ActionHead, x: &Tensor, prompt: &Pro
     let (text, images) = (prompt.text.indices.len(), prompt.images.indices.len());
     let site = Site::new("action_head.vl_norm");
     let element = match w.vl_norm {
-        Some(_) => b.elements(&site)?.storage,
+        Some(_) => b.operand(&site, &w.dit.memory_sites())?,
         None => x.element,
     };
     let tokens = b.tensor(x.rows, x.features, element)?;
@@ -234,11 +235,7 @@ fn encode_state(
     let element = b.operand(&(at / "state_encoder.relu"), &[at / "state_features"])?;
     let relu = Then::Activate(Activation::Relu, at / "state_encoder.relu");
     let x = b.linear(layer1, &state, element, at / "state_encoder.layer1", relu)?;
-    let map = RowMap {
-        item_rows: inputs.state_horizon,
-        item_stride: tokens.rows / b.batch,
-        item_offset: 0,
-    };
+    let map = RowMap { item_rows: inputs.state_horizon, item_stride: tokens.rows / b.batch, item_offset: 0 };
     b.linear_into(layer2, &x, tokens, Some(map), at / "state_features", Then::Store)
 }
 

@@ -51,7 +51,6 @@ kernel_params! {
     }
 }
 
-
 /// Features of a head that the kernels are compiled for, at most.
 const MAX_HEAD_DIM: usize = 256;
 
@@ -94,7 +93,7 @@ impl Builder<'_> {
         let out = self.tensor(q.rows, q.features, out)?;
         let variant = Variant::attention(elements.compute, head_dim);
         let (kernel, block, shared_bytes) = self.kernels.get(&variant)?;
-        let queries = variant.rows_of_a_block();
+        let queries = variant.queries_of_a_block();
         let grid = [seen.max_queries.div_ceil(queries), count, seen.count].map(|size| size as u32);
         let params = AttentionParams {
             q: q.pointer(),

@@ -1,36 +1,11 @@
 //! Compiles kernels for the device at hand, once a machine.
 
 use super::cache::Cache;
-use super::driver::{Nvrtc, driver_version};
+use super::driver::Nvrtc;
 use super::locate;
-use crate::{Error, Result};
+use crate::Result;
 use std::fmt;
 use std::path::PathBuf;
-
-/// Files of `kernels/` with their texts.
-macro_rules! embedded {
-    ($($file:literal),* $(,)?) => { &[$(($file, include_str!(concat!("kernels/", $file)))),*] };
-}
-
-/// Name and text of the files with kernels.
-const SOURCES: &[(&str, &str)] = embedded![
-    "attention.cu",
-    "attention_f32.cu",
-    "linear.cu",
-    "linear_f32.cu",
-    "norm.cu",
-    "rotary.cu",
-    "tokens.cu",
-    "weights.cu",
-];
-
-/// Name and text of the files that they include.
-const HEADERS: &[(&str, &str)] = embedded!["attention.cuh", "epilogue.cuh", "machine.cuh", "numeric.cuh"];
-
-/// Names of the files with kernels.
-pub fn files() -> impl Iterator<Item = &'static str> {
-    SOURCES.iter().map(|(name, _)| *name)
-}
 
 /// What code is compiled for: a real architecture, whose code runs on devices of its major version and the same or a
 /// higher minor version.
@@ -75,17 +50,18 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// Finds and loads NVRTC: by the system loader's names, in the toolkits that `CUDA_HOME` and `CUDA_PATH` name or
-    /// that are in `/usr/local` and `/opt`, and in the folders of Python's package `nvidia-cuda-nvrtc`. Where there is
-    /// a driver, one of a newer major version is passed over: the driver would not load what it compiles.
+    /// Finds and loads NVRTC, of the driver's major version or an older one: by the system loader's names, in the
+    /// toolkits that `CUDA_HOME` and `CUDA_PATH` name or that are in `/usr/local` and `/opt`, and in the folders of
+    /// Python's package `nvidia-cuda-nvrtc`. `driver_version` is as in
+    /// [`Properties`](super::driver::Properties); `None` takes any.
     ///
     /// Code is kept in `cache`; `None` is `steadyhand/kernels` in `XDG_CACHE_HOME` or `~/.cache`. A folder that
     /// cannot be written is no error.
     ///
     /// # Errors
     /// No NVRTC: what was looked for and where.
-    pub fn open(cache: Option<PathBuf>) -> Result<Self> {
-        let nvrtc = locate::load(driver_version())?;
+    pub fn open(driver_version: Option<u32>, cache: Option<PathBuf>) -> Result<Self> {
+        let nvrtc = locate::load(driver_version)?;
         Ok(Compiler { nvrtc, cache: Cache::new(cache.or_else(Cache::user_folder)) })
     }
 
@@ -94,23 +70,12 @@ impl Compiler {
         self.nvrtc.version()
     }
 
-    /// The cubin of one of this crate's kernel files for an architecture, from the cache or compiled. Options are
-    /// NVRTC's, such as `-DTILE_ROWS=64`; the architecture is added.
-    ///
-    /// # Errors
-    /// No such file; the compiler's log; the architecture is unknown to this NVRTC.
-    pub fn compile(&self, file: &str, options: &[String], arch: Arch) -> Result<Vec<u8>> {
-        let source = SOURCES.iter().find(|(name, _)| *name == file);
-        let source =
-            source.ok_or_else(|| Error::cuda(format!("compile {file}"), "no kernel file of this name"))?;
-        self.compile_source(&Source { name: file, text: source.1, headers: HEADERS }, options, arch)
-    }
-
-    /// [`Compiler::compile`] for a source that is not one of this crate's.
+    /// The cubin of a source for an architecture, from the cache or compiled. Options are NVRTC's, such as
+    /// `-DTILE=64`; the architecture is added.
     ///
     /// # Errors
     /// The compiler's log; the architecture is unknown to this NVRTC.
-    pub fn compile_source(&self, source: &Source, options: &[String], arch: Arch) -> Result<Vec<u8>> {
+    pub fn compile(&self, source: &Source, options: &[String], arch: Arch) -> Result<Vec<u8>> {
         let mut options = options.to_vec();
         options.push(format!("--gpu-architecture={arch}"));
         let key = self.key(source, &options);
@@ -147,16 +112,6 @@ impl Compiler {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_kernel_file_is_embedded() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cuda/kernels");
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let name = entry.unwrap().file_name().into_string().unwrap();
-            let list = if name.ends_with(".cuh") { HEADERS } else { SOURCES };
-            assert!(list.iter().any(|(embedded, _)| *embedded == name), "{name}");
-        }
-    }
 
     #[test]
     fn architectures_are_named_by_capability() {

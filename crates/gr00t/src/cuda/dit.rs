@@ -9,7 +9,6 @@ use super::program::{Builder, Tensor};
 use super::weights::Layout;
 use crate::Result;
 use crate::model::dit::{self as model, Attends};
-use crate::model::Prompt;
 use crate::ops::{Activation, Heads, Leading, Site, cpu};
 
 /// Weights of the DiT on the device.
@@ -55,6 +54,12 @@ impl Dit {
             inner_dim: w.heads.heads * w.heads.head_dim,
             memories: lay_out_memories(layout, w)?,
         })
+    }
+
+    /// The sites of all keys and values of cross-attention.
+    pub fn memory_sites(&self) -> Vec<Site> {
+        let parts = self.memories.iter().flat_map(|(_, projection)| &projection.parts);
+        parts.map(|part| Site::new(&part.path)).collect()
     }
 
     /// Whether some block attends to text or images alone.
@@ -112,6 +117,11 @@ pub struct Times {
 }
 
 impl Times {
+    /// How many steps there are.
+    pub fn steps(&self) -> usize {
+        self.modulations.first().map_or(0, |modulation| modulation.rows)
+    }
+
     /// The two halves of a modulation in a step.
     fn halves(&self, index: usize, step: usize) -> [DevicePtr; 2] {
         let row = self.modulations[index].slice_rows(step..step + 1);
@@ -150,7 +160,7 @@ pub fn times(b: &mut Builder, w: &Dit, buckets: &[usize]) -> Result<Times> {
     for (layer, site) in layers.zip(consumers) {
         let out = b.persistent_tensor(buckets.len(), layer.out_features, Element::F32)?;
         b.linear_into(layer, &time, &out, None, site, Then::Store)?;
-            modulations.push(out);
+        modulations.push(out);
     }
     Ok(Times { modulations, inner_dim: w.inner_dim })
 }
@@ -206,8 +216,7 @@ pub fn memory(b: &mut Builder, w: &Dit, features: &Features, tokens: usize) -> R
 
 /// Queries see the keys of their own item.
 fn item_by_item(b: &mut Builder, queries: usize, keys: usize) -> Result<Seen> {
-    let item =
-        |item: usize| Segment { query_start: item * queries, queries, key_start: item * keys, keys };
+    let item = |item: usize| Segment { query_start: item * queries, queries, key_start: item * keys, keys };
     b.seen(&(0..b.batch).map(item).collect::<Vec<_>>(), false)
 }
 

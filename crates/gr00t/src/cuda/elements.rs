@@ -18,6 +18,9 @@ pub enum Element {
 }
 
 impl Element {
+    /// Every element type.
+    pub const ALL: [Element; 3] = [Element::F32, Element::Bf16, Element::Fp16];
+
     /// The kernels' number of the type.
     pub fn code(self) -> u32 {
         self as u32
@@ -68,9 +71,10 @@ impl Element {
     pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
         let halves = || bytes.chunks_exact(2).map(|raw| [raw[0], raw[1]]);
         match self {
-            Element::F32 => {
-                bytes.chunks_exact(4).map(|raw| f32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]])).collect()
-            }
+            Element::F32 => bytes
+                .chunks_exact(4)
+                .map(|raw| f32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]))
+                .collect(),
             Element::Bf16 => halves().map(|raw| half::bf16::from_le_bytes(raw).to_f32()).collect(),
             Element::Fp16 => halves().map(|raw| half::f16::from_le_bytes(raw).to_f32()).collect(),
         }

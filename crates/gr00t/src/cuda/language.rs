@@ -130,8 +130,7 @@ fn decoder_layer(
     let element = b.operand(&(at / "norm2"), &[at / "gate", at / "up"])?;
     let h = b.norm(&x, rms_norm(&w.post_attention_norm, eps, at / "norm2"), element)?;
     let element = b.operand(&(at / "gated"), &[at / "down"])?;
-    let gate =
-        Then::Gate { activation: (Activation::Silu, at / "silu"), up: at / "up", gated: at / "gated" };
+    let gate = Then::Gate { activation: (Activation::Silu, at / "silu"), up: at / "up", gated: at / "gated" };
     let h = b.linear(&w.gate_up, &h, element, at / "gate", gate)?;
     let element = b.elements(at)?.storage;
     b.linear(&w.down, &h, element, at / "down", Then::Add(&x, at.clone()))
@@ -188,7 +187,8 @@ fn image_sources(prompt: &Prompt, batch: usize) -> Vec<u32> {
 
 /// Cosines and sines of every position, `[tokens, head_dim]`.
 fn turns(b: &mut Builder, w: &Language, tokens: usize, at: &Site) -> Result<DevicePtr> {
-    let [storage, of_keys] = [b.elements(&(at / "query_rope"))?.storage, b.elements(&(at / "key_rope"))?.storage];
+    let [storage, of_keys] =
+        [b.elements(&(at / "query_rope"))?.storage, b.elements(&(at / "key_rope"))?.storage];
     if storage != of_keys {
         let what = format!("expected the same storage at `{0}.query_rope` and `{0}.key_rope`", at.path());
         return Err(Error::input("precision", what));

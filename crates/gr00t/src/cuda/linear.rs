@@ -1,6 +1,6 @@
 //! Products with weights, and what is fused into them.
 
-use super::driver::{DevicePtr, Kernel, Launch};
+use super::driver::{DevicePtr, Kernel, Launch, Properties};
 use super::elements::Element;
 use super::kernels::Variant;
 use super::program::{ALIGN, Builder, Tap, TapPlace, Tensor};
@@ -124,44 +124,57 @@ fn code(activation: Activation) -> u32 {
     }
 }
 
-/// The tile of a product and how many blocks share its inner dimension.
+/// The tile of a product, how many blocks share its inner dimension, and how far a block fetches ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tiling {
     /// Rows of a tile.
     pub rows: usize,
     /// Columns of a tile.
     pub columns: usize,
-    /// Blocks that share a tile's inner dimension.
+    /// Blocks of a cluster, which share a tile's inner dimension.
     pub split: usize,
+    /// Stages of 64 elements of the inner dimension in shared memory.
+    pub stages: usize,
 }
 
+/// Elements of the inner dimension in a stage.
+const DEPTH: usize = 64;
+/// What a block's start and end cost, in rows of [`DEPTH`] elements fetched.
+const START: usize = 512;
+
 impl Tiling {
-    /// The tiling of least cost for a product `[rows, inner] x [inner, n]` on a device that runs `processors`
-    /// multiprocessors. Cost: waves of blocks, each as long as its share of the inner dimension plus a start and
-    /// an end. `clusters`: whether blocks can share an inner dimension.
-    pub fn choose(rows: usize, n: usize, inner: usize, processors: usize, clusters: bool) -> Tiling {
-        let tile_rows = if rows <= 64 { 64 } else { 128 };
-        let splits: &[usize] = if clusters { &[1, 2, 4, 8] } else { &[1] };
-        let tilings = [128, 64].into_iter().flat_map(|columns| {
-            splits.iter().map(move |&split| Tiling { rows: tile_rows, columns, split })
-        });
+    /// Every tile that kernels are compiled for, not split.
+    pub fn all() -> Vec<Tiling> {
+        let tile = |rows, columns| Tiling { rows, columns, split: 1, stages: 4 };
+        vec![tile(64, 128), tile(64, 64), tile(128, 128), tile(128, 64)]
+    }
+
+    /// Bytes of one stage: rows of x and of the weights.
+    pub fn stage_bytes(&self) -> usize {
+        (self.rows + self.columns) * DEPTH * 2
+    }
+
+    /// The tiling of least cost for a product `[rows, inner] x [inner, n]` on this device. Cost: waves of blocks,
+    /// each as long as what it fetches and its start and end.
+    pub fn choose(rows: usize, n: usize, inner: usize, device: &Properties) -> Tiling {
+        let processors = device.multiprocessors as usize;
+        let splits: &[usize] = if device.compute_capability.0 >= 9 { &[1, 2, 4, 8] } else { &[1] };
+        let wide = if rows <= 64 { 64 } else { 128 };
+        let tilings = Tiling::all().into_iter().filter(|tiling| tiling.rows == wide);
+        let fits = |tiling: &Tiling| tiling.stages * tiling.stage_bytes() <= device.shared_memory_per_block;
+        let tilings = tilings
+            .filter(fits)
+            .flat_map(|tiling| splits.iter().map(move |&split| Tiling { split, ..tiling }))
+            .filter(|tiling| inner / DEPTH >= tiling.split);
         let cost = |tiling: &Tiling| {
             let blocks = rows.div_ceil(tiling.rows) * n.div_ceil(tiling.columns) * tiling.split;
-            let depth = (inner / 64).div_ceil(tiling.split);
-            // A tile of half the width takes more than half the time: its x is as large.
+            let depth = (inner / DEPTH).div_ceil(tiling.split);
             let work = depth * (tiling.rows + tiling.columns) + START * (1 + usize::from(tiling.split > 1));
             blocks.div_ceil(processors) * work
         };
-        tilings.filter(|tiling| inner / 64 >= tiling.split).min_by_key(cost).unwrap_or(Tiling {
-            rows: tile_rows,
-            columns: 128,
-            split: 1,
-        })
+        tilings.min_by_key(cost).unwrap_or(Tiling { rows: 64, columns: 64, split: 1, stages: 4 })
     }
 }
-
-/// Start and end of a block, in rows of 64 elements fetched.
-const START: usize = 512;
 
 impl Builder<'_> {
     /// `x Wᵀ + b` at the site, and what follows, stored as `out`.
@@ -265,7 +278,10 @@ impl Builder<'_> {
         }
         let x = self.as_operand(x, w.element)?;
         let inner = w.in_features.next_multiple_of(ALIGN);
-        let tiling = self.kernels.tiling(x.rows, w.out_features, inner, w.element);
+        let mut tiling = Tiling::choose(x.rows, w.out_features, inner, self.kernels.device().properties());
+        if w.element == Element::F32 {
+            (tiling.rows, tiling.columns) = (64, 64);
+        }
         let (kernel, block, shared_bytes) = self.kernels.get(&Variant::linear(w.element, tiling))?;
         let grid = [w.out_features.div_ceil(tiling.columns), x.rows.div_ceil(tiling.rows), tiling.split];
         let (grid, cluster) = (grid.map(|size| size as u32), tiling.split as u32);

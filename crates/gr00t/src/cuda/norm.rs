@@ -88,10 +88,8 @@ kernel_params! {
     }
 }
 
-
 /// Features that a block keeps in its registers.
 const MAX_FEATURES: usize = 9216;
-const THREADS: u32 = 192;
 
 impl Builder<'_> {
     /// LayerNorm or RMSNorm of every row of `x`, stored as `out`.
@@ -173,9 +171,14 @@ impl Builder<'_> {
         if let Some(modulation) = modulation {
             taps.push(place(&modulation.site, |p, at| p.tap_modulated = at));
         }
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::norm(THREADS))?;
+        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::norm())?;
         let grid = [out.rows as u32, 1, 1];
-        self.launch(kernel, Launch { grid, block, shared_bytes, cluster: 1, programmatic: false }, params, taps);
+        self.launch(
+            kernel,
+            Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
+            params,
+            taps,
+        );
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! graph and replayed, or kernel by kernel with a probe. Both launch the same kernels with the same arguments,
 //! but for the places that a probe's tensors are written to.
 
-use super::driver::{Buffer, Device, DevicePtr, Kernel, Launch, Params, Stream};
+use super::driver::{Buffer, Device, DevicePtr, Kernel, Launch, Params, Pinned, Stream};
 use super::elements::{Element, SiteElements, elements};
 use super::kernels::Kernels;
 use crate::Result;
@@ -57,9 +57,18 @@ impl Tensor {
     /// The copy fails.
     pub fn upload(&self, values: &[f32]) -> Result<()> {
         for (row, values) in values.chunks_exact(self.features).take(self.rows).enumerate() {
-            self.memory.upload((self.first + row * self.ld) * self.element.size(), &self.element.encode(values))?;
+            self.memory
+                .upload((self.first + row * self.ld) * self.element.size(), &self.element.encode(values))?;
         }
         Ok(())
+    }
+
+    /// Queues a copy to the host of a tensor without padding.
+    ///
+    /// # Errors
+    /// The copy does not fit.
+    pub fn read(&self, stream: &Stream, to: &mut Pinned) -> Result<()> {
+        stream.download(&self.memory, 0, to, 0, self.rows * self.ld * self.element.size())
     }
 
     /// `[rows, features]` as f32.
@@ -103,7 +112,13 @@ trait Step: Send + Sync {
     /// itself.
     fn enqueue(&self, stream: &Stream, follows_kernel: bool) -> Result<()>;
     /// Runs it alone and shows its tensors.
-    fn probe(&self, stream: &Stream, scratch: &mut Scratch, batch: usize, probe: &mut dyn Probe) -> Result<()>;
+    fn probe(
+        &self,
+        stream: &Stream,
+        scratch: &mut Scratch,
+        batch: usize,
+        probe: &mut dyn Probe,
+    ) -> Result<()>;
 }
 
 /// A kernel with its arguments.
@@ -120,7 +135,13 @@ impl<P: Params + Send + Sync> Step for KernelStep<P> {
         stream.launch(&self.kernel, &launch, &self.params)
     }
 
-    fn probe(&self, stream: &Stream, scratch: &mut Scratch, batch: usize, probe: &mut dyn Probe) -> Result<()> {
+    fn probe(
+        &self,
+        stream: &Stream,
+        scratch: &mut Scratch,
+        batch: usize,
+        probe: &mut dyn Probe,
+    ) -> Result<()> {
         let mut params = self.params;
         let mut first = 0;
         scratch.reserve(self.taps.iter().map(|place| place.rows * place.features).sum())?;

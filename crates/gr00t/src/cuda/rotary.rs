@@ -5,8 +5,8 @@ use super::elements::Element;
 use super::kernels::Variant;
 use super::program::{Builder, Tap, TapPlace, Tensor};
 use super::weights::Region;
-use crate::{Result, kernel_params};
 use crate::ops::{Heads, Site};
+use crate::{Result, kernel_params};
 
 kernel_params! {
     /// As `RotaryParams` in `rotary.cu`.
@@ -43,7 +43,6 @@ kernel_params! {
     }
 }
 
-
 /// The sites of a layer's query and key norms and rotations.
 #[derive(Debug, Clone)]
 pub struct RotarySites {
@@ -72,8 +71,6 @@ pub struct Rotary<'w> {
     pub tokens: usize,
 }
 
-const THREADS: u32 = 128;
-
 impl Builder<'_> {
     /// Query heads and key heads normalized and turned, value heads as they are, side by side:
     /// `[rows, (heads + 2 kv_heads) * head_dim]`, stored as `out`.
@@ -89,7 +86,8 @@ impl Builder<'_> {
         at: RotarySites,
     ) -> Result<Tensor> {
         let storage = |site: &Site| Ok(self.elements(site)?.storage);
-        let formats = [storage(&at.query_norm)?, storage(&at.key_norm)?, storage(&at.query)?, storage(&at.key)?];
+        let formats =
+            [storage(&at.query_norm)?, storage(&at.key_norm)?, storage(&at.query)?, storage(&at.key)?];
         let out = self.tensor(q.rows, (heads.heads + 2 * heads.kv_heads) * heads.head_dim, out)?;
         let null = DevicePtr::NULL;
         let params = RotaryParams {
@@ -125,7 +123,12 @@ impl Builder<'_> {
         };
         let place = |site: Site, heads_of: usize, set| {
             let features = heads_of * heads.head_dim;
-            TapPlace { set, rows: q.rows, features, taps: vec![Tap { site, rows: 0..q.rows, columns: 0..features }] }
+            TapPlace {
+                set,
+                rows: q.rows,
+                features,
+                taps: vec![Tap { site, rows: 0..q.rows, columns: 0..features }],
+            }
         };
         let taps: Vec<TapPlace<RotaryParams>> = vec![
             place(at.query_norm, heads.heads, |p, at| p.tap_query_norm = at),
@@ -133,10 +136,15 @@ impl Builder<'_> {
             place(at.query, heads.heads, |p, at| p.tap_query = at),
             place(at.key, heads.kv_heads, |p, at| p.tap_key = at),
         ];
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::rotary(heads.head_dim, THREADS))?;
+        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::rotary(heads.head_dim))?;
         let warps = q.rows * (heads.heads + 2 * heads.kv_heads);
-        let grid = [warps.div_ceil(THREADS as usize / 32) as u32, 1, 1];
-        self.launch(kernel, Launch { grid, block, shared_bytes, cluster: 1, programmatic: false }, params, taps);
+        let grid = [warps.div_ceil(block as usize / 32) as u32, 1, 1];
+        self.launch(
+            kernel,
+            Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
+            params,
+            taps,
+        );
         Ok(out)
     }
 }

@@ -5,8 +5,8 @@ use super::elements::Element;
 use super::kernels::Variant;
 use super::program::{Builder, Tap, TapPlace, Tensor};
 use super::weights::Table;
-use crate::{Result, kernel_params};
 use crate::ops::Site;
+use crate::{Result, kernel_params};
 
 kernel_params! {
     /// As `PatchesParams` in `tokens.cu`.
@@ -85,7 +85,6 @@ kernel_params! {
     }
 }
 
-
 /// One image of every item, on the device.
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceImage {
@@ -123,8 +122,6 @@ pub struct EulerStep<'t> {
     pub at: Site,
 }
 
-const THREADS: u32 = 256;
-
 fn whole<P>(site: Site, rows: usize, features: usize, set: fn(&mut P, DevicePtr)) -> Vec<TapPlace<P>> {
     vec![TapPlace { set, rows, features, taps: vec![Tap { site, rows: 0..rows, columns: 0..features }] }]
 }
@@ -144,7 +141,7 @@ impl Builder<'_> {
         let mut described = Vec::new();
         for image in images {
             // As `PatchImage` in `tokens.cu`.
-            described.extend(image.pixels.address().to_le_bytes());
+            described.extend(image.pixels.0.to_le_bytes());
             for number in [image.height, image.width, first_row, 0] {
                 described.extend((number as u32).to_le_bytes());
             }
@@ -199,9 +196,14 @@ impl Builder<'_> {
             format: format.code(),
         };
         let taps = whole(at, out.rows, out.features, |p: &mut EmbedParams, at| p.tap = at);
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens("embed", THREADS))?;
+        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens("embed"))?;
         let grid = [out.rows as u32, 1, 1];
-        self.launch(kernel, Launch { grid, block, shared_bytes, cluster: 1, programmatic: false }, params, taps);
+        self.launch(
+            kernel,
+            Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
+            params,
+            taps,
+        );
         Ok(out)
     }
 
@@ -244,7 +246,7 @@ impl Builder<'_> {
             tap: DevicePtr::NULL,
             rows: out.rows as u32,
             features: out.features as u32,
-            x_element,
+            x_element: x_element.code(),
             x_ld: x_ld as u32,
             out_element: out.element.code(),
             out_ld: out.ld as u32,
@@ -289,9 +291,14 @@ impl Builder<'_> {
         params: P,
         taps: Vec<TapPlace<P>>,
     ) -> Result<()> {
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens(entry, THREADS))?;
-        let grid = [values.div_ceil(THREADS as usize) as u32, 1, 1];
-        self.launch(kernel, Launch { grid, block, shared_bytes, cluster: 1, programmatic: false }, params, taps);
+        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens(entry))?;
+        let grid = [values.div_ceil(block as usize) as u32, 1, 1];
+        self.launch(
+            kernel,
+            Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
+            params,
+            taps,
+        );
         Ok(())
     }
 }

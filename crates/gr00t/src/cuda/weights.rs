@@ -253,9 +253,10 @@ impl<'a> Layout<'a> {
             let joined: Vec<&ops::Linear> = members.iter().map(|member| layers[*member].0).collect();
             projection.products.push((self.joined(&joined, *elements, false)?, *out));
         }
-        let part = |((layer, site, _), (product, first)): (&(&ops::Linear, Site, Option<Site>), (usize, usize))| {
-            Part { path: site.path().to_owned(), product, first, features: layer.weight.shape()[0] }
-        };
+        let part =
+            |((layer, site, _), (product, first)): (&(&ops::Linear, Site, Option<Site>), (usize, usize))| {
+                Part { path: site.path().to_owned(), product, first, features: layer.weight.shape()[0] }
+            };
         projection.parts = layers.iter().zip(places).map(part).collect();
         Ok(projection)
     }
@@ -392,7 +393,11 @@ impl Job {
             };
             let blocks = (rows * self.columns).div_ceil(block as usize).min(MAX_BLOCKS);
             let grid = [blocks as u32, 1, 1];
-            stream.launch(&kernel, &Launch { grid, block, shared_bytes, cluster: 1, programmatic: false }, &params)?;
+            stream.launch(
+                &kernel,
+                &Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
+                &params,
+            )?;
             if synthetic.is_none() {
                 stream.synchronize()?;
             }

@@ -10,22 +10,22 @@ use crate::ops::{Activation, Affine, CategoryLinear, Leading, Ops, Site};
 use crate::{Error, Result};
 
 /// PyTorch's default for `nn.LayerNorm`.
-const NORM_EPS: f64 = 1e-5;
+pub(crate) const NORM_EPS: f64 = 1e-5;
 
 /// Weights of the action head.
 #[derive(Debug, Clone)]
 pub struct ActionHead {
-    vl_norm: Option<Affine>,
-    state_encoder: [CategoryLinear; 2],
-    action_encoder: [CategoryLinear; 3],
+    pub(crate) vl_norm: Option<Affine>,
+    pub(crate) state_encoder: [CategoryLinear; 2],
+    pub(crate) action_encoder: [CategoryLinear; 3],
     /// `[max_seq_len, input_embedding_dim]`.
-    position_embedding: Option<Weight>,
-    pub(super) dit: dit::Dit,
-    action_decoder: [CategoryLinear; 2],
-    num_timestep_buckets: usize,
-    action_horizon: usize,
-    action_dim: usize,
-    state_dim: usize,
+    pub(crate) position_embedding: Option<Weight>,
+    pub(crate) dit: dit::Dit,
+    pub(crate) action_decoder: [CategoryLinear; 2],
+    pub(crate) num_timestep_buckets: usize,
+    pub(crate) action_horizon: usize,
+    pub(crate) action_dim: usize,
+    pub(crate) state_dim: usize,
 }
 
 impl ActionHead {
@@ -180,7 +180,7 @@ pub fn timestep_bucket(step: usize, steps: usize, buckets: usize) -> usize {
 
 /// `count` frequencies from 1 down to almost 1/10000.
 /// Source: `SinusoidalPositionalEncoding` in `flowmatching_modules.py`.
-fn time_frequencies(count: usize) -> Vec<f32> {
+pub(crate) fn time_frequencies(count: usize) -> Vec<f32> {
     let step = 10_000f32.ln() / count as f32;
     (0..count).map(|i| (-(i as f32) * step).exp()).collect()
 }

@@ -9,15 +9,15 @@ use crate::config::EagleConfig;
 use crate::ops::{Activation, Affine, Grid, Linear, Ops, Site};
 
 /// PyTorch's default for `nn.LayerNorm`.
-const NORM_EPS: f64 = 1e-5;
+pub(crate) const NORM_EPS: f64 = 1e-5;
 
 /// Weights of the connector.
 #[derive(Debug, Clone)]
 pub struct Connector {
-    norm: Affine,
-    fc1: Linear,
-    fc2: Linear,
-    unshuffle: usize,
+    pub(crate) norm: Affine,
+    pub(crate) fc1: Linear,
+    pub(crate) fc2: Linear,
+    pub(crate) unshuffle: usize,
 }
 
 impl Connector {

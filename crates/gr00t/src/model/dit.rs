@@ -12,22 +12,22 @@ use crate::config::Config;
 use crate::ops::{Activation, Heads, Leading, Linear, Mask, Ops, Site};
 
 /// `norm_eps` of the blocks.
-const NORM_EPS: f64 = 1e-5;
+pub(crate) const NORM_EPS: f64 = 1e-5;
 /// `eps` of `norm_out`, which differs from the blocks'.
-const NORM_OUT_EPS: f64 = 1e-6;
+pub(crate) const NORM_OUT_EPS: f64 = 1e-6;
 /// `num_channels` of the timestep projection.
 pub(crate) const TIME_CHANNELS: usize = 256;
 
 /// Weights of the DiT.
 #[derive(Debug, Clone)]
 pub struct Dit {
-    time1: Linear,
-    time2: Linear,
-    blocks: Vec<Block>,
+    pub(crate) time1: Linear,
+    pub(crate) time2: Linear,
+    pub(crate) blocks: Vec<Block>,
     /// Shift and scale of the output norm, in that order.
-    output_modulation: Linear,
-    output: Linear,
-    heads: Heads,
+    pub(crate) output_modulation: Linear,
+    pub(crate) output: Linear,
+    pub(crate) heads: Heads,
 }
 
 /// What a block's keys and values come from.
@@ -44,16 +44,16 @@ pub enum Attends {
 }
 
 #[derive(Debug, Clone)]
-struct Block {
-    attends: Attends,
+pub(crate) struct Block {
+    pub(crate) attends: Attends,
     /// Scale and shift of the first norm, in that order.
-    modulation: Linear,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    fc1: Linear,
-    fc2: Linear,
+    pub(crate) modulation: Linear,
+    pub(crate) query: Linear,
+    pub(crate) key: Linear,
+    pub(crate) value: Linear,
+    pub(crate) output: Linear,
+    pub(crate) fc1: Linear,
+    pub(crate) fc2: Linear,
 }
 
 impl Dit {
@@ -239,11 +239,15 @@ fn modulation<O: Ops>(ops: &O, w: &Linear, time: &O::Tensor, at: Site) -> Result
 /// `[1, 1, inner_dim]`. Source: diffusers' `Timesteps(256, flip_sin_to_cos=True, downscale_freq_shift=1)`
 /// and `TimestepEmbedding`.
 fn timestep_embedding<O: Ops>(ops: &O, w: &Dit, bucket: usize, at: &Site) -> Result<O::Tensor> {
-    let frequencies: Vec<f32> = (0..TIME_CHANNELS / 2).map(time_frequency).collect();
-    let x = ops.time_encoding(bucket, &frequencies, Leading::Cosines, at / "timestep_projection")?;
+    let x = ops.time_encoding(bucket, &time_frequencies(), Leading::Cosines, at / "timestep_projection")?;
     let x = ops.linear(&x, &w.time1, at / "timestep_linear1")?;
     let x = ops.activation(&x, Activation::Silu, at / "timestep_silu")?;
     ops.linear(&x, &w.time2, at.sibling("timestep_embedding"))
+}
+
+/// The frequencies of the timestep embedding.
+pub(crate) fn time_frequencies() -> Vec<f32> {
+    (0..TIME_CHANNELS / 2).map(time_frequency).collect()
 }
 
 /// `exp(-ln(10000) i / 127)` in f32, with the digits of PyTorch's CPU build.

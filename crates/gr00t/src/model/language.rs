@@ -13,28 +13,28 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct Language {
     /// `[vocab_size, hidden]`.
-    embed_tokens: Weight,
-    layers: Vec<Layer>,
-    norm: Weight,
-    heads: Heads,
-    eps: f64,
-    rope_theta: f64,
+    pub(crate) embed_tokens: Weight,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) norm: Weight,
+    pub(crate) heads: Heads,
+    pub(crate) eps: f64,
+    pub(crate) rope_theta: f64,
 }
 
 #[derive(Debug, Clone)]
-struct Layer {
-    input_norm: Weight,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
+pub(crate) struct Layer {
+    pub(crate) input_norm: Weight,
+    pub(crate) query: Linear,
+    pub(crate) key: Linear,
+    pub(crate) value: Linear,
+    pub(crate) output: Linear,
     /// `[head_dim]`, shared by the heads.
-    query_norm: Weight,
-    key_norm: Weight,
-    post_attention_norm: Weight,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
+    pub(crate) query_norm: Weight,
+    pub(crate) key_norm: Weight,
+    pub(crate) post_attention_norm: Weight,
+    pub(crate) gate: Linear,
+    pub(crate) up: Linear,
+    pub(crate) down: Linear,
 }
 
 impl Language {

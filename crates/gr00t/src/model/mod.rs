@@ -156,7 +156,7 @@ impl Model {
     }
 
     /// Patches of each image, checked against the patch size.
-    fn grids(&self, images: &[ImageBatch]) -> Result<Vec<Grid>> {
+    pub(crate) fn grids(&self, images: &[ImageBatch]) -> Result<Vec<Grid>> {
         let patch = self.config.eagle_config.vision_config.patch_size;
         let step = patch * self.config.eagle_config.unshuffle();
         let grid = |image: &ImageBatch| {
@@ -169,6 +169,18 @@ impl Model {
             Ok(Grid { rows: height / patch, cols: width / patch })
         };
         images.iter().map(grid).collect()
+    }
+
+    /// Fails where the prompt has not as many image tokens as the images give.
+    pub(crate) fn check_image_tokens(&self, prompt: &Prompt, grids: &[Grid]) -> Result<()> {
+        let unshuffle = self.config.eagle_config.unshuffle();
+        let expected: usize = grids.iter().map(|grid| grid.patches() / (unshuffle * unshuffle)).sum();
+        let found = prompt.images.indices.len();
+        if expected == found {
+            return Ok(());
+        }
+        let what = format!("expected {expected} image tokens for these images, found {found}");
+        Err(Error::input("input_ids", what))
     }
 
     /// Where the prompts of a batch have image tokens and where others.

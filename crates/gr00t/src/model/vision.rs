@@ -13,26 +13,26 @@ use crate::ops::{Activation, Affine, Grid, Heads, Linear, Mask, Ops, Site};
 /// Weights of the vision tower.
 #[derive(Debug, Clone)]
 pub struct Vision {
-    patch_embedding: Linear,
+    pub(crate) patch_embedding: Linear,
     /// `[num_patches, hidden_size]`, a square table.
-    position_embedding: Weight,
-    layers: Vec<Layer>,
-    post_layernorm: Affine,
-    heads: Heads,
-    eps: f64,
-    patch_size: usize,
+    pub(crate) position_embedding: Weight,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) post_layernorm: Affine,
+    pub(crate) heads: Heads,
+    pub(crate) eps: f64,
+    pub(crate) patch_size: usize,
 }
 
 #[derive(Debug, Clone)]
-struct Layer {
-    norm1: Affine,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    norm2: Affine,
-    fc1: Linear,
-    fc2: Linear,
+pub(crate) struct Layer {
+    pub(crate) norm1: Affine,
+    pub(crate) query: Linear,
+    pub(crate) key: Linear,
+    pub(crate) value: Linear,
+    pub(crate) output: Linear,
+    pub(crate) norm2: Affine,
+    pub(crate) fc1: Linear,
+    pub(crate) fc2: Linear,
 }
 
 impl Vision {

@@ -184,12 +184,7 @@ impl Drop for Shared {
     }
 }
 
-/// The newest CUDA version the driver speaks, as in [`Properties`]; none where there is no driver.
-pub(in crate::cuda) fn driver_version() -> Option<u32> {
-    load().ok()
-}
-
-/// Loads the driver; the CUDA version it speaks.
+/// Loads and initialises the driver; the CUDA version it speaks.
 fn load() -> Result<u32> {
     // SAFETY: looks for the library only; cudarc's other functions panic where there is none.
     if !unsafe { sys::is_culib_present() } {

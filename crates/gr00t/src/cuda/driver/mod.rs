@@ -16,7 +16,6 @@ mod module;
 mod nvrtc;
 mod stream;
 
-pub(super) use device::driver_version;
 pub use device::{Device, Properties};
 pub use graph::{Event, Graph};
 pub use memory::{Buffer, DevicePtr, Pinned};

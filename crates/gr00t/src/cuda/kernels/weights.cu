@@ -30,7 +30,8 @@ __device__ __forceinline__ float synthetic(const PackParams& p, u64 index) {
     hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9ull;
     hash = (hash ^ (hash >> 27)) * 0x94d049bb133111ebull;
     hash ^= hash >> 31;
-    return p.offset + p.scale * float(2 * int(hash >> 56) - 255) * (1.0f / 256.0f);
+    const int odd = 2 * int(hash >> 56) - 255, units = p.offset == 0.0f ? odd : odd / 16 * 16;
+    return p.offset + p.scale * (float(units) / 256.0f);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) pack(const __grid_constant__ PackParams p) {

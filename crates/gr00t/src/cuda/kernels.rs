@@ -1,0 +1,258 @@
+//! The kernels: which there are, and those that are compiled and loaded.
+
+use super::compile::{Arch, Compiler, Source};
+use super::driver::{Device, Kernel, Module};
+use super::elements::Element;
+use super::linear::Tiling;
+use crate::config::Config;
+use crate::{Error, Result};
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+/// Files of `kernels/` with their texts.
+macro_rules! embedded {
+    ($($file:literal),* $(,)?) => { &[$(($file, include_str!(concat!("kernels/", $file)))),*] };
+}
+
+/// Name and text of the files with kernels.
+const SOURCES: &[(&str, &str)] = embedded![
+    "attention.cu",
+    "attention_f32.cu",
+    "linear.cu",
+    "linear_f32.cu",
+    "norm.cu",
+    "rotary.cu",
+    "tokens.cu",
+    "weights.cu",
+];
+
+/// Name and text of the files that they include.
+const HEADERS: &[(&str, &str)] = embedded!["attention.cuh", "epilogue.cuh", "machine.cuh", "numeric.cuh"];
+
+/// Options of every kernel.
+const OPTIONS: &[&str] = &["--std=c++17"];
+
+/// A kernel, compiled for what is fixed when it is compiled.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// Its file.
+    pub file: &'static str,
+    /// What it is compiled for.
+    pub defines: Vec<(&'static str, usize)>,
+    /// Its name in the file.
+    pub entry: &'static str,
+    /// Threads of a block.
+    pub block: u32,
+    /// Dynamic shared memory of a block, bytes.
+    pub shared_bytes: u32,
+}
+
+impl Variant {
+    /// A product of operands of this type.
+    pub fn linear(element: Element, tiling: Tiling) -> Self {
+        if element == Element::F32 {
+            return Variant::plain("linear_f32.cu", "linear", 256);
+        }
+        let Tiling { rows, columns, stages, .. } = tiling;
+        Variant {
+            defines: vec![
+                ("ELEMENT", element.code() as usize),
+                ("TILE_ROWS", rows),
+                ("TILE_COLUMNS", columns),
+                ("STAGES", stages),
+            ],
+            shared_bytes: (stages * tiling.stage_bytes()) as u32,
+            ..Variant::plain("linear.cu", "linear", 256)
+        }
+    }
+
+    /// Attention of operands of this type.
+    pub fn attention(element: Element, head_dim: usize) -> Self {
+        let defines = vec![("ELEMENT", element.code() as usize), ("HEAD_DIM", head_dim)];
+        if element == Element::F32 {
+            // Keys, values and the queries of eight warps.
+            let shared_bytes = (2 * 32 * (head_dim + 1) + 8 * head_dim) * 4;
+            let plain = Variant::plain("attention_f32.cu", "attention", 256);
+            return Variant { defines, shared_bytes: shared_bytes as u32, ..plain };
+        }
+        // 64 queries, and 64 keys and values twice.
+        let shared_bytes = 5 * 64 * (head_dim.next_multiple_of(16) + 8) * 2;
+        Variant {
+            defines,
+            shared_bytes: shared_bytes as u32,
+            ..Variant::plain("attention.cu", "attention", 128)
+        }
+    }
+
+    /// Queries that a block of an attention kernel takes.
+    pub fn queries_of_a_block(&self) -> usize {
+        if self.file == "attention_f32.cu" { 8 } else { 64 }
+    }
+
+    /// LayerNorm and RMSNorm.
+    pub fn norm() -> Self {
+        Variant::plain("norm.cu", "normalize", 192)
+    }
+
+    /// Norms and rotation of heads.
+    pub fn rotary(head_dim: usize) -> Self {
+        Variant { defines: vec![("HEAD_DIM", head_dim)], ..Variant::plain("rotary.cu", "rotary", 128) }
+    }
+
+    /// One of the kernels of `tokens.cu`.
+    pub fn tokens(entry: &'static str) -> Self {
+        Variant::plain("tokens.cu", entry, 256)
+    }
+
+    /// Brings weights to their places.
+    pub fn pack() -> Self {
+        Variant::plain("weights.cu", "pack", 256)
+    }
+
+    fn plain(file: &'static str, entry: &'static str, block: u32) -> Self {
+        Variant { file, defines: Vec::new(), entry, block, shared_bytes: 0 }
+    }
+}
+
+/// Every kernel that a model of these sizes may use with these operands.
+pub fn catalogue(config: &Config, operands: &[Element]) -> Vec<Variant> {
+    let vision = &config.eagle_config.vision_config;
+    let text = &config.eagle_config.text_config;
+    let head_dims = [
+        vision.hidden_size / vision.num_attention_heads,
+        text.head_dim,
+        config.diffusion_model_cfg.attention_head_dim,
+    ];
+    let mut variants = vec![Variant::norm(), Variant::rotary(text.head_dim), Variant::pack()];
+    variants.extend(["patches", "embed", "convert", "euler"].map(Variant::tokens));
+    for &element in operands {
+        variants.extend(head_dims.map(|head_dim| Variant::attention(element, head_dim)));
+        variants.extend(Tiling::all().into_iter().map(|tiling| Variant::linear(element, tiling)));
+    }
+    let mut seen = std::collections::HashSet::new();
+    variants.retain(|variant| seen.insert(variant.clone()));
+    variants
+}
+
+/// The kernels of one device: compiled when first asked for, or found in the cache on disk.
+pub struct Kernels {
+    device: Device,
+    compiler: Compiler,
+    arch: Arch,
+    modules: Mutex<HashMap<ModuleKey, Module>>,
+}
+
+/// A module's file and what it was compiled for.
+type ModuleKey = (&'static str, Vec<(&'static str, usize)>);
+
+impl Kernels {
+    /// Kernels for a device, none compiled yet.
+    pub fn new(device: &Device, compiler: Compiler) -> Self {
+        let arch = Arch::of(device.properties().compute_capability);
+        Kernels { device: device.clone(), compiler, arch, modules: Mutex::default() }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Compiles and loads kernels, several at a time.
+    ///
+    /// # Errors
+    /// NVRTC is missing or a kernel does not compile.
+    pub fn prepare(&self, variants: &[Variant]) -> Result<()> {
+        let mut keys: Vec<ModuleKey> = variants.iter().map(Variant::module).collect();
+        keys.sort();
+        keys.dedup();
+        keys.par_iter().try_for_each(|key| self.module(key).map(|_| ()))
+    }
+
+    /// A kernel, with the threads and the dynamic shared memory of a block.
+    ///
+    /// # Errors
+    /// NVRTC is missing, the kernel does not compile, or it needs more shared memory than the device has.
+    pub fn get(&self, variant: &Variant) -> Result<(Kernel, u32, u32)> {
+        let available = self.device.properties().shared_memory_per_block;
+        if variant.shared_bytes as usize > available {
+            let what = format!(
+                "{:?} needs {} bytes of shared memory, the device has {available}",
+                variant.defines, variant.shared_bytes
+            );
+            return Err(Error::cuda(variant.file, what));
+        }
+        let module = self.module(&variant.module())?;
+        let kernel = module.kernel(variant.entry, variant.shared_bytes as usize)?;
+        Ok((kernel, variant.block, variant.shared_bytes))
+    }
+
+    fn module(&self, key: &ModuleKey) -> Result<Module> {
+        let modules = || self.modules.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(module) = modules().get(key) {
+            return Ok(module.clone());
+        }
+        // Not locked while compiling: others compile their own kernels meanwhile.
+        let cubin = compile(key, &self.compiler, self.arch)?;
+        let module = self.device.load_module(&cubin)?;
+        modules().insert(key.clone(), module.clone());
+        Ok(module)
+    }
+}
+
+impl Variant {
+    /// The cubin for an architecture.
+    ///
+    /// # Errors
+    /// No such file; the compiler's.
+    pub fn compile(&self, compiler: &Compiler, arch: Arch) -> Result<Vec<u8>> {
+        compile(&self.module(), compiler, arch)
+    }
+
+    fn module(&self) -> ModuleKey {
+        (self.file, self.defines.clone())
+    }
+}
+
+fn compile((file, defines): &ModuleKey, compiler: &Compiler, arch: Arch) -> Result<Vec<u8>> {
+    let source = SOURCES.iter().find(|(name, _)| name == file);
+    let (name, text) = source.ok_or_else(|| Error::cuda("compile", format!("no kernel source {file}")))?;
+    let defines = defines.iter().map(|(name, value)| format!("-D{name}={value}"));
+    let options: Vec<String> = OPTIONS.iter().map(|option| option.to_string()).chain(defines).collect();
+    compiler.compile(&Source { name, text, headers: HEADERS }, &options, arch)
+}
+
+impl std::fmt::Display for Variant {
+    /// Such as `linear.cu linear TILE_ROWS=64 STAGES=4`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.file, self.entry)?;
+        self.defines.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn every_file_is_embedded_and_every_source_has_a_variant() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cuda/kernels");
+        for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let list = if name.ends_with(".cuh") { HEADERS } else { SOURCES };
+            assert!(list.iter().any(|(embedded, _)| *embedded == name), "{name} is not embedded");
+        }
+        let variants = catalogue(&Config::default(), &Element::ALL);
+        for (file, _) in SOURCES {
+            assert!(variants.iter().any(|variant| variant.file == *file), "{file} is compiled for nothing");
+        }
+    }
+
+    #[test]
+    fn variants_differ() {
+        let variants = catalogue(&Config::default(), &Element::ALL);
+        let different: std::collections::HashSet<_> = variants.iter().collect();
+        assert_eq!(different.len(), variants.len());
+    }
+}
