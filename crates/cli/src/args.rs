@@ -1,5 +1,6 @@
 //! The command line. Options that NVIDIA's `standalone_inference_script.py` has keep their names and defaults.
 
+use crate::bench::BenchArgs;
 use crate::diagnose::Spec;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::{OsStr, OsString};
@@ -33,6 +34,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Put known faults into the demo's engine and see whether the diagnosis finds them.
     Faults(FaultsArgs),
+    /// Measure how long inferences take and where the time goes.
+    Bench(BenchArgs),
     /// Show what is in a checkpoint or a dataset.
     Inspect(InspectArgs),
 }
@@ -324,7 +327,8 @@ impl From<NamesArg> for Names {
     }
 }
 
-fn image_size(text: &str) -> Result<[usize; 2], String> {
+/// Reads `HEIGHTxWIDTH`.
+pub fn image_size(text: &str) -> Result<[usize; 2], String> {
     let sizes = text.split_once('x').and_then(|(h, w)| Some([h.parse().ok()?, w.parse().ok()?]));
     sizes.ok_or_else(|| "expected HEIGHTxWIDTH, such as 252x252".to_owned())
 }

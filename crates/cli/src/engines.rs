@@ -23,7 +23,10 @@ pub fn make(
     let policy = PrecisionPolicy::preset(&args.precision)?;
     match args.engine {
         EngineKind::Cpu | EngineKind::Cuda | EngineKind::Auto => {
-            ensure!(args.onnx.is_none(), "--onnx: expected with --engine onnxruntime, found with another engine");
+            ensure!(
+                args.onnx.is_none(),
+                "--onnx: expected with --engine onnxruntime, found with another engine"
+            );
             native(args, model, policy, denoising_steps)
         }
         EngineKind::Onnxruntime => {
@@ -50,16 +53,29 @@ fn native(
     let options = Options { device: args.device, kernel_cache: args.kernel_cache.clone() };
     match args.engine {
         EngineKind::Cuda => Ok(Box::new(CudaEngine::new(model, policy, denoising_steps, options)?)),
-        EngineKind::Auto => match CudaEngine::new(model.clone(), policy.clone(), denoising_steps, options) {
-            Ok(engine) => {
-                eprintln!("engine: cuda on {}", engine.device().properties().name);
-                Ok(Box::new(engine))
-            }
-            Err(error) => {
-                eprintln!("engine: cpu, because cuda cannot run: {error}");
-                Ok(Box::new(CpuEngine::new(model, policy, denoising_steps)))
-            }
+        EngineKind::Auto => match cuda(&model, &policy, denoising_steps, options) {
+            Some(engine) => Ok(Box::new(engine)),
+            None => Ok(Box::new(CpuEngine::new(model, policy, denoising_steps))),
         },
         _ => Ok(Box::new(CpuEngine::new(model, policy, denoising_steps))),
+    }
+}
+
+/// The engine on a GPU where it can run; says which engine it will be, and why.
+pub fn cuda(
+    model: &Model,
+    policy: &PrecisionPolicy,
+    denoising_steps: usize,
+    options: Options,
+) -> Option<CudaEngine> {
+    match CudaEngine::new(model.clone(), policy.clone(), denoising_steps, options) {
+        Ok(engine) => {
+            eprintln!("engine: cuda on {}", engine.device().properties().name);
+            Some(engine)
+        }
+        Err(error) => {
+            eprintln!("engine: cpu, because cuda cannot run: {error}");
+            None
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `steady`: runs GR00T policies and proves that they give the reference's actions.
 
 mod args;
+mod bench;
 mod commands;
 mod demo_assets;
 mod diagnose;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         args::Command::Diagnose(args) => diagnose::run(&args),
         args::Command::Record(args) => commands::record::run(&args),
         args::Command::Faults(args) => commands::faults::run(&args),
+        args::Command::Bench(args) => bench::run(&args),
         args::Command::Inspect(args) => commands::inspect::run(&args),
     };
     match outcome {

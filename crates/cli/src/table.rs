@@ -43,6 +43,19 @@ impl std::fmt::Display for Table {
     }
 }
 
+/// `1234567` as `1,234,567`.
+pub fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 fn is_number(cell: &str) -> bool {
     cell.is_empty() || cell == "-" || cell.replace([',', '%', 'x'], "").parse::<f64>().is_ok()
 }
@@ -57,5 +70,11 @@ mod tests {
         table.row(["a".to_owned(), "5".to_owned()]);
         table.row(["longer".to_owned(), "1,234".to_owned()]);
         assert_eq!(table.to_string(), "name     size\n------  -----\na           5\nlonger  1,234\n");
+    }
+
+    #[test]
+    fn digits_are_grouped_from_the_right() {
+        let text: Vec<_> = [0, 999, 1000, 1_234_567].map(thousands).into();
+        assert_eq!(text, ["0", "999", "1,000", "1,234,567"]);
     }
 }

@@ -168,21 +168,23 @@ fn same_layout(a: &ModelInput, b: &ModelInput) -> bool {
 }
 
 fn batch(members: &[&ModelInput], denoising_steps: usize) -> Batch {
-    let concat = |values: &dyn Fn(&ModelInput) -> Vec<f32>| members.iter().flat_map(|m| values(m)).collect();
+    let concat = |values: &dyn for<'m> Fn(&'m ModelInput) -> &'m [f32]| {
+        members.iter().map(|member| values(member)).collect::<Vec<_>>().concat()
+    };
     let images = members[0].images.iter().enumerate();
     Batch {
         images: images
             .map(|(index, image)| ImageBatch {
                 height: image.height,
                 width: image.width,
-                pixels: concat(&|member| member.images[index].data.clone()),
+                pixels: concat(&|member| &member.images[index].data),
             })
             .collect(),
         input_ids: members.iter().map(|member| member.input_ids.clone()).collect(),
-        state: concat(&|member| member.state.data.clone()),
+        state: concat(&|member| &member.state.data),
         state_horizon: members[0].state.rows,
         embodiment_ids: members.iter().map(|member| member.embodiment_id).collect(),
-        noise: concat(&|member| member.noise.data.clone()),
+        noise: concat(&|member| &member.noise.data),
         denoising_steps,
     }
 }

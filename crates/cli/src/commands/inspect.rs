@@ -39,27 +39,3 @@ impl Page {
         self.text.push('\n');
     }
 }
-
-/// `1234567` as `1,234,567`.
-fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::thousands;
-
-    #[test]
-    fn digits_are_grouped_from_the_right() {
-        let text: Vec<_> = [0, 999, 1000, 1_234_567].map(thousands).into();
-        assert_eq!(text, ["0", "999", "1,000", "1,234,567"]);
-    }
-}

@@ -144,7 +144,7 @@ impl Report {
 }
 
 /// Writes a file and the folders above it; an error names the path.
-fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     make_folder_of(path)?;
     fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
 }

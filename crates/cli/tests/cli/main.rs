@@ -3,6 +3,7 @@
 mod bad_checkpoint;
 mod bad_dataset;
 mod bad_options;
+mod bench;
 mod demo;
 mod diagnose;
 mod eval;

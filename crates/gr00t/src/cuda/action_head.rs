@@ -118,7 +118,7 @@ pub fn forward(
     let shared =
         b.stage("action head: once", |b| prepare(b, (w, embodiment, times), features, prompt, inputs))?;
     for (step, bucket) in buckets.iter().enumerate() {
-        b.stage(&format!("Euler step {step}"), |b| euler_step(b, &shared, (step, buckets.len()), *bucket))?;
+        euler_step(b, &shared, (step, buckets.len()), *bucket)?;
     }
     b.tap(&shared.actions, Site::new("action_pred"));
     Ok(shared.actions)
@@ -161,24 +161,35 @@ fn prepare<'w>(
 
 /// From the actions at a step's time to those at the next.
 fn euler_step(b: &mut Builder, shared: &Shared, (step, steps): (usize, usize), bucket: usize) -> Result<()> {
-    let Shared { head: w, embodiment, actions, .. } = shared;
     let site = |path| Site::in_step(path, step);
-    b.tap(actions, site("actions_in"));
-    encode_actions(b, shared, step, bucket)?;
+    b.tap(&shared.actions, site("actions_in"));
+    b.stage("action_encoder", |b| encode_actions(b, shared, step, bucket))?;
     b.tap(&shared.tokens, site("dit.tokens"));
-    let [hidden, decoded] = &embodiment.action_decoder;
     let element = b.operand(&site("dit.output"), &[site("decoder.layer1")])?;
-    let output = dit::forward(b, &w.dit, &shared.tokens, &shared.memory, shared.times, step, element)?;
+    let Shared { head, tokens, memory, times, .. } = shared;
+    let output = b.stage("dit", |b| dit::forward(b, &head.dit, tokens, memory, times, step, element))?;
+    b.stage("action_decoder", |b| decode_actions(b, shared, &output, (step, steps)))
+}
+
+/// The velocity, and the actions moved along it.
+fn decode_actions(
+    b: &mut Builder,
+    shared: &Shared,
+    output: &Tensor,
+    (step, steps): (usize, usize),
+) -> Result<()> {
+    let site = |path| Site::in_step(path, step);
+    let [hidden, decoded] = &shared.embodiment.action_decoder;
     let element = b.operand(&site("decoder.relu"), &[site("decoder")])?;
     let relu = Then::Activate(Activation::Relu, site("decoder.relu"));
-    let x = b.linear(hidden, &output, element, site("decoder.layer1"), relu)?;
+    let x = b.linear(hidden, output, element, site("decoder.layer1"), relu)?;
     let element = b.elements(&site("decoder"))?.storage;
     let velocity = b.linear(decoded, &x, element, site("decoder"), Then::Store)?;
     b.euler(EulerStep {
         velocity: &velocity,
-        actions,
+        actions: &shared.actions,
         operand: (step + 1 < steps).then_some(&shared.operand),
-        horizon: w.action_horizon,
+        horizon: shared.head.action_horizon,
         dt: 1.0 / steps as f64,
         at: site("euler"),
     })

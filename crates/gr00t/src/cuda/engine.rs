@@ -22,6 +22,7 @@ use crate::probe::Probe;
 use crate::{Error, Result};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Shapes whose programs are kept.
 const MAX_SHAPES: usize = 8;
@@ -37,7 +38,7 @@ pub struct Options {
 
 /// Runs the model on a GPU, one CUDA graph an inference.
 pub struct CudaEngine {
-    model: Model,
+    model: Arc<Model>,
     policy: PrecisionPolicy,
     device: Device,
     stream: Stream,
@@ -143,7 +144,7 @@ impl CudaEngine {
         let scratch = Scratch::new(&device)?;
         let (embodiments, shapes) = (HashMap::new(), VecDeque::new());
         Ok(CudaEngine {
-            model,
+            model: Arc::new(model),
             policy,
             device,
             stream,
@@ -163,13 +164,34 @@ impl CudaEngine {
         &self.device
     }
 
+    /// The queue that it works in.
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Its kernels.
+    pub fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
+    /// The most recently used program.
+    pub(super) fn last_program(&self) -> Option<&Program> {
+        self.shapes.back().map(|shape| &shape.work.program)
+    }
+
+    /// Kernels and copies of the most recently used graph.
+    pub fn graph_nodes(&self) -> usize {
+        self.shapes.back().map_or(0, |shape| shape.graph.nodes())
+    }
+
     /// Runs a batch of one embodiment: the graph of its shape, or its kernels one by one for a probe.
     fn run(&mut self, batch: &Batch, probe: Option<&mut dyn Probe>) -> Result<cpu::Tensor> {
         self.check_ids(batch)?;
-        let index = self.shape(batch)?;
+        self.shape(batch)?.work.inputs.fill(batch);
         let CudaEngine { stream, times_program, scratch, shapes, .. } = self;
-        let Shape { work, graph, .. } = &mut shapes[index];
-        work.inputs.fill(batch);
+        let Some(Shape { work, graph, .. }) = shapes.back_mut() else {
+            return Err(Error::cuda("run", "expected a program for these inputs"));
+        };
         match probe {
             None => stream.replay(graph)?,
             Some(probe) => {
@@ -192,30 +214,32 @@ impl CudaEngine {
         }
     }
 
-    /// The program of a batch's shape: found, or recorded and captured. The least recently used gives way.
-    fn shape(&mut self, batch: &Batch) -> Result<usize> {
+    /// The program of a batch's shape, now the most recently used: found, or recorded and captured. The least
+    /// recently used gives way.
+    fn shape(&mut self, batch: &Batch) -> Result<&mut Shape> {
         let prompt = self.model.prompt(batch)?;
         let key = Key {
             images: batch.images.iter().map(|image| (image.height, image.width)).collect(),
-            image_tokens: prompt.images.indices.clone(),
+            image_tokens: prompt.images.indices,
             tokens: batch.input_ids[0].len(),
             state_horizon: batch.state_horizon,
             batch: batch.len(),
             embodiment: batch.embodiment_ids[0],
         };
-        if let Some(index) = self.shapes.iter().position(|shape| shape.key == key) {
-            if let Some(shape) = self.shapes.remove(index) {
-                self.shapes.push_back(shape);
+        let index = self.shapes.iter().position(|shape| shape.key == key);
+        let shape = match index.and_then(|index| self.shapes.remove(index)) {
+            Some(shape) => shape,
+            None => {
+                self.load_embodiment(key.embodiment)?;
+                if self.shapes.len() == MAX_SHAPES {
+                    self.shapes.pop_front();
+                }
+                self.record(key, batch)?
             }
-            return Ok(self.shapes.len() - 1);
-        }
-        self.load_embodiment(key.embodiment)?;
-        if self.shapes.len() == MAX_SHAPES {
-            self.shapes.pop_front();
-        }
-        let shape = self.record(key, batch)?;
+        };
         self.shapes.push_back(shape);
-        Ok(self.shapes.len() - 1)
+        let last = self.shapes.len() - 1;
+        Ok(&mut self.shapes[last])
     }
 
     fn load_embodiment(&mut self, slot: usize) -> Result<()> {
@@ -267,24 +291,24 @@ impl Engine for CudaEngine {
         &self.policy
     }
 
-    fn infer(&mut self, inputs: &[ModelInput], mut probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
-        // An embodiment's layers are part of a program: inputs of several run one after the other.
+    fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
+        let (model, steps) = (Arc::clone(&self.model), self.buckets.len());
+        // An embodiment's layers are part of a program: inputs of several embodiments run one after the other.
         let mut slots: Vec<usize> = inputs.iter().map(|input| input.embodiment_id).collect();
         slots.sort_unstable();
         slots.dedup();
-        if probe.is_some() && slots.len() > 1 {
+        if slots.len() <= 1 {
+            return infer_by_layout(&model, inputs, steps, probe, &mut |batch, probe| self.run(batch, probe));
+        }
+        if probe.is_some() {
             return Err(Error::input("embodiment_id", "expected one in a probed inference, found several"));
         }
-        let steps = self.buckets.len();
-        let model = self.model.clone();
         let mut actions = vec![Matrix::default(); inputs.len()];
         for slot in slots {
             let members: Vec<usize> =
                 (0..inputs.len()).filter(|i| inputs[*i].embodiment_id == slot).collect();
             let group: Vec<ModelInput> = members.iter().map(|index| inputs[*index].clone()).collect();
-            let found = infer_by_layout(&model, &group, steps, probe.take(), &mut |batch, probe| {
-                self.run(batch, probe)
-            })?;
+            let found = infer_by_layout(&model, &group, steps, None, &mut |batch, _| self.run(batch, None))?;
             members.into_iter().zip(found).for_each(|(index, found)| actions[index] = found);
         }
         Ok(actions)

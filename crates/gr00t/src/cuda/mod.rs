@@ -21,6 +21,7 @@ pub mod kernels;
 pub mod language;
 pub mod linear;
 mod locate;
+pub mod measure;
 pub mod norm;
 pub mod program;
 pub mod rotary;

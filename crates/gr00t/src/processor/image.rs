@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use super::config::{PROCESSOR_CONFIG, ProcessorConfig};
+use super::view::{CHANNELS, Frame, Part, View};
 use super::{resize_opencv, resize_separable};
 use crate::{Error, Image, Result};
 
@@ -99,26 +100,30 @@ impl ImageTransform {
     /// narrower than 1:200.
     pub fn apply(&self, field: &str, image: &Image) -> Result<PixelValues> {
         check_frame(field, image)?;
-        let image = match *self {
+        let frame = match *self {
             ImageTransform::ShortestEdge { edge, fraction } => {
-                check_intermediate(field, smallest_to((image.width, image.height), edge))?;
-                let image = shortest_edge(image, edge);
-                let image =
-                    crop(&image, fraction_of(image.width, fraction), fraction_of(image.height, fraction));
-                check_intermediate(field, smallest_to((image.width, image.height), edge))?;
-                shortest_edge(&image, edge)
+                let size = smallest_to((image.width, image.height), edge);
+                check_intermediate(field, size)?;
+                let cropped = resize_cropped(image, size, center(size, fraction));
+                let (width, height) = (cropped.view().width(), cropped.view().height());
+                let size = smallest_to((width, height), edge);
+                check_intermediate(field, size)?;
+                if size == (width, height) {
+                    cropped
+                } else {
+                    Frame::New(resize_opencv::area(cropped.view(), size, whole(size)))
+                }
             }
             ImageTransform::Letterbox { crop: (width, height), target } => {
                 let side = image.width.max(image.height);
                 check_intermediate(field, (side, side))?;
-                let square = letterbox(image);
-                let resized = bilinear(&square, target);
-                bilinear(&crop_padded(&resized, width, height), target)
+                let resized = bilinear(letterbox(image), target);
+                Frame::New(bilinear(crop_padded(&resized, width, height), target))
             }
         };
-        let (width, height) = smart_resize(field, (image.width, image.height))?;
-        let image = resize_separable::resize(&image, width, height, resize_separable::Method::PillowBicubic);
-        Ok(normalize(&image))
+        let (width, height) = smart_resize(field, (frame.view().width(), frame.view().height()))?;
+        let method = resize_separable::Method::PillowBicubic;
+        Ok(normalize(resize_separable::resize(frame.view(), width, height, method).view()))
     }
 }
 
@@ -162,23 +167,31 @@ fn smallest_to((width, height): Size, edge: usize) -> Size {
     if scale == 1.0 { (width, height) } else { (scaled(width), scaled(height)) }
 }
 
-fn shortest_edge(image: &Image, edge: usize) -> Image {
-    let (width, height) = smallest_to((image.width, image.height), edge);
-    resize_opencv::area(image, width, height)
-}
-
 fn fraction_of(side: usize, fraction: f64) -> usize {
     ((side as f64 * fraction) as usize).max(1)
 }
 
+fn whole((width, height): Size) -> Part {
+    Part { left: 0, top: 0, width, height }
+}
+
 /// Centre crop with the official integer division: an odd margin leaves the larger part below/right.
-fn crop(image: &Image, width: usize, height: usize) -> Image {
-    crop_at(image, (image.width - width) / 2, (image.height - height) / 2, width, height)
+fn center(size: Size, fraction: f64) -> Part {
+    let (width, height) = (fraction_of(size.0, fraction), fraction_of(size.1, fraction));
+    Part { left: (size.0 - width) / 2, top: (size.1 - height) / 2, width, height }
+}
+
+/// The image resized to `size`, of which `part` is made.
+fn resize_cropped(image: &Image, size: Size, part: Part) -> Frame<'_> {
+    if size == (image.width, image.height) {
+        return Frame::Same(View::part(image, part));
+    }
+    Frame::New(resize_opencv::area(View::of(image), size, part))
 }
 
 fn crop_at(image: &Image, left: usize, top: usize, width: usize, height: usize) -> Image {
-    let rows = image.rgb.chunks_exact(image.width * 3).skip(top).take(height);
-    let rgb = rows.flat_map(|row| &row[left * 3..(left + width) * 3]).copied().collect();
+    let mut rgb = Vec::with_capacity(width * height * CHANNELS);
+    View::part(image, Part { left, top, width, height }).rows().for_each(|row| rgb.extend_from_slice(row));
     Image { width, height, rgb }
 }
 
@@ -206,8 +219,13 @@ fn crop_padded(image: &Image, width: usize, height: usize) -> Image {
     crop_at(&padded, margin(full_width, width), margin(full_height, height), width, height)
 }
 
-fn bilinear(image: &Image, (width, height): Size) -> Image {
-    resize_separable::resize(image, width, height, resize_separable::Method::TorchBilinear)
+fn bilinear(image: Image, (width, height): Size) -> Image {
+    let method = resize_separable::Method::TorchBilinear;
+    let resized = match resize_separable::resize(View::of(&image), width, height, method) {
+        Frame::New(resized) => Some(resized),
+        Frame::Same(_) => None,
+    };
+    resized.unwrap_or(image)
 }
 
 /// The nearest size with sides in multiples of 28 and a pixel count in bounds.
@@ -232,15 +250,27 @@ fn smart_resize(field: &str, (width, height): Size) -> Result<Size> {
     Ok((w, h))
 }
 
-/// Bytes to `[-1, 1]`, channels first: mean and standard deviation are 0.5 of 255.
-fn normalize(image: &Image) -> PixelValues {
-    let level: [f32; 256] = std::array::from_fn(|byte| (byte as f32 - 127.5) / 127.5);
-    let plane = image.width * image.height;
-    let mut data = Vec::with_capacity(3 * plane);
-    for channel in 0..3 {
-        data.extend(image.rgb.iter().skip(channel).step_by(3).map(|&byte| level[usize::from(byte)]));
+/// What each byte becomes: mean and standard deviation are 0.5 of 255.
+const LEVELS: [f32; 256] = {
+    let mut levels = [0.0; 256];
+    let mut byte = 0;
+    while byte < levels.len() {
+        levels[byte] = (byte as f32 - 127.5) / 127.5;
+        byte += 1;
     }
-    PixelValues { height: image.height, width: image.width, data }
+    levels
+};
+
+/// Bytes to `[-1, 1]`, channels first.
+fn normalize(image: View) -> PixelValues {
+    let (width, height) = (image.width(), image.height());
+    let mut data = Vec::with_capacity(CHANNELS * width * height);
+    for channel in 0..CHANNELS {
+        for row in image.rows() {
+            data.extend(row.chunks_exact(CHANNELS).map(|pixel| LEVELS[usize::from(pixel[channel])]));
+        }
+    }
+    PixelValues { height, width, data }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod state;
 mod statistics;
 mod synthetic;
 mod tokenizer;
+mod view;
 
 use std::path::Path;
 

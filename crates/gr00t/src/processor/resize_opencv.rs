@@ -5,29 +5,49 @@
 //! (IPP does not take these paths). Order and width of every operation matter: the area path
 //! accumulates in f32, the linear path in 11-bit fixed point with truncating high halves.
 
+use super::resize_separable::runs;
+use super::view::{CHANNELS, Part, Recent, View};
 use crate::Image;
+use pulp::Arch;
+use std::ops::Range;
 
-const CHANNELS: usize = 3;
 /// One, in the linear path's coefficients.
 const LINEAR_ONE: f32 = 2048.0;
+/// Values of a pixel in the area path: a fourth one lets four lanes work alike.
+const LANES: usize = 4;
 
-/// Resizes like `cv2.resize(src, (width, height), interpolation=cv2.INTER_AREA)`.
-/// All sides must be nonzero.
-pub(super) fn area(src: &Image, width: usize, height: usize) -> Image {
-    if (src.width, src.height) == (width, height) {
-        return src.clone();
-    }
-    let x = Scale::new(src.width, width);
-    let y = Scale::new(src.height, height);
-    let rgb = if x.ratio < 1.0 || y.ratio < 1.0 {
-        enlarge(src, width, height, &x, &y)
-    } else {
-        match (x.integer(), y.integer()) {
-            (Some(block_x), Some(block_y)) => block_means(src, width, height, block_x, block_y),
-            _ => shrink(src, width, height, &x, &y),
+/// The part of `cv2.resize(src, (width, height), interpolation=cv2.INTER_AREA)` that lies in `part`, without
+/// computing the rest. `size` is `(width, height)`, not the source's own; all sides are nonzero.
+pub(super) fn area(src: View, size: (usize, usize), part: Part) -> Image {
+    static AXES: Recent<(usize, usize), Axis> = Recent::new();
+    let axis = |from, to| AXES.get((from, to), || Axis::new(from, to));
+    let (x, y) = (axis(src.width(), size.0), axis(src.height(), size.1));
+    let rgb = Arch::new().dispatch(|| {
+        if x.scale.ratio < 1.0 || y.scale.ratio < 1.0 {
+            return enlarge(src, &x.blends, &y.blends, part);
         }
-    };
-    Image { width, height, rgb }
+        match (x.scale.integer(), y.scale.integer()) {
+            (Some(block_x), Some(block_y)) => block_means(src, block_x, block_y, part),
+            _ => shrink(src, &x.windows, &y.windows, part),
+        }
+    });
+    Image { width: part.width, height: part.height, rgb }
+}
+
+/// The tables of one axis.
+struct Axis {
+    scale: Scale,
+    /// None where this axis is enlarged.
+    windows: Vec<Window>,
+    blends: Blends,
+}
+
+impl Axis {
+    fn new(from: usize, to: usize) -> Self {
+        let scale = Scale::new(from, to);
+        let windows = if scale.ratio < 1.0 { Vec::new() } else { windows(from, to, scale.ratio) };
+        Axis { windows, blends: Blends::new(from, to, &scale), scale }
+    }
 }
 
 /// One axis: source length per output pixel, computed with OpenCV's two divisions.
@@ -51,15 +71,16 @@ impl Scale {
 }
 
 /// Integer ratios on both axes: means of blocks; 2x2 in integers, the others through f32.
-fn block_means(src: &Image, width: usize, height: usize, block_x: usize, block_y: usize) -> Vec<u8> {
-    let stride = src.width * CHANNELS;
+#[inline(always)]
+fn block_means(src: View, block_x: usize, block_y: usize, part: Part) -> Vec<u8> {
     let scale = 1.0 / (block_x * block_y) as f32;
-    let mut sums = vec![0i32; width * CHANNELS];
-    let mut out = Vec::with_capacity(width * height * CHANNELS);
-    for y in 0..height {
+    let mut sums = vec![0i32; part.width * CHANNELS];
+    let mut out = Vec::with_capacity(part.width * part.height * CHANNELS);
+    for y in part.top..part.top + part.height {
         sums.fill(0);
-        for row in src.rgb[y * block_y * stride..].chunks_exact(stride).take(block_y) {
-            for (sum, block) in sums.chunks_exact_mut(CHANNELS).zip(row.chunks_exact(block_x * CHANNELS)) {
+        for row in (y * block_y..).take(block_y) {
+            let blocks = src.row(row)[part.left * block_x * CHANNELS..].chunks_exact(block_x * CHANNELS);
+            for (sum, block) in sums.chunks_exact_mut(CHANNELS).zip(blocks) {
                 for pixel in block.chunks_exact(CHANNELS) {
                     for c in 0..CHANNELS {
                         sum[c] += i32::from(pixel[c]);
@@ -107,117 +128,144 @@ fn windows(from: usize, to: usize, ratio: f64) -> Vec<Window> {
 }
 
 /// Shrinking by area coverage: rows first collapsed along x, then accumulated along y, in f32.
-fn shrink(src: &Image, width: usize, height: usize, x: &Scale, y: &Scale) -> Vec<u8> {
-    let stride = src.width * CHANNELS;
-    let columns = windows(src.width, width, x.ratio);
-    let mut row = vec![0f32; width * CHANNELS];
+#[inline(always)]
+fn shrink(src: View, columns: &[Window], rows: &[Window], part: Part) -> Vec<u8> {
+    let columns = &columns[part.left..part.left + part.width];
+    let mut pixels = vec![[0f32; LANES]; src.width()];
+    let mut row = vec![[0f32; LANES]; part.width];
     let mut row_is = None;
-    let mut sums = vec![0f32; width * CHANNELS];
-    let mut out = Vec::with_capacity(width * height * CHANNELS);
-    for window in windows(src.height, height, y.ratio) {
-        sums.fill(0.0);
+    let mut sums = vec![[0f32; LANES]; part.width];
+    let mut out = Vec::with_capacity(part.width * part.height * CHANNELS);
+    for window in &rows[part.top..part.top + part.height] {
+        sums.fill([0.0; LANES]);
         for (index, share) in (window.first..).zip(&window.shares) {
             // A row that straddles two output rows is collapsed once.
             if row_is != Some(index) {
-                collapse_row(&src.rgb[index * stride..][..stride], &columns, &mut row);
+                widen(src.row(index), &mut pixels);
+                collapse_row(&pixels, columns, &mut row);
                 row_is = Some(index);
             }
-            for (sum, value) in sums.iter_mut().zip(&row) {
+            for (sum, value) in sums.as_flattened_mut().iter_mut().zip(row.as_flattened()) {
                 *sum += share * value;
             }
         }
-        out.extend(sums.iter().map(|&v| saturate(v)));
+        for sum in &sums {
+            out.extend([saturate(sum[0]), saturate(sum[1]), saturate(sum[2])]);
+        }
     }
     out
 }
 
-fn collapse_row(pixels: &[u8], columns: &[Window], row: &mut [f32]) {
-    for (out, window) in row.chunks_exact_mut(CHANNELS).zip(columns) {
-        let mut sum = [0f32; CHANNELS];
-        for (pixel, share) in pixels[window.first * CHANNELS..].chunks_exact(CHANNELS).zip(&window.shares) {
-            for c in 0..CHANNELS {
-                sum[c] += f32::from(pixel[c]) * share;
-            }
-        }
-        out.copy_from_slice(&sum);
+#[inline(always)]
+fn widen(bytes: &[u8], pixels: &mut [[f32; LANES]]) {
+    for (pixel, byte) in pixels.iter_mut().zip(bytes.chunks_exact(CHANNELS)) {
+        *pixel = [f32::from(byte[0]), f32::from(byte[1]), f32::from(byte[2]), 0.0];
     }
 }
 
-/// Two neighbours and their weights in units of 1/2048.
-struct Blend {
-    first: usize,
-    second: usize,
-    weights: [i32; 2],
+#[inline(always)]
+fn collapse_row(pixels: &[[f32; LANES]], columns: &[Window], row: &mut [[f32; LANES]]) {
+    for (out, window) in row.iter_mut().zip(columns) {
+        let mut sum = [0f32; LANES];
+        for (pixel, share) in pixels[window.first..].iter().zip(&window.shares) {
+            for lane in 0..LANES {
+                sum[lane] += pixel[lane] * share;
+            }
+        }
+        *out = sum;
+    }
 }
 
-/// Positions along one axis when enlarging: `INTER_AREA`'s own offsets, not pixel centres.
-fn blends(from: usize, to: usize, scale: &Scale) -> impl Iterator<Item = Blend> {
-    let (ratio, inverse) = (scale.ratio, scale.inverse);
-    (0..to).map(move |out| {
-        let first = (out as f64 * ratio).floor();
-        let offset = ((out + 1) as f64 - (first + 1.0) * inverse) as f32;
-        let fraction = if offset <= 0.0 { 0.0 } else { offset - offset.floor() };
-        let weights = [1.0 - fraction, fraction].map(|w| (w * LINEAR_ONE).round_ties_even() as i32);
-        let first = (first as usize).min(from - 1);
-        Blend { first, second: (first + 1).min(from - 1), weights }
-    })
+/// Positions along one axis when enlarging: for each output pixel two neighbours and their weights in units of
+/// 1/2048. `INTER_AREA` has offsets of its own there, not pixel centres.
+struct Blends {
+    firsts: Vec<usize>,
+    seconds: Vec<usize>,
+    weights: Vec<[i16; 2]>,
+    /// The weights once more for every byte of a row: of the first neighbours, of the second ones.
+    spread: [Vec<i16>; 2],
+    /// Stretches of output pixels whose neighbours are neighbouring pixels.
+    runs: Vec<Range<usize>>,
+}
+
+impl Blends {
+    fn new(from: usize, to: usize, scale: &Scale) -> Self {
+        let mut blends = Blends {
+            firsts: Vec::with_capacity(to),
+            seconds: Vec::with_capacity(to),
+            weights: Vec::with_capacity(to),
+            spread: [Vec::with_capacity(to * CHANNELS), Vec::with_capacity(to * CHANNELS)],
+            runs: Vec::new(),
+        };
+        for out in 0..to {
+            let first = (out as f64 * scale.ratio).floor();
+            let offset = ((out + 1) as f64 - (first + 1.0) * scale.inverse) as f32;
+            let fraction = if offset <= 0.0 { 0.0 } else { offset - offset.floor() };
+            let weights = [1.0 - fraction, fraction].map(|w| (w * LINEAR_ONE).round_ties_even() as i16);
+            let first = (first as usize).min(from - 1);
+            blends.firsts.push(first);
+            // The last pixel stands alone with full weight there, which the equal neighbours give here.
+            blends.seconds.push((first + 1).min(from - 1));
+            blends.weights.push(weights);
+            for (spread, weight) in blends.spread.iter_mut().zip(weights) {
+                spread.extend([weight; CHANNELS]);
+            }
+        }
+        let follows = |pixels: &[usize], out: usize| pixels[out] == pixels[out - 1] + 1;
+        blends.runs = runs(to, |out| follows(&blends.firsts, out) && follows(&blends.seconds, out));
+        blends
+    }
 }
 
 /// Enlarging (or enlarging one axis only): linear in fixed point, x before y.
-fn enlarge(src: &Image, width: usize, height: usize, x: &Scale, y: &Scale) -> Vec<u8> {
-    let stride = src.width * CHANNELS;
-    let columns: Vec<Blend> = blends(src.width, width, x)
-        .map(|b| Blend { first: b.first * CHANNELS, second: b.second * CHANNELS, ..b })
-        .collect();
-    let blend_row = |index: usize| -> Vec<i32> {
-        let pixels = &src.rgb[index * stride..][..stride];
-        let mut row = Vec::with_capacity(width * CHANNELS);
-        for blend in &columns {
-            let [a, b] = blend.weights;
-            // The last column stands alone with full weight there, which the equal neighbours give here.
-            let (p, q) = (&pixels[blend.first..][..CHANNELS], &pixels[blend.second..][..CHANNELS]);
-            row.extend((0..CHANNELS).map(|c| i32::from(p[c]) * a + i32::from(q[c]) * b));
+#[inline(always)]
+fn enlarge(src: View, columns: &Blends, rows: &Blends, part: Part) -> Vec<u8> {
+    let end = part.left + part.width;
+    let clipped = columns.runs.iter().map(|run| run.start.max(part.left)..run.end.min(end));
+    let runs: Vec<Range<usize>> = clipped.filter(|run| !run.is_empty()).collect();
+    let mut kept =
+        [(usize::MAX, vec![0i16; part.width * CHANNELS]), (usize::MAX, vec![0; part.width * CHANNELS])];
+    let mut out = Vec::with_capacity(part.width * part.height * CHANNELS);
+    for y in part.top..part.top + part.height {
+        let wanted = [rows.firsts[y], rows.seconds[y]];
+        // Neighbouring output rows share blended rows.
+        if kept[0].0 != wanted[0] && kept[1].0 == wanted[0] {
+            kept.swap(0, 1);
         }
-        row
-    };
-    let mut rows = RowPair::new(blend_row);
-    let mut out = Vec::with_capacity(width * height * CHANNELS);
-    for blend in blends(src.height, height, y) {
-        let [a, b] = blend.weights;
-        let (upper, lower) = rows.get(blend.first, blend.second);
+        for ((index, row), wanted) in kept.iter_mut().zip(wanted) {
+            if *index != wanted {
+                blend_row(src.row(wanted), columns, &runs, part.left, row);
+                *index = wanted;
+            }
+        }
+        let [a, b] = rows.weights[y];
         // Each product keeps its high 16 bits before the sum, as the SIMD code's multiply does.
-        let mix = |(&u, &l): (&i32, &i32)| ((((a * (u >> 4)) >> 16) + ((b * (l >> 4)) >> 16) + 2) >> 2) as u8;
-        out.extend(upper.iter().zip(lower).map(mix));
+        let high = |x: i16, y: i16| ((i32::from(x) * i32::from(y)) >> 16) as i16;
+        let mix = |(&upper, &lower): (&i16, &i16)| ((high(a, upper) + high(b, lower) + 2) >> 2) as u8;
+        out.extend(kept[0].1.iter().zip(&kept[1].1).map(mix));
     }
     out
 }
 
-/// The two most recently used blended rows: neighbouring output rows share them.
-struct RowPair<F> {
-    make: F,
-    rows: [(usize, Vec<i32>); 2],
-}
-
-impl<F: Fn(usize) -> Vec<i32>> RowPair<F> {
-    fn new(make: F) -> Self {
-        let row = make(0);
-        RowPair { make, rows: [(0, row.clone()), (0, row)] }
-    }
-
-    fn get(&mut self, upper: usize, lower: usize) -> (&[i32], &[i32]) {
-        if self.rows[0].0 != upper && self.rows[1].0 == upper {
-            self.rows.swap(0, 1);
+/// A row blended along x, in units of 1/128: what the blend along y multiplies with 16 bits.
+#[inline(always)]
+fn blend_row(pixels: &[u8], columns: &Blends, runs: &[Range<usize>], left: usize, out: &mut [i16]) {
+    for run in runs {
+        let length = run.len() * CHANNELS;
+        let out = &mut out[(run.start - left) * CHANNELS..][..length];
+        let [a, b] =
+            [0, 1].map(|neighbour: usize| &columns.spread[neighbour][run.start * CHANNELS..][..length]);
+        let p = &pixels[columns.firsts[run.start] * CHANNELS..][..length];
+        let q = &pixels[columns.seconds[run.start] * CHANNELS..][..length];
+        for ((out, (p, q)), (a, b)) in out.iter_mut().zip(p.iter().zip(q)).zip(a.iter().zip(b)) {
+            let blended = i32::from(*p) * i32::from(*a) + i32::from(*q) * i32::from(*b);
+            *out = (blended >> 4) as i16;
         }
-        for (slot, index) in self.rows.iter_mut().zip([upper, lower]) {
-            if slot.0 != index {
-                *slot = (index, (self.make)(index));
-            }
-        }
-        (&self.rows[0].1, &self.rows[1].1)
     }
 }
 
 /// OpenCV's `saturate_cast<uchar>(float)`: nearest, ties to even.
+#[inline(always)]
 fn saturate(value: f32) -> u8 {
     value.round_ties_even().clamp(0.0, 255.0) as u8
 }
@@ -251,9 +299,24 @@ mod tests {
             (1, 7, 2, 3, 0x415714ce2c4),
             (256, 256, 341, 256, 0x100c24ae4bbd7a0),
         ] {
-            let resized = area(&pattern::image(from_width, from_height), width, height);
+            let image = pattern::image(from_width, from_height);
+            let whole = Part { left: 0, top: 0, width, height };
+            let resized = area(View::of(&image), (width, height), whole);
             let found = pattern::digest(&resized.rgb);
             assert_eq!(found, expected, "{from_width}x{from_height} to {width}x{height}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_cut_out_of_the_whole() {
+        for (from, size) in
+            [((64, 48), (41, 31)), ((64, 48), (32, 24)), ((64, 48), (91, 70)), ((60, 60), (20, 20))]
+        {
+            let image = pattern::image(from.0, from.1);
+            let whole = area(View::of(&image), size, Part { left: 0, top: 0, width: size.0, height: size.1 });
+            let part = Part { left: 3, top: 5, width: size.0 - 7, height: size.1 - 6 };
+            let expected: Vec<u8> = View::part(&whole, part).rows().flatten().copied().collect();
+            assert_eq!(area(View::of(&image), size, part).rgb, expected, "{from:?} to {size:?}");
         }
     }
 }

@@ -7,9 +7,10 @@
 //! uint8 tensors on CPUs with AVX2 or better. Pillow up to 12 always filters along x first, which
 //! is what happens here; Pillow 13 starts with y where that is less work, and rounds differently then.
 
+use super::view::{CHANNELS, Frame, Recent, View};
 use crate::Image;
-
-const CHANNELS: usize = 3;
+use pulp::Arch;
+use std::ops::Range;
 
 /// Filter shape and coefficient format of one library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,20 +56,40 @@ impl Method {
 }
 
 /// Resizes to `width` x `height`; a side that stays is not filtered. All sides must be nonzero.
-pub(super) fn resize(src: &Image, width: usize, height: usize, method: Method) -> Image {
-    let narrowed = (src.width != width).then(|| along_x(src, &Axis::new(src.width, width, method)));
-    let src = narrowed.as_ref().unwrap_or(src);
-    if src.height == height {
-        return src.clone();
+pub(super) fn resize<'a>(src: View<'a>, width: usize, height: usize, method: Method) -> Frame<'a> {
+    static AXES: Recent<(usize, usize, Method), Axis> = Recent::new();
+    let axis = |from, to| AXES.get((from, to, method), || Axis::new(from, to, method));
+    let narrowed = match src.width() == width {
+        true => Frame::Same(src),
+        false => {
+            let axis = axis(src.width(), width);
+            Frame::New(Arch::new().dispatch(|| along_x(src, &axis)))
+        }
+    };
+    if src.height() == height {
+        return narrowed;
     }
-    along_y(src, &Axis::new(src.height, height, method))
+    let axis = axis(src.height(), height);
+    Frame::New(Arch::new().dispatch(|| along_y(narrowed.view(), &axis)))
 }
 
-/// The windows of one axis: for each output pixel the first source pixel and the coefficients.
+/// The windows of one axis. All have the same number of taps, some of them with the coefficient 0, so that
+/// whole stretches of pixels are multiplied alike.
 struct Axis {
-    windows: Vec<(usize, Vec<i32>)>,
+    taps: usize,
+    /// The first source pixel of each output pixel.
+    starts: Vec<usize>,
+    /// `[outputs, taps]`.
+    weights: Vec<i32>,
+    /// `[taps, outputs, channels]`: the same once more for every byte of a row.
+    spread: Vec<i32>,
+    /// Stretches of output pixels whose windows start at neighbouring pixels.
+    runs: Vec<Range<usize>>,
     precision: u32,
 }
+
+/// Shorter runs are computed pixel by pixel.
+const MIN_RUN: usize = 4;
 
 impl Axis {
     fn new(from: usize, to: usize, method: Method) -> Self {
@@ -84,54 +105,113 @@ impl Axis {
             let sum: f64 = weights.iter().sum();
             (first, weights.into_iter().map(|w| w / sum).collect::<Vec<f64>>())
         };
-        let weights: Vec<(usize, Vec<f64>)> = (0..to).map(weights).collect();
-        let largest = weights.iter().flat_map(|(_, w)| w).fold(0.0, |a: f64, &b| a.max(b));
+        let windows: Vec<(usize, Vec<f64>)> = (0..to).map(weights).collect();
+        let largest = windows.iter().flat_map(|(_, w)| w).fold(0.0, |a: f64, &b| a.max(b));
         let precision = method.precision(largest);
         let one = f64::from(1u32 << precision);
         let fixed = |w: f64| (w * one + 0.5f64.copysign(w)) as i32;
-        let windows = weights.into_iter().map(|(first, w)| (first, w.into_iter().map(fixed).collect()));
-        Axis { windows: windows.collect(), precision }
+        let taps = windows.iter().map(|(_, weights)| weights.len()).max().unwrap_or(0);
+        let mut axis = Axis {
+            taps,
+            starts: Vec::with_capacity(to),
+            weights: vec![0; to * taps],
+            spread: vec![0; to * taps * CHANNELS],
+            runs: Vec::new(),
+            precision,
+        };
+        for (out, (first, window)) in windows.iter().enumerate() {
+            // Taps beyond the last pixel are put before the first one instead.
+            let start = (*first).min(from - taps);
+            for (tap, weight) in (first - start..).zip(window) {
+                axis.weights[out * taps + tap] = fixed(*weight);
+                axis.spread[(tap * to + out) * CHANNELS..][..CHANNELS].fill(fixed(*weight));
+            }
+            axis.starts.push(start);
+        }
+        axis.runs = runs(to, |out| axis.starts[out] == axis.starts[out - 1] + 1);
+        axis
     }
 
-    fn to_byte(&self, sum: i32) -> u8 {
-        (sum >> self.precision).clamp(0, 255) as u8
+    /// The coefficients of one tap for the bytes of a run.
+    fn run_weights(&self, tap: usize, run: &Range<usize>) -> &[i32] {
+        &self.spread[(tap * self.starts.len() + run.start) * CHANNELS..][..run.len() * CHANNELS]
     }
 }
 
-fn along_x(src: &Image, axis: &Axis) -> Image {
-    let half = 1 << (axis.precision - 1);
-    let width = axis.windows.len();
-    let mut rgb = Vec::with_capacity(width * src.height * CHANNELS);
-    for row in src.rgb.chunks_exact(src.width * CHANNELS) {
-        for (first, weights) in &axis.windows {
-            let mut sum = [half; CHANNELS];
-            for (pixel, weight) in row[first * CHANNELS..].chunks_exact(CHANNELS).zip(weights) {
-                for c in 0..CHANNELS {
-                    sum[c] += i32::from(pixel[c]) * weight;
-                }
-            }
-            rgb.extend(sum.map(|s| axis.to_byte(s)));
+/// Divides `0..len` where an element does not continue the one before it.
+pub(super) fn runs(len: usize, continues: impl Fn(usize) -> bool) -> Vec<Range<usize>> {
+    let mut runs = Vec::new();
+    let mut start = 0;
+    for end in 1..=len {
+        if end == len || !continues(end) {
+            runs.push(start..end);
+            start = end;
         }
     }
-    Image { width, height: src.height, rgb }
+    runs
 }
 
-fn along_y(src: &Image, axis: &Axis) -> Image {
+#[inline(always)]
+fn along_x(src: View, axis: &Axis) -> Image {
     let half = 1 << (axis.precision - 1);
-    let stride = src.width * CHANNELS;
-    let height = axis.windows.len();
+    let width = axis.starts.len();
+    let mut sums = vec![half; width * CHANNELS];
+    let mut rgb = Vec::with_capacity(width * src.height() * CHANNELS);
+    for row in src.rows() {
+        sums.fill(half);
+        for run in &axis.runs {
+            if run.len() < MIN_RUN {
+                pixels(row, axis, run, &mut sums);
+                continue;
+            }
+            let (first, sums) = (axis.starts[run.start], &mut sums[run.start * CHANNELS..run.end * CHANNELS]);
+            for tap in 0..axis.taps {
+                let bytes = &row[(first + tap) * CHANNELS..][..sums.len()];
+                for ((sum, byte), weight) in sums.iter_mut().zip(bytes).zip(axis.run_weights(tap, run)) {
+                    *sum += i32::from(*byte) * weight;
+                }
+            }
+        }
+        rgb.extend(sums.iter().map(|sum| to_byte(*sum, axis.precision)));
+    }
+    Image { width, height: src.height(), rgb }
+}
+
+#[inline(always)]
+fn pixels(row: &[u8], axis: &Axis, run: &Range<usize>, sums: &mut [i32]) {
+    for out in run.clone() {
+        let weights = &axis.weights[out * axis.taps..][..axis.taps];
+        let sum = &mut sums[out * CHANNELS..][..CHANNELS];
+        for (pixel, weight) in row[axis.starts[out] * CHANNELS..].chunks_exact(CHANNELS).zip(weights) {
+            for c in 0..CHANNELS {
+                sum[c] += i32::from(pixel[c]) * weight;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn along_y(src: View, axis: &Axis) -> Image {
+    let half = 1 << (axis.precision - 1);
+    let stride = src.width() * CHANNELS;
+    let height = axis.starts.len();
     let mut sums = vec![half; stride];
     let mut rgb = Vec::with_capacity(stride * height);
-    for (first, weights) in &axis.windows {
+    for (start, weights) in axis.starts.iter().zip(axis.weights.chunks_exact(axis.taps)) {
         sums.fill(half);
-        for (row, weight) in src.rgb[first * stride..].chunks_exact(stride).zip(weights) {
-            for (sum, &value) in sums.iter_mut().zip(row) {
+        for (row, weight) in (*start..).zip(weights).filter(|(_, weight)| **weight != 0) {
+            for (sum, &value) in sums.iter_mut().zip(src.row(row)) {
                 *sum += i32::from(value) * weight;
             }
         }
-        rgb.extend(sums.iter().map(|&sum| axis.to_byte(sum)));
+        rgb.extend(sums.iter().map(|sum| to_byte(*sum, axis.precision)));
     }
-    Image { width: src.width, height, rgb }
+    Image { width: src.width(), height, rgb }
+}
+
+#[inline(always)]
+fn to_byte(sum: i32, precision: u32) -> u8 {
+    (sum >> precision).clamp(0, 255) as u8
 }
 
 #[cfg(test)]
@@ -140,7 +220,8 @@ mod tests {
     use super::*;
 
     fn assert_digest(from: (usize, usize), to: (usize, usize), method: Method, expected: u64) {
-        let resized = resize(&pattern::image(from.0, from.1), to.0, to.1, method);
+        let image = pattern::image(from.0, from.1);
+        let Frame::New(resized) = resize(View::of(&image), to.0, to.1, method) else { panic!("{from:?}") };
         assert_eq!(pattern::digest(&resized.rgb), expected, "{method:?} {from:?} to {to:?}");
     }
 
@@ -179,6 +260,7 @@ mod tests {
     #[test]
     fn a_side_that_stays_is_not_filtered() {
         let image = pattern::image(9, 7);
-        assert_eq!(resize(&image, 9, 7, Method::PillowBicubic), image);
+        let same = resize(View::of(&image), 9, 7, Method::PillowBicubic);
+        assert!(matches!(same, Frame::Same(view) if (view.width(), view.height()) == (9, 7)));
     }
 }

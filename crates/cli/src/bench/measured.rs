@@ -1,0 +1,220 @@
+//! Engines that can say where their time goes.
+
+use super::args::{BenchArgs, BenchEngine};
+use crate::engines;
+use anyhow::Result;
+use serde::Serialize;
+use std::time::Instant;
+use steadyhand_gr00t::cuda::measure::{StageTime, copy_bandwidth, matrix_rate};
+use steadyhand_gr00t::cuda::{CudaEngine, Options};
+use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
+use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::probe::Probe;
+
+/// An engine with what only it knows about its inferences.
+pub trait Measured {
+    /// The engine itself.
+    fn engine(&mut self) -> &mut dyn Engine;
+
+    /// How [`Measured::stages`] takes the time, such as `wall clock between taps`.
+    fn clock(&self) -> &'static str;
+
+    /// The time of each stage in `iterations` inferences of `inputs`, in the order that they run in. Names are
+    /// those of [`steadyhand_gr00t::workload::Stage`] where a stage is one of them.
+    ///
+    /// # Errors
+    /// As [`Engine::infer`].
+    fn stages(&mut self, inputs: &[ModelInput], iterations: usize) -> Result<Vec<StageTimes>>;
+
+    /// The accelerator, its measured rates and how the engine uses it; `None` for an engine on the CPU.
+    ///
+    /// # Errors
+    /// The device cannot be asked or measured.
+    fn device(&mut self) -> Result<Option<DeviceReport>>;
+}
+
+/// The measurements of one stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageTimes {
+    pub name: String,
+    /// One value an inference.
+    pub milliseconds: Vec<f64>,
+}
+
+/// An accelerator at work.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DeviceReport {
+    pub name: String,
+    pub compute_capability: String,
+    pub driver_version: String,
+    pub multiprocessors: usize,
+    pub total_memory_bytes: u64,
+    pub l2_bytes: u64,
+    /// What the engine holds of it.
+    pub allocated_bytes: u64,
+    pub kernels_per_inference: usize,
+    /// Measured: bytes read and written in a second by a large copy.
+    pub copy_bandwidth: f64,
+    /// Measured: floating-point operations in a second of a large matrix product at the engine's precision.
+    pub matrix_rate: f64,
+}
+
+/// The engine that the options ask for, over `model`.
+///
+/// # Errors
+/// The engine cannot run here.
+pub fn open(
+    args: &BenchArgs,
+    model: Model,
+    policy: PrecisionPolicy,
+    denoising_steps: usize,
+) -> Result<Box<dyn Measured>> {
+    let options = Options { device: args.device, kernel_cache: args.kernel_cache.clone() };
+    match args.engine {
+        BenchEngine::Cpu => Ok(Box::new(CpuEngine::new(model, policy, denoising_steps))),
+        BenchEngine::Cuda => Ok(Box::new(CudaEngine::new(model, policy, denoising_steps, options)?)),
+        BenchEngine::Auto => match engines::cuda(&model, &policy, denoising_steps, options) {
+            Some(engine) => Ok(Box::new(engine)),
+            None => Ok(Box::new(CpuEngine::new(model, policy, denoising_steps))),
+        },
+    }
+}
+
+impl Measured for CpuEngine<'_> {
+    fn engine(&mut self) -> &mut dyn Engine {
+        self
+    }
+
+    fn clock(&self) -> &'static str {
+        "wall clock between taps"
+    }
+
+    fn stages(&mut self, inputs: &[ModelInput], iterations: usize) -> Result<Vec<StageTimes>> {
+        let mut stages: Vec<StageTimes> = ENDS
+            .iter()
+            .map(|(name, _)| StageTimes { name: (*name).to_owned(), milliseconds: Vec::new() })
+            .collect();
+        for _ in 0..iterations {
+            let mut clock = StageClock { last: Instant::now(), milliseconds: [0.0; ENDS.len()] };
+            self.infer(inputs, Some(&mut clock))?;
+            for (stage, milliseconds) in stages.iter_mut().zip(clock.milliseconds) {
+                stage.milliseconds.push(milliseconds);
+            }
+        }
+        Ok(stages)
+    }
+
+    fn device(&mut self) -> Result<Option<DeviceReport>> {
+        Ok(None)
+    }
+}
+
+impl Measured for CudaEngine {
+    fn engine(&mut self) -> &mut dyn Engine {
+        self
+    }
+
+    fn clock(&self) -> &'static str {
+        "CUDA events between the stages' graphs"
+    }
+
+    fn stages(&mut self, inputs: &[ModelInput], iterations: usize) -> Result<Vec<StageTimes>> {
+        let stage = |stage: StageTime| StageTimes {
+            name: stage.name,
+            milliseconds: stage.milliseconds.into_iter().map(f64::from).collect(),
+        };
+        Ok(self.stage_times(inputs, iterations)?.into_iter().map(stage).collect())
+    }
+
+    fn device(&mut self) -> Result<Option<DeviceReport>> {
+        let device = CudaEngine::device(self);
+        let allocated_bytes = device.allocated_bytes() as u64;
+        let properties = device.properties();
+        let ((major, minor), driver) = (properties.compute_capability, properties.driver_version);
+        Ok(Some(DeviceReport {
+            name: properties.name.clone(),
+            compute_capability: format!("{major}.{minor}"),
+            driver_version: format!("{}.{}", driver / 1000, driver % 1000 / 10),
+            multiprocessors: properties.multiprocessors as usize,
+            total_memory_bytes: properties.total_memory as u64,
+            l2_bytes: properties.l2_bytes as u64,
+            allocated_bytes,
+            kernels_per_inference: self.graph_nodes(),
+            copy_bandwidth: copy_bandwidth(device)?,
+            matrix_rate: matrix_rate(device, self.kernels(), self.precision())?,
+        }))
+    }
+}
+
+/// The tap that ends each stage, without its Euler step. The CPU engine computes the modulation inside the DiT.
+const ENDS: [(&str, &str); 7] = [
+    ("vision", "vision.post_layernorm"),
+    ("connector", "connector"),
+    ("language", "backbone_features"),
+    ("action_prefix", "actions_in"),
+    ("action_encoder", "dit.tokens"),
+    ("dit", "dit.output"),
+    ("action_decoder", "euler"),
+];
+
+/// Gives the time since the last stage ended to the stage that ends at a tap.
+#[derive(Debug)]
+struct StageClock {
+    last: Instant,
+    milliseconds: [f64; ENDS.len()],
+}
+
+impl Probe for StageClock {
+    fn tap(&mut self, name: &str, _shape: &[usize], _values: &[f32]) {
+        let path = without_step(name);
+        if let Some(stage) = ENDS.iter().position(|(_, end)| *end == path) {
+            let now = Instant::now();
+            // The tap that ends the prefix comes once a step: from the second on, nothing lies before it.
+            self.milliseconds[stage] += (now - self.last).as_secs_f64() * 1e3;
+            self.last = now;
+        }
+    }
+}
+
+/// `step.3.dit.output` as `dit.output`.
+fn without_step(name: &str) -> &str {
+    let step = name.strip_prefix("step.").and_then(|rest| rest.split_once('.'));
+    step.map_or(name, |(_, path)| path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steadyhand_gr00t::noise::gaussian;
+    use steadyhand_gr00t::processor::PixelValues;
+    use steadyhand_gr00t::synthetic;
+
+    #[test]
+    fn every_stage_of_the_cpu_engine_takes_time() {
+        let config = synthetic::tiny();
+        let input = ModelInput {
+            images: vec![PixelValues { height: 56, width: 56, data: vec![0.5; 3 * 56 * 56] }],
+            input_ids: vec![7, 500, 500, 500, 500, 9],
+            state: gaussian(1, 0, 0, 1, config.max_state_dim),
+            embodiment_id: 0,
+            noise: gaussian(1, 1, 0, config.action_horizon, config.max_action_dim),
+        };
+        let model = Model::synthetic(config, 1).expect("consistent sizes");
+        let policy = PrecisionPolicy::preset("bf16").expect("a preset");
+        let mut engine = open(BenchEngine::Auto, model, policy, 2).expect("the CPU");
+        let stages = engine.stages(&[input], 3).expect("inferences");
+        assert_eq!(stages.len(), ENDS.len());
+        for StageTimes { name, milliseconds } in stages {
+            assert!(milliseconds.len() == 3 && milliseconds.iter().all(|ms| *ms > 0.0), "{name}");
+        }
+    }
+
+    #[test]
+    fn steps_are_left_out_of_names() {
+        assert_eq!(
+            ["step.12.dit.output", "connector", "step"].map(without_step),
+            ["dit.output", "connector", "step"]
+        );
+    }
+}

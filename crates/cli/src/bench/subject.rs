@@ -1,0 +1,98 @@
+//! What is measured: a model, a processor, and observations of random pixels.
+
+use super::args::{BenchArgs, WorkloadName};
+use crate::commands::eval::load_parts;
+use anyhow::{Context, Result, ensure};
+use std::path::Path;
+use steadyhand_gr00t::Observation;
+use steadyhand_gr00t::config::Config;
+use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::processor::{Processor, random_instruction};
+use steadyhand_gr00t::synthetic;
+
+/// Text tokens of the named workloads.
+const TEXT_TOKENS: usize = 40;
+/// Image side of the named workloads.
+const IMAGE_SIZE: usize = 252;
+/// By how much a camera's frame is larger than the image that becomes of it: 256 for 252.
+const FRAME_MARGIN: usize = 4;
+/// Frames of a real checkpoint's cameras, unless told otherwise.
+const CHECKPOINT_FRAME: [usize; 2] = [480, 640];
+/// What a real checkpoint is told to do.
+const INSTRUCTION: &str = "pick up the squash from the counter and place it in the cabinet";
+
+/// A policy without its engine, and what it is shown.
+pub struct Subject {
+    pub model: Model,
+    pub processor: Processor,
+    /// One for each member of the batch.
+    pub observations: Vec<Observation>,
+}
+
+impl Subject {
+    /// Loads or makes up everything that the options ask for.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be loaded, or an option that does not go with it.
+    pub fn load(args: &BenchArgs) -> Result<Self> {
+        match synthetic::config(&args.checkpoint)? {
+            Some(config) => Subject::synthetic(args, config),
+            None => Subject::checkpoint(args),
+        }
+    }
+
+    fn synthetic(args: &BenchArgs, mut config: Config) -> Result<Self> {
+        for (option, given) in
+            [("--embodiment-tag", args.embodiment_tag.is_some()), ("--tokenizer", args.tokenizer.is_some())]
+        {
+            ensure!(!given, "{option}: expected with a checkpoint folder, found with {}", args.checkpoint);
+        }
+        let workload = args.workload.unwrap_or(WorkloadName::W1);
+        let image_size = args.image_size.unwrap_or(IMAGE_SIZE);
+        config.action_horizon = args.action_horizon.unwrap_or(config.action_horizon);
+        let processor = Processor::synthetic(&config, args.views.unwrap_or(workload.views()), image_size)?;
+        let frame = args.frame_size.unwrap_or([image_size + FRAME_MARGIN; 2]);
+        let words = words(&processor, frame, args.text_tokens.unwrap_or(TEXT_TOKENS), &config)?;
+        let instruction = random_instruction(args.seed, words);
+        let model = Model::synthetic(config, args.seed)?;
+        Ok(Subject { model, observations: observations(args, &processor, frame, &instruction), processor })
+    }
+
+    fn checkpoint(args: &BenchArgs) -> Result<Self> {
+        for (option, given) in [
+            ("--workload", args.workload.is_some()),
+            ("--views", args.views.is_some()),
+            ("--text-tokens", args.text_tokens.is_some()),
+            ("--image-size", args.image_size.is_some()),
+            ("--action-horizon", args.action_horizon.is_some()),
+        ] {
+            let folder = &args.checkpoint;
+            ensure!(!given, "{option}: expected with a synthetic checkpoint, found with the folder {folder}");
+        }
+        let folder = Path::new(&args.checkpoint);
+        let (processor, model) =
+            load_parts(folder, args.embodiment_tag.as_deref(), args.tokenizer.as_deref())?;
+        let frame = args.frame_size.unwrap_or(CHECKPOINT_FRAME);
+        Ok(Subject { model, observations: observations(args, &processor, frame, INSTRUCTION), processor })
+    }
+}
+
+fn observations(
+    args: &BenchArgs,
+    processor: &Processor,
+    frame: [usize; 2],
+    instruction: &str,
+) -> Vec<Observation> {
+    let seeds = (0..u64::from(args.batch)).map(|member| args.seed.wrapping_add(member));
+    seeds.map(|seed| processor.random_observation(seed, frame, instruction.to_owned())).collect()
+}
+
+/// How many words of an instruction give a prompt of `text_tokens` tokens besides the image tokens.
+fn words(processor: &Processor, frame: [usize; 2], text_tokens: usize, config: &Config) -> Result<usize> {
+    let empty = processor.encode(&processor.random_observation(0, frame, String::new()))?;
+    let image = config.eagle_config.image_token_index;
+    let template = empty.input_ids.iter().filter(|id| **id != image).count();
+    text_tokens.checked_sub(template).with_context(|| {
+        format!("--text-tokens: expected at least {template}, the prompt's own, found {text_tokens}")
+    })
+}

@@ -1,0 +1,80 @@
+//! `steady bench`.
+
+use crate::support::{json, number, repo, steady};
+use serde_json::Value;
+
+/// Runs the smallest model and gives the JSON.
+fn bench(options: &[&str]) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["bench", "--checkpoint", "synth:tiny", "--engine", "cpu", "--json", "new/bench.json"];
+    let counts = ["--warmup", "1", "--iterations", "3"];
+    let run = steady(folder.path(), args.iter().chain(&counts).chain(options)).succeeds();
+    assert!(run.stdout.contains("end to end") && run.stdout.contains("modulation (constant)"), "{run:#?}");
+    json(&folder.path().join("new/bench.json"))
+}
+
+#[test]
+fn every_phase_and_stage_is_measured() {
+    let report = bench(&["--workload", "W2", "--image-size", "56", "--label", "a text"]);
+    let workload = &report["workload"];
+    assert_eq!(workload["images"], serde_json::json!([[56, 56], [56, 56]]));
+    let tokens = ["tokens", "image_tokens", "text_tokens"].map(|name| number(&workload[name]));
+    assert_eq!(tokens, [48.0, 8.0, 40.0]);
+    assert_eq!((&report["label"], &report["device"]), (&Value::from("a text"), &Value::Null));
+    let names = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let phases = ["noise", "preprocessing", "inference", "postprocessing", "end to end"];
+    assert_eq!(names(&report["latency_ms"]), phases);
+    assert_eq!(names(&report["stages_ms"]).len(), 7);
+    let order = ["min", "p50", "p90", "p99"];
+    for entry in
+        report["latency_ms"].as_array().unwrap().iter().chain(report["stages_ms"].as_array().unwrap())
+    {
+        let values = order.map(|name| number(&entry[name]));
+        assert!(values[0] > 0.0 && values.is_sorted(), "{entry}");
+    }
+}
+
+#[test]
+fn options_change_the_workload() {
+    let report = bench(&[
+        "--views",
+        "1",
+        "--image-size",
+        "84",
+        "--text-tokens",
+        "25",
+        "--batch",
+        "2",
+        "--action-horizon",
+        "8",
+        "--denoising-steps",
+        "2",
+        "--precision",
+        "f32",
+    ]);
+    let workload = &report["workload"];
+    let sizes =
+        ["batch", "tokens", "text_tokens", "action_horizon", "denoising_steps", "bytes_per_parameter"];
+    assert_eq!(sizes.map(|name| number(&workload[name])), [2.0, 34.0, 25.0, 8.0, 2.0, 4.0]);
+    assert_eq!(report["precision"], "f32");
+}
+
+#[test]
+fn requests_that_do_not_fit_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = repo("demo/checkpoint").display().to_string();
+    for (checkpoint, options, part) in [
+        ("synth:n2", &[][..], "expected a folder, synth:n1.6 or synth:tiny, found `synth:n2`"),
+        ("nowhere", &[], "nowhere: expected a checkpoint folder"),
+        ("synth:tiny", &["--text-tokens", "3"], "--text-tokens: expected at least 18"),
+        ("synth:tiny", &["--image-size", "250"], "image_size: expected a multiple of 28"),
+        ("synth:tiny", &["--views", "0"], "views: expected at least 1"),
+        ("synth:tiny", &["--embodiment-tag", "gr1"], "--embodiment-tag: expected with a checkpoint folder"),
+        ("synth:tiny", &["--iterations", "0"], "--iterations"),
+        (&demo, &["--views", "2"], "--views: expected with a synthetic checkpoint"),
+    ] {
+        steady(folder.path(), ["bench", "--checkpoint", checkpoint].iter().chain(options)).refuses(&[part]);
+    }
+}
