@@ -14,6 +14,9 @@ const IN_TOOLKIT: [&str; 2] = ["lib64", "lib"];
 /// Where a folder of Python packages has them: the package of CUDA 13, and of CUDA 12.
 const IN_PACKAGES: [&str; 2] = ["nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib"];
 
+/// Folders to look into.
+type Folders = fn() -> Vec<PathBuf>;
+
 /// Loads the first NVRTC that is not newer than the driver (its major version: a driver of CUDA 12 does not load what
 /// NVRTC 13 compiled). `driver_version` is as in [`Properties`](super::driver::Properties); without one, any.
 ///
@@ -31,7 +34,7 @@ pub(super) fn load(driver_version: Option<u32>) -> Result<Nvrtc> {
             return Ok(nvrtc);
         }
     }
-    let places: [(&str, fn() -> Vec<PathBuf>); 3] = [
+    let places: [(&str, Folders); 3] = [
         ("toolkits of CUDA_HOME, CUDA_PATH, /usr/local/cuda* and /opt/cuda", toolkits),
         ("Python's nvidia-cuda-nvrtc in VIRTUAL_ENV, beside a python3 in PATH and in ~/.local", packages),
         ("Python's nvidia-cuda-nvrtc where python3 says that it is installed", asked_packages),
