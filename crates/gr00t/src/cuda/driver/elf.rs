@@ -69,11 +69,15 @@ mod tests {
     fn small() -> Vec<u8> {
         let mut file = vec![0; 64 + 56 + 64 + 16];
         file[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        let mut put = |at: usize, value: u8| file[at] = value;
-        (put(32, 64), put(54, 56), put(56, 1));
-        (put(40, 120), put(58, 64), put(60, 1));
-        (put(64 + 8, 184), put(64 + 32, 16));
-        (put(120 + 4, 1), put(120 + 24, 184), put(120 + 32, 16));
+        let numbers = [
+            [(32, 64), (54, 56), (56, 1)],
+            [(40, 120), (58, 64), (60, 1)],
+            [(64 + 8, 184), (64 + 32, 16), (120 + 4, 1)],
+        ];
+        let section = [(120 + 24, 184), (120 + 32, 16)];
+        for (at, value) in numbers.into_iter().flatten().chain(section) {
+            file[at] = value;
+        }
         file
     }
 
