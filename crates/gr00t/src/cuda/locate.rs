@@ -14,6 +14,9 @@ const IN_TOOLKIT: [&str; 2] = ["lib64", "lib"];
 /// Where a folder of Python packages has them: the package of CUDA 13, and of CUDA 12.
 const IN_PACKAGES: [&str; 2] = ["nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib"];
 
+/// Folders to look into.
+type Folders = fn() -> Vec<PathBuf>;
+
 /// Loads the first NVRTC that is not newer than the driver (its major version: a driver of CUDA 12 does not load what
 /// NVRTC 13 compiled). `driver_version` is as in [`Properties`](super::driver::Properties); without one, any.
 ///
@@ -31,22 +34,28 @@ pub(super) fn load(driver_version: Option<u32>) -> Result<Nvrtc> {
             return Ok(nvrtc);
         }
     }
-    let mut empty = Vec::new();
-    for places in [toolkits, packages, asked_packages] {
-        for folder in places() {
-            let libraries = names_in(&folder, |name| name.starts_with("libnvrtc.so"));
+    let places: [(&str, Folders); 3] = [
+        ("toolkits of CUDA_HOME, CUDA_PATH, /usr/local/cuda* and /opt/cuda", toolkits),
+        ("Python's nvidia-cuda-nvrtc in VIRTUAL_ENV, beside a python3 in PATH and in ~/.local", packages),
+        ("Python's nvidia-cuda-nvrtc where python3 says that it is installed", asked_packages),
+    ];
+    let mut without = Vec::new();
+    for (place, folders) in places {
+        let mut found = false;
+        for folder in folders() {
             let builtins = names_in(&folder, |name| name.starts_with("libnvrtc-builtins.so"));
-            if libraries.is_empty() {
-                empty.push(format!("{}: no libnvrtc.so", folder.display()));
-            }
-            for library in libraries {
+            for library in names_in(&folder, |name| name.starts_with("libnvrtc.so")) {
+                found = true;
                 if let Some(nvrtc) = attempt(&library, &builtins) {
                     return Ok(nvrtc);
                 }
             }
         }
+        if !found {
+            without.push(format!("{place}: no libnvrtc.so"));
+        }
     }
-    tried.extend(empty);
+    tried.append(&mut without);
     let list = tried.join("\n  ");
     let limit = newest_major.map(|major| format!(" up to version {major}")).unwrap_or_default();
     let help = "pip install nvidia-cuda-nvrtc, or install the CUDA toolkit and name its folder in CUDA_HOME";
@@ -144,6 +153,8 @@ mod tests {
         // No driver speaks CUDA 11 only and loads what NVRTC 12 compiled, so none is acceptable.
         let message = load(Some(11080)).err().expect("no NVRTC is both 12 and 11").to_string();
         assert!(message.contains("up to version 11"), "{message}");
-        assert!(message.contains("libnvrtc.so.13: "), "{message}");
+        for place in ["libnvrtc.so.13: ", "CUDA_HOME", "VIRTUAL_ENV"] {
+            assert!(message.contains(place), "{message}");
+        }
     }
 }

@@ -111,9 +111,10 @@ impl Event {
     pub fn milliseconds_since(&self, start: &Event) -> Result<f32> {
         type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
         self.device.enter()?;
-        // The bindings have this function's second version, which drivers before CUDA 12.8 lack.
-        // SAFETY: the library is loaded, since a device is open; the type is the one of the driver's header.
-        let elapsed = unsafe { sys::culib().get::<Elapsed>("cuEventElapsedTime") };
+        // The bindings have the second version alone, which drivers before CUDA 12.8 lack.
+        // SAFETY: the library is loaded, since a device is open; both versions have this type.
+        let find = |name: &str| unsafe { sys::culib().get::<Elapsed>(name) };
+        let elapsed = find("cuEventElapsedTime_v2").or_else(|_| find("cuEventElapsedTime"));
         let elapsed = elapsed.map_err(|error| Error::cuda("cuEventElapsedTime", error.to_string()))?;
         let mut milliseconds = 0.0;
         // SAFETY: `milliseconds` is written; both events are alive.

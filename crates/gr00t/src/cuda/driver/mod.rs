@@ -10,6 +10,7 @@
 #![allow(unsafe_code)] // Every call of the driver and of NVRTC crosses a C interface.
 
 mod device;
+mod elf;
 mod graph;
 mod memory;
 mod module;

@@ -1,13 +1,12 @@
 //! Compiled kernels and their arguments.
 
+use super::elf::is_whole;
 use super::{Device, check};
 use crate::{Error, Result};
 use cudarc::driver::sys;
 use std::ffi::{CString, c_int};
 use std::sync::Arc;
 
-/// Dynamic shared memory that a kernel may use without being told so.
-const USUAL_SHARED_BYTES: usize = 48 << 10;
 /// The first driver that tells the size of a kernel's arguments.
 const TELLS_ARGUMENTS: u32 = 12040;
 
@@ -30,12 +29,13 @@ impl Module {
     /// See [`Device::load_module`].
     pub(super) fn load(device: &Device, cubin: &[u8]) -> Result<Self> {
         // The driver is told no length: it reads as far as the file's own headers say.
-        if !cubin.starts_with(b"\x7fELF") {
-            return Err(Error::cuda("load module", "expected a cubin, an ELF file, found something else"));
+        if !is_whole(cubin) {
+            let what = format!("expected a cubin, a whole ELF file, found {} other bytes", cubin.len());
+            return Err(Error::cuda("load module", what));
         }
         device.enter()?;
         let mut handle = std::ptr::null_mut();
-        // SAFETY: `cubin` is a whole ELF file as NVRTC wrote it; the driver copies it.
+        // SAFETY: what the file's headers point to lies in `cubin`; the driver copies it.
         check("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&mut handle, cubin.as_ptr().cast()) })?;
         Ok(Module(Arc::new(Loaded { device: device.clone(), handle })))
     }
@@ -62,9 +62,13 @@ impl Module {
         check(&operation, unsafe {
             sys::cuModuleGetFunction(&mut function, self.0.handle, c_name.as_ptr())
         })?;
-        if dynamic_shared_bytes > USUAL_SHARED_BYTES {
-            let which = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the function is of the current context.
+        let which = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        let mut allowed = 0;
+        // SAFETY: `allowed` is written; the function is of the current context.
+        check(&operation, unsafe { sys::cuFuncGetAttribute(&mut allowed, which, function) })?;
+        // Raised only: the same kernel may have been asked for with more.
+        if shared > allowed {
+            // SAFETY: as above.
             check(&operation, unsafe { sys::cuFuncSetAttribute(function, which, shared) })?;
         }
         let argument_bytes = match device.properties().driver_version >= TELLS_ARGUMENTS {
@@ -161,10 +165,11 @@ fn argument_bytes(operation: &str, function: sys::CUfunction) -> Result<usize> {
         (result, size)
     };
     let ((first, size), (second, _)) = (size_of(0), size_of(1));
-    match (first, second) {
-        (sys::CUresult::CUDA_SUCCESS, sys::CUresult::CUDA_ERROR_INVALID_VALUE) => Ok(size),
-        _ => Err(Error::cuda(operation, "expected a kernel with one argument, a struct")),
+    let success = sys::CUresult::CUDA_SUCCESS;
+    if first == success && second != success {
+        return Ok(size);
     }
+    Err(Error::cuda(operation, "expected a kernel with one argument, a struct"))
 }
 
 /// Values that lie in memory as a kernel expects them.

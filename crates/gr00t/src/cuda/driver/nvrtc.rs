@@ -40,14 +40,14 @@ impl Nvrtc {
     ///
     /// # Errors
     /// The loader's reason; a function is missing.
-    pub(in crate::cuda) fn load(library: &Path, before: &[PathBuf]) -> Result<Self, String> {
+    pub(in crate::cuda) fn load(library_path: &Path, before: &[PathBuf]) -> Result<Self, String> {
         let open = |path: &Path| {
             // SAFETY: NVRTC's libraries run nothing but their own initialisation when they are loaded.
-            unsafe { Library::new(path) }.map_err(|error| error.to_string())
+            unsafe { Library::new(path) }.map_err(|error| reason(path, &error))
         };
         // One that does not load is one that is not needed, or NVRTC names it when it compiles.
         let mut libraries: Vec<Library> = before.iter().filter_map(|path| open(path).ok()).collect();
-        let library = open(library)?;
+        let library = open(library_path)?;
         macro_rules! function {
             // SAFETY: each field has the type of its function in nvrtc.h, which has not changed since CUDA 11.1.
             ($name:literal) => {
@@ -171,6 +171,14 @@ impl Drop for Handle<'_> {
         // SAFETY: created once, destroyed once. A failure leaves nothing to be done.
         let _ = unsafe { (self.nvrtc.destroy)(&mut self.handle) };
     }
+}
+
+/// The loader's words, which stand behind the error's own, without the path they begin with.
+fn reason(path: &Path, error: &libloading::Error) -> String {
+    let text =
+        std::error::Error::source(error).map_or_else(|| error.to_string(), |source| source.to_string());
+    let path = format!("{}: ", path.display());
+    text.strip_prefix(&path).unwrap_or(&text).to_owned()
 }
 
 fn addresses(strings: &[CString]) -> Vec<*const c_char> {
