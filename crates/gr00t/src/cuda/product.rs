@@ -200,7 +200,8 @@ impl Builder<'_> {
         let x = self.as_operand(x, w.element)?;
         let inner = w.in_features.next_multiple_of(ALIGN);
         let device = self.kernels.device().properties();
-        let tiling = Tiling::choose(x.rows, w.out_features, inner, w.element, device);
+        let chosen = Tiling::choose(x.rows, w.out_features, inner, w.element, device);
+        let tiling = self.tiling.unwrap_or(chosen);
         let (kernel, block, shared_bytes) = self.kernels.get(&Variant::linear(w.element, tiling))?;
         let grid = [w.out_features.div_ceil(tiling.columns), x.rows.div_ceil(tiling.rows), tiling.split];
         let (grid, cluster) = (grid.map(|size| size as u32), tiling.split as u32);

@@ -7,6 +7,7 @@
 use super::driver::{Buffer, Device, DevicePtr, Kernel, Launch, Params, Pinned, Stream};
 use super::elements::{Element, SiteElements, elements};
 use super::kernels::Kernels;
+use super::product::Tiling;
 use crate::Result;
 use crate::ops::Site;
 use crate::precision::PrecisionPolicy;
@@ -300,6 +301,8 @@ pub struct Builder<'a> {
     pub batch: usize,
     /// Whether the rows of every tensor are Euler steps, and are shown as such.
     rows_are_steps: bool,
+    /// The tiling of all products, where they are measured; chosen for each otherwise.
+    pub tiling: Option<Tiling>,
     memory: Vec<Arc<Buffer>>,
     free: Vec<Tensor>,
     steps: Vec<Box<dyn Step>>,
@@ -312,8 +315,20 @@ impl<'a> Builder<'a> {
     pub fn new(device: &'a Device, kernels: &'a Kernels, policy: &'a PrecisionPolicy, batch: usize) -> Self {
         let (memory, free, steps) = (Vec::new(), Vec::new(), Vec::new());
         let (constants, stages) = (Vec::new(), Vec::new());
-        let rows_are_steps = false;
-        Builder { device, kernels, policy, batch, rows_are_steps, memory, free, steps, constants, stages }
+        let (rows_are_steps, tiling) = (false, None);
+        Builder {
+            device,
+            kernels,
+            policy,
+            batch,
+            rows_are_steps,
+            tiling,
+            memory,
+            free,
+            steps,
+            constants,
+            stages,
+        }
     }
 
     /// An empty program whose tensors have a row for each Euler step.
