@@ -9,7 +9,7 @@ use crate::processor::PixelValues;
 use crate::{Error, Result};
 
 /// One observation in the model's terms, with the noise that the actions start from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ModelInput {
     /// Images in the order of the prompt.
     pub images: Vec<PixelValues>,

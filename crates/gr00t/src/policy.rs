@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::engine::{Engine, ModelInput};
 use crate::model::Model;
 use crate::observation::{ActionChunk, Matrix, Observation};
-use crate::processor::Processor;
+use crate::processor::{Encoded, Processor};
 use crate::{Error, Result};
 use std::path::Path;
 
@@ -46,14 +46,36 @@ impl Policy<'_> {
 /// # Errors
 /// The observation does not fit the processor.
 pub fn prepare(processor: &Processor, observation: &Observation, noise: Matrix) -> Result<ModelInput> {
-    let encoded = processor.encode(observation)?;
-    Ok(ModelInput {
+    let mut input = ModelInput::default();
+    prepare_into(processor, observation, noise, &mut input)?;
+    Ok(input)
+}
+
+/// [`prepare`] into the memory of an earlier input, which a control loop keeps. After an error `input` holds
+/// anything.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_into(
+    processor: &Processor,
+    observation: &Observation,
+    noise: Matrix,
+    input: &mut ModelInput,
+) -> Result<()> {
+    let mut encoded = Encoded {
+        pixel_values: std::mem::take(&mut input.images),
+        input_ids: std::mem::take(&mut input.input_ids),
+        ..Encoded::default()
+    };
+    processor.encode_into(observation, &mut encoded)?;
+    *input = ModelInput {
         images: encoded.pixel_values,
         input_ids: encoded.input_ids,
         state: encoded.state,
         embodiment_id: encoded.embodiment_id,
         noise,
-    })
+    };
+    Ok(())
 }
 
 /// Opens a checkpoint folder and finds the model in it.

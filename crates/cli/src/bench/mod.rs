@@ -19,7 +19,7 @@ use steadyhand_fidelity::Format;
 use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::noise::gaussian;
 use steadyhand_gr00t::ops::Site;
-use steadyhand_gr00t::policy::prepare;
+use steadyhand_gr00t::policy::prepare_into;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::Processor;
 use steadyhand_gr00t::workload::{self, Layout};
@@ -46,8 +46,9 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
         noise_shape: [config.action_horizon, config.max_action_dim],
         seed: args.seed,
         inference: 0,
+        inputs: vec![ModelInput::default(); subject.observations.len()],
     };
-    let inputs = run.once(engine.as_mut(), &mut Phases::default())?;
+    run.once(engine.as_mut(), &mut Phases::default())?;
     let first_actions_ms = milliseconds(started);
     for _ in 0..args.warmup {
         run.once(engine.as_mut(), &mut Phases::default())?;
@@ -56,11 +57,11 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
     for _ in 0..args.iterations {
         run.once(engine.as_mut(), &mut phases)?;
     }
-    let stages = engine.stages(&inputs, args.iterations as usize)?;
+    let stages = engine.stages(&run.inputs, args.iterations as usize)?;
     // Measured last: what the device is asked to do for its rates must not disturb the inferences.
     let device = engine.device()?;
 
-    let layout = Layout::of(&inputs, steps);
+    let layout = Layout::of(&run.inputs, steps);
     let counted = workload::stages(&config, &layout);
     let workload =
         WorkloadReport::new(&layout, config.action_horizon, &counted, bytes_per_parameter, device.as_ref());
@@ -129,20 +130,21 @@ struct Run<'a> {
     noise_shape: [usize; 2],
     seed: u64,
     inference: u32,
+    /// What the engine was given last; its memory is used again, as in a control loop.
+    inputs: Vec<ModelInput>,
 }
 
 impl Run<'_> {
-    /// One inference, from frames to physical actions; gives what the engine was given.
-    fn once(&mut self, engine: &mut dyn Measured, phases: &mut Phases) -> Result<Vec<ModelInput>> {
+    /// One inference, from frames to physical actions.
+    fn once(&mut self, engine: &mut dyn Measured, phases: &mut Phases) -> Result<()> {
         let start = Instant::now();
         let noise = self.noise();
         let noise_made = Instant::now();
-        let members = self.observations.iter().zip(noise);
-        let inputs = members
-            .map(|(observation, noise)| prepare(self.processor, observation, noise))
-            .collect::<Result<Vec<_>, _>>()?;
+        for ((observation, noise), input) in self.observations.iter().zip(noise).zip(&mut self.inputs) {
+            prepare_into(self.processor, observation, noise, input)?;
+        }
         let prepared = Instant::now();
-        let actions = engine.engine().infer(&inputs, None)?;
+        let actions = engine.engine().infer(&self.inputs, None)?;
         let inferred = Instant::now();
         for (actions, observation) in actions.iter().zip(self.observations) {
             std::hint::black_box(self.processor.decode(actions, observation)?);
@@ -154,7 +156,7 @@ impl Run<'_> {
         phases.inference.push(between(prepared, inferred));
         phases.postprocessing.push(between(inferred, end));
         phases.end_to_end.push(between(start, end));
-        Ok(inputs)
+        Ok(())
     }
 
     /// The noise of each member of the batch.

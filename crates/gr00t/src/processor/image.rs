@@ -27,7 +27,7 @@ const MAX_INPUT_SIDE: usize = 16_384;
 const MAX_INTERMEDIATE_PIXELS: usize = 1 << 26;
 
 /// One image as the vision tower takes it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PixelValues {
     /// Rows; a multiple of 28.
     pub height: usize,
@@ -93,12 +93,12 @@ impl ImageTransform {
         Ok(ImageTransform::ShortestEdge { edge, fraction })
     }
 
-    /// The whole way of one frame. `field` names it in errors.
+    /// The whole way of one frame, into `pixels`, whose memory is used again. `field` names it in errors.
     ///
     /// # Errors
     /// [`Error::Input`] for a frame without pixels, of the wrong byte length, absurdly large, or
     /// narrower than 1:200.
-    pub fn apply(&self, field: &str, image: &Image) -> Result<PixelValues> {
+    pub fn apply_into(&self, field: &str, image: &Image, pixels: &mut PixelValues) -> Result<()> {
         check_frame(field, image)?;
         let frame = match *self {
             ImageTransform::ShortestEdge { edge, fraction } => {
@@ -123,7 +123,8 @@ impl ImageTransform {
         };
         let (width, height) = smart_resize(field, (frame.view().width(), frame.view().height()))?;
         let method = resize_separable::Method::PillowBicubic;
-        Ok(normalize(resize_separable::resize(frame.view(), width, height, method).view()))
+        normalize_into(resize_separable::resize(frame.view(), width, height, method).view(), pixels);
+        Ok(())
     }
 }
 
@@ -262,15 +263,15 @@ const LEVELS: [f32; 256] = {
 };
 
 /// Bytes to `[-1, 1]`, channels first.
-fn normalize(image: View) -> PixelValues {
-    let (width, height) = (image.width(), image.height());
-    let mut data = Vec::with_capacity(CHANNELS * width * height);
+fn normalize_into(image: View, pixels: &mut PixelValues) {
+    (pixels.width, pixels.height) = (image.width(), image.height());
+    pixels.data.clear();
+    pixels.data.reserve_exact(CHANNELS * pixels.width * pixels.height);
     for channel in 0..CHANNELS {
         for row in image.rows() {
-            data.extend(row.chunks_exact(CHANNELS).map(|pixel| LEVELS[usize::from(pixel[channel])]));
+            pixels.data.extend(row.chunks_exact(CHANNELS).map(|pixel| LEVELS[usize::from(pixel[channel])]));
         }
     }
-    PixelValues { height, width, data }
 }
 
 #[cfg(test)]
@@ -286,7 +287,8 @@ mod tests {
     }
 
     fn assert_pixels(transform: ImageTransform, frame: Size, size: Size, digest: u64) {
-        let pixels = transform.apply("video.view", &pattern::image(frame.0, frame.1)).expect("a frame");
+        let mut pixels = PixelValues::default();
+        transform.apply_into("video.view", &pattern::image(frame.0, frame.1), &mut pixels).expect("a frame");
         assert_eq!((pixels.width, pixels.height), size, "{transform:?} {frame:?}");
         assert_eq!(pattern::digest(&bytes(&pixels)), digest, "{transform:?} {frame:?}");
     }
@@ -328,7 +330,8 @@ mod tests {
         let transform = ImageTransform::ShortestEdge { edge: 256, fraction: 0.95 };
         let refused = |width: usize, height: usize, bytes: usize| {
             let image = Image { width, height, rgb: vec![0; bytes] };
-            transform.apply("video.view", &image).expect_err("unusable").to_string()
+            let mut pixels = PixelValues::default();
+            transform.apply_into("video.view", &image, &mut pixels).expect_err("unusable").to_string()
         };
         assert!(refused(0, 480, 0).starts_with("video.view: expected sides of 1 to"));
         assert!(refused(usize::MAX, 2, 12).contains("found 18446744073709551615x2"));

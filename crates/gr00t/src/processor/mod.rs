@@ -19,6 +19,7 @@ mod tokenizer;
 mod view;
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -47,6 +48,19 @@ pub struct Processor {
     state: StateEncoder,
     actions: ActionDecoder,
     tokenizer: Tokenizer,
+    last_prompt: Mutex<Option<Arc<Prompt>>>,
+}
+
+/// An instruction among image tokens.
+struct Prompt {
+    instruction: String,
+    /// Height and width of each image.
+    sizes: Vec<[usize; 2]>,
+    /// Before image placeholders are expanded.
+    text: String,
+    input_ids: Vec<u32>,
+    /// Which image each placeholder stands for.
+    order: Vec<usize>,
 }
 
 /// What a processor is made of.
@@ -62,7 +76,7 @@ struct Parts<'a> {
 }
 
 /// What the model takes, except for the noise.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Encoded {
     /// Images in the order of their tokens in `input_ids`: time outer, view inner.
     pub pixel_values: Vec<PixelValues>,
@@ -113,6 +127,7 @@ impl Processor {
             actions: ActionDecoder::new(config, &modalities.action, &statistics, &state)?,
             state,
             tokenizer,
+            last_prompt: Mutex::new(None),
         })
     }
 
@@ -158,28 +173,62 @@ impl Processor {
     /// # Errors
     /// [`Error::Input`] naming the view, joint group or `instruction` that is missing or wrong.
     pub fn encode(&self, observation: &Observation) -> Result<Encoded> {
-        let state = self.state.encode(observation)?;
+        let mut encoded = Encoded::default();
+        self.encode_into(observation, &mut encoded)?;
+        Ok(encoded)
+    }
+
+    /// [`Processor::encode`] into the memory of an earlier result: pixels are large, and fresh memory costs more
+    /// than computing them. After an error `encoded` holds anything.
+    ///
+    /// # Errors
+    /// As [`Processor::encode`].
+    pub fn encode_into(&self, observation: &Observation, encoded: &mut Encoded) -> Result<()> {
+        encoded.state = self.state.encode(observation)?;
         let frames = self.frames(observation)?;
-        let images = frames
-            .par_iter()
-            .map(|(field, frame)| self.images.apply(field, frame))
-            .collect::<Result<Vec<PixelValues>>>()?;
+        let images = &mut encoded.pixel_values;
+        images.resize_with(frames.len(), PixelValues::default);
+        let apply = |((field, frame), pixels): (&(String, &Image), &mut PixelValues)| {
+            self.images.apply_into(field, frame, pixels)
+        };
+        match (&frames[..], &mut images[..]) {
+            // One frame is not worth waking another thread for.
+            ([frame], [pixels]) => apply((frame, pixels))?,
+            (frames, pixels) => frames.par_iter().zip(pixels).try_for_each(apply)?,
+        }
 
-        let instruction = &observation.instruction;
-        let text =
-            if self.formalize_language { language::formalize(instruction) } else { instruction.clone() };
-        let prompt = language::chat(&text, images.len());
-        let (expanded, order) = language::expand(&prompt, &images)?;
+        let prompt = self.prompt(&observation.instruction, images)?;
+        if !prompt.order.iter().copied().eq(0..images.len()) {
+            *images = prompt.order.iter().map(|&index| images[index].clone()).collect();
+        }
+        encoded.input_ids.clone_from(&prompt.input_ids);
+        encoded.attention_mask.clear();
+        encoded.attention_mask.resize(prompt.input_ids.len(), true);
+        encoded.prompt.clone_from(&prompt.text);
+        encoded.embodiment_id = self.embodiment_id;
+        Ok(())
+    }
+
+    /// The prompt for an instruction and images of these sizes. The last one is kept: a robot is told the same
+    /// for a whole episode.
+    fn prompt(&self, instruction: &str, images: &[PixelValues]) -> Result<Arc<Prompt>> {
+        let sizes = || images.iter().map(|image| [image.height, image.width]);
+        let last = || self.last_prompt.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = last().clone();
+        if let Some(prompt) = kept
+            && prompt.instruction == instruction
+            && prompt.sizes.iter().copied().eq(sizes())
+        {
+            return Ok(prompt);
+        }
+        let formal = self.formalize_language.then(|| language::formalize(instruction));
+        let text = language::chat(formal.as_deref().unwrap_or(instruction), images.len());
+        let (expanded, order) = language::expand(&text, images)?;
         let input_ids = self.tokenizer.encode(&expanded)?;
-
-        Ok(Encoded {
-            pixel_values: in_order(images, &order),
-            attention_mask: vec![true; input_ids.len()],
-            input_ids,
-            state,
-            embodiment_id: self.embodiment_id,
-            prompt,
-        })
+        let sizes = sizes().collect();
+        let prompt = Arc::new(Prompt { instruction: instruction.to_owned(), sizes, text, input_ids, order });
+        *last() = Some(Arc::clone(&prompt));
+        Ok(prompt)
     }
 
     /// Physical actions from the model's normalized ones.
@@ -213,14 +262,6 @@ impl Processor {
         let at = |step: usize| views.iter().map(move |(field, frames)| (field.clone(), &frames[step]));
         Ok((0..steps).flat_map(at).collect())
     }
-}
-
-/// `images[order[0]], images[order[1]], …`; without copies in the usual case of `0, 1, 2, …`.
-fn in_order(images: Vec<PixelValues>, order: &[usize]) -> Vec<PixelValues> {
-    if order.iter().copied().eq(0..images.len()) {
-        return images;
-    }
-    order.iter().map(|&index| images[index].clone()).collect()
 }
 
 /// A tokenizer that knows the token of an image feature.

@@ -8,7 +8,7 @@
 use super::resize_separable::runs;
 use super::view::{CHANNELS, Part, Recent, View};
 use crate::Image;
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use std::ops::Range;
 
 /// One, in the linear path's coefficients.
@@ -22,7 +22,25 @@ pub(super) fn area(src: View, size: (usize, usize), part: Part) -> Image {
     static AXES: Recent<(usize, usize), Axis> = Recent::new();
     let axis = |from, to| AXES.get((from, to), || Axis::new(from, to));
     let (x, y) = (axis(src.width(), size.0), axis(src.height(), size.1));
-    let rgb = Arch::new().dispatch(|| {
+    let rgb = Arch::new().dispatch(Area { src, x: &x, y: &y, part });
+    Image { width: part.width, height: part.height, rgb }
+}
+
+/// The path that the ratios choose, compiled for each kind of vector instructions. A closure would not be: it is
+/// compiled once.
+struct Area<'a> {
+    src: View<'a>,
+    x: &'a Axis,
+    y: &'a Axis,
+    part: Part,
+}
+
+impl WithSimd for Area<'_> {
+    type Output = Vec<u8>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Vec<u8> {
+        let Area { src, x, y, part } = self;
         if x.scale.ratio < 1.0 || y.scale.ratio < 1.0 {
             return enlarge(src, &x.blends, &y.blends, part);
         }
@@ -30,8 +48,7 @@ pub(super) fn area(src: View, size: (usize, usize), part: Part) -> Image {
             (Some(block_x), Some(block_y)) => block_means(src, block_x, block_y, part),
             _ => shrink(src, &x.windows, &y.windows, part),
         }
-    });
-    Image { width: part.width, height: part.height, rgb }
+    }
 }
 
 /// The tables of one axis.

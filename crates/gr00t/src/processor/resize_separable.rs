@@ -9,7 +9,7 @@
 
 use super::view::{CHANNELS, Frame, Recent, View};
 use crate::Image;
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use std::ops::Range;
 
 /// Filter shape and coefficient format of one library.
@@ -63,14 +63,44 @@ pub(super) fn resize<'a>(src: View<'a>, width: usize, height: usize, method: Met
         true => Frame::Same(src),
         false => {
             let axis = axis(src.width(), width);
-            Frame::New(Arch::new().dispatch(|| along_x(src, &axis)))
+            Frame::New(Arch::new().dispatch(AlongX { src, axis: &axis }))
         }
     };
     if src.height() == height {
         return narrowed;
     }
     let axis = axis(src.height(), height);
-    Frame::New(Arch::new().dispatch(|| along_y(narrowed.view(), &axis)))
+    Frame::New(Arch::new().dispatch(AlongY { src: narrowed.view(), axis: &axis }))
+}
+
+/// [`along_x`], compiled for each kind of vector instructions. A closure would not be: it is compiled once.
+struct AlongX<'a> {
+    src: View<'a>,
+    axis: &'a Axis,
+}
+
+impl WithSimd for AlongX<'_> {
+    type Output = Image;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Image {
+        along_x(self.src, self.axis)
+    }
+}
+
+/// [`along_y`], likewise.
+struct AlongY<'a> {
+    src: View<'a>,
+    axis: &'a Axis,
+}
+
+impl WithSimd for AlongY<'_> {
+    type Output = Image;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Image {
+        along_y(self.src, self.axis)
+    }
 }
 
 /// The windows of one axis. All have the same number of taps, some of them with the coefficient 0, so that

@@ -226,6 +226,21 @@ mod tests {
     }
 
     #[test]
+    fn used_memory_gives_the_same_result() {
+        let processor = Processor::synthetic(&synthetic::tiny(), 2, 56).expect("a processor");
+        let observation = |seed, words, side| {
+            processor.random_observation(seed, [side, side + 30], random_instruction(seed, words))
+        };
+        let mut used = processor.encode(&observation(1, 9, 90)).expect("encoded");
+        for (seed, words, side) in [(2, 4, 60), (2, 4, 60), (2, 4, 120), (3, 4, 120), (3, 5, 120)] {
+            let observation = observation(seed, words, side);
+            processor.encode_into(&observation, &mut used).expect("encoded");
+            let fresh = Processor::synthetic(&synthetic::tiny(), 2, 56).expect("a processor");
+            assert_eq!(used, fresh.encode(&observation).expect("encoded"), "{seed} {words} {side}");
+        }
+    }
+
+    #[test]
     fn actions_use_the_state_in_every_other_group() {
         let config = synthetic::tiny();
         let processor = Processor::synthetic(&config, 1, 56).expect("a processor");
