@@ -95,9 +95,10 @@ impl Variant {
         if self.file == "attention_f32.cu" { 8 } else { 64 }
     }
 
-    /// LayerNorm and RMSNorm.
-    pub fn norm() -> Self {
-        Variant::plain("norm.cu", "normalize", 192)
+    /// LayerNorm and RMSNorm of rows of so many features.
+    pub fn norm(features: usize) -> Self {
+        let defines = vec![("CHUNKS", features.div_ceil(2048).max(1))];
+        Variant { defines, ..Variant::plain("norm.cu", "normalize", 256) }
     }
 
     /// Norms and rotation of heads.
@@ -129,7 +130,10 @@ pub fn catalogue(config: &Config, operands: &[Element], capability: (u32, u32)) 
         text.head_dim,
         config.diffusion_model_cfg.attention_head_dim,
     ];
-    let mut variants = vec![Variant::norm(), Variant::rotary(text.head_dim), Variant::pack()];
+    let joined = vision.hidden_size * config.eagle_config.unshuffle().pow(2);
+    let widths = [vision.hidden_size, joined, text.hidden_size, config.input_embedding_dim];
+    let mut variants = vec![Variant::rotary(text.head_dim), Variant::pack()];
+    variants.extend(widths.map(Variant::norm));
     variants.extend(["patches", "embed", "convert", "euler"].map(Variant::tokens));
     for &element in operands {
         variants.extend(head_dims.map(|head_dim| Variant::attention(element, head_dim)));

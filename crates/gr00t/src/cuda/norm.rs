@@ -89,7 +89,7 @@ kernel_params! {
 }
 
 /// Features that a block keeps in its registers.
-const MAX_FEATURES: usize = 9216;
+const MAX_FEATURES: usize = 4 * 2048;
 
 impl Builder<'_> {
     /// LayerNorm or RMSNorm of every row of `x`, stored as `out`.
@@ -169,7 +169,7 @@ impl Builder<'_> {
             let site = modulation.site.clone();
             taps.push(TapPlace::whole(site, rows, features, |p: &mut NormParams, at| p.tap_modulated = at));
         }
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::norm())?;
+        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::norm(out.features))?;
         let grid = [out.rows as u32, 1, 1];
         self.launch(
             kernel,

@@ -5,7 +5,7 @@ use super::elements::Element;
 use super::kernels::Variant;
 use super::linear::Linear;
 use super::program::{ALIGN, Builder, TapPlace, Tensor};
-use crate::{Result, kernel_params};
+use crate::{Error, Result, kernel_params};
 
 kernel_params! {
     /// As `Epilogue` in `epilogue.cuh`.
@@ -154,33 +154,35 @@ impl Tiling {
         self.stages * self.stage_bytes()
     }
 
-    /// The tiling of least estimated time for a product `[rows, inner] x [inner, n]` of these elements.
-    pub fn choose(rows: usize, n: usize, inner: usize, element: Element, device: &Properties) -> Tiling {
-        let capability = device.compute_capability;
-        let splits: &[usize] = if capability.0 >= 9 { &[1, 2, 4, 8] } else { &[1] };
-        let tilings = Tiling::all(element, capability);
-        let fallback = tilings[0];
-        tilings
+    /// Every tiling that a device can run.
+    pub fn candidates(element: Element, device: &Properties) -> Vec<Tiling> {
+        let splits: &[usize] = if device.compute_capability.0 >= 9 { &[1, 2, 4, 8] } else { &[1] };
+        Tiling::all(element, device.compute_capability)
             .into_iter()
             .filter(|tiling| tiling.shared_bytes() <= device.shared_memory_per_block)
             .flat_map(|tiling| splits.iter().map(move |&split| Tiling { split, ..tiling }))
-            .filter(|tiling| inner / DEPTH >= tiling.split)
-            .min_by_key(|tiling| tiling.cost(rows, n, inner, device.multiprocessors as usize))
-            .unwrap_or(fallback)
+            .collect()
+    }
+
+    /// The tiling of least estimated time for a product `[rows, inner] x [inner, n]`, of those that fit it.
+    pub fn choose(candidates: &[Tiling], [rows, n, inner]: [usize; 3], processors: usize) -> Option<Tiling> {
+        let fitting = candidates.iter().filter(|tiling| inner / DEPTH >= tiling.split);
+        fitting.min_by_key(|tiling| tiling.cost([rows, n, inner], processors)).copied()
     }
 
     /// Estimated nanoseconds: waves of blocks, each as long as its start and end and the slower of fetching and
-    /// multiplying its stages. The constants are an H200's.
-    fn cost(&self, rows: usize, n: usize, inner: usize, processors: usize) -> usize {
+    /// multiplying its stages. The constants were fitted to an H200's times of the model's products
+    /// (`examples/kernels.rs`): 103 bytes and 2374 pairs a nanosecond and multiprocessor.
+    fn cost(&self, [rows, n, inner]: [usize; 3], processors: usize) -> usize {
         let blocks = rows.div_ceil(self.rows) * n.div_ceil(self.columns) * self.split;
         let depth = (inner / DEPTH).div_ceil(self.split);
         let together = if self.shared_bytes() <= HALF_OF_SHARED { 2 } else { 1 };
         let waves = blocks.div_ceil(processors * together);
         let busy = blocks.div_ceil(waves * processors).max(1);
-        // A multiprocessor fetches about 60 bytes and multiplies about 2500 pairs a nanosecond.
-        let fetch = self.stage_bytes() * busy / 60;
-        let multiply = self.rows * self.columns * DEPTH * busy / 2500;
-        let ends = 1200 + self.rows * self.columns / 16 / self.split + if self.split > 1 { 900 } else { 0 };
+        let fetch = self.stage_bytes() * busy / 103;
+        let multiply = self.rows * self.columns * DEPTH * busy / 2374;
+        let meeting = if self.split > 1 { 316 + 318 * self.split } else { 0 };
+        let ends = 5654 + self.rows * self.columns / 35 / self.split + meeting;
         waves * (ends + depth * fetch.max(multiply))
     }
 }
@@ -200,8 +202,13 @@ impl Builder<'_> {
         let x = self.as_operand(x, w.element)?;
         let inner = w.in_features.next_multiple_of(ALIGN);
         let device = self.kernels.device().properties();
-        let chosen = Tiling::choose(x.rows, w.out_features, inner, w.element, device);
-        let tiling = self.tiling.unwrap_or(chosen);
+        let candidates = match &self.tilings {
+            Some(tilings) => tilings.clone(),
+            None => Tiling::candidates(w.element, device),
+        };
+        let shape = [x.rows, w.out_features, inner];
+        let tiling = Tiling::choose(&candidates, shape, device.multiprocessors as usize);
+        let tiling = tiling.ok_or_else(|| Error::cuda("choose a tiling", format!("none fits {shape:?}")))?;
         let (kernel, block, shared_bytes) = self.kernels.get(&Variant::linear(w.element, tiling))?;
         let grid = [w.out_features.div_ceil(tiling.columns), x.rows.div_ceil(tiling.rows), tiling.split];
         let (grid, cluster) = (grid.map(|size| size as u32), tiling.split as u32);

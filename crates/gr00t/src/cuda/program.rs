@@ -301,8 +301,8 @@ pub struct Builder<'a> {
     pub batch: usize,
     /// Whether the rows of every tensor are Euler steps, and are shown as such.
     rows_are_steps: bool,
-    /// The tiling of all products, where they are measured; chosen for each otherwise.
-    pub tiling: Option<Tiling>,
+    /// Tilings to choose from, where they are measured; all that the device can run otherwise.
+    pub tilings: Option<Vec<Tiling>>,
     memory: Vec<Arc<Buffer>>,
     free: Vec<Tensor>,
     steps: Vec<Box<dyn Step>>,
@@ -315,14 +315,14 @@ impl<'a> Builder<'a> {
     pub fn new(device: &'a Device, kernels: &'a Kernels, policy: &'a PrecisionPolicy, batch: usize) -> Self {
         let (memory, free, steps) = (Vec::new(), Vec::new(), Vec::new());
         let (constants, stages) = (Vec::new(), Vec::new());
-        let (rows_are_steps, tiling) = (false, None);
+        let (rows_are_steps, tilings) = (false, None);
         Builder {
             device,
             kernels,
             policy,
             batch,
             rows_are_steps,
-            tiling,
+            tilings,
             memory,
             free,
             steps,

@@ -20,7 +20,8 @@ pub struct ActionHead {
     pub(crate) action_encoder: [CategoryLinear; 3],
     /// `[max_seq_len, input_embedding_dim]`.
     pub(crate) position_embedding: Option<Weight>,
-    pub(crate) dit: dit::Dit,
+    /// The diffusion transformer.
+    pub dit: dit::Dit,
     pub(crate) action_decoder: [CategoryLinear; 2],
     pub(crate) num_timestep_buckets: usize,
     pub(crate) action_horizon: usize,

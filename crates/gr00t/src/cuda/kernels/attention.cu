@@ -18,16 +18,18 @@ constexpr float LOG2_E = 1.4426950408889634f;
 template <int ROWS>
 __device__ __forceinline__ void copy_head(u16* to, const u16* from, u32 ld, u32 count) {
     constexpr int CHUNKS = WIDTH / 8;
-    for (u32 index = threadIdx.x; index < ROWS * CHUNKS; index += THREADS) {
-        const u32 row = index / CHUNKS, column = index % CHUNKS * 8;
+    static_assert(ROWS * CHUNKS % THREADS == 0, "every thread copies as much");
+#pragma unroll
+    for (int i = 0; i < ROWS * CHUNKS / THREADS; ++i) {
+        const u32 index = threadIdx.x + i * THREADS, row = index / CHUNKS, column = index % CHUNKS * 8;
         u16* at = to + row * LD + column;
         if constexpr (HEAD_DIM % 8 == 0) {
             const bool inside = row < count && column < HEAD_DIM;
             copy16_async_or_zero(shared_address(at), from + (inside ? size_t(row) * ld + column : 0), inside);
         } else {
 #pragma unroll
-            for (int i = 0; i < 8; ++i)
-                at[i] = row < count && column + i < HEAD_DIM ? from[size_t(row) * ld + column + i] : 0;
+            for (int j = 0; j < 8; ++j)
+                at[j] = row < count && column + j < HEAD_DIM ? from[size_t(row) * ld + column + j] : 0;
         }
     }
 }
@@ -41,14 +43,17 @@ struct State {
 // Scores of this warp's 16 queries and the tile's keys, in units of log2.
 __device__ __forceinline__ void score(const u32 (&q)[PARTS][4], const u16* keys, float scale, float (&scores)[TILES][4]) {
     const u32 lane = threadIdx.x % 32, row = (lane & 7) + ((lane >> 4) << 3), half = (lane >> 3) & 1;
+    // All keys of one part of the head at a time: products that do not wait for each other.
 #pragma unroll
-    for (int tile = 0; tile < TILES; tile += 2) {
+    for (int part = 0; part < PARTS; ++part) {
+        u32 k[TILES / 2][4];
 #pragma unroll
-        for (int part = 0; part < PARTS; ++part) {
-            u32 k[4];
-            load_matrices(k, shared_address(keys + (tile * 8 + row) * LD + part * 16 + half * 8));
-            multiply_add<ELEMENT>(scores[tile], q[part], k[0], k[1]);
-            multiply_add<ELEMENT>(scores[tile + 1], q[part], k[2], k[3]);
+        for (int pair = 0; pair < TILES / 2; ++pair)
+            load_matrices(k[pair], shared_address(keys + (pair * 16 + row) * LD + part * 16 + half * 8));
+#pragma unroll
+        for (int pair = 0; pair < TILES / 2; ++pair) {
+            multiply_add<ELEMENT>(scores[pair * 2], q[part], k[pair][0], k[pair][1]);
+            multiply_add<ELEMENT>(scores[pair * 2 + 1], q[part], k[pair][2], k[pair][3]);
         }
     }
 #pragma unroll
@@ -75,7 +80,7 @@ __device__ __forceinline__ void exponentiate(float (&scores)[TILES][4], State& s
         for (int tile = 0; tile < TILES; ++tile) max = fmaxf(max, fmaxf(scores[tile][half * 2], scores[tile][half * 2 + 1]));
         max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 1));
         max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 2));
-        const float before = exp2f(state.max[half] - max);
+        const float before = power_of_two(state.max[half] - max);
         state.max[half] = max;
         state.sum[half] *= before;
 #pragma unroll
@@ -84,7 +89,7 @@ __device__ __forceinline__ void exponentiate(float (&scores)[TILES][4], State& s
         for (int tile = 0; tile < TILES; ++tile)
 #pragma unroll
             for (int i = half * 2; i < half * 2 + 2; ++i) {
-                scores[tile][i] = exp2f(scores[tile][i] - max);
+                scores[tile][i] = power_of_two(scores[tile][i] - max);
                 state.sum[half] += scores[tile][i];
             }
     }
@@ -97,36 +102,68 @@ __device__ __forceinline__ void weigh(const float (&scores)[TILES][4], const u16
         const u32 p[4] = {
             pack2<ELEMENT>(scores[tile][0], scores[tile][1]), pack2<ELEMENT>(scores[tile][2], scores[tile][3]),
             pack2<ELEMENT>(scores[tile + 1][0], scores[tile + 1][1]), pack2<ELEMENT>(scores[tile + 1][2], scores[tile + 1][3])};
+        u32 v[PARTS][4];
+#pragma unroll
+        for (int part = 0; part < PARTS; ++part)
+            load_matrices_transposed(v[part], shared_address(values + (tile * 8 + (lane & 15)) * LD + part * 16 + (lane >> 4) * 8));
 #pragma unroll
         for (int part = 0; part < PARTS; ++part) {
-            u32 v[4];
-            load_matrices_transposed(v, shared_address(values + (tile * 8 + (lane & 15)) * LD + part * 16 + (lane >> 4) * 8));
-            multiply_add<ELEMENT>(state.values[part * 2], p, v[0], v[1]);
-            multiply_add<ELEMENT>(state.values[part * 2 + 1], p, v[2], v[3]);
+            multiply_add<ELEMENT>(state.values[part * 2], p, v[part][0], v[part][1]);
+            multiply_add<ELEMENT>(state.values[part * 2 + 1], p, v[part][2], v[part][3]);
         }
     }
 }
 
-__device__ __forceinline__ void store_values(const AttentionParams& p, const State& state, const Segment& segment,
-                                             u32 head, u32 first_query) {
+template <typename F>
+__device__ __forceinline__ void each_value(State& state, F f) {
+#pragma unroll
+    for (int part = 0; part < WIDTH / 8; ++part)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) state.values[part][i] = f(state.values[part][i]);
+}
+
+// Calls f(column, low, high) for this thread's pairs of neighbouring columns in one of its two rows.
+template <typename F>
+__device__ __forceinline__ void each_pair(const State& state, int half, F f) {
+    static_assert(HEAD_DIM % 2 == 0, "columns are stored in pairs");
+#pragma unroll
+    for (int part = 0; part < WIDTH / 8; ++part) {
+        const u32 column = part * 8 + threadIdx.x % 4 * 2;
+        if (column < HEAD_DIM) f(column, state.values[part][half * 2], state.values[part][half * 2 + 1]);
+    }
+}
+
+__device__ __forceinline__ void store_values(const AttentionParams& p, State& state, const Segment& segment, u32 head,
+                                             u32 first_query) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         float sum = state.sum[half];
         sum += __shfl_xor_sync(0xffffffffu, sum, 1);
         sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        const float share = 1.0f / sum;
+#pragma unroll
+        for (int part = 0; part < WIDTH / 8; ++part) state.values[part][half * 2] *= share, state.values[part][half * 2 + 1] *= share;
+    }
+    if (p.out_format == BF16) each_value(state, [](float x) { return from_bf16(to_bf16(x)); });
+    if (p.out_format == FP16) each_value(state, [](float x) { return from_fp16(to_fp16(x)); });
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
         const u32 query = first_query + threadIdx.x % 32 / 4 + half * 8;
         if (query >= segment.queries) continue;
-        const size_t row = segment.query_start + query;
-#pragma unroll
-        for (int part = 0; part < WIDTH / 8; ++part)
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                const u32 column = part * 8 + threadIdx.x % 4 * 2 + i;
-                if (column >= HEAD_DIM) continue;
-                const float value = round_to(p.out_format, state.values[part][half * 2 + i] / sum);
-                store(p.out, p.out_element, row * p.out_ld + head * HEAD_DIM + column, value);
-                if (p.tap != nullptr) p.tap[row * p.heads * HEAD_DIM + head * HEAD_DIM + column] = value;
-            }
+        const size_t row = segment.query_start + query, to = row * p.out_ld + head * HEAD_DIM;
+        float* wide = static_cast<float*>(p.out) + to;
+        u16* narrow = static_cast<u16*>(p.out) + to;
+        auto narrow_pair = [&](u32 column) { return reinterpret_cast<u32*>(narrow + column); };
+        if (p.out_element == F32) {
+            each_pair(state, half, [&](u32 column, float low, float high) { wide[column] = low, wide[column + 1] = high; });
+        } else if (p.out_element == BF16) {
+            each_pair(state, half, [&](u32 column, float low, float high) { *narrow_pair(column) = pack2<BF16>(low, high); });
+        } else {
+            each_pair(state, half, [&](u32 column, float low, float high) { *narrow_pair(column) = pack2<FP16>(low, high); });
+        }
+        if (p.tap == nullptr) continue;
+        float* tap = p.tap + (row * p.heads + head) * HEAD_DIM;
+        each_pair(state, half, [&](u32 column, float low, float high) { tap[column] = low, tap[column + 1] = high; });
     }
 }
 
@@ -177,7 +214,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
 #pragma unroll
             for (int half = 0; half < 2; ++half) seen[half] = min(segment.keys, first_query + lane / 4 + half * 8 + 1);
         }
-        hide(scores, tile * KEYS, seen);
+        if ((tile + 1) * KEYS > min(seen[0], seen[1])) hide(scores, tile * KEYS, seen);
         exponentiate(scores, state);
         weigh(scores, values(tile), state);
     }

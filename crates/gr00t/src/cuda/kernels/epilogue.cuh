@@ -34,28 +34,46 @@ __device__ __forceinline__ size_t out_row(const Epilogue& e, u32 row) {
     return size_t(row / e.item_rows) * e.item_stride + e.item_offset + row % e.item_rows;
 }
 
-__device__ __forceinline__ void add_bias(const Epilogue& e, u32 column, u32 n, u32 format, float (&v)[8]) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-        const float bias = e.bias != nullptr && column + i < n ? e.bias[column + i] : 0.0f;
-        v[i] = round_to(format, round_to(e.product_format, v[i]) + bias);
+// This thread's eight columns of a tile and its first row: the columns are the same in every row that it finishes.
+template <int ROWS, int COLUMNS, int THREADS>
+struct Place {
+    u32 share, from, step, column, first;
+    __device__ explicit Place(const Epilogue& e) {
+        static_assert(THREADS % (COLUMNS / 8) == 0, "a thread keeps its columns");
+        const u32 width = e.gated ? 16 : 8, chunks = COLUMNS / width;
+        share = ROWS / gridDim.z, from = blockIdx.z * share, step = THREADS / chunks;
+        column = threadIdx.x % chunks * width, first = threadIdx.x / chunks;
     }
+};
+
+// The biases of eight columns. They are weights: read before the kernel waits for its input.
+__device__ __forceinline__ void read_bias(const Epilogue& e, u32 column, u32 n, float (&bias)[8]) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) bias[i] = e.bias != nullptr && column + i < n ? e.bias[column + i] : 0.0f;
 }
 
-// Eight neighbouring sums of one row.
-__device__ __forceinline__ void finish(const Epilogue& e, u32 row, u32 column, u32 n, float (&v)[8]) {
-    add_bias(e, column, n, e.linear_format, v);
+__device__ __forceinline__ void read_residual(const Epilogue& e, u32 row, u32 column, u32 rows, u32 n, float (&residual)[8]) {
+    if (e.residual == nullptr || row >= rows || column >= n) return;
+    load8(e.residual, e.residual_element, size_t(row % e.residual_rows) * e.residual_ld + column, residual);
+}
+
+// Eight neighbouring sums of one row; `residual` counts where there is one.
+__device__ __forceinline__ void finish(const Epilogue& e, const float (&bias)[8], const float (&residual)[8], u32 row, u32 column,
+                                       u32 n, float (&v)[8]) {
+    round8(e.product_format, v);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] += bias[i];
+    round8(e.linear_format, v);
     tap8(e.tap_linear, row, n, column, v);
     if (e.activation != IDENTITY) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) v[i] = round_to(e.activation_format, activate(e.activation, e.activation_format, v[i]));
+        activate8(e.activation, e.activation_format, v);
+        round8(e.activation_format, v);
         tap8(e.tap_activation, row, n, column, v);
     }
     if (e.residual != nullptr) {
-        float r[8];
-        load8(e.residual, e.residual_element, size_t(row % e.residual_rows) * e.residual_ld + column, r);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) v[i] = round_to(e.result_format, r[i] + v[i]);
+        for (int i = 0; i < 8; ++i) v[i] += residual[i];
+        round8(e.result_format, v);
         tap8(e.tap_result, row, n, column, v);
     }
     store8(e.out, e.out_element, out_row(e, row) * e.out_ld + column, v, int(n - column));
@@ -64,15 +82,15 @@ __device__ __forceinline__ void finish(const Epilogue& e, u32 row, u32 column, u
 // Eight sums of the gate and the eight that it multiplies; `column` and `n` count the columns of the result.
 __device__ __forceinline__ void finish_gated(const Epilogue& e, u32 row, u32 column, u32 n, float (&gate)[8],
                                              float (&up)[8]) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) gate[i] = round_to(e.linear_format, gate[i]), up[i] = round_to(e.up_format, up[i]);
+    round8(e.linear_format, gate), round8(e.up_format, up);
     tap8(e.tap_linear, row, n, column, gate);
     tap8(e.tap_up, row, n, column, up);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) gate[i] = round_to(e.activation_format, activate(e.activation, e.activation_format, gate[i]));
+    activate8(e.activation, e.activation_format, gate);
+    round8(e.activation_format, gate);
     tap8(e.tap_activation, row, n, column, gate);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) gate[i] = round_to(e.result_format, gate[i] * up[i]);
+    for (int i = 0; i < 8; ++i) gate[i] *= up[i];
+    round8(e.result_format, gate);
     tap8(e.tap_result, row, n, column, gate);
     store8(e.out, e.out_element, out_row(e, row) * e.out_ld + column, gate, int(n - column));
 }
@@ -81,7 +99,17 @@ __device__ __forceinline__ void add4(float* sums, const float4& term) {
     sums[0] += term.x, sums[1] += term.y, sums[2] += term.z, sums[3] += term.w;
 }
 
-// Eight sums at `row`, `column` of the tile, over all blocks of the cluster in the order of their rank.
+__device__ __forceinline__ void load_tile8(const float* at, float (&v)[8]) {
+    const float4 low = *reinterpret_cast<const float4*>(at), high = *reinterpret_cast<const float4*>(at + 4);
+    v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w, v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
+}
+
+__device__ __forceinline__ void store_tile8(float* at, const float (&v)[8]) {
+    *reinterpret_cast<float4*>(at) = make_float4(v[0], v[1], v[2], v[3]);
+    *reinterpret_cast<float4*>(at + 4) = make_float4(v[4], v[5], v[6], v[7]);
+}
+
+// Eight sums at `at`, over all blocks of the cluster in the order of their rank.
 template <int RANKS>
 __device__ __forceinline__ void gather8(const float* at, float (&v)[8]) {
     float4 parts[RANKS][2];
@@ -97,41 +125,48 @@ __device__ __forceinline__ void gather8(const float* at, float (&v)[8]) {
     for (int rank = 0; rank < RANKS; ++rank) add4(v, parts[rank][0]), add4(v + 4, parts[rank][1]);
 }
 
-__device__ __forceinline__ void gather8(const float* at, u32 ranks, float (&v)[8]) {
-    if (ranks == 1) {
-        const float4 low = *reinterpret_cast<const float4*>(at), high = *reinterpret_cast<const float4*>(at + 4);
-        v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w, v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
-    } else if (ranks == 2) {
-        gather8<2>(at, v);
-    } else if (ranks == 4) {
-        gather8<4>(at, v);
-    } else {
-        gather8<8>(at, v);
-    }
+// Adds up eight sums of all blocks in this block's tile, which no other block reads there.
+__device__ __forceinline__ void add_up8(float* at, u32 ranks) {
+    float v[8];
+    if (ranks == 2) gather8<2>(at, v);
+    else if (ranks == 4) gather8<4>(at, v);
+    else gather8<8>(at, v);
+    store_tile8(at, v);
 }
 
 // Finishes a tile [ROWS, COLUMNS] of partial sums in shared memory, row stride LD. The blocks of a cluster hold
-// partial sums of the same tile and finish an equal share of its rows each.
+// partial sums of the same tile and finish an equal share of its rows each. `residual` is that of the thread's first
+// row; the next one is read while a row is finished.
 template <int ROWS, int COLUMNS, int LD, int THREADS>
-__device__ __forceinline__ void finish_tile(const Epilogue& e, const float* tile, u32 first_row, u32 first_column,
-                                            u32 rows, u32 n) {
-    const u32 ranks = gridDim.z, share = ROWS / ranks, from = blockIdx.z * share;
-    if (ranks > 1) cluster_barrier();
-    const u32 width = e.gated ? 16 : 8, chunks = COLUMNS / width;
-    for (u32 index = threadIdx.x; index < share * chunks; index += THREADS) {
-        const u32 row = from + index / chunks, column = index % chunks * width;
-        const u32 to_row = first_row + row, to_column = first_column + column;
-        if (to_row >= rows || to_column >= n) continue;
-        float v[8];
-        gather8(tile + row * LD + column, ranks, v);
-        if (e.gated) {
-            float up[8];
-            gather8(tile + row * LD + column + 8, ranks, up);
-            finish_gated(e, to_row, to_column / 2, n / 2, v, up);
-        } else {
-            finish(e, to_row, to_column, n, v);
+__device__ __forceinline__ void finish_tile(const Epilogue& e, const Place<ROWS, COLUMNS, THREADS>& my, const float (&bias)[8],
+                                            float (&residual)[8], float* tile, u32 first_row, u32 first_column, u32 rows,
+                                            u32 n) {
+    const u32 column = first_column + my.column;
+    auto place = [&](u32 local) { return tile + (my.from + local) * LD + my.column; };
+    auto row_of = [&](u32 local) { return first_row + my.from + local; };
+    if (gridDim.z > 1) {
+        cluster_barrier();
+        for (u32 local = my.first; local < my.share; local += my.step) {
+            add_up8(place(local), gridDim.z);
+            if (e.gated) add_up8(place(local) + 8, gridDim.z);
         }
     }
+#pragma unroll 1
+    for (u32 local = my.first; local < my.share && row_of(local) < rows && column < n; local += my.step) {
+        float v[8];
+        load_tile8(place(local), v);
+        if (e.gated) {
+            float up[8];
+            load_tile8(place(local) + 8, up);
+            finish_gated(e, row_of(local), column / 2, n / 2, v, up);
+            continue;
+        }
+        float next[8] = {};
+        if (local + my.step < my.share) read_residual(e, row_of(local + my.step), column, rows, n, next);
+        finish(e, bias, residual, row_of(local), column, n, v);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) residual[i] = next[i];
+    }
     // A block's shared memory must outlive the last look of the others.
-    if (ranks > 1) cluster_barrier();
+    if (gridDim.z > 1) cluster_barrier();
 }

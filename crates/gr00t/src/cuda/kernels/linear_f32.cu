@@ -29,10 +29,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
     const u32 row = threadIdx.x / 4, depth = threadIdx.x % 4 * 4;
     const float* x = p.x + size_t(first_row + row) * p.ldx + depth;
     const float* w = p.w + size_t(first_column + row) * p.inner + depth;
-    const u32 my_row = threadIdx.x / 16 * 4, my_column = threadIdx.x % 16 * 4;
+    const u32 my_row = threadIdx.x / 16 * 4, left_column = threadIdx.x % 16 * 4;
 
     allow_next_kernel();
+    const Epilogue& e = p.epilogue;
+    const Place<TILE, TILE, THREADS> my(e);
+    float bias[8], residual[8] = {};
+    read_bias(e, first_column + my.column, p.n, bias);
     wait_for_earlier_kernels();
+    read_residual(e, first_row + my.from + my.first, first_column + my.column, p.rows, p.n, residual);
     float sums[4][4] = {};
     for (u32 step = from; step < to; ++step) {
         const float4 next_x = *reinterpret_cast<const float4*>(x + step * DEPTH);
@@ -44,7 +49,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
 #pragma unroll
         for (int k = 0; k < DEPTH; ++k) {
             const float4 a = *reinterpret_cast<const float4*>(&operands[0][k][my_row]);
-            const float4 b = *reinterpret_cast<const float4*>(&operands[1][k][my_column]);
+            const float4 b = *reinterpret_cast<const float4*>(&operands[1][k][left_column]);
             const float left[4] = {a.x, a.y, a.z, a.w}, right[4] = {b.x, b.y, b.z, b.w};
 #pragma unroll
             for (int i = 0; i < 4; ++i)
@@ -54,8 +59,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-        *reinterpret_cast<float4*>(&tile[(my_row + i) * TILE_LD + my_column]) =
+        *reinterpret_cast<float4*>(&tile[(my_row + i) * TILE_LD + left_column]) =
             make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
     __syncthreads();
-    finish_tile<TILE, TILE, TILE_LD, THREADS>(p.epilogue, tile, first_row, first_column, p.rows, p.n);
+    finish_tile<TILE, TILE, TILE_LD, THREADS>(e, my, bias, residual, tile, first_row, first_column, p.rows, p.n);
 }

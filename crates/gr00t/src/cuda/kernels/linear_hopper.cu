@@ -63,6 +63,11 @@ __device__ __forceinline__ void fetch(u32 to, const TensorMap& map, u32 column, 
         : "memory");
 }
 
+// Fetches a description, which the first box would wait for.
+__device__ __forceinline__ void fetch_map(const TensorMap& map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
 // Rows of 128 bytes, eight of them 1024 bytes apart, chunks swizzled by 128 bytes.
 __device__ __forceinline__ u64 operand(u32 address) {
     return (u64(address & 0x3ffff) >> 4) | (u64(1) << 16) | (u64(1024 >> 4) << 32) | (u64(1) << 62);
@@ -170,23 +175,26 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
     const bool producer = threadIdx.x >= 128 * GROUPS;
 
     allow_next_kernel();
+    const Epilogue& e = p.epilogue;
+    const Place<TOKENS, FEATURES, THREADS> my(e);
+    const u32 first_row = blockIdx.y * TOKENS, first_column = blockIdx.x * FEATURES;
+    float bias[8], residual[8] = {};
+    read_bias(e, first_column + my.column, p.n, bias);
+    if (threadIdx.x == 128 * GROUPS) fetch_map(p.w), fetch_map(p.x);
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; ++i) init_barrier(s.filled(i), 1), init_barrier(s.emptied(i), GROUPS);
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     }
     __syncthreads();
     float sums[CHUNKS][32] = {};
-    if (producer) {
-        if (threadIdx.x % 32 == 0) produce(p, s, from, count);
-        __syncwarp();
-    } else {
-        consume(s, count, sums);
-    }
-    // The epilogue reads what earlier kernels wrote.
+    if (producer && threadIdx.x % 32 == 0) produce(p, s, from, count);
+    __syncwarp();
     wait_for_earlier_kernels();
+    read_residual(e, first_row + my.from + my.first, first_column + my.column, p.rows, p.n, residual);
+    if (!producer) consume(s, count, sums);
     __syncthreads();
     float* tile = reinterpret_cast<float*>(shared);
     if (!producer) store_sums(tile, sums);
     __syncthreads();
-    finish_tile<TOKENS, FEATURES, TILE_LD, THREADS>(p.epilogue, tile, blockIdx.y * TOKENS, blockIdx.x * FEATURES, p.rows, p.n);
+    finish_tile<TOKENS, FEATURES, TILE_LD, THREADS>(e, my, bias, residual, tile, first_row, first_column, p.rows, p.n);
 }

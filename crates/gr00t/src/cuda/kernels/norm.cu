@@ -2,6 +2,8 @@
 // the rows; and with what comes before: joining 2x2 patches into one token.
 //
 // A block takes one row and keeps it in registers: the mean and the variance are computed one after the other.
+//
+// Compiled for: CHUNKS, of 2048 features each.
 #include "machine.cuh"
 
 // As `Norm` in `norm.rs`.
@@ -30,7 +32,7 @@ struct NormParams {
     float eps;
 };
 
-constexpr int THREADS = 192, WARPS = THREADS / 32, CHUNKS = 6;  // up to 192 * 6 * 8 = 9216 features
+constexpr int THREADS = 256, WARPS = THREADS / 32;
 
 __device__ __forceinline__ float block_sum(float value) {
     __shared__ float sums[WARPS];
@@ -84,23 +86,28 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalize(const __grid_con
         const u32 column = (c * THREADS + threadIdx.x) * 8;
         if (column >= p.features) continue;
         float (&x)[8] = v[c];
+        each8(x, [&](float value) { return (value - mean) * inverse; });
+        // Qwen3 stores the normalized value before it meets the weight.
+        if (p.kind == RMS_NORM) round8(p.norm_format, x);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-            if (!inside(column, i)) continue;
-            const float weight = p.weight != nullptr ? p.weight[column + i] : 1.0f;
-            x[i] = (x[i] - mean) * inverse;
-            // Qwen3 stores the normalized value before it meets the weight.
-            if (p.kind == RMS_NORM) x[i] = round_to(p.norm_format, x[i]);
-            x[i] = round_to(p.norm_format, x[i] * weight + (p.bias != nullptr ? p.bias[column + i] : 0.0f));
+            if (p.weight != nullptr && inside(column, i)) x[i] *= p.weight[column + i];
+            if (p.bias != nullptr && inside(column, i)) x[i] += p.bias[column + i];
         }
+        round8(p.norm_format, x);
         tap8(p.tap_norm, row, p.features, column, x);
         if (p.scale != nullptr) {
+            float scale[8] = {}, shift[8] = {};
 #pragma unroll
-            for (int i = 0; i < 8; ++i) {
-                if (!inside(column, i)) continue;
-                const float scaled = round_to(p.modulated_format, x[i] * round_to(p.modulated_format, 1.0f + p.scale[column + i]));
-                x[i] = round_to(p.modulated_format, scaled + p.shift[column + i]);
-            }
+            for (int i = 0; i < 8; ++i)
+                if (inside(column, i)) scale[i] = 1.0f + p.scale[column + i], shift[i] = p.shift[column + i];
+            round8(p.modulated_format, scale);
+#pragma unroll
+            for (int i = 0; i < 8; ++i) x[i] *= scale[i];
+            round8(p.modulated_format, x);
+#pragma unroll
+            for (int i = 0; i < 8; ++i) x[i] += shift[i];
+            round8(p.modulated_format, x);
             tap8(p.tap_modulated, row, p.features, column, x);
         }
         store8(p.out, p.out_element, to * p.out_ld + column, x, int(p.features - column));

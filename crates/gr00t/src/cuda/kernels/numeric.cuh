@@ -40,6 +40,18 @@ __device__ __forceinline__ float round_to(int format, float value) {
     return value;
 }
 
+template <typename F>
+__device__ __forceinline__ void each8(float (&values)[8], F f) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) values[i] = f(values[i]);
+}
+
+// The format is the same for all: one of the loops runs, without a branch in it.
+__device__ __forceinline__ void round8(int format, float (&values)[8]) {
+    if (format == BF16) each8(values, [](float x) { return from_bf16(to_bf16(x)); });
+    if (format == FP16) each8(values, [](float x) { return from_fp16(to_fp16(x)); });
+}
+
 __device__ __forceinline__ u16 encode16(int element, float value) {
     return element == BF16 ? to_bf16(value) : to_fp16(value);
 }
@@ -72,10 +84,12 @@ __device__ __forceinline__ void load8(const void* base, int element, size_t inde
     }
     const uint4 raw = *reinterpret_cast<const uint4*>(static_cast<const u16*>(base) + index);
     const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
+    if (element == BF16) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        values[2 * i] = decode16(element, u16(words[i]));
-        values[2 * i + 1] = decode16(element, u16(words[i] >> 16));
+        for (int i = 0; i < 4; ++i) values[2 * i] = from_bf16(u16(words[i])), values[2 * i + 1] = from_bf16(u16(words[i] >> 16));
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) values[2 * i] = from_fp16(u16(words[i])), values[2 * i + 1] = from_fp16(u16(words[i] >> 16));
     }
 }
 
@@ -94,9 +108,13 @@ __device__ __forceinline__ void store8(void* base, int element, size_t index, co
         return;
     }
     u32 words[4];
+    if (element == BF16) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-        words[i] = u32(encode16(element, values[2 * i])) | u32(encode16(element, values[2 * i + 1])) << 16;
+        for (int i = 0; i < 4; ++i) words[i] = u32(to_bf16(values[2 * i])) | u32(to_bf16(values[2 * i + 1])) << 16;
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) words[i] = u32(to_fp16(values[2 * i])) | u32(to_fp16(values[2 * i + 1])) << 16;
+    }
     *reinterpret_cast<uint4*>(static_cast<u16*>(base) + index) = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
@@ -111,16 +129,15 @@ __device__ __forceinline__ void tap8(float* tap, size_t row, int features, int c
 // As `Activation` in `ops/mod.rs`, with none.
 enum Activation { IDENTITY = 0, GELU = 1, GELU_TANH = 2, SILU = 3, SWISH = 4, RELU = 5 };
 
-// `format` is where SWISH keeps its sigmoid.
-__device__ __forceinline__ float activate(int kind, int format, float x) {
-    switch (kind) {
-        case GELU: return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
-        case GELU_TANH: return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
-        case SILU: return x / (1.0f + expf(-x));
-        case SWISH: return x * round_to(format, 1.0f / (1.0f + expf(-x)));
-        case RELU: return fmaxf(x, 0.0f);
-        default: return x;
+// `format` is where SWISH keeps its sigmoid. The kind is the same for all: one of the loops runs.
+__device__ __forceinline__ void activate8(int kind, int format, float (&values)[8]) {
+    if (kind == GELU) each8(values, [](float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); });
+    if (kind == GELU_TANH) {
+        each8(values, [](float x) { return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x))); });
     }
+    if (kind == SILU) each8(values, [](float x) { return x / (1.0f + expf(-x)); });
+    if (kind == SWISH) each8(values, [&](float x) { return x * round_to(format, 1.0f / (1.0f + expf(-x))); });
+    if (kind == RELU) each8(values, [](float x) { return fmaxf(x, 0.0f); });
 }
 
 __device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }

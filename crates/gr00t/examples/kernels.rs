@@ -1,0 +1,198 @@
+//! Times kernels of the model on the GPU at hand: microseconds of one in a chain of the same, each product with
+//! weights of its own, so that they come from device memory as in an inference. Products are timed in every tiling.
+//!
+//! `cargo run --release -p steadyhand-gr00t --example kernels [ROWS OUT IN]...`
+
+use steadyhand_gr00t::Result;
+use steadyhand_gr00t::checkpoint::Loader;
+use steadyhand_gr00t::cuda::attention::Segment;
+use steadyhand_gr00t::cuda::compile::Compiler;
+use steadyhand_gr00t::cuda::dit::{self, Dit, Features};
+use steadyhand_gr00t::cuda::driver::Device;
+use steadyhand_gr00t::cuda::elements::Element;
+use steadyhand_gr00t::cuda::kernels::Kernels;
+use steadyhand_gr00t::cuda::linear::{Linear, Then};
+use steadyhand_gr00t::cuda::norm::{Norm, NormAt};
+use steadyhand_gr00t::cuda::product::Tiling;
+use steadyhand_gr00t::cuda::program::{Builder, Program};
+use steadyhand_gr00t::cuda::weights::Layout;
+use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::ops::{self, Heads, Site};
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::synthetic::n1_6;
+
+/// Rows, outputs and inputs of W1's products that take most of the time, and of W2's vision.
+const SHAPES: [[usize; 3]; 16] = [
+    [51, 1536, 1536],
+    [51, 4608, 1536],
+    [51, 6144, 1536],
+    [51, 1536, 6144],
+    [121, 4096, 2048],
+    [121, 2048, 2048],
+    [121, 12288, 2048],
+    [121, 2048, 6144],
+    [324, 3456, 1152],
+    [324, 1152, 1152],
+    [324, 4304, 1152],
+    [324, 1152, 4304],
+    [648, 3456, 1152],
+    [648, 1152, 4304],
+    [202, 12288, 2048],
+    [81, 24576, 2048],
+];
+/// Weights that are read before the first is read again.
+const BYTES: usize = 400 << 20;
+const REPETITIONS: usize = 5;
+
+fn main() -> Result<()> {
+    let device = Device::open(0)?;
+    let driver_version = Some(device.properties().driver_version);
+    let kernels = Kernels::new(&device, Compiler::open(driver_version, None)?);
+    let policy = PrecisionPolicy::preset("bf16")?;
+    let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
+    let given: Vec<[usize; 3]> =
+        numbers.chunks_exact(3).map(|shape| [shape[0], shape[1], shape[2]]).collect();
+    if given.is_empty() {
+        measure_others(&device, &kernels, &policy)?;
+        measure_dit(&device, &kernels, &policy)?;
+    }
+    for shape in if given.is_empty() { SHAPES.to_vec() } else { given } {
+        measure(&device, &kernels, &policy, shape)?;
+    }
+    Ok(())
+}
+
+fn measure(
+    device: &Device,
+    kernels: &Kernels,
+    policy: &PrecisionPolicy,
+    [rows, n, inner]: [usize; 3],
+) -> Result<()> {
+    let at = Site::new("product");
+    let element = steadyhand_gr00t::cuda::elements::elements(policy, &at)?.compute;
+    let weight = Loader::synthetic(0).weight("product.weight", &[n, inner]);
+    let layer = ops::Linear { weight, bias: None };
+    let mut layout = Layout::new(policy);
+    let copies = (BYTES / (n * inner * 2)).clamp(4, 100);
+    let layers: Vec<Linear> = (0..copies).map(|_| layout.linear(&layer, &at)).collect::<Result<_>>()?;
+    layout.load(device, kernels, "the products")?;
+    let mut times = Vec::new();
+    let splits = [1, 2, 4, 8].into_iter();
+    for tiling in Tiling::all(element, device.properties().compute_capability) {
+        for split in splits.clone().filter(|split| inner / 64 >= *split) {
+            let mut b = Builder::new(device, kernels, policy, 1);
+            b.tilings = Some(vec![Tiling { split, ..tiling }]);
+            let x = b.persistent_tensor(rows, inner, element)?;
+            x.upload(&vec![0.5; rows * inner])?;
+            for layer in &layers {
+                b.linear(layer, &x, element, at.clone(), Then::Store)?;
+            }
+            let best = microseconds(device, b.finish())?;
+            times.push((best / copies as f32, Tiling { split, ..tiling }));
+        }
+    }
+    times.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let candidates = Tiling::candidates(element, device.properties());
+    let processors = device.properties().multiprocessors as usize;
+    let chosen = Tiling::choose(&candidates, [rows, n, inner], processors);
+    let bytes = (n * inner * 2) as f32;
+    println!("[{rows}, {inner}] x [{inner}, {n}]: {:.2} us at 4.2 TB/s", bytes / 4.2e6);
+    let line = |(time, t): &(f32, Tiling), mark: &str| {
+        let rate = 2e-6 * (rows * n * inner) as f32 / time;
+        println!(
+            "  {time:7.2} us  {}x{} /{} stages {}  {rate:.0} TFLOP/s {mark}",
+            t.rows, t.columns, t.split, t.stages
+        );
+    };
+    times.iter().take(40).for_each(|time| line(time, ""));
+    times.iter().filter(|(_, tiling)| Some(*tiling) == chosen).for_each(|time| line(time, "<- chosen"));
+    Ok(())
+}
+
+/// The least time of a program as a graph.
+fn microseconds(device: &Device, program: Program) -> Result<f32> {
+    let stream = device.stream()?;
+    let (start, end) = (device.event()?, device.event()?);
+    let graph = stream.capture(&mut || program.enqueue(&stream))?;
+    let mut best = f32::INFINITY;
+    for _ in 0..REPETITIONS {
+        stream.record(&start)?;
+        stream.replay(&graph)?;
+        stream.record(&end)?;
+        stream.synchronize()?;
+        best = best.min(end.milliseconds_since(&start)? * 1e3);
+    }
+    Ok(best)
+}
+
+/// Norms and attention of W1, each in a chain of which every kernel reads what the one before it wrote.
+fn measure_others(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> Result<()> {
+    const CHAIN: usize = 100;
+    let at = Site::new("kernel");
+    let element = steadyhand_gr00t::cuda::elements::elements(policy, &at)?.storage;
+    for (rows, features) in [(51, 1536), (324, 1152), (121, 2048)] {
+        let mut b = Builder::new(device, kernels, policy, 1);
+        let mut x = b.persistent_tensor(rows, features, element)?;
+        x.upload(&(0..rows * features).map(|i| (i % 97) as f32 - 48.0).collect::<Vec<_>>())?;
+        for _ in 0..CHAIN {
+            let norm = NormAt { norm: Norm::Layer, affine: None, eps: 1e-5, site: at.clone() };
+            x = b.norm(&x, norm, element)?;
+        }
+        let time = microseconds(device, b.finish())? / CHAIN as f32;
+        println!("norm [{rows}, {features}]: {time:.2} us");
+    }
+    let heads = |heads, kv_heads, head_dim| Heads { heads, kv_heads, head_dim };
+    for (queries, keys, heads, causal) in [
+        (51, 51, heads(32, 32, 48), false),
+        (51, 81, heads(32, 32, 48), false),
+        (324, 324, heads(16, 16, 72), false),
+        (121, 121, heads(16, 8, 128), true),
+    ] {
+        let mut b = Builder::new(device, kernels, policy, 1);
+        let seen = b.seen(&[Segment { query_start: 0, queries, key_start: 0, keys }], causal)?;
+        let Heads { heads: count, kv_heads, head_dim } = heads;
+        let mut q = b.persistent_tensor(queries, count * head_dim, element)?;
+        q.upload(&(0..queries * q.features).map(|i| (i % 97) as f32 / 97.0).collect::<Vec<_>>())?;
+        let k = b.persistent_tensor(keys, kv_heads * head_dim, element)?;
+        k.upload(&(0..keys * k.features).map(|i| (i % 89) as f32 / 89.0).collect::<Vec<_>>())?;
+        for _ in 0..CHAIN {
+            q = b.attention([&q, &k, &k], heads, &seen, element, at.clone())?;
+        }
+        let time = microseconds(device, b.finish())? / CHAIN as f32;
+        println!("attention, {queries} queries, {keys} keys, {heads:?}: {time:.2} us");
+    }
+    Ok(())
+}
+
+/// One Euler step of the DiT, with all tilings to choose from and with some left out.
+fn measure_dit(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> Result<()> {
+    let model = Model::synthetic(n1_6(), 0)?;
+    let mut layout = Layout::new(policy);
+    let weights = Dit::lay_out(&mut layout, &model.action_head.dit)?;
+    layout.load(device, kernels, "the DiT")?;
+    let mut b = Builder::by_step(device, kernels, policy);
+    let times = dit::times(&mut b, &weights, &[0])?;
+    b.finish().enqueue(&device.stream()?)?;
+    let all = Tiling::candidates(Element::Bf16, device.properties());
+    let some = |keep: fn(&Tiling) -> bool| all.iter().copied().filter(keep).collect::<Vec<_>>();
+    for (name, tilings) in [
+        ("all tilings", all.clone()),
+        ("two blocks to a multiprocessor", some(|t| t.shared_bytes() <= 113 << 10)),
+        ("64x64, 6 stages", some(|t| (t.rows, t.columns, t.stages) == (64, 64, 6))),
+        ("64x64, 12 stages", some(|t| (t.rows, t.columns, t.stages) == (64, 64, 12))),
+        ("not split", some(|t| t.split == 1)),
+    ] {
+        let mut b = Builder::new(device, kernels, policy, 1);
+        b.tilings = Some(tilings);
+        let tokens = b.persistent_tensor(121, 2048, Element::Bf16)?;
+        let features = Features { tokens, text: 40, images: 81 };
+        let memory = dit::memory(&mut b, &weights, &features, 51)?;
+        let x = b.persistent_tensor(51, 1536, Element::Bf16)?;
+        b.stage("dit", |b| dit::forward(b, &weights, &x, &memory, &times, 0, Element::Bf16))?;
+        println!(
+            "DiT, one step, with its keys and values; {name}: {:.1} us",
+            microseconds(device, b.finish())?
+        );
+    }
+    Ok(())
+}
