@@ -172,17 +172,17 @@ impl Tiling {
 
     /// Estimated nanoseconds: waves of blocks, each as long as its start and end and the slower of fetching and
     /// multiplying its stages. The constants were fitted to an H200's times of the model's products
-    /// (`examples/kernels.rs`): 103 bytes and 2374 pairs a nanosecond and multiprocessor.
+    /// (`examples/kernels.rs`): 162 bytes and 3767 pairs a nanosecond and multiprocessor.
     fn cost(&self, [rows, n, inner]: [usize; 3], processors: usize) -> usize {
         let blocks = rows.div_ceil(self.rows) * n.div_ceil(self.columns) * self.split;
         let depth = (inner / DEPTH).div_ceil(self.split);
         let together = if self.shared_bytes() <= HALF_OF_SHARED { 2 } else { 1 };
         let waves = blocks.div_ceil(processors * together);
         let busy = blocks.div_ceil(waves * processors).max(1);
-        let fetch = self.stage_bytes() * busy / 103;
-        let multiply = self.rows * self.columns * DEPTH * busy / 2374;
-        let meeting = if self.split > 1 { 316 + 318 * self.split } else { 0 };
-        let ends = 5654 + self.rows * self.columns / 35 / self.split + meeting;
+        let fetch = self.stage_bytes() * busy / 162;
+        let multiply = self.rows * self.columns * DEPTH * busy / 3767;
+        let meeting = if self.split > 1 { 536 + 219 * self.split } else { 0 };
+        let ends = 6016 + self.rows * self.columns / 19 / self.split + meeting;
         waves * (ends + depth * fetch.max(multiply))
     }
 }
