@@ -31,6 +31,8 @@ struct Epilogue {
 };
 
 __device__ __forceinline__ size_t out_row(const Epilogue& e, u32 row) {
+    // The usual case without the division.
+    if (row < e.item_rows) return e.item_offset + row;
     return size_t(row / e.item_rows) * e.item_stride + e.item_offset + row % e.item_rows;
 }
 
@@ -54,7 +56,8 @@ __device__ __forceinline__ void read_bias(const Epilogue& e, u32 column, u32 n, 
 
 __device__ __forceinline__ void read_residual(const Epilogue& e, u32 row, u32 column, u32 rows, u32 n, float (&residual)[8]) {
     if (e.residual == nullptr || row >= rows || column >= n) return;
-    load8(e.residual, e.residual_element, size_t(row % e.residual_rows) * e.residual_ld + column, residual);
+    const u32 from = row < e.residual_rows ? row : row % e.residual_rows;
+    load8(e.residual, e.residual_element, size_t(from) * e.residual_ld + column, residual);
 }
 
 // Eight neighbouring sums of one row; `residual` counts where there is one.

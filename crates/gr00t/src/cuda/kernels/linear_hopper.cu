@@ -148,7 +148,8 @@ __device__ __forceinline__ void produce(const HopperLinearParams& p, const Stage
 
 // A warpgroup: the products of its 64 features with all tokens.
 __device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums)[CHUNKS][32]) {
-    const u32 group = threadIdx.x / 128;
+    // The same in every lane, which the compiler must know: operands are described in uniform registers.
+    const u32 group = GROUPS == 1 ? 0 : __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
     for (u32 i = 0; i < count; ++i) {
         wait(s.filled(i), Stages::parity(i));
         const u64 w = operand(s.w(i) + group * 64 * DEPTH * 2), x = operand(s.x(i));
