@@ -100,8 +100,8 @@ fn measure(
     let line = |(time, t): &(f32, Tiling), mark: &str| {
         let rate = 2e-6 * (rows * n * inner) as f32 / time;
         println!(
-            "  {time:7.2} us  {}x{} /{} stages {}  {rate:.0} TFLOP/s {mark}",
-            t.rows, t.columns, t.split, t.stages
+            "  {time:7.2} us  {}x{} /{} stages {} teams {}  {rate:.0} TFLOP/s {mark}",
+            t.rows, t.columns, t.split, t.stages, t.teams
         );
     };
     times.iter().take(40).for_each(|time| line(time, ""));

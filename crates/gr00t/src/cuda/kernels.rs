@@ -49,21 +49,27 @@ pub struct Variant {
     pub shared_bytes: u32,
 }
 
+/// Shared memory that a block of an attention kernel may have: what every device of compute capability 8.0 has.
+const ATTENTION_SHARED: usize = 99 << 10;
+
 impl Variant {
     /// A product of operands of this type.
     pub fn linear(element: Element, tiling: Tiling) -> Self {
-        let Tiling { multiplier, rows, columns, stages, .. } = tiling;
+        let Tiling { multiplier, rows, columns, stages, teams, .. } = tiling;
         let (file, block, names) = match multiplier {
             Multiplier::Cores => return Variant::plain("linear_f32.cu", "linear", 256),
             Multiplier::Warps => ("linear.cu", 256, ["TILE_ROWS", "TILE_COLUMNS"]),
-            // A warpgroup for 64 columns, and a warp that fetches.
-            Multiplier::Warpgroups => ("linear_hopper.cu", 2 * columns as u32 + 32, ["TOKENS", "FEATURES"]),
+            // A warpgroup of each team for 64 columns, and a warp that fetches.
+            Multiplier::Warpgroups => {
+                ("linear_hopper.cu", (2 * teams * columns) as u32 + 32, ["TOKENS", "FEATURES"])
+            }
         };
         let defines = vec![
             ("ELEMENT", element.code() as usize),
             (names[0], rows),
             (names[1], columns),
             ("STAGES", stages),
+            ("TEAMS", teams),
         ];
         Variant {
             defines,
@@ -74,25 +80,24 @@ impl Variant {
 
     /// Attention of operands of this type.
     pub fn attention(element: Element, head_dim: usize) -> Self {
-        let defines = vec![("ELEMENT", element.code() as usize), ("HEAD_DIM", head_dim)];
+        let mut defines = vec![("ELEMENT", element.code() as usize), ("HEAD_DIM", head_dim)];
         if element == Element::F32 {
             // Keys, values and the queries of eight warps.
             let shared_bytes = (2 * 32 * (head_dim + 1) + 8 * head_dim) * 4;
             let plain = Variant::plain("attention_f32.cu", "attention", 256);
             return Variant { defines, shared_bytes: shared_bytes as u32, ..plain };
         }
-        // 64 queries, and 64 keys and values twice.
-        let shared_bytes = 5 * 64 * (head_dim.next_multiple_of(16) + 8) * 2;
-        Variant {
-            defines,
-            shared_bytes: shared_bytes as u32,
-            ..Variant::plain("attention.cu", "attention", 128)
-        }
+        // 32 queries, and as many buffers of 64 keys and values as fit.
+        let row = (head_dim.next_multiple_of(16) + 8) * 2;
+        let buffers = ((ATTENTION_SHARED / row - 32) / 128).clamp(2, 4);
+        defines.push(("BUFFERS", buffers));
+        let shared_bytes = ((32 + buffers * 128) * row) as u32;
+        Variant { defines, shared_bytes, ..Variant::plain("attention.cu", "attention", 128) }
     }
 
     /// Queries that a block of an attention kernel takes.
     pub fn queries_of_a_block(&self) -> usize {
-        if self.file == "attention_f32.cu" { 8 } else { 64 }
+        if self.file == "attention_f32.cu" { 8 } else { 32 }
     }
 
     /// LayerNorm and RMSNorm of rows of so many features.

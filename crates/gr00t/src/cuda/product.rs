@@ -112,17 +112,28 @@ pub struct Tiling {
     pub split: usize,
     /// Stages of 64 elements of the inner dimension in shared memory.
     pub stages: usize,
+    /// Teams of warpgroups that take turns at the stages.
+    pub teams: usize,
 }
 
 /// Elements of the inner dimension in a stage.
 const DEPTH: usize = 64;
+/// Nanoseconds of a block's start and end.
+const START_AND_END: usize = 1731;
 /// Shared memory of a multiprocessor that two blocks can share.
 const HALF_OF_SHARED: usize = 113 << 10;
 
 impl Tiling {
     /// Every tile that kernels are compiled for on a device of this compute capability, not split.
     pub fn all(element: Element, capability: (u32, u32)) -> Vec<Tiling> {
-        let tile = |multiplier, rows, columns, stages| Tiling { multiplier, rows, columns, split: 1, stages };
+        let tile = |multiplier, rows, columns, stages| Tiling {
+            multiplier,
+            rows,
+            columns,
+            split: 1,
+            stages,
+            teams: 1,
+        };
         if element == Element::F32 {
             return vec![tile(Multiplier::Cores, 64, 64, 0)];
         }
@@ -130,17 +141,20 @@ impl Tiling {
         if capability != (9, 0) {
             return vec![warps(64, 128), warps(64, 64), warps(128, 128), warps(128, 64)];
         }
-        let groups = |rows, columns, stages| tile(Multiplier::Warpgroups, rows, columns, stages);
+        let groups = |teams, rows, columns, stages| Tiling {
+            teams,
+            ..tile(Multiplier::Warpgroups, rows, columns, stages)
+        };
         vec![
-            groups(64, 64, 6),
-            groups(64, 64, 12),
-            groups(64, 128, 4),
-            groups(64, 128, 8),
-            groups(128, 64, 4),
-            groups(128, 64, 8),
-            groups(128, 128, 6),
-            groups(192, 64, 6),
-            groups(192, 128, 5),
+            groups(2, 64, 64, 6),
+            groups(2, 64, 64, 12),
+            groups(2, 64, 128, 4),
+            groups(2, 64, 128, 8),
+            groups(2, 128, 64, 4),
+            groups(2, 128, 64, 8),
+            groups(2, 128, 128, 6),
+            groups(3, 192, 64, 6),
+            groups(1, 192, 128, 5),
         ]
     }
 
@@ -171,19 +185,20 @@ impl Tiling {
     }
 
     /// Estimated nanoseconds: waves of blocks, each as long as its start and end and the slower of fetching and
-    /// multiplying its stages. The constants were fitted to an H200's times of the model's products
-    /// (`examples/kernels.rs`): 162 bytes and 3767 pairs a nanosecond and multiprocessor.
+    /// multiplying its stages, but no less than reading the weights takes. The constants were fitted to an H200's
+    /// times of the model's products (`examples/kernels.rs`): 86 bytes and 2365 pairs a nanosecond and
+    /// multiprocessor, 4000 bytes a nanosecond of device memory.
     fn cost(&self, [rows, n, inner]: [usize; 3], processors: usize) -> usize {
         let blocks = rows.div_ceil(self.rows) * n.div_ceil(self.columns) * self.split;
         let depth = (inner / DEPTH).div_ceil(self.split);
         let together = if self.shared_bytes() <= HALF_OF_SHARED { 2 } else { 1 };
         let waves = blocks.div_ceil(processors * together);
         let busy = blocks.div_ceil(waves * processors).max(1);
-        let fetch = self.stage_bytes() * busy / 162;
-        let multiply = self.rows * self.columns * DEPTH * busy / 3767;
-        let meeting = if self.split > 1 { 536 + 219 * self.split } else { 0 };
-        let ends = 6016 + self.rows * self.columns / 19 / self.split + meeting;
-        waves * (ends + depth * fetch.max(multiply))
+        let fetch = self.stage_bytes() * busy / 86;
+        let multiply = self.rows * self.columns * DEPTH * busy / 2365;
+        let meeting = if self.split > 1 { 1146 * self.split } else { 0 };
+        let ends = START_AND_END + self.rows * self.columns * 10 / 97 / self.split + meeting;
+        (waves * (ends + depth * fetch.max(multiply))).max(n * inner * 2 / 4000 + START_AND_END)
     }
 }
 

@@ -1,16 +1,18 @@
 // softmax(q kᵀ scale) v on tensor cores, one head of one segment at a time; scores never leave the registers.
 //
-// A block takes 64 queries of one head and walks over the keys, 64 at a time, keeping the running maximum, the
-// running sum and the weighted values of each query (Dao et al., FlashAttention-2). Exponentials are rounded to
+// A block takes 32 queries of one head and walks over the keys, 64 at a time, keeping the running maximum, the
+// running sum and the weighted values of each query (Dao et al., FlashAttention-2). A warp takes 16 queries and 32 of
+// the 64 keys; what the two teams of warps found is put together in the end. Exponentials are rounded to
 // the operands' type before they meet v and the sum is taken of the unrounded ones, as the reference does.
 //
-// Compiled for: ELEMENT (BF16, FP16), HEAD_DIM.
+// Compiled for: ELEMENT (BF16, FP16), HEAD_DIM, BUFFERS of keys and values.
 #include "attention.cuh"
 
-constexpr int WARPS = 4, THREADS = 32 * WARPS, QUERIES = 16 * WARPS, KEYS = 64;
+constexpr int TEAMS = 2, WARPS = 2 * TEAMS, THREADS = 32 * WARPS, QUERIES = 16 * WARPS / TEAMS;
+constexpr int KEYS = 64, TEAM_KEYS = KEYS / TEAMS;
 constexpr int WIDTH = (HEAD_DIM + 15) / 16 * 16;  // zeros fill up the head
 constexpr int LD = WIDTH + 8;                     // rows start in different banks
-constexpr int PARTS = WIDTH / 16, TILES = KEYS / 8;
+constexpr int PARTS = WIDTH / 16, TILES = TEAM_KEYS / 8;
 constexpr int Q_ELEMENTS = QUERIES * LD, KV_ELEMENTS = KEYS * LD;
 constexpr float LOG2_E = 1.4426950408889634f;
 
@@ -18,10 +20,10 @@ constexpr float LOG2_E = 1.4426950408889634f;
 template <int ROWS>
 __device__ __forceinline__ void copy_head(u16* to, const u16* from, u32 ld, u32 count) {
     constexpr int CHUNKS = WIDTH / 8;
-    static_assert(ROWS * CHUNKS % THREADS == 0, "every thread copies as much");
 #pragma unroll
-    for (int i = 0; i < ROWS * CHUNKS / THREADS; ++i) {
+    for (int i = 0; i < (ROWS * CHUNKS + THREADS - 1) / THREADS; ++i) {
         const u32 index = threadIdx.x + i * THREADS, row = index / CHUNKS, column = index % CHUNKS * 8;
+        if (ROWS * CHUNKS % THREADS != 0 && row >= ROWS) continue;
         u16* at = to + row * LD + column;
         if constexpr (HEAD_DIM % 8 == 0) {
             const bool inside = row < count && column < HEAD_DIM;
@@ -75,13 +77,16 @@ __device__ __forceinline__ void hide(float (&scores)[TILES][4], u32 first_key, c
 __device__ __forceinline__ void exponentiate(float (&scores)[TILES][4], State& state) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        float max = state.max[half];
+        const float old = state.max[half];
+        float max = old;
 #pragma unroll
         for (int tile = 0; tile < TILES; ++tile) max = fmaxf(max, fmaxf(scores[tile][half * 2], scores[tile][half * 2 + 1]));
         max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 1));
         max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 2));
-        const float before = power_of_two(state.max[half] - max);
         state.max[half] = max;
+        // Nothing seen yet: every exponential is zero.
+        if (max == -infinity()) max = 0;
+        const float before = power_of_two(old - max);
         state.sum[half] *= before;
 #pragma unroll
         for (int part = 0; part < WIDTH / 8; ++part) state.values[part][half * 2] *= before, state.values[part][half * 2 + 1] *= before;
@@ -111,6 +116,34 @@ __device__ __forceinline__ void weigh(const float (&scores)[TILES][4], const u16
             multiply_add<ELEMENT>(state.values[part * 2], p, v[part][0], v[part][1]);
             multiply_add<ELEMENT>(state.values[part * 2 + 1], p, v[part][2], v[part][3]);
         }
+    }
+}
+
+// Puts together what the second team found with what the first did, in the first team's registers.
+__device__ __forceinline__ void put_together(State& state, float* shared, u32 team, u32 queries) {
+    constexpr int VALUES = WIDTH / 8 * 4;
+    float* mine = shared + (queries * 32 + threadIdx.x % 32) * (VALUES + 5);
+    __syncthreads();
+    if (team == 1) {
+#pragma unroll
+        for (int i = 0; i < VALUES; ++i) mine[i] = state.values[i / 4][i % 4];
+#pragma unroll
+        for (int half = 0; half < 2; ++half) mine[VALUES + half] = state.max[half], mine[VALUES + 2 + half] = state.sum[half];
+    }
+    __syncthreads();
+    if (team == 1) return;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const float theirs = mine[VALUES + half], max = fmaxf(state.max[half], theirs);
+        // Rows beyond the last query have seen nothing.
+        const float base = max == -infinity() ? 0.0f : max;
+        const float a = power_of_two(state.max[half] - base), b = power_of_two(theirs - base);
+        state.sum[half] = state.sum[half] * a + mine[VALUES + 2 + half] * b;
+#pragma unroll
+        for (int part = 0; part < WIDTH / 8; ++part)
+#pragma unroll
+            for (int i = half * 2; i < half * 2 + 2; ++i)
+                state.values[part][i] = state.values[part][i] * a + mine[part * 4 + i] * b;
     }
 }
 
@@ -170,9 +203,9 @@ __device__ __forceinline__ void store_values(const AttentionParams& p, State& st
 extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_constant__ AttentionParams p) {
     extern __shared__ __align__(16) u16 shared[];
     u16* queries = shared;
-    auto keys = [&](u32 tile) { return shared + Q_ELEMENTS + tile % 2 * 2 * KV_ELEMENTS; };
+    auto keys = [&](u32 tile) { return shared + Q_ELEMENTS + tile % BUFFERS * 2 * KV_ELEMENTS; };
     auto values = [&](u32 tile) { return keys(tile) + KV_ELEMENTS; };
-    const u32 head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const u32 head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, mine = warp % 2, team = warp / 2;
 
     allow_next_kernel();
     wait_for_earlier_kernels();
@@ -190,33 +223,38 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
     };
     copy_head<QUERIES>(queries, static_cast<const u16*>(p.q) + size_t(segment.query_start + first) * p.q_ld + head * HEAD_DIM,
                        p.q_ld, segment.queries - first);
-    copy_tile(0);
-    commit_copies();
+#pragma unroll
+    for (u32 tile = 0; tile < BUFFERS - 1; ++tile) {
+        if (tile < tiles) copy_tile(tile);
+        commit_copies();
+    }
 
     u32 q[PARTS][4];
     State state = {};
     state.max[0] = state.max[1] = -infinity();
-    const u32 first_query = first + warp * 16;
+    const u32 first_query = first + mine * 16, first_key = team * TEAM_KEYS;
     for (u32 tile = 0; tile < tiles; ++tile) {
-        wait_for_copies<0>();
+        wait_for_copies<BUFFERS - 2>();
         __syncthreads();
-        if (tile + 1 < tiles) copy_tile(tile + 1);
+        if (tile + BUFFERS - 1 < tiles) copy_tile(tile + BUFFERS - 1);
         commit_copies();
         if (tile == 0) {
 #pragma unroll
             for (int part = 0; part < PARTS; ++part)
-                load_matrices(q[part], shared_address(queries + (warp * 16 + (lane & 15)) * LD + part * 16 + (lane >> 4) * 8));
+                load_matrices(q[part], shared_address(queries + (mine * 16 + (lane & 15)) * LD + part * 16 + (lane >> 4) * 8));
         }
         float scores[TILES][4] = {};
-        score(q, keys(tile), p.scale, scores);
+        score(q, keys(tile) + first_key * LD, p.scale, scores);
         u32 seen[2] = {segment.keys, segment.keys};
         if (p.causal) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) seen[half] = min(segment.keys, first_query + lane / 4 + half * 8 + 1);
         }
-        if ((tile + 1) * KEYS > min(seen[0], seen[1])) hide(scores, tile * KEYS, seen);
+        if ((tile + 1) * KEYS > min(seen[0], seen[1])) hide(scores, tile * KEYS + first_key, seen);
         exponentiate(scores, state);
-        weigh(scores, values(tile), state);
+        weigh(scores, values(tile) + first_key * LD, state);
     }
-    store_values(p, state, segment, head, first_query);
+    wait_for_copies<0>();
+    put_together(state, reinterpret_cast<float*>(shared), team, mine);
+    if (team == 0) store_values(p, state, segment, head, first_query);
 }

@@ -1,11 +1,12 @@
 // y = x Wᵀ + b on Hopper's warpgroup products, with the epilogue of `linear.cu`.
 //
 // A block computes FEATURES outputs of TOKENS rows, transposed: the weights are the operand of 64 rows, so that few
-// tokens leave no part of a product idle. One warp fetches tiles by the copy engine, two warpgroups or one multiply
-// them; the blocks of a cluster (grid z) share the inner dimension. Weights are fetched before the kernel waits for
-// its input.
+// tokens leave no part of a product idle. One warp fetches tiles by the copy engine. A warpgroup multiplies 64 features;
+// TEAMS of warpgroups take turns at the tiles, since the products of one alone leave the tensor cores idle most of the
+// time, and their sums are added in the end. The blocks of a cluster (grid z) share the inner dimension. Weights are fetched before
+// the kernel waits for its input.
 //
-// Compiled for: ELEMENT (BF16, FP16), FEATURES (64, 128), TOKENS (64, 128, 192), STAGES.
+// Compiled for: ELEMENT (BF16, FP16), FEATURES (64, 128), TOKENS (64, 128, 192), STAGES, TEAMS.
 #include "epilogue.cuh"
 
 // A tensor as the copy engine sees it (`TensorMap` in `driver/`).
@@ -25,10 +26,12 @@ struct HopperLinearParams {
 };
 
 constexpr int DEPTH = 64;  // of the inner dimension at a time: rows of 128 bytes
-constexpr int GROUPS = FEATURES / 64, CHUNKS = TOKENS / 64, THREADS = 128 * GROUPS + 32;
+constexpr int GROUPS = FEATURES / 64, SUMS = TOKENS / 2, CONSUMERS = 128 * GROUPS * TEAMS;
+constexpr int THREADS = CONSUMERS + 32;
 constexpr int W_BYTES = FEATURES * DEPTH * 2, X_BYTES = TOKENS * DEPTH * 2, STAGE_BYTES = W_BYTES + X_BYTES;
 constexpr int TILE_LD = FEATURES + 4;
 static_assert(TOKENS * TILE_LD * 4 <= STAGES * STAGE_BYTES, "the sums take the place of the operands");
+static_assert(STAGES % TEAMS == 0, "a stage is always the same team's");
 
 __device__ __forceinline__ void init_barrier(u32 barrier, u32 count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
@@ -83,41 +86,86 @@ __device__ __forceinline__ void wait_for_products() {
 }
 
 #if ELEMENT == 1
-#define TYPES "bf16.bf16"
+#define PRODUCT(SHAPE) "wgmma.mma_async.sync.aligned." SHAPE ".f32.bf16.bf16 "
 #else
-#define TYPES "f16.f16"
+#define PRODUCT(SHAPE) "wgmma.mma_async.sync.aligned." SHAPE ".f32.f16.f16 "
 #endif
 
-// d += a bᵀ for 64 rows of a and 64 of b, 16 deep.
-__device__ __forceinline__ void multiply_add_64(float (&d)[32], u64 a, u64 b) {
+// d += a bᵀ for 64 rows of a and TOKENS of b, 16 deep.
+__device__ __forceinline__ void multiply_add(float (&d)[SUMS], u64 a, u64 b) {
+#if TOKENS == 64
     asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPES " "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, "
-        "%8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, "
-        "%24, %25, %26, %27, %28, %29, %30, %31}, "
+        PRODUCT("m64n64k16")
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
         "%32, %33, 1, 1, 1, 0, 0;"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),
-          "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
-          "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-          "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]),
-          "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
-          "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
+          "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
+          "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
+          "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]),
+          "+f"(d[30]), "+f"(d[31])
         : "l"(a), "l"(b));
+#elif TOKENS == 128
+    asm volatile(
+        PRODUCT("m64n128k16")
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "%64, %65, 1, 1, 1, 0, 0;"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
+          "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
+          "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
+          "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]),
+          "+f"(d[30]), "+f"(d[31]), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]),
+          "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]),
+          "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
+          "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]),
+          "+f"(d[54]), "+f"(d[55]), "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]),
+          "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+        : "l"(a), "l"(b));
+#elif TOKENS == 192
+    asm volatile(
+        PRODUCT("m64n192k16")
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
+        "%96, %97, 1, 1, 1, 0, 0;"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
+          "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
+          "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
+          "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]),
+          "+f"(d[30]), "+f"(d[31]), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]),
+          "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]),
+          "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
+          "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]),
+          "+f"(d[54]), "+f"(d[55]), "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]),
+          "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]), "+f"(d[64]), "+f"(d[65]),
+          "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]),
+          "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]),
+          "+f"(d[78]), "+f"(d[79]), "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]),
+          "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), "+f"(d[88]), "+f"(d[89]),
+          "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
+        : "l"(a), "l"(b));
+#endif
 }
 
-// This thread's sums to the tile [TOKENS, FEATURES]: a product's rows are features, its columns tokens.
-__device__ __forceinline__ void store_sums(float* tile, const float (&sums)[CHUNKS][32]) {
-    const u32 lane = threadIdx.x % 32, feature = threadIdx.x / 32 * 16 + lane / 4, token = lane % 4 * 2;
+// This thread's sums to the tile [TOKENS, FEATURES], or added to what is there: a product's rows are features, its
+// columns tokens.
+template <bool ADD>
+__device__ __forceinline__ void store_sums(float* tile, const float (&sums)[SUMS]) {
+    const u32 lane = threadIdx.x % 32, feature = threadIdx.x / 32 % (4 * GROUPS) * 16 + lane / 4, token = lane % 4 * 2;
 #pragma unroll
-    for (int chunk = 0; chunk < CHUNKS; ++chunk)
-#pragma unroll
-        for (int i = 0; i < 32; ++i) {
-            const u32 row = chunk * 64 + i / 4 * 8 + token + i % 2;
-            tile[row * TILE_LD + feature + i / 2 % 2 * 8] = sums[chunk][i];
-        }
+    for (int i = 0; i < SUMS; ++i) {
+        float* at = tile + (i / 4 * 8 + token + i % 2) * TILE_LD + feature + i / 2 % 2 * 8;
+        *at = ADD ? *at + sums[i] : sums[i];
+    }
 }
 
 struct Stages {
@@ -146,34 +194,43 @@ __device__ __forceinline__ void produce(const HopperLinearParams& p, const Stage
     }
 }
 
-// A warpgroup: the products of its 64 features with all tokens.
-__device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums)[CHUNKS][32]) {
+// A warpgroup: the products of its 64 features with all tokens, over its team's tiles.
+__device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums)[SUMS]) {
     // The same in every lane, which the compiler must know: operands are described in uniform registers.
-    const u32 group = GROUPS == 1 ? 0 : __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
-    for (u32 i = 0; i < count; ++i) {
-        wait(s.filled(i), Stages::parity(i));
-        const u64 w = operand(s.w(i) + group * 64 * DEPTH * 2), x = operand(s.x(i));
-        fence_sums();
+    const u32 warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
+    const u32 team = warpgroup / GROUPS, group = warpgroup % GROUPS;
+    const u32 first = __shfl_sync(0xffffffffu, s.w(team), 0), barriers = __shfl_sync(0xffffffffu, s.filled(team), 0);
+    const u64 w = operand(first + group * 64 * DEPTH * 2), x = operand(first + W_BYTES);
+    const bool speaker = threadIdx.x % 128 == 0;
+    for (u32 round = 0; round * STAGES + team < count; ++round) {
 #pragma unroll
-        for (int k = 0; k < DEPTH / 16; ++k)
+        for (u32 j = 0; j < STAGES; j += TEAMS) {
+            if (round * STAGES + team + j >= count) break;
+            wait(barriers + j * 8, round & 1);
+            fence_sums();
 #pragma unroll
-            for (int chunk = 0; chunk < CHUNKS; ++chunk)
-                multiply_add_64(sums[chunk], w + k * 2, x + chunk * (64 * DEPTH * 2 / 16) + k * 2);
-        commit_products();
-        // The tile before this one has been read once its products are done.
-        wait_for_products<1>();
-        if (i > 0 && threadIdx.x % 128 == 0) arrive(s.emptied(i - 1));
+            for (int k = 0; k < DEPTH / 16; ++k) {
+                const u32 offset = j * (STAGE_BYTES / 16) + k * 2;
+                multiply_add(sums, w + offset, x + offset);
+            }
+            commit_products();
+            // The team's tile before this one has been read once its products are done.
+            wait_for_products<1>();
+            constexpr u32 EMPTY = STAGES * 8;
+            const u32 before = j >= TEAMS ? j - TEAMS : STAGES - TEAMS;
+            if (speaker && (j > 0 || round > 0)) arrive(barriers + EMPTY + before * 8);
+        }
     }
     wait_for_products<0>();
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_constant__ HopperLinearParams p) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1) linear(const __grid_constant__ HopperLinearParams p) {
     extern __shared__ __align__(1024) u8 shared[];
     __shared__ __align__(8) u64 barriers[2 * STAGES];
     const Stages s = {shared_address(shared), shared_address(barriers), shared_address(barriers + STAGES)};
     const u32 depths = p.inner / DEPTH, ranks = gridDim.z;
     const u32 from = depths * blockIdx.z / ranks, count = depths * (blockIdx.z + 1) / ranks - from;
-    const bool producer = threadIdx.x >= 128 * GROUPS;
+    const bool producer = threadIdx.x >= CONSUMERS;
 
     allow_next_kernel();
     const Epilogue& e = p.epilogue;
@@ -181,13 +238,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
     const u32 first_row = blockIdx.y * TOKENS, first_column = blockIdx.x * FEATURES;
     float bias[8], residual[8] = {};
     read_bias(e, first_column + my.column, p.n, bias);
-    if (threadIdx.x == 128 * GROUPS) fetch_map(p.w), fetch_map(p.x);
+    if (threadIdx.x == CONSUMERS) fetch_map(p.w), fetch_map(p.x);
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; ++i) init_barrier(s.filled(i), 1), init_barrier(s.emptied(i), GROUPS);
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     }
     __syncthreads();
-    float sums[CHUNKS][32] = {};
+    float sums[SUMS] = {};
     if (producer && threadIdx.x % 32 == 0) produce(p, s, from, count);
     __syncwarp();
     wait_for_earlier_kernels();
@@ -195,7 +252,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
     if (!producer) consume(s, count, sums);
     __syncthreads();
     float* tile = reinterpret_cast<float*>(shared);
-    if (!producer) store_sums(tile, sums);
+    const u32 team = threadIdx.x / (128 * GROUPS);
+    if (team == 0) store_sums<false>(tile, sums);
     __syncthreads();
+    for (u32 next = 1; next < TEAMS; ++next) {
+        if (team == next && !producer) store_sums<true>(tile, sums);
+        __syncthreads();
+    }
     finish_tile<TOKENS, FEATURES, TILE_LD, THREADS>(e, my, bias, residual, tile, first_row, first_column, p.rows, p.n);
 }
