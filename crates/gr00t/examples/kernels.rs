@@ -177,9 +177,7 @@ fn measure_dit(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> 
     let some = |keep: fn(&Tiling) -> bool| all.iter().copied().filter(keep).collect::<Vec<_>>();
     for (name, tilings) in [
         ("all tilings", all.clone()),
-        ("two blocks to a multiprocessor", some(|t| t.shared_bytes() <= 113 << 10)),
-        ("64x64, 6 stages", some(|t| (t.rows, t.columns, t.stages) == (64, 64, 6))),
-        ("64x64, 12 stages", some(|t| (t.rows, t.columns, t.stages) == (64, 64, 12))),
+        ("64x64 alone", some(|t| (t.rows, t.columns) == (64, 64))),
         ("not split", some(|t| t.split == 1)),
     ] {
         let mut b = Builder::new(device, kernels, policy, 1);

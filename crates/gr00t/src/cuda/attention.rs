@@ -26,6 +26,7 @@ pub struct Seen {
     segments: DevicePtr,
     count: usize,
     max_queries: usize,
+    max_keys: usize,
     causal: bool,
 }
 
@@ -65,6 +66,7 @@ impl Builder<'_> {
             segments: self.constant_indices(numbers.map(|number| number as u32))?,
             count: segments.len(),
             max_queries: segments.iter().map(|s| s.queries).max().unwrap_or(0),
+            max_keys: segments.iter().map(|s| s.keys).max().unwrap_or(0),
             causal,
         })
     }
@@ -91,7 +93,7 @@ impl Builder<'_> {
         let [q, k, v] = [q, k, v].map(|tensor| self.as_operand(tensor, elements.compute));
         let (q, k, v) = (q?, k?, v?);
         let out = self.tensor(q.rows, q.features, out)?;
-        let variant = Variant::attention(elements.compute, head_dim);
+        let variant = Variant::attention(elements.compute, head_dim, seen.max_keys);
         let (kernel, block, shared_bytes) = self.kernels.get(&variant)?;
         let queries = variant.queries_of_a_block();
         let grid = [seen.max_queries.div_ceil(queries), count, seen.count].map(|size| size as u32);

@@ -49,6 +49,8 @@ pub struct Variant {
     pub shared_bytes: u32,
 }
 
+/// Keys from which on two teams share them.
+const MANY_KEYS: usize = 128;
 /// Shared memory that a block of an attention kernel may have: what every device of compute capability 8.0 has.
 const ATTENTION_SHARED: usize = 99 << 10;
 
@@ -78,8 +80,8 @@ impl Variant {
         }
     }
 
-    /// Attention of operands of this type.
-    pub fn attention(element: Element, head_dim: usize) -> Self {
+    /// Attention of operands of this type, for queries that see up to `keys` keys.
+    pub fn attention(element: Element, head_dim: usize, keys: usize) -> Self {
         let mut defines = vec![("ELEMENT", element.code() as usize), ("HEAD_DIM", head_dim)];
         if element == Element::F32 {
             // Keys, values and the queries of eight warps.
@@ -87,17 +89,20 @@ impl Variant {
             let plain = Variant::plain("attention_f32.cu", "attention", 256);
             return Variant { defines, shared_bytes: shared_bytes as u32, ..plain };
         }
-        // 32 queries, and as many buffers of 64 keys and values as fit.
-        let row = (head_dim.next_multiple_of(16) + 8) * 2;
-        let buffers = ((ATTENTION_SHARED / row - 32) / 128).clamp(2, 4);
-        defines.push(("BUFFERS", buffers));
-        let shared_bytes = ((32 + buffers * 128) * row) as u32;
+        // The block's queries, and as many buffers of 64 keys and values
+        // as fit.
+        let teams = if keys > MANY_KEYS { 2 } else { 1 };
+        let (row, queries) = ((head_dim.next_multiple_of(16) + 8) * 2, 64 / teams);
+        let buffers = ((ATTENTION_SHARED / row).saturating_sub(queries) / 128).clamp(2, 4);
+        defines.extend([("TEAMS", teams), ("BUFFERS", buffers)]);
+        let shared_bytes = ((queries + buffers * 128) * row) as u32;
         Variant { defines, shared_bytes, ..Variant::plain("attention.cu", "attention", 128) }
     }
 
     /// Queries that a block of an attention kernel takes.
     pub fn queries_of_a_block(&self) -> usize {
-        if self.file == "attention_f32.cu" { 8 } else { 32 }
+        let teams = self.defines.iter().find(|(name, _)| *name == "TEAMS");
+        teams.map_or(8, |(_, teams)| 64 / teams)
     }
 
     /// LayerNorm and RMSNorm of rows of so many features.
@@ -141,7 +146,9 @@ pub fn catalogue(config: &Config, operands: &[Element], capability: (u32, u32)) 
     variants.extend(widths.map(Variant::norm));
     variants.extend(["patches", "embed", "convert", "euler"].map(Variant::tokens));
     for &element in operands {
-        variants.extend(head_dims.map(|head_dim| Variant::attention(element, head_dim)));
+        for keys in [MANY_KEYS, MANY_KEYS + 1] {
+            variants.extend(head_dims.map(|head_dim| Variant::attention(element, head_dim, keys)));
+        }
         let tilings = Tiling::all(element, capability).into_iter();
         variants.extend(tilings.map(|tiling| Variant::linear(element, tiling)));
     }

@@ -119,7 +119,7 @@ pub struct Tiling {
 /// Elements of the inner dimension in a stage.
 const DEPTH: usize = 64;
 /// Nanoseconds of a block's start and end.
-const START_AND_END: usize = 1731;
+const START_AND_END: usize = 5200;
 /// Shared memory of a multiprocessor that two blocks can share.
 const HALF_OF_SHARED: usize = 113 << 10;
 
@@ -146,15 +146,14 @@ impl Tiling {
             ..tile(Multiplier::Warpgroups, rows, columns, stages)
         };
         vec![
-            groups(2, 64, 64, 6),
             groups(2, 64, 64, 12),
-            groups(2, 64, 128, 4),
             groups(2, 64, 128, 8),
-            groups(2, 128, 64, 4),
             groups(2, 128, 64, 8),
             groups(2, 128, 128, 6),
             groups(3, 192, 64, 6),
             groups(1, 192, 128, 5),
+            groups(2, 256, 64, 4),
+            groups(1, 256, 128, 4),
         ]
     }
 
@@ -186,7 +185,7 @@ impl Tiling {
 
     /// Estimated nanoseconds: waves of blocks, each as long as its start and end and the slower of fetching and
     /// multiplying its stages, but no less than reading the weights takes. The constants were fitted to an H200's
-    /// times of the model's products (`examples/kernels.rs`): 86 bytes and 2365 pairs a nanosecond and
+    /// times of the model's products (`examples/kernels.rs`): 595 bytes and 3300 pairs a nanosecond and
     /// multiprocessor, 4000 bytes a nanosecond of device memory.
     fn cost(&self, [rows, n, inner]: [usize; 3], processors: usize) -> usize {
         let blocks = rows.div_ceil(self.rows) * n.div_ceil(self.columns) * self.split;
@@ -194,10 +193,10 @@ impl Tiling {
         let together = if self.shared_bytes() <= HALF_OF_SHARED { 2 } else { 1 };
         let waves = blocks.div_ceil(processors * together);
         let busy = blocks.div_ceil(waves * processors).max(1);
-        let fetch = self.stage_bytes() * busy / 86;
-        let multiply = self.rows * self.columns * DEPTH * busy / 2365;
-        let meeting = if self.split > 1 { 1146 * self.split } else { 0 };
-        let ends = START_AND_END + self.rows * self.columns * 10 / 97 / self.split + meeting;
+        let fetch = self.stage_bytes() * busy / 595;
+        let multiply = self.rows * self.columns * DEPTH * busy / 3300;
+        let meeting = if self.split > 1 { 100 + 250 * self.split } else { 0 };
+        let ends = START_AND_END + self.rows * self.columns / 68 / self.split + meeting;
         (waves * (ends + depth * fetch.max(multiply))).max(n * inner * 2 / 4000 + START_AND_END)
     }
 }

@@ -1,14 +1,14 @@
 // softmax(q kᵀ scale) v on tensor cores, one head of one segment at a time; scores never leave the registers.
 //
-// A block takes 32 queries of one head and walks over the keys, 64 at a time, keeping the running maximum, the
-// running sum and the weighted values of each query (Dao et al., FlashAttention-2). A warp takes 16 queries and 32 of
-// the 64 keys; what the two teams of warps found is put together in the end. Exponentials are rounded to
+// A block takes some queries of one head and walks over the keys, 64 at a time, keeping the running maximum, the
+// running sum and the weighted values of each query (Dao et al., FlashAttention-2). A warp takes 16 queries. Where
+// there are many keys, two teams of warps take half of the 64 each; what they found is put together in the end. Exponentials are rounded to
 // the operands' type before they meet v and the sum is taken of the unrounded ones, as the reference does.
 //
-// Compiled for: ELEMENT (BF16, FP16), HEAD_DIM, BUFFERS of keys and values.
+// Compiled for: ELEMENT (BF16, FP16), HEAD_DIM, TEAMS (1, 2), BUFFERS of keys and values.
 #include "attention.cuh"
 
-constexpr int TEAMS = 2, WARPS = 2 * TEAMS, THREADS = 32 * WARPS, QUERIES = 16 * WARPS / TEAMS;
+constexpr int WARPS = 4, THREADS = 32 * WARPS, QUERIES = 16 * WARPS / TEAMS;
 constexpr int KEYS = 64, TEAM_KEYS = KEYS / TEAMS;
 constexpr int WIDTH = (HEAD_DIM + 15) / 16 * 16;  // zeros fill up the head
 constexpr int LD = WIDTH + 8;                     // rows start in different banks
@@ -205,7 +205,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
     u16* queries = shared;
     auto keys = [&](u32 tile) { return shared + Q_ELEMENTS + tile % BUFFERS * 2 * KV_ELEMENTS; };
     auto values = [&](u32 tile) { return keys(tile) + KV_ELEMENTS; };
-    const u32 head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, mine = warp % 2, team = warp / 2;
+    const u32 head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, mine = warp % (WARPS / TEAMS), team = warp / (WARPS / TEAMS);
 
     allow_next_kernel();
     wait_for_earlier_kernels();
@@ -255,6 +255,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
         weigh(scores, values(tile) + first_key * LD, state);
     }
     wait_for_copies<0>();
-    put_together(state, reinterpret_cast<float*>(shared), team, mine);
+    if (TEAMS == 2) put_together(state, reinterpret_cast<float*>(shared), team, mine);
     if (team == 0) store_values(p, state, segment, head, first_query);
 }

@@ -98,43 +98,39 @@ __device__ __forceinline__ void finish_gated(const Epilogue& e, u32 row, u32 col
     store8(e.out, e.out_element, out_row(e, row) * e.out_ld + column, gate, int(n - column));
 }
 
-__device__ __forceinline__ void add4(float* sums, const float4& term) {
-    sums[0] += term.x, sums[1] += term.y, sums[2] += term.z, sums[3] += term.w;
-}
-
 __device__ __forceinline__ void load_tile8(const float* at, float (&v)[8]) {
     const float4 low = *reinterpret_cast<const float4*>(at), high = *reinterpret_cast<const float4*>(at + 4);
     v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w, v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
 }
 
-__device__ __forceinline__ void store_tile8(float* at, const float (&v)[8]) {
-    *reinterpret_cast<float4*>(at) = make_float4(v[0], v[1], v[2], v[3]);
-    *reinterpret_cast<float4*>(at + 4) = make_float4(v[4], v[5], v[6], v[7]);
-}
-
-// Eight sums at `at`, over all blocks of the cluster in the order of their rank.
+// The sum of four floats at `at` over all blocks of the cluster, in the order of their rank.
 template <int RANKS>
-__device__ __forceinline__ void gather8(const float* at, float (&v)[8]) {
-    float4 parts[RANKS][2];
-    const u32 address = shared_address(at);
+__device__ __forceinline__ float4 gather4(const float* at) {
+    float4 parts[RANKS];
 #pragma unroll
-    for (int rank = 0; rank < RANKS; ++rank) {
-        parts[rank][0] = load_from_cluster(address, rank);
-        parts[rank][1] = load_from_cluster(address + 16, rank);
-    }
+    for (int rank = 0; rank < RANKS; ++rank) parts[rank] = load_from_cluster(shared_address(at), rank);
+    float4 sum = parts[0];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) v[i] = 0.0f;
-#pragma unroll
-    for (int rank = 0; rank < RANKS; ++rank) add4(v, parts[rank][0]), add4(v + 4, parts[rank][1]);
+    for (int rank = 1; rank < RANKS; ++rank)
+        sum.x += parts[rank].x, sum.y += parts[rank].y, sum.z += parts[rank].z, sum.w += parts[rank].w;
+    return sum;
 }
 
-// Adds up eight sums of all blocks in this block's tile, which no other block reads there.
-__device__ __forceinline__ void add_up8(float* at, u32 ranks) {
-    float v[8];
-    if (ranks == 2) gather8<2>(at, v);
-    else if (ranks == 4) gather8<4>(at, v);
-    else gather8<8>(at, v);
-    store_tile8(at, v);
+// Adds up this block's share of the rows over the cluster, in its own tile, where no other block reads them.
+template <int COLUMNS, int LD, int THREADS>
+__device__ __forceinline__ void add_up(float* share, u32 rows) {
+    arrive_at_cluster_barrier();
+    wait_at_cluster_barrier();
+    for (u32 index = threadIdx.x; index < rows * (COLUMNS / 4); index += THREADS) {
+        float* at = share + index / (COLUMNS / 4) * LD + index % (COLUMNS / 4) * 4;
+        float4 sum;
+        if (gridDim.z == 2) sum = gather4<2>(at);
+        else if (gridDim.z == 4) sum = gather4<4>(at);
+        else sum = gather4<8>(at);
+        *reinterpret_cast<float4*>(at) = sum;
+    }
+    __syncthreads();
+    arrive_at_cluster_barrier();
 }
 
 // Finishes a tile [ROWS, COLUMNS] of partial sums in shared memory, row stride LD. The blocks of a cluster hold
@@ -147,13 +143,7 @@ __device__ __forceinline__ void finish_tile(const Epilogue& e, const Place<ROWS,
     const u32 column = first_column + my.column;
     auto place = [&](u32 local) { return tile + (my.from + local) * LD + my.column; };
     auto row_of = [&](u32 local) { return first_row + my.from + local; };
-    if (gridDim.z > 1) {
-        cluster_barrier();
-        for (u32 local = my.first; local < my.share; local += my.step) {
-            add_up8(place(local), gridDim.z);
-            if (e.gated) add_up8(place(local) + 8, gridDim.z);
-        }
-    }
+    if (gridDim.z > 1) add_up<COLUMNS, LD, THREADS>(tile + my.from * LD, my.share);
 #pragma unroll 1
     for (u32 local = my.first; local < my.share && row_of(local) < rows && column < n; local += my.step) {
         float v[8];
@@ -171,5 +161,5 @@ __device__ __forceinline__ void finish_tile(const Epilogue& e, const Place<ROWS,
         for (int i = 0; i < 8; ++i) residual[i] = next[i];
     }
     // A block's shared memory must outlive the last look of the others.
-    if (gridDim.z > 1) cluster_barrier();
+    if (gridDim.z > 1) wait_at_cluster_barrier();
 }

@@ -22,9 +22,15 @@ __device__ __forceinline__ void wait_for_earlier_kernels() {
 
 // --- Clusters (sm_90): the blocks along z that share their shared memory. ---
 
-__device__ __forceinline__ void cluster_barrier() {
+__device__ __forceinline__ void arrive_at_cluster_barrier() {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void wait_at_cluster_barrier() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif
 }
 
