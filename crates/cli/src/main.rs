@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         args::Command::Diagnose(args) => diagnose::run(&args),
         args::Command::Record(args) => commands::record::run(&args),
         args::Command::Faults(args) => commands::faults::run(&args),
+        args::Command::Policy(args) => commands::policy::run(&args),
         args::Command::Inspect(args) => commands::inspect::run(&args),
     };
     match outcome {

@@ -152,12 +152,9 @@ impl Export<'_> {
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("checkpoint", checkpoint.to_owned()),
             ("component", self.component.to_string()),
-            ("precision", self.policy.name().to_owned()),
+            ("precision", self.policy.identity()),
             ("products", products.to_owned()),
         ];
-        if !self.policy.is_preset() {
-            entries.push(("precision_policy", self.policy.to_toml()));
-        }
         if matches!(self.component, Component::Backbone | Component::Policy) {
             entries.push(("images", images.join(",")));
         }

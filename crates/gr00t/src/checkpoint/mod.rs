@@ -8,6 +8,7 @@ mod loader;
 mod mapped;
 mod weight;
 
+pub use fingerprint::fingerprint;
 pub use loader::Loader;
 pub use weight::{Dtype, Weight};
 

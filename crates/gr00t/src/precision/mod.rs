@@ -155,9 +155,12 @@ impl PrecisionPolicy {
         &self.name
     }
 
-    /// Whether it is a preset as it stands: then the name says everything.
-    pub fn is_preset(&self) -> bool {
-        self.rules.len() == self.inherited && self.calibration.is_none()
+    /// What tells policies apart: a preset's name, the text of any other.
+    pub fn identity(&self) -> String {
+        match self.rules.len() == self.inherited && self.calibration.is_none() {
+            true => self.base.to_owned(),
+            false => self.to_toml(),
+        }
     }
 
     /// The calibration that activation scales come from.
