@@ -5,6 +5,7 @@ use crate::diagnose::Spec;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use steadyhand_gr00t::Error;
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Names};
 use steadyhand_gr00t::ops::onnx::Products;
 use steadyhand_gr00t::precision::PrecisionPolicy;
@@ -203,7 +204,7 @@ pub struct DiagnoseArgs {
     /// The reference.
     #[arg(long, default_value = "cpu:f32", value_parser = ["cpu:f32"])]
     pub a: String,
-    /// The engine: cpu:PRECISION, onnxruntime:PRECISION, trace:DIR, expected:DIR#NAME, fault:NAME or
+    /// The engine: cpu:PRECISION, onnxruntime:PRECISION (a preset or a .toml file), trace:DIR, expected:DIR#NAME, fault:NAME or
     /// fault:NAME:weak.
     #[arg(long, value_name = "ENGINE")]
     pub b: Spec,
@@ -323,7 +324,8 @@ impl From<NamesArg> for Names {
 /// A preset's name, or the path of a policy, which is read where the model is known.
 pub fn precision(text: &str) -> Result<String, String> {
     if !text.ends_with(".toml") {
-        PrecisionPolicy::preset(text).map_err(|error| error.to_string())?;
+        let what = |error: Error| error.to_string().trim_start_matches("precision: ").to_owned();
+        PrecisionPolicy::preset(text).map_err(what)?;
     }
     Ok(text.to_owned())
 }

@@ -98,7 +98,7 @@ fn table(sites: &[ModelSite], rows: &[Row], all: bool) -> Table {
         }
         let cells = a.cells().into_iter().zip(b.cells()).map(|(a, b)| match a == b {
             true => a,
-            false => format!("{a} -> {b}"),
+            false => format!("{a} → {b}"),
         });
         table.row([pattern, operation.to_string()].into_iter().chain(cells));
     }
