@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_format_without_a_kernel_is_refused_with_its_site() {
-        let formats = Formats { storage: Format::F32, compute: Format::Fp8E4m3, accumulate: Format::F32 };
+        let formats = Formats::new(Format::F32, Format::Fp8E4m3, Format::F32);
         let policy = PrecisionPolicy::preset("mixed").unwrap().with("dit.block.3", formats);
         let error = elements(&policy, &Site::new("dit.block.3.fc1")).unwrap_err().to_string();
         assert!(error.contains("dit.block.3.fc1") && error.contains("Fp8E4m3"), "{error}");
