@@ -22,11 +22,20 @@ pub fn policy(
     model: &Model,
     embodiment_tag: Option<&str>,
 ) -> Result<PrecisionPolicy> {
-    let policy = PrecisionPolicy::load(name)?;
-    policy.check(&model.sites()?)?;
+    let policy = fitting(name, model)?;
     if let Some(calibration) = policy.calibration() {
         calibration.expect_model(&Checkpoint::open(checkpoint)?, embodiment_tag)?;
     }
+    Ok(policy)
+}
+
+/// The policy of this name, which fits `model`; what its calibration is of was not looked at.
+///
+/// # Errors
+/// As [`policy`], but for the calibration.
+pub fn fitting(name: &str, model: &Model) -> Result<PrecisionPolicy> {
+    let policy = PrecisionPolicy::load(name)?;
+    policy.check(&model.sites()?)?;
     Ok(policy)
 }
 
