@@ -1,12 +1,15 @@
 //! The command line. Options that NVIDIA's `standalone_inference_script.py` has keep their names and defaults.
 
 use crate::bench::BenchArgs;
+use crate::commands::policy::PolicyArgs;
 use crate::diagnose::Spec;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use steadyhand_gr00t::Error;
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Names};
 use steadyhand_gr00t::ops::onnx::Products;
+use steadyhand_gr00t::precision::PrecisionPolicy;
 
 /// Runs GR00T robot policies as deployed engines, and proves that they give the reference's actions.
 #[derive(Debug, Parser)]
@@ -36,6 +39,8 @@ pub enum Command {
     Faults(FaultsArgs),
     /// Measure how long inferences take and where the time goes.
     Bench(BenchArgs),
+    /// Show, compare and calibrate precision policies.
+    Policy(PolicyArgs),
     /// Show what is in a checkpoint or a dataset.
     Inspect(InspectArgs),
 }
@@ -58,8 +63,9 @@ pub struct EngineArgs {
     /// What runs the model.
     #[arg(long, value_enum, default_value = "cpu")]
     pub engine: EngineKind,
-    /// Number formats: f32, bf16 (as the official code rounds), fp16 or mixed.
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "fp16", "mixed"])]
+    /// Number formats: f32, bf16 (as the official code rounds), fp16, mixed, mixed-fp16, fp8, or the path of a policy
+    /// in TOML.
+    #[arg(long, default_value = "f32", value_parser = precision)]
     pub precision: String,
     /// ONNX Runtime's library, or the folder that it is in; looked for otherwise.
     #[arg(long, value_name = "PATH")]
@@ -211,13 +217,13 @@ pub struct DiagnoseArgs {
     /// The reference.
     #[arg(long, default_value = "cpu:f32", value_parser = ["cpu:f32"])]
     pub a: String,
-    /// The engine: cpu:PRECISION, onnxruntime:PRECISION, trace:DIR, expected:DIR#NAME, fault:NAME or
+    /// The engine: cpu:PRECISION, onnxruntime:PRECISION (a preset or a .toml file), trace:DIR, expected:DIR#NAME, fault:NAME or
     /// fault:NAME:weak.
     #[arg(long, value_name = "ENGINE")]
     pub b: Spec,
     /// What the engine says it runs at, which its rounding is judged by: its own PRECISION, f32 for a fault, bf16
     /// for a recording otherwise.
-    #[arg(long, value_parser = ["f32", "bf16", "fp16", "mixed"])]
+    #[arg(long, value_parser = precision)]
     pub b_precision: Option<String>,
     /// The trace's tensors were computed stage by stage from the reference's recorded inputs.
     #[arg(long)]
@@ -234,7 +240,7 @@ pub struct RecordArgs {
     #[command(flatten)]
     pub observations: ObservationArgs,
     /// Number formats of the recorded run.
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "fp16", "mixed"])]
+    #[arg(long, default_value = "f32", value_parser = precision)]
     pub precision: String,
     /// Record the result of every operation, not only what enters and leaves the stages.
     #[arg(long)]
@@ -264,8 +270,9 @@ pub struct OnnxArgs {
     /// What is exported: dit, action_head, backbone or policy.
     #[arg(long, default_value = "policy")]
     pub component: Component,
-    /// Number formats: f32, bf16 (as the official code rounds), fp16 or mixed.
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "fp16", "mixed"])]
+    /// Number formats: f32, bf16 (as the official code rounds), fp16, mixed, mixed-fp16, fp8, or the path of a policy
+    /// in TOML.
+    #[arg(long, default_value = "f32", value_parser = precision)]
     pub precision: String,
     /// How matrix products of narrow operands are written.
     #[arg(long, value_enum, default_value = "native")]
@@ -327,6 +334,15 @@ impl From<NamesArg> for Names {
     }
 }
 
+/// A preset's name, or the path of a policy, which is read where the model is known.
+pub fn precision(text: &str) -> Result<String, String> {
+    if !text.ends_with(".toml") {
+        let what = |error: Error| error.to_string().trim_start_matches("precision: ").to_owned();
+        PrecisionPolicy::preset(text).map_err(what)?;
+    }
+    Ok(text.to_owned())
+}
+
 /// Reads `HEIGHTxWIDTH`.
 pub fn image_size(text: &str) -> Result<[usize; 2], String> {
     let sizes = text.split_once('x').and_then(|(h, w)| Some([h.parse().ok()?, w.parse().ok()?]));
@@ -336,7 +352,7 @@ pub fn image_size(text: &str) -> Result<[usize; 2], String> {
 #[derive(Debug, Args)]
 pub struct FaultsArgs {
     /// What the engine runs at, but for the fault.
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "fp16", "mixed"])]
+    #[arg(long, default_value = "f32", value_parser = precision)]
     pub precision: String,
 }
 

@@ -10,17 +10,47 @@ use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
+/// The policy of this name, a preset or a `.toml` file, which fits `model`. `checkpoint` is where the model was found;
+/// a calibration must be of it, and of the embodiment where that is known.
+///
+/// # Errors
+/// An unknown preset, a file that cannot be read, a rule that reaches no site of the model, formats that do not go
+/// together at some site, a calibration of something else.
+pub fn policy(
+    name: &str,
+    checkpoint: &Path,
+    model: &Model,
+    embodiment_tag: Option<&str>,
+) -> Result<PrecisionPolicy> {
+    let policy = fitting(name, model)?;
+    if let Some(calibration) = policy.calibration() {
+        calibration.expect_model(&Checkpoint::open(checkpoint)?, embodiment_tag)?;
+    }
+    Ok(policy)
+}
+
+/// The policy of this name, which fits `model`; what its calibration is of was not looked at.
+///
+/// # Errors
+/// As [`policy`], but for the calibration.
+pub fn fitting(name: &str, model: &Model) -> Result<PrecisionPolicy> {
+    let policy = PrecisionPolicy::load(name)?;
+    policy.check(&model.sites()?)?;
+    Ok(policy)
+}
+
 /// The engine that the arguments ask for, at their precision. `model` was found in `checkpoint`.
 ///
 /// # Errors
-/// An unknown precision, an option that belongs to another engine, or a runtime that is not there.
+/// A precision as for [`policy`], an option that belongs to another engine, or a runtime that is not there.
 pub fn make(
     args: &EngineArgs,
     checkpoint: &Path,
     model: Model,
+    embodiment_tag: Option<&str>,
     denoising_steps: usize,
 ) -> Result<Box<dyn Engine>> {
-    let policy = PrecisionPolicy::preset(&args.precision)?;
+    let policy = policy(&args.precision, checkpoint, &model, embodiment_tag)?;
     match args.engine {
         EngineKind::Cpu | EngineKind::Cuda | EngineKind::Auto => {
             ensure!(

@@ -1,9 +1,9 @@
 //! Export: the model, or a component of it, recorded as an ONNX graph.
 
-use crate::model::{Batch, ImageBatch, Model};
+use crate::model::{Batch, Model};
 use crate::ops::Site;
-use crate::ops::onnx::{Interface, Metadata, Products, Recorder, Value, Written};
-use crate::ops::{Ops, Part};
+use crate::ops::onnx::{Interface, Metadata, Products, Recorder, Value, Written, check};
+use crate::ops::{ModelSite, Ops, Part};
 use crate::precision::PrecisionPolicy;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
@@ -80,9 +80,11 @@ impl Export<'_> {
             let what = format!("nvidia names are those of a dit, found {}", self.component);
             return Err(Error::input("io_names", what));
         }
+        check(self.policy, &self.component.sites(model)?)?;
         let image_token = model.config.eagle_config.image_token_index;
         let recorder = Recorder::new(self.policy, self.products, self.opset, image_token, self.interface())?;
-        let batch = example(model, layout, images);
+        let sizes: &[[usize; 2]] = if images { &layout.images } else { &[] };
+        let batch = Batch::example(&model.config, sizes, layout.state_horizon, layout.denoising_steps);
         let (result, name) = self.record(model, &recorder, &batch)?;
         recorder.write(&result, name, self.metadata(checkpoint), path)
     }
@@ -150,7 +152,7 @@ impl Export<'_> {
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("checkpoint", checkpoint.to_owned()),
             ("component", self.component.to_string()),
-            ("precision", self.policy.name().to_owned()),
+            ("precision", self.policy.identity()),
             ("products", products.to_owned()),
         ];
         if matches!(self.component, Component::Backbone | Component::Policy) {
@@ -168,32 +170,6 @@ fn layout_tokens(layout: &Layout, action_horizon: usize) -> usize {
     layout.state_horizon + action_horizon
 }
 
-/// A batch of the layout's shapes. Recording asks for shapes and for the parts of the prompt, never for values.
-fn example(model: &Model, layout: &Layout, images: bool) -> Batch {
-    let config = &model.config;
-    let unit = config.eagle_config.vision_config.patch_size * config.eagle_config.unshuffle();
-    let image_token = config.eagle_config.image_token_index;
-    let sizes: &[[usize; 2]] = if images { &layout.images } else { &[] };
-    let count = match sizes {
-        [] => 1,
-        sizes => sizes.iter().map(|[height, width]| height / unit * (width / unit)).sum(),
-    };
-    let mut ids = vec![image_token; count];
-    ids.push(u32::from(image_token == 0));
-    Batch {
-        images: sizes
-            .iter()
-            .map(|[height, width]| ImageBatch { height: *height, width: *width, pixels: Vec::new() })
-            .collect(),
-        input_ids: vec![ids],
-        state: Vec::new(),
-        state_horizon: layout.state_horizon,
-        embodiment_ids: vec![0],
-        noise: Vec::new(),
-        denoising_steps: layout.denoising_steps,
-    }
-}
-
 impl Component {
     /// Every component by its name.
     pub const ALL: [(&'static str, Component); 4] = [
@@ -202,6 +178,24 @@ impl Component {
         ("backbone", Component::Backbone),
         ("policy", Component::Policy),
     ];
+
+    /// The sites of a model that lie in this component.
+    ///
+    /// # Errors
+    /// As [`Model::sites`].
+    pub fn sites(self, model: &Model) -> Result<Vec<ModelSite>> {
+        let within = |site: &ModelSite| {
+            let part = site.path.split('.').next().unwrap_or_default();
+            let backbone = matches!(part, "vision" | "connector" | "language");
+            match self {
+                Component::Policy => true,
+                Component::Backbone => backbone,
+                Component::ActionHead => !backbone,
+                Component::Dit => matches!(part, "dit" | "timestep_embedding"),
+            }
+        };
+        Ok(model.sites()?.into_iter().filter(within).collect())
+    }
 }
 
 impl fmt::Display for Component {

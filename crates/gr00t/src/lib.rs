@@ -2,6 +2,7 @@
 //!
 //! The way of one inference is in [`policy`].
 
+pub mod calibration;
 pub mod checkpoint;
 pub mod config;
 pub mod cuda;

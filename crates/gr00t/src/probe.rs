@@ -19,6 +19,9 @@ pub trait Edit {
     /// later computes with the changed values, and a probe sees them.
     fn result(&self, _site: &Site, _shape: [usize; 3], _values: &mut [f32]) {}
 
+    /// Sees the activations that a linear layer multiplies, as they were handed to it.
+    fn operand(&self, _site: &Site, _values: &[f32]) {}
+
     /// The epsilon of a norm.
     fn eps(&self, _site: &Site, eps: f64) -> f64 {
         eps

@@ -9,7 +9,7 @@ use steadyhand_gr00t::cuda::kernels::catalogue;
 use steadyhand_gr00t::synthetic::n1_6;
 
 /// A100, Jetson Orin, RTX 40 and L4, H100.
-const ARCHS: [Arch; 4] = [Arch::of((8, 0)), Arch::of((8, 7)), Arch::of((8, 9)), Arch::of((9, 0))];
+const CAPABILITIES: [(u32, u32); 4] = [(8, 0), (8, 7), (8, 9), (9, 0)];
 
 const HEADER: (&str, &str) =
     ("scale.cuh", "__device__ __forceinline__ float scale(float x) { return FACTOR * x; }\n");
@@ -37,9 +37,9 @@ fn main() {
         trial("headers and macros are found by name".to_owned(), working),
         trial("a kept kernel is not compiled again".to_owned(), kept),
     ];
-    for variant in catalogue(&n1_6(), &Element::ALL) {
-        for arch in ARCHS {
-            let variant = variant.clone();
+    for capability in CAPABILITIES {
+        let arch = Arch::of(capability);
+        for variant in catalogue(&n1_6(), &Element::ALL, capability) {
             trials.push(with(&compiler, format!("{variant} for {arch}"), move |compiler| {
                 let cubin = variant.compile(compiler, arch)?;
                 is_cubin_with(&cubin, variant.entry)
@@ -71,7 +71,7 @@ fn factor(value: &str) -> Vec<String> {
 
 fn broken(compiler: &Compiler) -> Result<(), Failed> {
     let text = WORKING.replace("x[threadIdx.x] =", "y[threadIdx.x] =");
-    let message = match compiler.compile(&source(&text), &factor("2.0f"), ARCHS[0]) {
+    let message = match compiler.compile(&source(&text), &factor("2.0f"), Arch::of((8, 0))) {
         Ok(_) => return Err("a broken kernel compiled".into()),
         Err(error) => error.to_string(),
     };
@@ -92,7 +92,7 @@ fn unknown_arch(compiler: &Compiler) -> Result<(), Failed> {
 }
 
 fn working(compiler: &Compiler) -> Result<(), Failed> {
-    for arch in ARCHS {
+    for arch in CAPABILITIES.map(Arch::of) {
         is_cubin_with(&compiler.compile(&source(WORKING), &factor("3.0f"), arch)?, "multiply")?;
     }
     Ok(())
@@ -101,7 +101,7 @@ fn working(compiler: &Compiler) -> Result<(), Failed> {
 fn kept(_: &Compiler) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let compiler = Compiler::open(None, Some(folder.path().to_path_buf()))?;
-    let compile = |value: &str| compiler.compile(&source(WORKING), &factor(value), ARCHS[3]);
+    let compile = |value: &str| compiler.compile(&source(WORKING), &factor(value), Arch::of((9, 0)));
     let written = || -> std::io::Result<Vec<_>> {
         let times = std::fs::read_dir(folder.path())?.map(|entry| entry?.metadata()?.modified());
         times.collect()

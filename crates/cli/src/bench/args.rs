@@ -1,6 +1,6 @@
 //! The options of `steady bench`.
 
-use crate::args::image_size;
+use crate::args::{image_size, precision};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -51,8 +51,9 @@ pub struct BenchArgs {
     /// Where cuda keeps its compiled kernels; the user's cache folder otherwise.
     #[arg(long, value_name = "DIR")]
     pub kernel_cache: Option<PathBuf>,
-    /// Number formats: f32, bf16 (as the official code rounds), fp16 or mixed.
-    #[arg(long, default_value = "bf16", value_parser = ["f32", "bf16", "fp16", "mixed"])]
+    /// Number formats: f32, bf16 (as the official code rounds), fp16, mixed, mixed-fp16, fp8, or the path of a policy
+    /// in TOML.
+    #[arg(long, default_value = "bf16", value_parser = precision)]
     pub precision: String,
     /// Shapes with a name; the options below change single ones. W1 for synthetic checkpoints otherwise.
     #[arg(long, value_enum)]

@@ -5,6 +5,7 @@ use crate::engines;
 use anyhow::Result;
 use serde::Serialize;
 use std::time::Instant;
+use steadyhand_fidelity::Format;
 use steadyhand_gr00t::cuda::measure::{StageTime, copy_bandwidth, matrix_rate};
 use steadyhand_gr00t::cuda::{CudaEngine, Options};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
@@ -27,11 +28,12 @@ pub trait Measured {
     /// As [`Engine::infer`].
     fn stages(&mut self, inputs: &[ModelInput], iterations: usize) -> Result<Vec<StageTimes>>;
 
-    /// The accelerator, its measured rates and how the engine uses it; `None` for an engine on the CPU.
+    /// The accelerator, its measured rates and how the engine uses it; `None` for an engine on the CPU. `operands` is
+    /// what the measured matrix product multiplies.
     ///
     /// # Errors
-    /// The device cannot be asked or measured.
-    fn device(&mut self) -> Result<Option<DeviceReport>>;
+    /// The device cannot be asked or measured, or has no kernel for the operands.
+    fn device(&mut self, operands: Format) -> Result<Option<DeviceReport>>;
 }
 
 /// The measurements of one stage.
@@ -56,7 +58,8 @@ pub struct DeviceReport {
     pub kernels_per_inference: usize,
     /// Measured: bytes read and written in a second by a large copy.
     pub copy_bandwidth: f64,
-    /// Measured: floating-point operations in a second of a large matrix product at the engine's precision.
+    /// Measured: floating-point operations in a second of a large matrix product of the narrowest operands
+    /// that the engine's precision has.
     pub matrix_rate: f64,
 }
 
@@ -105,7 +108,7 @@ impl Measured for CpuEngine<'_> {
         Ok(stages)
     }
 
-    fn device(&mut self) -> Result<Option<DeviceReport>> {
+    fn device(&mut self, _operands: Format) -> Result<Option<DeviceReport>> {
         Ok(None)
     }
 }
@@ -127,7 +130,7 @@ impl Measured for CudaEngine {
         Ok(self.stage_times(inputs, iterations)?.into_iter().map(stage).collect())
     }
 
-    fn device(&mut self) -> Result<Option<DeviceReport>> {
+    fn device(&mut self, operands: Format) -> Result<Option<DeviceReport>> {
         let device = CudaEngine::device(self);
         let allocated_bytes = device.allocated_bytes() as u64;
         let properties = device.properties();
@@ -142,7 +145,7 @@ impl Measured for CudaEngine {
             allocated_bytes,
             kernels_per_inference: self.graph_nodes(),
             copy_bandwidth: copy_bandwidth(device)?,
-            matrix_rate: matrix_rate(device, self.kernels(), self.precision())?,
+            matrix_rate: matrix_rate(device, self.kernels(), operands)?,
         }))
     }
 }
@@ -202,7 +205,7 @@ mod tests {
         };
         let model = Model::synthetic(config, 1).expect("consistent sizes");
         let policy = PrecisionPolicy::preset("bf16").expect("a preset");
-        let mut engine = open(BenchEngine::Auto, model, policy, 2).expect("the CPU");
+        let mut engine = CpuEngine::new(model, policy, 2);
         let stages = engine.stages(&[input], 3).expect("inferences");
         assert_eq!(stages.len(), ENDS.len());
         for StageTimes { name, milliseconds } in stages {

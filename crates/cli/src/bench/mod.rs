@@ -18,7 +18,7 @@ use std::time::Instant;
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::noise::gaussian;
-use steadyhand_gr00t::ops::Site;
+use steadyhand_gr00t::ops::ModelSite;
 use steadyhand_gr00t::policy::prepare_into;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::Processor;
@@ -29,15 +29,12 @@ use subject::Subject;
 /// Measures and prints the tables.
 pub fn run(args: &BenchArgs) -> Result<Outcome> {
     let started = Instant::now();
-    let policy = PrecisionPolicy::preset(&args.precision)?;
     let subject = Subject::load(args)?;
     let config = subject.model.config.clone();
     let steps = usize::from(args.denoising_steps);
-    let bytes_per_parameter = match policy.formats(&Site::new("dit")).compute {
-        Format::F32 => 4,
-        _ => 2,
-    };
-    let mut engine = measured::open(args, subject.model, policy, steps)?;
+    let operands = narrowest_operands(&subject.precision, &subject.model.sites()?);
+    let bytes_per_parameter = u64::from(operands.bits() / 8);
+    let mut engine = measured::open(args, subject.model, subject.precision, steps)?;
     let load_ms = milliseconds(started);
 
     let mut run = Run {
@@ -59,7 +56,7 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
     }
     let stages = engine.stages(&run.inputs, args.iterations as usize)?;
     // Measured last: what the device is asked to do for its rates must not disturb the inferences.
-    let device = engine.device()?;
+    let device = engine.device(operands)?;
 
     let layout = Layout::of(&run.inputs, steps);
     let counted = workload::stages(&config, &layout);
@@ -95,6 +92,14 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
     }
     std::io::stdout().lock().write_all(report.page().as_bytes())?;
     Ok(Outcome::Success)
+}
+
+/// The format of fewest bits that some product multiplies: with it for all of them, floors stay floors where a policy
+/// has several.
+fn narrowest_operands(policy: &PrecisionPolicy, sites: &[ModelSite]) -> Format {
+    let products = sites.iter().filter(|site| site.operation.multiplies());
+    let formats = products.map(|site| policy.formats_of(&site.path).compute);
+    formats.min_by_key(|format| format.bits()).unwrap_or(Format::F32)
 }
 
 /// The name of the phase that the floor is compared with.

@@ -71,7 +71,7 @@ pub struct WorkloadReport {
     pub state_horizon: usize,
     pub action_horizon: usize,
     pub denoising_steps: usize,
-    /// At the engine's precision.
+    /// Of the narrowest operands that the engine's precision has.
     pub bytes_per_parameter: u64,
     pub stages: Vec<StageReport>,
 }

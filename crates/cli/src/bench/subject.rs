@@ -2,11 +2,13 @@
 
 use super::args::{BenchArgs, WorkloadName};
 use crate::commands::eval::load_parts;
+use crate::engines;
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use steadyhand_gr00t::Observation;
 use steadyhand_gr00t::config::Config;
 use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::{Processor, random_instruction};
 use steadyhand_gr00t::synthetic;
 
@@ -24,6 +26,8 @@ const INSTRUCTION: &str = "pick up the squash from the counter and place it in t
 /// A policy without its engine, and what it is shown.
 pub struct Subject {
     pub model: Model,
+    /// Fits the model.
+    pub precision: PrecisionPolicy,
     pub processor: Processor,
     /// One for each member of the batch.
     pub observations: Vec<Observation>,
@@ -33,7 +37,7 @@ impl Subject {
     /// Loads or makes up everything that the options ask for.
     ///
     /// # Errors
-    /// A checkpoint that cannot be loaded, or an option that does not go with it.
+    /// A checkpoint that cannot be loaded, or an option that does not go with it, such as a precision.
     pub fn load(args: &BenchArgs) -> Result<Self> {
         match synthetic::config(&args.checkpoint)? {
             Some(config) => Subject::synthetic(args, config),
@@ -55,7 +59,15 @@ impl Subject {
         let words = words(&processor, frame, args.text_tokens.unwrap_or(TEXT_TOKENS), &config)?;
         let instruction = random_instruction(args.seed, words);
         let model = Model::synthetic(config, args.seed)?;
-        Ok(Subject { model, observations: observations(args, &processor, frame, &instruction), processor })
+        let precision = engines::fitting(&args.precision, &model)?;
+        ensure!(
+            precision.calibration().is_none(),
+            "--precision {}: its calibration is of a checkpoint, {} has random weights; expected a policy without one",
+            args.precision,
+            args.checkpoint
+        );
+        let observations = observations(args, &processor, frame, &instruction);
+        Ok(Subject { model, precision, observations, processor })
     }
 
     fn checkpoint(args: &BenchArgs) -> Result<Self> {
@@ -72,8 +84,11 @@ impl Subject {
         let folder = Path::new(&args.checkpoint);
         let (processor, model) =
             load_parts(folder, args.embodiment_tag.as_deref(), args.tokenizer.as_deref())?;
+        let tag = Some(processor.embodiment_tag());
+        let precision = engines::policy(&args.precision, folder, &model, tag)?;
         let frame = args.frame_size.unwrap_or(CHECKPOINT_FRAME);
-        Ok(Subject { model, observations: observations(args, &processor, frame, INSTRUCTION), processor })
+        let observations = observations(args, &processor, frame, INSTRUCTION);
+        Ok(Subject { model, precision, observations, processor })
     }
 }
 

@@ -99,7 +99,7 @@ pub fn load(
 ) -> Result<Loaded> {
     let (processor, model) = load_parts(checkpoint, tag, tokenizer)?;
     let noise_shape = [model.config.action_horizon, model.config.max_action_dim];
-    let engine = engines::make(engine, checkpoint, model, denoising_steps)?;
+    let engine = engines::make(engine, checkpoint, model, Some(processor.embodiment_tag()), denoising_steps)?;
     Ok(Loaded { processor, engine, noise_shape })
 }
 

@@ -2,13 +2,13 @@
 
 use crate::Outcome;
 use crate::args::{ExportArgs, ExportFormat, OnnxArgs};
+use crate::engines;
 use anyhow::{Context, Result, ensure};
 use std::time::Instant;
 use steadyhand_gr00t::checkpoint::Checkpoint;
 use steadyhand_gr00t::config::Config;
 use steadyhand_gr00t::export::{Export, Layout};
 use steadyhand_gr00t::model::Model;
-use steadyhand_gr00t::precision::PrecisionPolicy;
 
 /// Exports and says what was written.
 pub fn run(args: &ExportArgs) -> Result<Outcome> {
@@ -26,7 +26,7 @@ fn onnx(args: &OnnxArgs) -> Result<()> {
     let denoising_steps = args.denoising_steps.unwrap_or(model.config.num_inference_timesteps);
     ensure!(denoising_steps > 0, "--denoising-steps: expected at least 1, found 0");
     ensure!(args.state_horizon > 0, "--state-horizon: expected at least 1, found 0");
-    let policy = PrecisionPolicy::preset(&args.precision)?;
+    let policy = engines::policy(&args.precision, &args.checkpoint, &model, None)?;
     let export = Export {
         component: args.component,
         policy: &policy,

@@ -3,6 +3,7 @@
 use crate::Outcome;
 use crate::args::FaultsArgs;
 use crate::demo_assets;
+use crate::engines;
 use crate::episodes::Observations;
 use crate::table::Table;
 use anyhow::{Result, bail};
@@ -26,8 +27,9 @@ const STEPS: [usize; 2] = [0, 16];
 pub fn run(args: &FaultsArgs) -> Result<Outcome> {
     let demo = demo_assets::unpack(&std::env::temp_dir().join("steadyhand-demo"))?;
     let model = load_model(&demo.checkpoint)?;
-    let policy = PrecisionPolicy::preset(&args.precision)?;
     let processor = Processor::load(&demo.checkpoint, "new_embodiment", None)?;
+    let tag = Some(processor.embodiment_tag());
+    let policy = engines::policy(&args.precision, &demo.checkpoint, &model, tag)?;
     let episode = Dataset::open(&demo.dataset)?.episode(0)?;
     let mut inputs = Vec::new();
     for (index, observed) in Observations::open(&processor, &episode, STEPS.to_vec())?.enumerate() {

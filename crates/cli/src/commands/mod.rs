@@ -5,4 +5,5 @@ pub mod eval;
 pub mod export;
 pub mod faults;
 pub mod inspect;
+pub mod policy;
 pub mod record;

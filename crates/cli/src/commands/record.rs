@@ -9,7 +9,6 @@ use steadyhand_fidelity::trace::Dtype;
 use steadyhand_fidelity::{Trace, TraceError, TraceWriter};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::action_head::timestep_bucket;
-use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
 
 /// What enters and leaves the stages that deployments cut the model into.
@@ -32,19 +31,19 @@ const STAGES: [&str; 13] = [
 /// Runs the reference and writes what it computed.
 pub fn run(args: &RecordArgs) -> Result<Outcome> {
     let scene = Scene::load(&args.observations, None)?;
+    let policy = scene.policy(&args.precision)?;
     let metadata = [
         ("checkpoint", scene.checkpoint.display().to_string()),
         ("dataset", scene.dataset.display().to_string()),
         ("embodiment_tag", scene.processor.embodiment_tag().to_owned()),
         ("episode", scene.episode.to_string()),
         ("steps", format!("{:?}", scene.steps)),
-        ("precision", args.precision.clone()),
+        ("precision", policy.name().to_owned()),
         ("denoising_steps", scene.denoising_steps.to_string()),
         ("image_token_index", scene.model.config.eagle_config.image_token_index.to_string()),
     ];
     let metadata: BTreeMap<String, String> =
         metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let policy = PrecisionPolicy::preset(&args.precision)?;
     let mut engine = CpuEngine::new(scene.model.clone(), policy, scene.denoising_steps);
     let mut writer = TraceWriter::create(&args.out, metadata)?;
     for (inference, input) in scene.inputs.iter().enumerate() {

@@ -55,9 +55,9 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
     let noise = args.b.noise().or_else(|| args.a.noise());
     let mut scene = Scene::load(&args.observations, noise)?;
     let (mut subject_a, mut subject_b) = (open(&args.a, &scene)?, open(&args.b, &scene)?);
-    let policy = PrecisionPolicy::preset(args.b.precision())?;
+    let policy = scene.policy(args.b.precision())?;
     let b = look(&mut subject_b, &mut scene, &policy, Inputs::Own)?;
-    let policy_a = PrecisionPolicy::preset(args.a.precision())?;
+    let policy_a = scene.policy(args.a.precision())?;
     let a = look(&mut subject_a, &mut scene, &policy_a, Inputs::Own)?;
     let known = a.actions.len().min(b.actions.len());
     ensure!(known == b.actions.len(), "a: {known} inferences are known, of b {}", b.actions.len());
@@ -92,8 +92,7 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
 }
 
 fn open(spec: &Spec, scene: &Scene) -> Result<Subject> {
-    let policy = PrecisionPolicy::preset(spec.precision())?;
-    Subject::open(spec, &scene.checkpoint, &scene.model, &policy, scene.denoising_steps, scene.episode)
+    Subject::open(spec, scene, &scene.policy(spec.precision())?)
 }
 
 /// Every tap that both engines gave for the last inference, in the order of execution.

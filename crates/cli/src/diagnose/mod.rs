@@ -47,15 +47,8 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     ensure!(!args.isolated || matches!(args.b, Spec::Trace(_)), "--isolated: expected with trace:DIR");
     let mut scene = Scene::load(&args.observations, args.b.noise())?;
     let claimed = args.b_precision.as_deref().unwrap_or(args.b.precision());
-    let policy = PrecisionPolicy::preset(claimed)?;
-    let mut subject = Subject::open(
-        &args.b,
-        &scene.checkpoint,
-        &scene.model,
-        &policy,
-        scene.denoising_steps,
-        scene.episode,
-    )?;
+    let policy = scene.policy(claimed)?;
+    let mut subject = Subject::open(&args.b, &scene, &policy)?;
     let inputs = if args.isolated { Inputs::Recorded } else { Inputs::Own };
     let evidence = look(&mut subject, &mut scene, &policy, inputs)?;
     let reference = actions::Reference::run(&scene, &policy)?;
@@ -77,7 +70,7 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
             .iter()
             .map(|step| Inference { episode: scene.episode, step: *step })
             .collect(),
-        verdict: verdict::judge(&actions, faulty, &findings, &euler, claimed),
+        verdict: verdict::judge(&actions, faulty, &findings, &euler, policy.name()),
         taps: taps::table(&scene, &policy, evidence.taps.last().map(Box::as_ref), &errors)?,
         hypotheses: verdict::hypotheses(&findings, &matches),
         trajectories: actions::trajectories(&scene, &reference, &evidence.actions)?,

@@ -3,6 +3,7 @@
 use crate::args::ObservationArgs;
 use crate::commands::eval::load_parts;
 use crate::demo_assets;
+use crate::engines;
 use crate::episodes::{Observations, concatenated};
 use crate::noise::NoiseSource;
 use anyhow::{Result, bail, ensure};
@@ -11,6 +12,7 @@ use steadyhand_gr00t::Observation;
 use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::policy::prepare;
+use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::Processor;
 use steadyhand_lerobot::{Dataset, Kind};
 
@@ -80,5 +82,13 @@ impl Scene {
             observations,
             inputs,
         })
+    }
+
+    /// The precision policy of this name, checked as [`engines::policy`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn policy(&self, name: &str) -> Result<PrecisionPolicy> {
+        engines::policy(name, &self.checkpoint, &self.model, Some(self.processor.embodiment_tag()))
     }
 }

@@ -1,5 +1,6 @@
 //! The engine under examination: running here, or known by what it left.
 
+use super::scene::Scene;
 use crate::noise::NoiseSource;
 use crate::tensors::Tensors;
 use anyhow::{Context, Result, bail};
@@ -19,7 +20,7 @@ use steadyhand_gr00t::precision::PrecisionPolicy;
 /// How an engine is named on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spec {
-    /// `cpu:PRECISION`.
+    /// `cpu:PRECISION`, a preset or a `.toml` file.
     Cpu(String),
     /// `onnxruntime:PRECISION`: the policy exported and run by ONNX Runtime, which shows its actions only.
     OnnxRuntime(String),
@@ -100,27 +101,21 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// Opens the engine that `spec` names. `policy` is what it says it runs at; `episode` is where recorded actions are looked up.
+    /// Opens the engine that `spec` names. `policy` is what it says it runs at.
     ///
     /// # Errors
     /// What is named does not exist or has another form.
-    pub fn open(
-        spec: &Spec,
-        checkpoint: &Path,
-        model: &Model,
-        policy: &PrecisionPolicy,
-        denoising_steps: usize,
-        episode: usize,
-    ) -> Result<Self> {
+    pub fn open(spec: &Spec, scene: &Scene, policy: &PrecisionPolicy) -> Result<Self> {
+        let (model, denoising_steps) = (&scene.model, scene.denoising_steps);
         Ok(match spec {
             Spec::Cpu(precision) => {
                 // Whatever it claims to run at.
-                let own = PrecisionPolicy::preset(precision)?;
+                let own = scene.policy(precision)?;
                 Subject::Live(Box::new(CpuEngine::new(model.clone(), own, denoising_steps)))
             }
             Spec::OnnxRuntime(precision) => {
-                let own = PrecisionPolicy::preset(precision)?;
-                let fingerprint = Checkpoint::open(checkpoint)?.fingerprint();
+                let own = scene.policy(precision)?;
+                let fingerprint = Checkpoint::open(&scene.checkpoint)?.fingerprint();
                 let model = model.clone();
                 let engine = OnnxRuntimeEngine::exporting(model, &fingerprint, own, denoising_steps, None)?;
                 Subject::Closed(Box::new(engine))
@@ -130,7 +125,7 @@ impl Subject {
                 Subject::Live(Box::new(FaultyEngine::new(model, policy, denoising_steps, fault)))
             }
             Spec::Trace(folder) => Subject::Trace(Trace::open(folder)?),
-            Spec::Expected(folder, name) => Subject::Actions(recorded_actions(folder, name, episode)?),
+            Spec::Expected(folder, name) => Subject::Actions(recorded_actions(folder, name, scene.episode)?),
         })
     }
 }
@@ -201,6 +196,7 @@ mod tests {
     fn specs_are_understood() {
         assert_eq!("cpu:bf16".parse(), Ok(Spec::Cpu("bf16".into())));
         assert_eq!("onnxruntime:f32".parse(), Ok(Spec::OnnxRuntime("f32".into())));
+        assert_eq!("cpu:a/my.toml".parse(), Ok(Spec::Cpu("a/my.toml".into())));
         assert_eq!("trace:a:b".parse(), Ok(Spec::Trace("a:b".into())));
         assert_eq!("expected:a#b#misread".parse(), Ok(Spec::Expected("a#b".into(), "misread".into())));
         assert_eq!("fault:unwritten-tail:weak".parse(), Ok(Spec::Fault("unwritten-tail".into(), true)));

@@ -101,7 +101,7 @@ fn by_rows(tensor: &Tensor<f32>, order: &[usize]) -> Tensor<f32> {
 fn infer(folder: &Path, input: ModelInput, args: &VerifyArgs) -> Result<Recorder> {
     let model = load_model(folder)?;
     let steps = model.config.num_inference_timesteps;
-    let mut engine = engines::make(&args.engine, folder, model, steps)?;
+    let mut engine = engines::make(&args.engine, folder, model, None, steps)?;
     let mut recorder = Recorder::all();
     engine.infer(&[input], Some(&mut recorder))?;
     Ok(recorder)

@@ -27,7 +27,9 @@ fn numbers_that_make_no_sense() {
         demo.eval(&[option, "-1"]).refuses(&[]);
     }
     demo.eval(&["--action-horizon", "17"]).refuses(&["action_horizon", "at most 16", "found 17"]);
-    demo.eval(&["--precision", "fp4"]).refuses(&["--precision", "fp4", "bf16"]);
+    demo.eval(&["--precision", "fp4"]).refuses(&["--precision", "fp4", "bf16", ".toml"]);
+    demo.eval(&["--engine", "cuda", "--precision", "fp8"])
+        .refuses(&["precision fp8", "`vision.layer.0.query`"]);
     demo.eval(&["--save-plot-path", "plot.pdf"]).refuses(&["--save-plot-path", ".png", ".pdf"]);
     steady(demo.folder(), ["eval", "--no-such-option"]).refuses(&["--no-such-option"]);
 }

@@ -78,3 +78,47 @@ fn requests_that_do_not_fit_are_refused() {
         steady(folder.path(), ["bench", "--checkpoint", checkpoint].iter().chain(options)).refuses(&[part]);
     }
 }
+
+/// A policy with e4m3 at one site.
+const NARROW: &str = "base = \"mixed\"\n[[site]]\npattern = \"dit.block.0.fc1\"\ncompute = \"fp8_e4m3\"\n\
+                      scale = \"per_tensor\"\n";
+
+#[test]
+fn policies_are_those_of_the_other_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("my.toml"), NARROW).unwrap();
+    std::fs::write(folder.path().join("slip.toml"), NARROW.replace("fc1", "fc3")).unwrap();
+    let tiny = ["bench", "--checkpoint", "synth:tiny", "--warmup", "0", "--iterations", "1", "--precision"];
+    let run = |options: &[&str]| steady(folder.path(), tiny.iter().chain(options));
+    run(&["my.toml", "--engine", "cpu", "--json", "bench.json"]).succeeds();
+    let report = json(&folder.path().join("bench.json"));
+    assert_eq!(report["precision"], "my");
+    assert_eq!(number(&report["workload"]["bytes_per_parameter"]), 1.0);
+
+    run(&["slip.toml"]).refuses(&["slip.toml", "`dit.block.0.fc3`", "nearest are `dit.block.0.fc1`"]);
+    run(&["fp4"]).refuses(&["--precision", "mixed-fp16", ".toml"]);
+    let calibration = serde_json::json!({
+        "checkpoint": "0", "embodiment_tag": "x", "dataset": "0", "frames": 1, "denoising_steps": 4,
+        "percentile": 100.0, "amax": { "dit.block.0.fc1": 1.0 },
+    });
+    std::fs::write(folder.path().join("calibration.json"), calibration.to_string()).unwrap();
+    let calibrated = format!("calibration = \"calibration.json\"\n{NARROW}");
+    std::fs::write(folder.path().join("calibrated.toml"), calibrated).unwrap();
+    run(&["calibrated.toml"]).refuses(&["--precision calibrated.toml", "synth:tiny has random weights"]);
+}
+
+#[test]
+fn what_no_kernel_does_is_refused_before_a_gpu_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let reason = "precision fp8: site `vision.layer.0.query`: the CUDA engine cannot: compute: expected f32, bf16 or \
+                  fp16, found fp8_e4m3";
+    let tiny = ["bench", "--checkpoint", "synth:tiny", "--warmup", "0", "--iterations", "1"];
+    let run = |engine| {
+        let options = ["--precision", "fp8", "--engine", engine, "--json", "bench.json"];
+        steady(folder.path(), tiny.iter().chain(&options))
+    };
+    run("cuda").refuses(&[reason]);
+    let auto = run("auto").succeeds();
+    assert!(auto.stderr.contains(&format!("engine: cpu, because cuda cannot run: {reason}")), "{auto:#?}");
+    assert_eq!(json(&folder.path().join("bench.json"))["engine"], "cpu");
+}

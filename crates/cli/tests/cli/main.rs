@@ -10,5 +10,6 @@ mod eval;
 mod eval_output;
 mod export;
 mod inspect;
+mod policy;
 mod support;
 mod verify;

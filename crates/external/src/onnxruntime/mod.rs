@@ -10,7 +10,7 @@ use steadyhand_gr00t::engine::{Engine, ModelInput, infer_by_layout};
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::{Batch, Model, Prompt};
 use steadyhand_gr00t::ops::cpu::{Cpu, Tensor};
-use steadyhand_gr00t::ops::onnx::Products;
+use steadyhand_gr00t::ops::onnx::{Products, check};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
 use steadyhand_gr00t::{Error, Matrix, Result};
@@ -38,7 +38,7 @@ impl OnnxRuntimeEngine {
     /// `library` ONNX Runtime's library or its folder where it is not to be looked for.
     ///
     /// # Errors
-    /// No library, with all places that were tried.
+    /// A site whose formats a graph has no form for; no library, with all places that were tried.
     pub fn exporting(
         model: Model,
         fingerprint: &str,
@@ -46,6 +46,7 @@ impl OnnxRuntimeEngine {
         denoising_steps: usize,
         library: Option<&Path>,
     ) -> Result<Self> {
+        check(&policy, &model.sites()?)?;
         let environment = library::load(library)?;
         let folder = tempfile::Builder::new().prefix("steady-onnx-").tempdir();
         let folder = folder.map_err(|source| Error::io(std::env::temp_dir(), source))?;
@@ -73,7 +74,7 @@ impl OnnxRuntimeEngine {
             return Err(Error::file(file, what));
         }
         graph.expect_metadata("checkpoint", fingerprint)?;
-        graph.expect_metadata("precision", policy.name())?;
+        graph.expect_metadata("precision", &policy.identity())?;
         graph.expect_metadata("denoising_steps", &denoising_steps.to_string())?;
         let graphs = Graphs::Given(Box::new(graph));
         Ok(OnnxRuntimeEngine { model, policy, denoising_steps, environment, graphs })

@@ -34,6 +34,16 @@ impl Checkpoint {
     }
 }
 
+/// 16 hexadecimal digits of named bytes, in the order given, by the steps of [`Checkpoint::fingerprint`]: over each
+/// name, its length, the number of bytes and the bytes.
+pub fn fingerprint<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
+    let hash = parts.into_iter().fold(START, |hash, (name, contents)| {
+        let hash = step(bytes(hash, name.as_bytes()), name.len() as u64);
+        bytes(step(hash, contents.len() as u64), contents)
+    });
+    format!("{hash:016x}")
+}
+
 /// The value after one word.
 pub(crate) fn step(hash: u64, word: u64) -> u64 {
     let hash = (hash ^ word).wrapping_mul(PRIME);
@@ -52,6 +62,21 @@ pub(crate) fn bytes(hash: u64, bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_and_their_bounds_count() {
+        let of = |parts: &[(&str, &[u8])]| fingerprint(parts.iter().copied());
+        let all = [
+            of(&[("a", b"bc")]),
+            of(&[("ab", b"c")]),
+            of(&[("a", b"b"), ("", b"c")]),
+            of(&[("a", b"bd")]),
+            of(&[]),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(one.len() == 16 && !all[..index].contains(one), "{all:?}");
+        }
+    }
 
     #[test]
     fn every_byte_counts() {

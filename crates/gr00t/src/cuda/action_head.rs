@@ -135,8 +135,8 @@ fn prepare<'w>(
     let tokens = inputs.state_horizon + w.action_horizon;
     let features = normalized_features(b, w, features, prompt)?;
     let memory = dit::memory(b, &w.dit, &features, tokens)?;
-    let element = b.elements(&Site::new("action_head.state_features"))?.storage;
-    let element = element.common(b.elements(&Site::new("action_tokens"))?.storage);
+    let element = b.storage(&Site::new("action_head.state_features"))?;
+    let element = element.common(b.storage(&Site::new("action_tokens"))?);
     let all_tokens = b.persistent_tensor(b.batch * tokens, w.token_dim, element)?;
     encode_state(b, w, embodiment, inputs, &all_tokens)?;
     let positions = w.position_embedding.as_ref().map(|table| positions(b, w, table, times.steps()));
@@ -183,7 +183,7 @@ fn decode_actions(
     let element = b.operand(&site("decoder.relu"), &[site("decoder")])?;
     let relu = Then::Activate(Activation::Relu, site("decoder.relu"));
     let x = b.linear(hidden, output, element, site("decoder.layer1"), relu)?;
-    let element = b.elements(&site("decoder"))?.storage;
+    let element = b.storage(&site("decoder"))?;
     let velocity = b.linear(decoded, &x, element, site("decoder"), Then::Store)?;
     b.euler(EulerStep {
         velocity: &velocity,
@@ -278,7 +278,7 @@ fn encode_actions(b: &mut Builder, shared: &Shared, step: usize, bucket: usize) 
 fn with_time(b: &mut Builder, shared: &Shared, bucket: usize, at: &Site) -> Result<Tensor> {
     let (rows, token_dim) = (shared.operand.rows, shared.head.token_dim);
     let site = at / "time";
-    let storage = b.elements(&site)?.storage.format();
+    let storage = b.storage(&site)?.format();
     let frequencies = model::time_frequencies(token_dim / 2);
     let mut time = cpu::time_encoding(bucket, &frequencies, Leading::Sines, Element::F32.format());
     storage.round_slice(&mut time);
@@ -293,7 +293,7 @@ fn with_time(b: &mut Builder, shared: &Shared, bucket: usize, at: &Site) -> Resu
 /// The first rows of the position table, the same in every step.
 fn positions(b: &mut Builder, w: &ActionHead, table: &Weight, steps: usize) -> Result<Tensor> {
     let site = Site::new("position_embedding");
-    let storage = b.elements(&site)?.storage;
+    let storage = b.storage(&site)?;
     let mut values = vec![0.0; w.action_horizon * w.token_dim];
     table.read_into(0..values.len(), storage.format(), &mut values);
     let tensor = b.persistent_tensor(w.action_horizon, w.token_dim, storage)?;

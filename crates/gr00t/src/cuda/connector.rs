@@ -46,7 +46,7 @@ pub fn forward(b: &mut Builder, w: &Connector, patches: &Tensor, grids: &[Grid])
     b.norm_into(patches, norm, None, rows, &h)?;
     let element = b.operand(&(at / "gelu"), std::slice::from_ref(at))?;
     let h = b.linear(&w.fc1, &h, element, at / "fc1", Then::Activate(Activation::Gelu, at / "gelu"))?;
-    let element = b.elements(at)?.storage;
+    let element = b.storage(at)?;
     b.linear(&w.fc2, &h, element, at.clone(), Then::Store)
 }
 

@@ -135,7 +135,7 @@ pub fn times(b: &mut Builder, w: &Dit, buckets: &[usize]) -> Result<Times> {
     let at = &Site::new("dit");
     let frequencies = model::time_frequencies();
     let projection = at / "timestep_projection";
-    let storage = b.elements(&projection)?.storage;
+    let storage = b.storage(&projection)?;
     let mut encoded = Vec::new();
     for (step, bucket) in buckets.iter().enumerate() {
         let mut row = cpu::time_encoding(*bucket, &frequencies, Leading::Cosines, Element::F32.format());
@@ -270,13 +270,13 @@ fn block(
     };
     let element = b.operand(&(at / "attention"), &[at / "attention_output"])?;
     let h = b.attention([&own[0], key, value], heads, seen, element, at / "attention")?;
-    let element = b.elements(&(at / "residual1"))?.storage;
+    let element = b.storage(&(at / "residual1"))?;
     let x = b.linear(&w.output, &h, element, at / "attention_output", Then::Add(x, at / "residual1"))?;
     let element = b.operand(&(at / "norm2"), &[at / "fc1"])?;
     let h = b.norm(&x, plain_norm(model::NORM_EPS, at / "norm2"), element)?;
     let element = b.operand(&(at / "gelu"), &[at / "fc2"])?;
     let h = b.linear(&w.fc1, &h, element, at / "fc1", Then::Activate(Activation::GeluTanh, at / "gelu"))?;
-    let element = b.elements(at)?.storage;
+    let element = b.storage(at)?;
     b.linear(&w.fc2, &h, element, at / "fc2", Then::Add(&x, at.clone()))
 }
 

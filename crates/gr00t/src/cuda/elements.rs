@@ -1,6 +1,6 @@
 //! What values are stored in on the device.
 
-use crate::ops::Site;
+use crate::ops::{ModelSite, Site};
 use crate::precision::PrecisionPolicy;
 use crate::{Error, Result};
 use steadyhand_fidelity::Format;
@@ -90,36 +90,80 @@ pub struct SiteElements {
     pub compute: Element,
 }
 
-/// The formats at a site.
+/// Whether kernels can follow the policy at these sites. What an operation does not use is not judged.
+///
+/// # Errors
+/// The first site with a format that no kernel has; rounding at random.
+pub fn check(policy: &PrecisionPolicy, sites: &[ModelSite]) -> Result<()> {
+    to_nearest(policy)?;
+    sites.iter().try_for_each(|ModelSite { path, operation }| {
+        let formats = policy.formats_of(path);
+        element(policy, path, "storage", formats.storage)?;
+        if operation.multiplies() {
+            element(policy, path, "compute", formats.compute)?;
+        }
+        if operation.accumulates() {
+            accumulation(policy, path, formats.accumulate)?;
+        }
+        Ok(())
+    })
+}
+
+/// What results at a site are rounded to and stored in, of a policy that [`check`] found fit.
+///
+/// # Errors
+/// A format that no kernel has; the site is named.
+pub fn storage(policy: &PrecisionPolicy, site: &Site) -> Result<Element> {
+    element(policy, site.path(), "storage", policy.formats(site).storage)
+}
+
+/// The formats at the site of a matrix product.
 ///
 /// # Errors
 /// The policy asks for what no kernel does; the site is named.
 pub fn elements(policy: &PrecisionPolicy, site: &Site) -> Result<SiteElements> {
-    let formats = policy.formats(site);
-    let refuse = |what: &str, format: Format| {
-        let message = format!(
-            "policy `{policy}` asks for {what} {format:?} at `{}`: the CUDA engine has f32, bf16 and fp16 storage \
-             and operands, and accumulates in f32",
-            site.path()
-        );
-        Error::input("precision", message)
-    };
-    if policy.is_stochastic() {
-        return Err(Error::input("precision", "stochastic rounding is the CPU engine's alone"));
-    }
-    if formats.accumulate != Format::F32 {
-        return Err(refuse("accumulation in", formats.accumulate));
-    }
+    to_nearest(policy)?;
+    let (path, formats) = (site.path(), policy.formats(site));
+    accumulation(policy, path, formats.accumulate)?;
     Ok(SiteElements {
-        storage: Element::of(formats.storage).ok_or_else(|| refuse("storage in", formats.storage))?,
-        compute: Element::of(formats.compute).ok_or_else(|| refuse("operands in", formats.compute))?,
+        storage: element(policy, path, "storage", formats.storage)?,
+        compute: element(policy, path, "compute", formats.compute)?,
     })
+}
+
+fn to_nearest(policy: &PrecisionPolicy) -> Result<()> {
+    match policy.is_stochastic() {
+        true => Err(Error::input(
+            format!("precision {policy}"),
+            "expected rounding to nearest for the CUDA engine, found stochastic rounding",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// The element type of a format at a site. Those of 8 bits have none, so scales are refused with them.
+fn element(policy: &PrecisionPolicy, path: &str, role: &str, format: Format) -> Result<Element> {
+    Element::of(format)
+        .ok_or_else(|| refusal(policy, path, &format!("{role}: expected f32, bf16 or fp16, found {format}")))
+}
+
+fn accumulation(policy: &PrecisionPolicy, path: &str, format: Format) -> Result<()> {
+    match format {
+        Format::F32 => Ok(()),
+        other => Err(refusal(policy, path, &format!("accumulate: expected f32, found {other}"))),
+    }
+}
+
+fn refusal(policy: &PrecisionPolicy, path: &str, what: &str) -> Error {
+    Error::input(format!("precision {policy}"), format!("site `{path}`: the CUDA engine cannot: {what}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Model;
     use crate::precision::Formats;
+    use crate::synthetic::tiny;
 
     #[test]
     fn elements_survive_encoding() {
@@ -132,10 +176,48 @@ mod tests {
 
     #[test]
     fn a_format_without_a_kernel_is_refused_with_its_site() {
-        let formats = Formats { storage: Format::F32, compute: Format::Fp8E4m3, accumulate: Format::F32 };
+        let formats = Formats::new(Format::F32, Format::Fp8E4m3, Format::F32);
         let policy = PrecisionPolicy::preset("mixed").unwrap().with("dit.block.3", formats);
-        let error = elements(&policy, &Site::new("dit.block.3.fc1")).unwrap_err().to_string();
-        assert!(error.contains("dit.block.3.fc1") && error.contains("Fp8E4m3"), "{error}");
+        let at = Site::new("dit.block.3.fc1");
+        let error = elements(&policy, &at).unwrap_err().to_string();
+        assert!(error.contains("`dit.block.3.fc1`") && error.contains("found fp8_e4m3"), "{error}");
+        assert_eq!(storage(&policy, &at).unwrap(), Element::F32);
         assert!(elements(&policy, &Site::new("dit.block.4.fc1")).is_ok());
+    }
+
+    #[test]
+    fn the_first_site_without_kernels_is_named() {
+        let sites = Model::synthetic(tiny(), 1).unwrap().sites().unwrap();
+        let preset = |name| PrecisionPolicy::preset(name).unwrap();
+        for name in ["f32", "bf16", "fp16", "mixed", "mixed-fp16"] {
+            check(&preset(name), &sites).expect(name);
+        }
+        let narrow = Formats::new(Format::F32, Format::Fp16, Format::Fp16);
+        let tf32 = Formats::new(Format::Tf32, Format::F32, Format::F32);
+        for (policy, expected) in [
+            (
+                preset("fp8"),
+                "precision fp8: site `vision.layer.0.query`: the CUDA engine cannot: compute: expected f32, bf16 or \
+                 fp16, found fp8_e4m3",
+            ),
+            (
+                preset("mixed").with("dit.block.1.norm1", narrow),
+                "site `dit.block.1.norm1`: the CUDA engine cannot: accumulate: expected f32, found fp16",
+            ),
+            (preset("f32").with("euler", tf32), "site `euler`: the CUDA engine cannot: storage"),
+            (preset("bf16").stochastic(1), "found stochastic rounding"),
+        ] {
+            let error = check(&policy, &sites).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_an_operation_does_not_use_is_not_judged() {
+        let sites = Model::synthetic(tiny(), 1).unwrap().sites().unwrap();
+        let unused = Formats::new(Format::F32, Format::Fp8E4m3, Format::Fp16);
+        let policy = PrecisionPolicy::preset("mixed").unwrap().with("euler", unused);
+        check(&policy, &sites).unwrap();
+        assert_eq!(storage(&policy, &Site::new("euler")).unwrap(), Element::F32);
     }
 }

@@ -5,7 +5,7 @@ use super::compile::Compiler;
 use super::connector::{self, Connector};
 use super::dit::{self, Times};
 use super::driver::{Device, Graph, Pinned, Stream};
-use super::elements::Element;
+use super::elements::{self, Element};
 use super::inputs::InputMemory;
 use super::kernels::{Kernels, catalogue};
 use super::language::{self, Language};
@@ -120,6 +120,7 @@ impl CudaEngine {
         if denoising_steps == 0 {
             return Err(Error::input("denoising_steps", "expected at least 1, found 0"));
         }
+        elements::check(&policy, &model.sites()?)?;
         let mut layout = Layout::new(&policy);
         let weights = Weights {
             vision: Vision::lay_out(&mut layout, &model.vision)?,
@@ -318,8 +319,6 @@ impl Engine for CudaEngine {
 
 /// What a policy's products multiply.
 fn operands(policy: &PrecisionPolicy) -> Vec<Element> {
-    let mut operands: Vec<Element> =
-        policy.all_formats().filter_map(|formats| Element::of(formats.compute)).collect();
-    operands.dedup();
-    operands
+    let all: Vec<Element> = policy.all_formats().filter_map(|formats| Element::of(formats.compute)).collect();
+    Element::ALL.into_iter().filter(|element| all.contains(element)).collect()
 }

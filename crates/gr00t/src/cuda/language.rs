@@ -107,7 +107,7 @@ pub fn forward(
         x = decoder_layer(b, &shared, index, layer, &x, &(&(at / "layer") / index))?;
     }
     let site = at / "norm";
-    let element = b.elements(&site)?.storage;
+    let element = b.storage(&site)?;
     let features = b.norm(&x, rms_norm(&w.norm, w.eps, site), element)?;
     b.tap(&features, Site::new("backbone_features"));
     Ok(features)
@@ -125,14 +125,14 @@ fn decoder_layer(
     let element = b.operand(&(at / "norm1"), &[at / "query", at / "key", at / "value"])?;
     let h = b.norm(x, rms_norm(&w.input_norm, eps, at / "norm1"), element)?;
     let h = self_attention(b, shared, index, w, &h, at)?;
-    let element = b.elements(&(at / "residual1"))?.storage;
+    let element = b.storage(&(at / "residual1"))?;
     let x = b.linear(&w.output, &h, element, at / "output", Then::Add(x, at / "residual1"))?;
     let element = b.operand(&(at / "norm2"), &[at / "gate", at / "up"])?;
     let h = b.norm(&x, rms_norm(&w.post_attention_norm, eps, at / "norm2"), element)?;
     let element = b.operand(&(at / "gated"), &[at / "down"])?;
     let gate = Then::Gate { activation: (Activation::Silu, at / "silu"), up: at / "up", gated: at / "gated" };
     let h = b.linear(&w.gate_up, &h, element, at / "gate", gate)?;
-    let element = b.elements(at)?.storage;
+    let element = b.storage(at)?;
     b.linear(&w.down, &h, element, at / "down", Then::Add(&x, at.clone()))
 }
 
@@ -187,8 +187,7 @@ fn image_sources(prompt: &Prompt, batch: usize) -> Vec<u32> {
 
 /// Cosines and sines of every position, `[tokens, head_dim]`.
 fn turns(b: &mut Builder, w: &Language, tokens: usize, at: &Site) -> Result<DevicePtr> {
-    let [storage, of_keys] =
-        [b.elements(&(at / "query_rope"))?.storage, b.elements(&(at / "key_rope"))?.storage];
+    let [storage, of_keys] = [b.storage(&(at / "query_rope"))?, b.storage(&(at / "key_rope"))?];
     if storage != of_keys {
         let what = format!("expected the same storage at `{0}.query_rope` and `{0}.key_rope`", at.path());
         return Err(Error::input("precision", what));

@@ -122,22 +122,22 @@ impl Builder<'_> {
             Then::Store => {}
             Then::Activate(kind, site) => {
                 epilogue.activation = code(kind);
-                epilogue.activation_format = self.elements(&site)?.storage.code();
+                epilogue.activation_format = self.storage(&site)?.code();
                 taps.push(tap(site, rows, features, |e, to| e.tap_activation = to));
             }
             Then::Add(residual, site) => {
                 epilogue.residual = residual.pointer();
                 epilogue.residual_element = residual.element.code();
                 (epilogue.residual_ld, epilogue.residual_rows) = (residual.ld as u32, residual.rows as u32);
-                epilogue.result_format = self.elements(&site)?.storage.code();
+                epilogue.result_format = self.storage(&site)?.code();
                 taps.push(tap(site, rows, features, |e, to| e.tap_result = to));
             }
             Then::Gate { activation: (kind, activated), up, gated } => {
                 epilogue.gated = 1;
                 epilogue.activation = code(kind);
-                epilogue.activation_format = self.elements(&activated)?.storage.code();
-                epilogue.up_format = self.elements(&up)?.storage.code();
-                epilogue.result_format = self.elements(&gated)?.storage.code();
+                epilogue.activation_format = self.storage(&activated)?.code();
+                epilogue.up_format = self.storage(&up)?.code();
+                epilogue.result_format = self.storage(&gated)?.code();
                 taps = vec![
                     linear(features / 2),
                     tap(activated, rows, features / 2, |e, to| e.tap_activation = to),
@@ -188,7 +188,7 @@ impl Builder<'_> {
             let what = format!("[{}, {}] by [{}, {}]", x.rows, x.features, w.out_features, w.in_features);
             return Err(Error::Shape { site: at.to_string(), operation: "linear", what });
         }
-        let storage = self.elements(at)?.storage.code();
+        let storage = self.storage(at)?.code();
         let map = map.unwrap_or(RowMap { item_rows: x.rows, item_stride: x.rows, item_offset: 0 });
         let null = DevicePtr::NULL;
         Ok(Epilogue {

@@ -10,7 +10,8 @@ use crate::Result;
 use crate::checkpoint::Loader;
 use crate::engine::{Engine, ModelInput};
 use crate::ops::{Linear, Site};
-use crate::precision::PrecisionPolicy;
+use crate::precision::{Formats, PrecisionPolicy};
+use steadyhand_fidelity::Format;
 
 /// Bytes of a copy that is measured: many times any cache.
 const COPY_BYTES: usize = 1 << 30;
@@ -85,13 +86,15 @@ pub fn copy_bandwidth(device: &Device) -> Result<f64> {
     Ok(2.0 * COPY_BYTES as f64 / seconds)
 }
 
-/// Floating-point operations in a second of a product of two `[8192, 8192]` matrices with this policy's operands, by
-/// the engine's own kernel.
+/// Floating-point operations in a second of a product of two `[8192, 8192]` matrices of this format, by the engine's
+/// own kernel.
 ///
 /// # Errors
-/// No memory is left, or the policy asks for what no kernel does.
-pub fn matrix_rate(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> Result<f64> {
+/// No memory is left, or no kernel multiplies the format.
+pub fn matrix_rate(device: &Device, kernels: &Kernels, operands: Format) -> Result<f64> {
     const SIZE: usize = 8192;
+    let formats = Formats::new(Format::F32, operands, Format::F32);
+    let policy = &PrecisionPolicy::preset("f32")?.with("matrix_rate", formats);
     let weight = Loader::synthetic(0).weight("matrix_rate.weight", &[SIZE, SIZE]);
     let at = Site::new("matrix_rate");
     let mut layout = Layout::new(policy);

@@ -30,4 +30,5 @@ pub mod tokens;
 pub mod vision;
 pub mod weights;
 
+pub use elements::check;
 pub use engine::{CudaEngine, Options};

@@ -136,8 +136,8 @@ impl Builder<'_> {
             return Err(Error::Shape { site: site.to_string(), operation: "norm", what });
         }
         let null = DevicePtr::NULL;
-        let storage = self.elements(&site)?.storage;
-        let modulated = modulation.map(|m| self.elements(&m.site)).transpose()?;
+        let storage = self.storage(&site)?;
+        let modulated = modulation.map(|m| self.storage(&m.site)).transpose()?;
         let params = NormParams {
             x: x.pointer(),
             weight: affine.map_or(null, |affine| affine.weight.pointer()),
@@ -156,7 +156,7 @@ impl Builder<'_> {
             out_ld: out.ld as u32,
             norm: norm as u32,
             norm_format: storage.code(),
-            modulated_format: modulated.map_or(storage, |elements| elements.storage).code(),
+            modulated_format: modulated.unwrap_or(storage).code(),
             eps: eps as f32,
             padding: 0,
         };

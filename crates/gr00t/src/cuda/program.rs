@@ -5,7 +5,7 @@
 //! but for the places that a probe's tensors are written to.
 
 use super::driver::{Buffer, Device, DevicePtr, Kernel, Launch, Params, Pinned, Stream};
-use super::elements::{Element, SiteElements, elements};
+use super::elements::{Element, SiteElements, elements, storage};
 use super::kernels::Kernels;
 use super::product::Tiling;
 use crate::Result;
@@ -353,7 +353,15 @@ impl<'a> Builder<'a> {
         Ok(result)
     }
 
-    /// The formats at a site.
+    /// What results at a site are rounded to and stored in.
+    ///
+    /// # Errors
+    /// The policy asks for what no kernel does.
+    pub fn storage(&self, site: &Site) -> Result<Element> {
+        storage(self.policy, site)
+    }
+
+    /// The formats at the site of a matrix product.
     ///
     /// # Errors
     /// The policy asks for what no kernel does.
@@ -371,11 +379,11 @@ impl<'a> Builder<'a> {
         for consumer in consumers {
             let compute = self.elements(consumer)?.compute;
             if found.is_some_and(|element| element != compute) {
-                return Ok(self.elements(at)?.storage);
+                return self.storage(at);
             }
             found = Some(compute);
         }
-        Ok(found.unwrap_or(self.elements(at)?.storage))
+        Ok(found.unwrap_or(self.storage(at)?))
     }
 
     /// A tensor whose values are not set. Memory of a tensor of the same layout that nothing holds any more is

@@ -85,7 +85,7 @@ impl Builder<'_> {
         out: Element,
         at: RotarySites,
     ) -> Result<Tensor> {
-        let storage = |site: &Site| Ok(self.elements(site)?.storage);
+        let storage = |site: &Site| self.storage(site);
         let formats =
             [storage(&at.query_norm)?, storage(&at.key_norm)?, storage(&at.query)?, storage(&at.key)?];
         let out = self.tensor(q.rows, (heads.heads + 2 * heads.kv_heads) * heads.head_dim, out)?;

@@ -128,7 +128,7 @@ impl Builder<'_> {
     /// # Errors
     /// Formats without a kernel, no memory.
     pub fn patches(&mut self, images: &[DeviceImage], size: usize, out: Element, at: Site) -> Result<Tensor> {
-        let format = self.elements(&at)?.storage;
+        let format = self.storage(&at)?;
         let count = |image: &DeviceImage| (image.height / size) * (image.width / size);
         let item_rows: usize = images.iter().map(count).sum();
         let features = size * size * 3;
@@ -173,7 +173,7 @@ impl Builder<'_> {
         images: &Tensor,
         at: Site,
     ) -> Result<Tensor> {
-        let format = self.elements(&at)?.storage;
+        let format = self.storage(&at)?;
         let out = self.tensor(sources.len(), table.features, format.common(images.element))?;
         let params = EmbedParams {
             ids,
@@ -208,7 +208,7 @@ impl Builder<'_> {
     /// # Errors
     /// Formats without a kernel.
     pub fn input(&mut self, values: DevicePtr, to: Stored, at: Site) -> Result<()> {
-        let format = self.elements(&at)?.storage;
+        let format = self.storage(&at)?;
         let taps =
             vec![TapPlace::whole(at, to.out.rows, to.out.features, |p: &mut ConvertParams, at| p.tap = at)];
         self.convert(values, Element::F32, to.out.features, to, format, taps)
@@ -274,7 +274,7 @@ impl Builder<'_> {
             velocity_ld: velocity.ld as u32,
             operand_element: operand.map_or(Element::F32, |operand| operand.element).code(),
             operand_ld: operand.map_or(0, |operand| operand.ld as u32),
-            format: self.elements(&at)?.storage.code(),
+            format: self.storage(&at)?.code(),
             dt: dt as f32,
         };
         let taps =

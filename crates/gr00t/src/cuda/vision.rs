@@ -79,13 +79,13 @@ pub fn forward(b: &mut Builder, w: &Vision, images: &[DeviceImage], grids: &[Gri
     let patches = b.patches(images, w.patch_size, element, at / "patches")?;
     let positions = positions(b, w, grids, at / "position_embedding")?;
     let sum = at / "embeddings";
-    let element = b.elements(&sum)?.storage;
+    let element = b.storage(&sum)?;
     let mut x = b.linear(&w.patch_embedding, &patches, element, embedded, Then::Add(&positions, sum))?;
     for (index, layer) in w.layers.iter().enumerate() {
         x = encoder_layer(b, w, layer, &x, &seen, &(&(at / "layer") / index))?;
     }
     let site = at / "post_layernorm";
-    let element = b.elements(&site)?.storage;
+    let element = b.storage(&site)?;
     b.norm(&x, layer_norm(&w.post_layernorm, w.eps, site), element)
 }
 
@@ -102,13 +102,13 @@ fn encoder_layer(
     let qkv = b.project(&w.query_key_value, &h, None)?;
     let element = b.operand(&(at / "attention"), &[at / "output"])?;
     let h = b.attention([&qkv[0], &qkv[1], &qkv[2]], vision.heads, seen, element, at / "attention")?;
-    let element = b.elements(&(at / "residual1"))?.storage;
+    let element = b.storage(&(at / "residual1"))?;
     let x = b.linear(&w.output, &h, element, at / "output", Then::Add(x, at / "residual1"))?;
     let element = b.operand(&(at / "norm2"), &[at / "fc1"])?;
     let h = b.norm(&x, layer_norm(&w.norm2, vision.eps, at / "norm2"), element)?;
     let element = b.operand(&(at / "gelu"), &[at / "fc2"])?;
     let h = b.linear(&w.fc1, &h, element, at / "fc1", Then::Activate(Activation::GeluTanh, at / "gelu"))?;
-    let element = b.elements(at)?.storage;
+    let element = b.storage(at)?;
     b.linear(&w.fc2, &h, element, at / "fc2", Then::Add(&x, at.clone()))
 }
 
@@ -130,7 +130,7 @@ fn one_image_each(b: &mut Builder, grids: &[Grid]) -> Result<Seen> {
 
 /// The position table resized to each image's grid, `[patches of all images, hidden]`: the same for every item.
 fn positions(b: &mut Builder, w: &Vision, grids: &[Grid], at: Site) -> Result<Tensor> {
-    let storage = b.elements(&at)?.storage;
+    let storage = b.storage(&at)?;
     let features = w.position_embedding.shape()[1];
     let mut values = resize_positions(&w.position_embedding, grids, storage.format());
     storage.format().round_slice(&mut values);

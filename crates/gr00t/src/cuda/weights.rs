@@ -4,7 +4,7 @@
 //! much memory it takes; then everything is brought there at once, rearranged on the device.
 
 use super::driver::{Buffer, Device, DevicePtr, Launch, Stream};
-use super::elements::{Element, SiteElements, elements};
+use super::elements::{Element, SiteElements, elements, storage};
 use super::kernels::{Kernels, Variant};
 use super::linear::{Linear, Part, Projection};
 use super::norm::Affine;
@@ -131,7 +131,7 @@ impl<'a> Layout<'a> {
     /// The policy asks for what no kernel does.
     pub fn vector(&mut self, weight: &Weight, at: &Site) -> Result<Region> {
         let region = self.reserve(weight.len() * 4);
-        let format = self.elements(at)?.storage;
+        let format = storage(self.policy, at)?;
         self.vector_job(weight, 0..weight.len(), region.first, format);
         Ok(region)
     }

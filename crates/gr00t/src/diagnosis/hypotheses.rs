@@ -61,7 +61,9 @@ pub fn catalogue(config: &Config) -> Vec<Fault> {
     for part in
         ["vision", "connector", "language", "action_head", "action_encoder", "dit", "decoder", "euler"]
     {
-        faults.extend(narrow(part, part));
+        // Fp16 accumulation is left out, for the reason in `narrow`.
+        let slow = |fault: &Fault| matches!(fault, Fault::Narrow { formats, .. } if formats.accumulate == Format::Fp16);
+        faults.extend(narrow(part, part).into_iter().filter(|fault| !slow(fault)));
     }
     faults
 }
@@ -164,13 +166,15 @@ fn narrow(site: &str, common: &str) -> Vec<Fault> {
     for format in NARROW {
         let f32 = Format::F32;
         let choices = [
-            Formats { storage: f32, compute: f32, accumulate: format },
-            Formats { storage: f32, compute: format, accumulate: f32 },
-            Formats { storage: format, compute: f32, accumulate: f32 },
-            Formats { storage: format, compute: format, accumulate: f32 },
+            Formats::new(f32, f32, format),
+            Formats::new(f32, format, f32),
+            Formats::new(format, f32, f32),
+            Formats::new(format, format, f32),
         ];
         for formats in choices {
-            let paths = if site == common { vec![site] } else { vec![site, common] };
+            // Fp16 accumulation of products is emulated term by term: a replay of a whole part would take minutes.
+            let slow = formats.accumulate == Format::Fp16;
+            let paths = if site == common || slow { vec![site] } else { vec![site, common] };
             faults.extend(paths.into_iter().map(|path| Fault::Narrow { site: path.to_owned(), formats }));
         }
     }

@@ -16,8 +16,7 @@ pub struct Case {
     pub weak: Fault,
 }
 
-const NARROW_FP16: Formats =
-    Formats { storage: Format::Fp16, compute: Format::Fp16, accumulate: Format::F32 };
+const NARROW_FP16: Formats = Formats::new(Format::Fp16, Format::Fp16, Format::F32);
 
 /// The suite for a model of these sizes.
 pub fn suite(config: &Config) -> Vec<Case> {
@@ -90,8 +89,8 @@ fn buffers(sites: &Sites) -> Vec<Case> {
 /// Number formats in places where they do not fit.
 fn formats(sites: &Sites) -> Vec<Case> {
     let narrow = |site: &str, formats| Fault::Narrow { site: owned(site), formats };
-    let all = |format| Formats { storage: format, compute: format, accumulate: Format::F32 };
-    let accumulate = |format| Formats { storage: Format::F32, compute: Format::F32, accumulate: format };
+    let all = |format| Formats::new(format, format, Format::F32);
+    let accumulate = |format| Formats::new(Format::F32, Format::F32, format);
     vec![
         Case {
             name: "residual stream in fp8",

@@ -11,7 +11,7 @@ mod weights;
 
 use crate::checkpoint::{Checkpoint, Loader};
 use crate::config::Config;
-use crate::ops::{Grid, Ops, Part, Site, Tokens};
+use crate::ops::{Grid, ModelSite, Ops, Part, Site, Sites, Tokens};
 use crate::{Error, Result};
 
 /// The whole model: where its weights lie, and its sizes.
@@ -155,6 +155,19 @@ impl Model {
         dit::forward(ops, dit, tokens, &memory, bucket, &Site::new("dit"))
     }
 
+    /// Every site of the model with the operation that makes it, in the order in which an inference first reaches
+    /// them: the model's own code, run over operations that only take notes.
+    ///
+    /// # Errors
+    /// None for a model that was loaded: its shapes fit.
+    pub fn sites(&self) -> Result<Vec<ModelSite>> {
+        let vision = &self.config.eagle_config.vision_config;
+        let side = vision.patch_size * self.config.eagle_config.unshuffle();
+        let sites = Sites::default();
+        self.infer(&sites, &Batch::example(&self.config, &[[side, side]], 1, 1))?;
+        Ok(sites.found())
+    }
+
     /// Patches of each image, checked against the patch size.
     pub(crate) fn grids(&self, images: &[ImageBatch]) -> Result<Vec<Grid>> {
         let patch = self.config.eagle_config.vision_config.patch_size;
@@ -204,6 +217,35 @@ impl Model {
 }
 
 impl Batch {
+    /// One observation of these shapes, without values: for implementations of [`Ops`] that ask for shapes and for
+    /// the parts of the prompt only. `images`: height and width of each, none for a prompt with one image token.
+    pub fn example(
+        config: &Config,
+        images: &[[usize; 2]],
+        state_horizon: usize,
+        denoising_steps: usize,
+    ) -> Self {
+        let unit = config.eagle_config.vision_config.patch_size * config.eagle_config.unshuffle();
+        let image_token = config.eagle_config.image_token_index;
+        let count = match images {
+            [] => 1,
+            sizes => sizes.iter().map(|[height, width]| height / unit * (width / unit)).sum(),
+        };
+        let mut ids = vec![image_token; count];
+        ids.push(u32::from(image_token == 0));
+        let image =
+            |[height, width]: &[usize; 2]| ImageBatch { height: *height, width: *width, pixels: Vec::new() };
+        Batch {
+            images: images.iter().map(image).collect(),
+            input_ids: vec![ids],
+            state: Vec::new(),
+            state_horizon,
+            embodiment_ids: vec![0],
+            noise: Vec::new(),
+            denoising_steps,
+        }
+    }
+
     /// Number of observations.
     pub fn len(&self) -> usize {
         self.input_ids.len()

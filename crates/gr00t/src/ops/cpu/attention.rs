@@ -1,10 +1,9 @@
-//! Attention on the CPU: one head of one segment at a time, scores in f32.
+//! Attention on the CPU: one head of one segment at a time.
 
 use super::super::{Heads, Mask};
-use super::matmul::{view, view_mut};
+use super::matmul::{product, view, view_mut};
 use super::tensor::Tensor;
 use crate::precision::Formats;
-use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, s};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -115,7 +114,7 @@ fn attend_segment(
     let (tokens, memory_tokens, head_dim) = (q.nrows(), k.nrows(), q.ncols());
     let scale = 1.0 / (head_dim as f32).sqrt();
     let mut scores = vec![0.0; tokens * memory_tokens];
-    general_mat_mul(scale, &q, &k.t(), 0.0, &mut view_mut(&mut scores, tokens, memory_tokens));
+    product(scale, &q, &k.t(), formats.accumulate, &mut view_mut(&mut scores, tokens, memory_tokens));
     let mut sums = Vec::with_capacity(tokens);
     for (token, row) in scores.chunks_exact_mut(memory_tokens).enumerate() {
         let seen = if causal { token + 1 } else { memory_tokens };
@@ -124,7 +123,7 @@ fn attend_segment(
     }
     formats.compute.round_slice(&mut scores);
     let probabilities = view(&scores, tokens, memory_tokens);
-    general_mat_mul(1.0, &probabilities, &v, 0.0, &mut view_mut(out, tokens, head_dim));
+    product(1.0, &probabilities, &v, formats.accumulate, &mut view_mut(out, tokens, head_dim));
     for (row, sum) in out.chunks_exact_mut(head_dim).zip(sums) {
         row.iter_mut().for_each(|value| *value /= sum);
     }

@@ -6,12 +6,17 @@
 //! number of threads: work is cut at fixed places and every sum is taken by one thread in one order.
 
 mod attention;
+mod fp16;
 mod layout;
 mod matmul;
 mod norm;
 mod pointwise;
 mod resize;
+mod scaled;
 mod tensor;
+
+#[cfg(test)]
+mod tests;
 
 pub(crate) use pointwise::{rotary_turns, time_encoding};
 pub use tensor::Tensor;
@@ -19,7 +24,7 @@ pub use tensor::Tensor;
 use super::{Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Ops, Site, Tokens};
 use crate::checkpoint::Weight;
 use crate::model::ImageBatch;
-use crate::precision::{Formats, PrecisionPolicy};
+use crate::precision::{Formats, PrecisionPolicy, Scale};
 use crate::probe::{Edit, NoEdit, Probe};
 use crate::{Error, Result};
 use std::borrow::Cow;
@@ -160,8 +165,14 @@ impl Ops for Cpu<'_, '_> {
             return Err(mismatch(&at, "linear", format!("{:?} by {:?}", x.shape, layer.weight.shape())));
         }
         let formats = self.policy.formats(&at);
-        let operand = self.operand(x, formats.compute);
-        let mut values = matmul::by_transposed(&operand, x.rows(), &layer.weight, formats.compute);
+        self.edit.operand(&at, &x.values);
+        let mut values = if formats.scale == Scale::None {
+            let operand = self.operand(x, formats.compute);
+            matmul::by_transposed(&operand, x.rows(), &layer.weight, formats)
+        } else {
+            let activations = self.policy.activation_scale(at.path())?;
+            scaled::by_transposed(x, &layer.weight, formats, activations)
+        };
         if let Some(bias) = &layer.bias {
             pointwise::add_rows(&mut values, &bias.to_vec(formats.storage));
         }
@@ -191,7 +202,7 @@ impl Ops for Cpu<'_, '_> {
             if slot >= slots {
                 return Err(Error::input("embodiment_id", format!("expected below {slots}, found {slot}")));
             }
-            let mut product = matmul::by_slot(item, tokens, &layer.weight, slot, formats.compute);
+            let mut product = matmul::by_slot(item, tokens, &layer.weight, slot, formats);
             formats.storage.round_slice(&mut product);
             let mut bias = vec![0.0; out_features];
             layer.bias.read_into(slot * out_features..(slot + 1) * out_features, formats.storage, &mut bias);

@@ -17,8 +17,8 @@ mod write;
 
 pub use write::{Metadata, Written};
 
-use super::{Part, Site};
-use crate::precision::{Formats, PrecisionPolicy};
+use super::{ModelSite, Part, Site};
+use crate::precision::{Formats, PrecisionPolicy, Scale};
 use crate::{Error, Result};
 use data::element_type;
 use graph::{Dim, Graph};
@@ -95,31 +95,44 @@ fn mismatch(at: &Site, operation: &'static str, what: String) -> Error {
     Error::Shape { site: at.to_string(), operation, what }
 }
 
-/// Whether casts can follow the policy.
-fn check(policy: &PrecisionPolicy) -> Result<()> {
-    let refuse = |found: String| {
-        let what = format!("expected f32, bf16 and fp16, accumulated in f32, found {found}");
-        Err(Error::input("precision", what))
-    };
+/// Whether casts can follow the policy at these sites. What an operation does not use is not judged.
+///
+/// # Errors
+/// The first site with a format that a graph of standard operations has no form for; rounding at random.
+pub fn check(policy: &PrecisionPolicy, sites: &[ModelSite]) -> Result<()> {
+    let field = format!("precision {}", policy.name());
     if policy.is_stochastic() {
-        return refuse("stochastic rounding".to_owned());
+        return Err(Error::input(field, "expected rounding to nearest for ONNX, found stochastic rounding"));
     }
-    for formats in policy.all_formats() {
-        let known = [Format::F32, Format::Bf16, Format::Fp16];
-        let castable = known.contains(&formats.storage) && known.contains(&formats.compute);
-        if !castable || formats.accumulate != Format::F32 {
-            let Formats { storage, compute, accumulate } = formats;
-            return refuse(format!("{storage}, {compute}, accumulated in {accumulate}"));
+    for ModelSite { path, operation } in sites {
+        let formats = policy.formats_of(path);
+        let refuse = |what: String| {
+            Err(Error::input(&field, format!("site `{path}` ({operation}): an ONNX graph cannot: {what}")))
+        };
+        let mut cast = vec![("storage", formats.storage)];
+        if operation.multiplies() {
+            cast.push(("compute", formats.compute));
+            if formats.scale != Scale::None {
+                return refuse(format!("scale: expected none, found {}", formats.scale));
+            }
+        }
+        let castable = [Format::F32, Format::Bf16, Format::Fp16];
+        if let Some((role, format)) = cast.into_iter().find(|(_, format)| !castable.contains(format)) {
+            return refuse(format!("{role}: expected f32, bf16 or fp16, found {format}"));
+        }
+        if operation.accumulates() && formats.accumulate != Format::F32 {
+            return refuse(format!("accumulate: expected f32, found {}", formats.accumulate));
         }
     }
     Ok(())
 }
 
 impl<'a> Recorder<'a> {
-    /// An empty graph. `image_token` is the token id that stands for an image feature.
+    /// An empty graph. `image_token` is the token id that stands for an image feature. The policy was found fit by
+    /// [`check`] for every site that will be recorded.
     ///
     /// # Errors
-    /// An opset outside [`OPSETS`]; a policy with formats that a graph of standard operations cannot follow.
+    /// An opset outside [`OPSETS`].
     pub fn new(
         policy: &'a PrecisionPolicy,
         products: Products,
@@ -131,7 +144,6 @@ impl<'a> Recorder<'a> {
             let (first, last) = (OPSETS.start(), OPSETS.end());
             return Err(Error::input("opset", format!("expected {first} to {last}, found {opset}")));
         }
-        check(policy)?;
         Ok(Recorder {
             policy,
             products,
@@ -151,7 +163,8 @@ impl<'a> Recorder<'a> {
         Scope {
             graph: self.graph.borrow_mut(),
             site: at.to_string(),
-            formats: self.policy.formats(at),
+            // Where an operation sums nothing, the policy's word on accumulation counts for nothing.
+            formats: Formats { accumulate: Format::F32, ..self.policy.formats(at) },
             products: self.products,
         }
     }

@@ -1,0 +1,98 @@
+//! The command line of `steady policy`.
+
+use crate::args::precision;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    #[command(subcommand)]
+    pub what: PolicyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Print the formats of every site under a policy.
+    Show(ShowArgs),
+    /// Print the sites at which two policies differ.
+    Diff(DiffArgs),
+    /// Find the scales of activations for fp8 on a dataset.
+    Calibrate(CalibrateArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// A preset, or the path of a policy in TOML.
+    #[arg(value_parser = precision)]
+    pub policy: String,
+    #[command(flatten)]
+    pub listing: ListingArgs,
+    /// The dataset that the policy's calibration must be of.
+    #[arg(long, alias = "dataset", value_name = "DIR")]
+    pub dataset_path: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// A preset, or the path of a policy in TOML.
+    #[arg(value_parser = precision)]
+    pub a: String,
+    /// Another.
+    #[arg(value_parser = precision)]
+    pub b: String,
+    #[command(flatten)]
+    pub listing: ListingArgs,
+}
+
+/// How the sites of a model are listed.
+#[derive(Debug, Args)]
+pub struct ListingArgs {
+    /// Checkpoint folder; the embedded demo's otherwise.
+    #[arg(long, alias = "model-path", value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+    /// Every site on a line of its own, instead of layers that are alike on one.
+    #[arg(long)]
+    pub all: bool,
+    /// Every site, as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CalibrateArgs {
+    /// Checkpoint folder; the embedded demo's otherwise.
+    #[arg(long, alias = "model-path", value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+    /// LeRobot dataset folder; the embedded demo's otherwise.
+    #[arg(long, alias = "dataset", value_name = "DIR")]
+    pub dataset_path: Option<PathBuf>,
+    /// Embodiment tag; may be left out where the checkpoint has only one.
+    #[arg(long, value_name = "TAG")]
+    pub embodiment_tag: Option<String>,
+    /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt; the checkpoint's otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+    /// Episodes to observe; all of them otherwise.
+    #[arg(long, num_args = 1.., value_name = "ID")]
+    pub traj_ids: Vec<usize>,
+    /// Observations to take, spread evenly over the episodes.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub frames: u32,
+    /// Percent of a site's values that its scale must hold; what exceeds it is cut off.
+    #[arg(long, default_value_t = 100.0, value_parser = percentile)]
+    pub percentile: f64,
+    /// Euler steps of an inference.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub denoising_steps: u16,
+    /// Seed of the initial noise.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Where the calibration goes, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+fn percentile(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0.0 && *number <= 100.0);
+    number.ok_or_else(|| "expected a number above 0 and at most 100".to_owned())
+}
