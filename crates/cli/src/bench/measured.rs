@@ -202,7 +202,7 @@ mod tests {
         };
         let model = Model::synthetic(config, 1).expect("consistent sizes");
         let policy = PrecisionPolicy::preset("bf16").expect("a preset");
-        let mut engine = open(BenchEngine::Auto, model, policy, 2).expect("the CPU");
+        let mut engine = CpuEngine::new(model, policy, 2);
         let stages = engine.stages(&[input], 3).expect("inferences");
         assert_eq!(stages.len(), ENDS.len());
         for StageTimes { name, milliseconds } in stages {
