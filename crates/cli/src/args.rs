@@ -217,8 +217,8 @@ pub struct DiagnoseArgs {
     /// The reference.
     #[arg(long, default_value = "cpu:f32", value_parser = ["cpu:f32"])]
     pub a: String,
-    /// The engine: cpu:PRECISION, onnxruntime:PRECISION (a preset or a .toml file), trace:DIR, expected:DIR#NAME, fault:NAME or
-    /// fault:NAME:weak.
+    /// The engine: cpu:PRECISION, cuda:PRECISION, onnxruntime:PRECISION (a preset or a .toml file), trace:DIR,
+    /// expected:DIR#NAME, fault:NAME or fault:NAME:weak.
     #[arg(long, value_name = "ENGINE")]
     pub b: Spec,
     /// What the engine says it runs at, which its rounding is judged by: its own PRECISION, f32 for a fault, bf16

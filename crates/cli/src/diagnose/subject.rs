@@ -11,6 +11,7 @@ use steadyhand_external::onnxruntime::OnnxRuntimeEngine;
 use steadyhand_fidelity::Trace;
 use steadyhand_gr00t::Matrix;
 use steadyhand_gr00t::checkpoint::Checkpoint;
+use steadyhand_gr00t::cuda::{CudaEngine, Options};
 use steadyhand_gr00t::diagnosis::Observed;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::fault::{Fault, FaultyEngine, suite};
@@ -22,6 +23,8 @@ use steadyhand_gr00t::precision::PrecisionPolicy;
 pub enum Spec {
     /// `cpu:PRECISION`, a preset or a `.toml` file.
     Cpu(String),
+    /// `cuda:PRECISION`, a preset or a `.toml` file: the engine on the first GPU.
+    Cuda(String),
     /// `onnxruntime:PRECISION`: the policy exported and run by ONNX Runtime, which shows its actions only.
     OnnxRuntime(String),
     /// `trace:DIR`: tensors that an engine left, named as the reference's taps.
@@ -39,6 +42,7 @@ impl FromStr for Spec {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             Some(("cpu", precision)) => Ok(Spec::Cpu(precision.to_owned())),
+            Some(("cuda", precision)) => Ok(Spec::Cuda(precision.to_owned())),
             Some(("onnxruntime", precision)) => Ok(Spec::OnnxRuntime(precision.to_owned())),
             Some(("trace", folder)) => Ok(Spec::Trace(folder.into())),
             Some(("expected", rest)) => match rest.rsplit_once('#') {
@@ -50,8 +54,8 @@ impl FromStr for Spec {
                 None => Ok(Spec::Fault(rest.to_owned(), false)),
             },
             _ => Err(format!(
-                "expected cpu:PRECISION, onnxruntime:PRECISION, trace:DIR, expected:DIR#NAME or fault:NAME[:weak], \
-                 found `{text}`"
+                "expected cpu:PRECISION, cuda:PRECISION, onnxruntime:PRECISION, trace:DIR, expected:DIR#NAME or \
+                 fault:NAME[:weak], found `{text}`"
             )),
         }
     }
@@ -61,6 +65,7 @@ impl fmt::Display for Spec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Spec::Cpu(precision) => write!(formatter, "cpu:{precision}"),
+            Spec::Cuda(precision) => write!(formatter, "cuda:{precision}"),
             Spec::OnnxRuntime(precision) => write!(formatter, "onnxruntime:{precision}"),
             Spec::Trace(folder) => write!(formatter, "trace:{}", folder.display()),
             Spec::Expected(folder, name) => write!(formatter, "expected:{}#{name}", folder.display()),
@@ -73,7 +78,7 @@ impl Spec {
     /// What the engine runs at where the command line does not say: its own word, or bf16, the official precision.
     pub fn precision(&self) -> &str {
         match self {
-            Spec::Cpu(precision) | Spec::OnnxRuntime(precision) => precision,
+            Spec::Cpu(precision) | Spec::Cuda(precision) | Spec::OnnxRuntime(precision) => precision,
             Spec::Fault(..) => "f32",
             Spec::Trace(_) | Spec::Expected(..) => "bf16",
         }
@@ -104,7 +109,7 @@ impl Subject {
     /// Opens the engine that `spec` names. `policy` is what it says it runs at.
     ///
     /// # Errors
-    /// What is named does not exist or has another form.
+    /// What is named does not exist or has another form; the runtime or the GPU that it needs is not there.
     pub fn open(spec: &Spec, scene: &Scene, policy: &PrecisionPolicy) -> Result<Self> {
         let (model, denoising_steps) = (&scene.model, scene.denoising_steps);
         Ok(match spec {
@@ -112,6 +117,12 @@ impl Subject {
                 // Whatever it claims to run at.
                 let own = scene.policy(precision)?;
                 Subject::Live(Box::new(CpuEngine::new(model.clone(), own, denoising_steps)))
+            }
+            Spec::Cuda(precision) => {
+                let own = scene.policy(precision)?;
+                let engine = CudaEngine::new(model.clone(), own, denoising_steps, Options::default())
+                    .with_context(|| format!("{spec} cannot run"))?;
+                Subject::Live(Box::new(engine))
             }
             Spec::OnnxRuntime(precision) => {
                 let own = scene.policy(precision)?;
@@ -195,11 +206,21 @@ mod tests {
     #[test]
     fn specs_are_understood() {
         assert_eq!("cpu:bf16".parse(), Ok(Spec::Cpu("bf16".into())));
+        assert_eq!("cuda:mixed".parse(), Ok(Spec::Cuda("mixed".into())));
         assert_eq!("onnxruntime:f32".parse(), Ok(Spec::OnnxRuntime("f32".into())));
         assert_eq!("cpu:a/my.toml".parse(), Ok(Spec::Cpu("a/my.toml".into())));
         assert_eq!("trace:a:b".parse(), Ok(Spec::Trace("a:b".into())));
         assert_eq!("expected:a#b#misread".parse(), Ok(Spec::Expected("a#b".into(), "misread".into())));
         assert_eq!("fault:unwritten-tail:weak".parse(), Ok(Spec::Fault("unwritten-tail".into(), true)));
         assert!("expected:a".parse::<Spec>().is_err() && "gpu".parse::<Spec>().is_err());
+    }
+
+    #[test]
+    fn specs_are_written_as_they_are_read() {
+        for text in ["cpu:f32", "cuda:mixed", "onnxruntime:bf16", "trace:a", "expected:a#b", "fault:a:weak"] {
+            let spec: Spec = text.parse().expect("a spec");
+            assert_eq!(format!("{spec}"), text);
+        }
+        assert_eq!("cuda:fp16".parse::<Spec>().expect("a spec").precision(), "fp16");
     }
 }

@@ -139,6 +139,18 @@ fn what_cannot_be_examined_is_refused() {
     steady(folder.path(), ["diagnose", "--isolated", "--b", "cpu:f32"]).refuses(&["--isolated"]);
 }
 
+/// Where there is no GPU, or no compiler for it, that is said.
+#[test]
+fn an_engine_on_a_gpu_is_healthy_or_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = steady(folder.path(), ["diagnose", "--b", "cuda:bf16"]);
+    if run.code == 2 {
+        run.refuses(&["cuda:bf16 cannot run: "]);
+    } else {
+        run.succeeds();
+    }
+}
+
 /// The whole suite: the right cause first for every fault, and no alarm on healthy engines.
 #[test]
 fn known_faults_are_found() {

@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Everything that is measured on a GPU, in one call: tests, comparisons with the official code's results, times.
+#
+# usage: bench/gpu.sh BINARY TEST_BINARY OUT_DIR [LABEL]
+#
+# BINARY is `steady`, TEST_BINARY the compiled test `cuda` of crates/gr00t, both built elsewhere: the machine needs the
+# checked-out tree, an NVIDIA driver, NVRTC, bash and python3 (its standard library, for the summary), no cargo.
+# Leaves summary.md, log.txt and bench.json in OUT_DIR. A check that fails does not stop the others; the exit code is
+# 0 where all passed, 1 where one did not, 2 for bad arguments.
+set -uo pipefail
+
+if [ $# -lt 3 ] || [ $# -gt 4 ]; then
+    echo "usage: bench/gpu.sh BINARY TEST_BINARY OUT_DIR [LABEL]" >&2
+    exit 2
+fi
+for program in "$1" "$2"; do
+    if [ ! -x "$program" ]; then
+        echo "$program: expected a program, found none" >&2
+        exit 2
+    fi
+done
+steady=$(realpath "$1")
+tests=$(realpath "$2")
+mkdir -p "$3" || exit 2
+out=$(realpath "$3")
+label=${4:-}
+cd "$(dirname "$0")/.." || exit 2
+
+work=$(mktemp -d) || exit 2
+trap 'rm -rf "$work"' EXIT
+# A kernel cache of this call's own, so that the first start is a cold one.
+export XDG_CACHE_HOME="$work/cache"
+log=$out/log.txt
+checks=$work/checks.tsv
+: >"$log"
+: >"$checks"
+mkdir "$work/bench"
+failed=0
+
+# Seconds that a command may take.
+limit=60
+
+# check NAME COMMAND...: runs a command and notes name, exit code (124 after too long), seconds and output file.
+check() {
+    local name=$1 code=0 started=${EPOCHREALTIME/[.,]/} tenths seconds
+    shift
+    local output=$work/$name.txt
+    printf '\n== %s: %s\n' "$name" "$*" | tee -a "$log"
+    timeout --kill-after=10 "$limit" "$@" >"$output" 2>&1 || code=$?
+    tenths=$(((${EPOCHREALTIME/[.,]/} - started) / 100000))
+    seconds=$((tenths / 10)).$((tenths % 10))
+    cat "$output" >>"$log"
+    if [ "$code" -ne 0 ]; then
+        failed=1
+        tail -n 25 "$output"
+    fi
+    printf '%s: exit code %s, %s s\n' "$name" "$code" "$seconds" | tee -a "$log"
+    printf '%s\t%s\t%s\t%s\n' "$name" "$code" "$seconds" "$output" >>"$checks"
+}
+
+# bench NAME OPTION...: a run of `steady bench` whose JSON is kept.
+bench() {
+    local name=$1
+    shift
+    check "bench-$name" "$steady" bench --checkpoint synth:n1.6 --engine cuda --label "$label" \
+        --json "$work/bench/$name.json" "$@"
+}
+
+check device nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader
+
+# The cold start comes first: it compiles the kernels that later ones find.
+start=(--workload W1 --precision bf16 --warmup 0 --iterations 1)
+limit=120 bench start-cold "${start[@]}"
+bench start-warm "${start[@]}"
+
+for workload in W1 W2; do
+    for precision in bf16 mixed fp16; do
+        bench "$workload-$precision" --workload "$workload" --precision "$precision"
+    done
+done
+
+# Trials that are ignored where there is no GPU must not pass for it here.
+limit=180 check tests "$tests" --include-ignored
+
+for precision in f32 bf16 mixed fp16; do
+    check "verify-golden-$precision" "$steady" verify tests/fixtures/golden --engine cuda --precision "$precision"
+done
+# `compare` only measures; `diagnose` judges, and fails for an engine that is not healthy.
+for precision in f32 bf16 mixed; do
+    check "verify-demo-$precision" "$steady" verify tests/fixtures/demo_expected --engine cuda \
+        --precision "$precision"
+    check "eval-demo-$precision" "$steady" eval --model-path demo/checkpoint --dataset-path demo/dataset \
+        --traj-ids 0 1 2 3 --noise tests/fixtures/demo_expected --engine cuda --precision "$precision" \
+        --out "$work/eval-$precision"
+    check "compare-$precision" "$steady" compare --b "cuda:$precision" --out "$work/compare-$precision"
+    check "diagnose-$precision" "$steady" diagnose --b "cuda:$precision" --out "$work/diagnose-$precision"
+done
+
+# Looks beside the toolkit too: its tools are often not in PATH.
+sanitizer=$(command -v compute-sanitizer || find /usr/local/cuda*/bin /usr/local/cuda*/compute-sanitizer \
+    -maxdepth 1 -name compute-sanitizer -print -quit 2>/dev/null)
+if [ -n "$sanitizer" ]; then
+    for precision in bf16 f32; do
+        for tool in memcheck racecheck; do
+            check "$tool-$precision" "$sanitizer" --tool "$tool" --error-exitcode 1 "$steady" verify \
+                tests/fixtures/golden/one_view --engine cuda --precision "$precision"
+        done
+    done
+else
+    echo "compute-sanitizer: not installed, left out" | tee -a "$log"
+fi
+
+python3 bench/gpu_summary.py "$work" "$out" "$label" || failed=1
+cat "$out/summary.md"
+exit "$failed"
