@@ -16,7 +16,7 @@ use steadyhand_gr00t::engine::{Engine, ModelInput};
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy};
 
 /// The presets that the engine runs.
-const PRECISIONS: [&str; 4] = ["f32", "bf16", "fp16", "mixed"];
+const PRECISIONS: [&str; 5] = ["f32", "bf16", "fp16", "mixed", "mixed-fp16"];
 /// Replays of one graph that must not differ in a bit.
 const REPLAYS: usize = 1000;
 /// Prompt lengths of one engine: more than the shapes that it keeps.
