@@ -82,7 +82,7 @@ done
 # Trials that are ignored where there is no GPU must not pass for it here.
 limit=180 check tests "$tests" --include-ignored
 
-for precision in f32 bf16 mixed fp16; do
+for precision in f32 bf16 mixed fp16 mixed-fp16; do
     check "verify-golden-$precision" "$steady" verify tests/fixtures/golden --engine cuda --precision "$precision"
 done
 # `compare` only measures; `diagnose` judges, and fails for an engine that is not healthy.

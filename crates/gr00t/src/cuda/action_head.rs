@@ -116,7 +116,7 @@ pub fn forward(
     buckets: &[usize],
 ) -> Result<Tensor> {
     let shared =
-        b.stage("action head: once", |b| prepare(b, (w, embodiment, times), features, prompt, inputs))?;
+        b.stage("action_prefix", |b| prepare(b, (w, embodiment, times), features, prompt, inputs))?;
     for (step, bucket) in buckets.iter().enumerate() {
         euler_step(b, &shared, (step, buckets.len()), *bucket)?;
     }

@@ -156,20 +156,12 @@ impl Kernel {
     }
 }
 
-/// The size of a kernel's argument, which must be one.
+/// The size of a kernel's first argument.
 fn argument_bytes(operation: &str, function: sys::CUfunction) -> Result<usize> {
-    let size_of = |index| {
-        let (mut offset, mut size) = (0, 0);
-        // SAFETY: both are written; an index behind the last is refused.
-        let result = unsafe { sys::cuFuncGetParamInfo(function, index, &mut offset, &mut size) };
-        (result, size)
-    };
-    let ((first, size), (second, _)) = (size_of(0), size_of(1));
-    let success = sys::CUresult::CUDA_SUCCESS;
-    if first == success && second != success {
-        return Ok(size);
-    }
-    Err(Error::cuda(operation, "expected a kernel with one argument, a struct"))
+    let (mut offset, mut size) = (0, 0);
+    // SAFETY: both are written; a kernel without arguments is refused.
+    check(operation, unsafe { sys::cuFuncGetParamInfo(function, 0, &mut offset, &mut size) })?;
+    Ok(size)
 }
 
 /// Values that lie in memory as a kernel expects them.
