@@ -13,7 +13,7 @@ use steadyhand_gr00t::cuda::elements::Element;
 use steadyhand_gr00t::cuda::kernels::Kernels;
 use steadyhand_gr00t::cuda::linear::{Linear, Then};
 use steadyhand_gr00t::cuda::norm::{Norm, NormAt};
-use steadyhand_gr00t::cuda::product::Tiling;
+use steadyhand_gr00t::cuda::product::{SPLITS, Tiling};
 use steadyhand_gr00t::cuda::program::{Builder, Program};
 use steadyhand_gr00t::cuda::weights::Layout;
 use steadyhand_gr00t::model::Model;
@@ -77,7 +77,7 @@ fn measure(
     let layers: Vec<Linear> = (0..copies).map(|_| layout.linear(&layer, &at)).collect::<Result<_>>()?;
     layout.load(device, kernels, "the products")?;
     let mut times = Vec::new();
-    let splits = [1, 2, 4, 8].into_iter();
+    let splits = SPLITS.into_iter();
     for tiling in Tiling::all(element, device.properties().compute_capability) {
         for split in splits.clone().filter(|split| inner / 64 >= *split) {
             let mut b = Builder::new(device, kernels, policy, 1);

@@ -12,25 +12,18 @@
 //!   rounded to f32; likewise from `w2` and `w3`.
 
 use crate::observation::Matrix;
-use rayon::prelude::*;
 use std::f64::consts::TAU;
-
-/// Blocks below which a thread is not worth waking.
-const BLOCKS_OF_A_THREAD: usize = 256;
 
 /// Standard normal noise `[rows, cols]` for one inference of one episode.
 pub fn gaussian(seed: u64, episode: u32, inference: u32, rows: usize, cols: usize) -> Matrix {
     let key = [seed as u32, (seed >> 32) as u32];
     let count = rows * cols;
-    let block = |block: usize| {
+    let mut data = Vec::with_capacity(count + 3);
+    for block in 0..count.div_ceil(4) {
         let [a, b, c, d] = philox([block as u32, inference, episode, 0], key);
-        let ([first, second], [third, fourth]) = (box_muller(a, b), box_muller(c, d));
-        [first, second, third, fourth]
-    };
-    // A number depends on its place alone, so the blocks can be made anywhere.
-    let blocks: Vec<[f32; 4]> =
-        (0..count.div_ceil(4)).into_par_iter().with_min_len(BLOCKS_OF_A_THREAD).map(block).collect();
-    let mut data = blocks.into_flattened();
+        data.extend(box_muller(a, b));
+        data.extend(box_muller(c, d));
+    }
     data.truncate(count);
     Matrix { rows, cols, data }
 }

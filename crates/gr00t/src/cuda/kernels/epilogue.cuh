@@ -43,7 +43,7 @@ struct Place {
     __device__ explicit Place(const Epilogue& e) {
         static_assert(THREADS % (COLUMNS / 8) == 0, "a thread keeps its columns");
         const u32 width = e.gated ? 16 : 8, chunks = COLUMNS / width;
-        share = ROWS / gridDim.z, from = blockIdx.z * share, step = THREADS / chunks;
+        from = ROWS * blockIdx.z / gridDim.z, share = ROWS * (blockIdx.z + 1) / gridDim.z - from, step = THREADS / chunks;
         column = threadIdx.x % chunks * width, first = threadIdx.x / chunks;
     }
 };
@@ -124,9 +124,12 @@ __device__ __forceinline__ void add_up(float* share, u32 rows) {
     for (u32 index = threadIdx.x; index < rows * (COLUMNS / 4); index += THREADS) {
         float* at = share + index / (COLUMNS / 4) * LD + index % (COLUMNS / 4) * 4;
         float4 sum;
-        if (gridDim.z == 2) sum = gather4<2>(at);
-        else if (gridDim.z == 4) sum = gather4<4>(at);
-        else sum = gather4<8>(at);
+        switch (gridDim.z) {
+            case 2: sum = gather4<2>(at); break;
+            case 3: sum = gather4<3>(at); break;
+            case 4: sum = gather4<4>(at); break;
+            default: sum = gather4<8>(at);
+        }
         *reinterpret_cast<float4*>(at) = sum;
     }
     __syncthreads();
@@ -134,7 +137,7 @@ __device__ __forceinline__ void add_up(float* share, u32 rows) {
 }
 
 // Finishes a tile [ROWS, COLUMNS] of partial sums in shared memory, row stride LD. The blocks of a cluster hold
-// partial sums of the same tile and finish an equal share of its rows each. `residual` is that of the thread's first
+// partial sums of the same tile and finish a share of its rows each. `residual` is that of the thread's first
 // row; the next one is read while a row is finished.
 template <int ROWS, int COLUMNS, int LD, int THREADS>
 __device__ __forceinline__ void finish_tile(const Epilogue& e, const Place<ROWS, COLUMNS, THREADS>& my, const float (&bias)[8],
