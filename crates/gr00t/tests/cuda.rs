@@ -5,7 +5,7 @@
 
 mod gpu;
 
-use gpu::{Case, GOLDENS, bits, distance, infer, like, made, preset, probe, refusals, taps_agree};
+use gpu::{Case, GOLDENS, bits, distance, infer, like, made, preset, probe, products, refusals, taps_agree};
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 use steadyhand_fidelity::Format;
@@ -86,7 +86,8 @@ fn on_gpu() -> Vec<Trial> {
         let run = move || synthetic_weights_are_the_same(&preset(precision));
         trials.push(trial(format!("{precision} synthetic: weights are made as on the CPU"), run));
     }
-    let others: [(&str, fn()); 4] = [
+    let others: [(&str, fn()); 5] = [
+        ("products are right in every tiling", products::of_every_tiling),
         ("one block has formats of its own", one_block_has_formats_of_its_own),
         ("query, key and value have different formats", query_key_and_value_differ),
         ("inputs are refused by field", refusals::of_inputs),

@@ -1,5 +1,6 @@
 //! Models and inputs for tests on a GPU, and how far apart results may lie.
 
+pub mod products;
 pub mod refusals;
 
 use safetensors::{Dtype, SafeTensors};
