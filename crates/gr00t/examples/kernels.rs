@@ -6,6 +6,7 @@
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::checkpoint::Loader;
 use steadyhand_gr00t::cuda::attention::Segment;
+use steadyhand_gr00t::cuda::builder::Builder;
 use steadyhand_gr00t::cuda::compile::Compiler;
 use steadyhand_gr00t::cuda::dit::{self, Dit, Features};
 use steadyhand_gr00t::cuda::driver::Device;
@@ -14,7 +15,7 @@ use steadyhand_gr00t::cuda::kernels::Kernels;
 use steadyhand_gr00t::cuda::linear::{Linear, Then};
 use steadyhand_gr00t::cuda::norm::{Norm, NormAt};
 use steadyhand_gr00t::cuda::product::{SPLITS, Tiling};
-use steadyhand_gr00t::cuda::program::{Builder, Program};
+use steadyhand_gr00t::cuda::program::Program;
 use steadyhand_gr00t::cuda::weights::Layout;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::{self, Heads, Site};

@@ -1,11 +1,12 @@
 //! The flow-matching action head on the device. Mirrors `model/action_head.rs`.
 
+use super::builder::Builder;
 use super::dit::{self, Dit, Features, Memory, Times};
 use super::driver::DevicePtr;
 use super::elements::Element;
 use super::linear::{Linear, RowMap, Then};
 use super::norm::{Affine, Norm, NormAt, Rows};
-use super::program::{Builder, Tensor};
+use super::program::Tensor;
 use super::tokens::{EulerStep, Stored};
 use super::weights::Layout;
 use crate::Result;

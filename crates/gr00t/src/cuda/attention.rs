@@ -1,9 +1,10 @@
 //! Attention: scores, softmax and weighted values in one kernel.
 
+use super::builder::Builder;
 use super::driver::{DevicePtr, Launch};
 use super::elements::Element;
 use super::kernels::Variant;
-use super::program::{Builder, TapPlace, Tensor};
+use super::program::{TapPlace, Tensor};
 use crate::ops::{Heads, Site};
 use crate::{Error, Result, kernel_params};
 

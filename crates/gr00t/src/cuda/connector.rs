@@ -1,8 +1,9 @@
 //! The connector on the device. Mirrors `model/connector.rs`.
 
+use super::builder::Builder;
 use super::linear::{Linear, Then};
 use super::norm::{Affine, Norm, NormAt, Rows};
-use super::program::{Builder, Tensor};
+use super::program::Tensor;
 use super::weights::Layout;
 use crate::model::connector as model;
 use crate::ops::{Activation, Grid, Site};

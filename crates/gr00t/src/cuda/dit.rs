@@ -1,11 +1,12 @@
 //! The diffusion transformer on the device. Mirrors `model/dit.rs`.
 
 use super::attention::{Seen, Segment};
+use super::builder::Builder;
 use super::driver::DevicePtr;
 use super::elements::Element;
 use super::linear::{Linear, Projection, Then};
 use super::norm::{Modulation, Norm, NormAt};
-use super::program::{Builder, Tensor};
+use super::program::Tensor;
 use super::weights::Layout;
 use crate::Result;
 use crate::model::dit::{self as model, Attends};

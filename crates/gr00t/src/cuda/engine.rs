@@ -1,6 +1,7 @@
 //! The engine: weights on a device, and a program and a graph for each shape of inputs.
 
 use super::action_head::{self, ActionHead, Embodiment, Inputs};
+use super::builder::Builder;
 use super::compile::Compiler;
 use super::connector::{self, Connector};
 use super::dit::{self, Times};
@@ -9,7 +10,7 @@ use super::elements::{self, Element};
 use super::inputs::InputMemory;
 use super::kernels::{Kernels, catalogue};
 use super::language::{self, Language};
-use super::program::{Builder, Program, Scratch, Tensor};
+use super::program::{Program, Scratch, Tensor};
 use super::vision::{self, Vision};
 use super::weights::Layout;
 use crate::engine::{Engine, ModelInput, infer_by_layout};

@@ -1,10 +1,11 @@
 //! The Qwen3 language layers on the device. Mirrors `model/language.rs`.
 
 use super::attention::{Seen, Segment};
+use super::builder::Builder;
 use super::driver::DevicePtr;
 use super::linear::{Linear, Projection, Then};
 use super::norm::{Affine, Norm, NormAt};
-use super::program::{Builder, Tensor};
+use super::program::Tensor;
 use super::rotary::{Rotary, RotarySites};
 use super::weights::{Layout, Region, Table};
 use crate::model::Prompt;

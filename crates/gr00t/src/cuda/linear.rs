@@ -1,9 +1,10 @@
 //! Linear layers, and what is fused into their products.
 
+use super::builder::Builder;
 use super::driver::DevicePtr;
 use super::elements::Element;
 use super::product::{Epilogue, EpilogueTap};
-use super::program::{Builder, Tap, TapPlace, Tensor};
+use super::program::{Tap, TapPlace, Tensor};
 use super::weights::Region;
 use crate::ops::{Activation, Site};
 use crate::{Error, Result};

@@ -1,10 +1,10 @@
 //! How long the parts of an inference take, and what the device can do at best.
 
+use super::builder::Builder;
 use super::driver::{Device, Event, Stream};
 use super::engine::CudaEngine;
 use super::kernels::Kernels;
 use super::linear::Then;
-use super::program::Builder;
 use super::weights::Layout;
 use crate::Result;
 use crate::checkpoint::Loader;

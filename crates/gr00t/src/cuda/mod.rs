@@ -9,6 +9,7 @@
 
 pub mod action_head;
 pub mod attention;
+pub mod builder;
 mod cache;
 pub mod compile;
 pub mod connector;

@@ -1,9 +1,10 @@
 //! LayerNorm and RMSNorm of rows, with what is fused into them.
 
+use super::builder::Builder;
 use super::driver::{DevicePtr, Launch};
 use super::elements::Element;
 use super::kernels::Variant;
-use super::program::{Builder, TapPlace, Tensor};
+use super::program::{TapPlace, Tensor};
 use super::weights::Region;
 use crate::ops::Site;
 use crate::{Error, Result, kernel_params};

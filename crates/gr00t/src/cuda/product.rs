@@ -1,10 +1,11 @@
 //! Products with weights: which kernel computes one, in which tiles.
 
+use super::builder::{ALIGN, Builder};
 use super::driver::{Boxes, DevicePtr, Launch, Properties, TensorMap};
 use super::elements::Element;
 use super::kernels::Variant;
 use super::linear::Linear;
-use super::program::{ALIGN, Builder, TapPlace, Tensor};
+use super::program::{TapPlace, Tensor};
 use crate::{Error, Result, kernel_params};
 
 kernel_params! {

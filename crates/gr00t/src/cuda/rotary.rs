@@ -1,9 +1,10 @@
 //! The norms and the rotation of query and key heads.
 
+use super::builder::Builder;
 use super::driver::{DevicePtr, Launch};
 use super::elements::Element;
 use super::kernels::Variant;
-use super::program::{Builder, TapPlace, Tensor};
+use super::program::{TapPlace, Tensor};
 use super::weights::Region;
 use crate::ops::{Heads, Site};
 use crate::{Result, kernel_params};

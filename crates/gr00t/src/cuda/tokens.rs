@@ -1,9 +1,10 @@
 //! Kernels that bring values to where they are used: inputs, image patches, embeddings, the Euler step.
 
+use super::builder::Builder;
 use super::driver::{DevicePtr, Launch, Params};
 use super::elements::Element;
 use super::kernels::Variant;
-use super::program::{Builder, TapPlace, Tensor};
+use super::program::{TapPlace, Tensor};
 use super::weights::Table;
 use crate::ops::Site;
 use crate::{Result, kernel_params};

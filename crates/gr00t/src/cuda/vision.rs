@@ -1,9 +1,10 @@
 //! The SigLIP2 vision tower on the device. Mirrors `model/vision.rs`.
 
 use super::attention::{Seen, Segment};
+use super::builder::Builder;
 use super::linear::{Linear, Projection, Then};
 use super::norm::{Affine, Norm, NormAt};
-use super::program::{Builder, Tensor};
+use super::program::Tensor;
 use super::tokens::DeviceImage;
 use super::weights::Layout;
 use crate::Result;

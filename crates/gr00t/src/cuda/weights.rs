@@ -3,12 +3,12 @@
 //! Loading has two steps. First the model's files lay out what they need, which allocates nothing and tells how
 //! much memory it takes; then everything is brought there at once, rearranged on the device.
 
+use super::builder::ALIGN;
 use super::driver::{Buffer, Device, DevicePtr, Launch, Stream};
 use super::elements::{Element, SiteElements, elements, storage};
 use super::kernels::{Kernels, Variant};
 use super::linear::{Linear, Part, Projection};
 use super::norm::Affine;
-use super::program::ALIGN;
 use crate::checkpoint::{Dtype, Weight};
 use crate::ops::{self, Site};
 use crate::precision::PrecisionPolicy;

@@ -3,13 +3,14 @@
 use std::fmt::Debug;
 use steadyhand_fidelity::{Format, relative_l2};
 use steadyhand_gr00t::checkpoint::Loader;
+use steadyhand_gr00t::cuda::builder::Builder;
 use steadyhand_gr00t::cuda::compile::Compiler;
 use steadyhand_gr00t::cuda::driver::Device;
 use steadyhand_gr00t::cuda::elements::Element;
 use steadyhand_gr00t::cuda::kernels::Kernels;
 use steadyhand_gr00t::cuda::linear::Then;
 use steadyhand_gr00t::cuda::product::{SPLITS, Tiling};
-use steadyhand_gr00t::cuda::program::{Builder, Scratch};
+use steadyhand_gr00t::cuda::program::Scratch;
 use steadyhand_gr00t::cuda::weights::Layout;
 use steadyhand_gr00t::ops::{Linear, Site};
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy};
