@@ -73,9 +73,9 @@ pub struct EngineArgs {
     /// A policy or an action head for onnxruntime; exported to a temporary folder otherwise.
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
-    /// Number of the GPU for cuda.
-    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
-    pub device: usize,
+    /// Number of the GPU for cuda; the first otherwise.
+    #[arg(long, value_name = "NUMBER")]
+    pub device: Option<usize>,
     /// Where cuda keeps its compiled kernels; the user's cache folder otherwise.
     #[arg(long, value_name = "DIR")]
     pub kernel_cache: Option<PathBuf>,

@@ -51,6 +51,9 @@ pub fn make(
     denoising_steps: usize,
 ) -> Result<Box<dyn Engine>> {
     let policy = policy(&args.precision, checkpoint, &model, embodiment_tag)?;
+    if matches!(args.engine, EngineKind::Cpu | EngineKind::Onnxruntime) {
+        refuse_cuda_options(args.device, args.kernel_cache.as_deref())?;
+    }
     match args.engine {
         EngineKind::Cpu | EngineKind::Cuda | EngineKind::Auto => {
             ensure!(
@@ -80,7 +83,7 @@ fn native(
     policy: PrecisionPolicy,
     denoising_steps: usize,
 ) -> Result<Box<dyn Engine>> {
-    let options = Options { device: args.device, kernel_cache: args.kernel_cache.clone() };
+    let options = cuda_options(args.device, args.kernel_cache.as_deref());
     match args.engine {
         EngineKind::Cuda => Ok(Box::new(CudaEngine::new(model, policy, denoising_steps, options)?)),
         EngineKind::Auto => match cuda(&model, &policy, denoising_steps, options) {
@@ -89,6 +92,22 @@ fn native(
         },
         _ => Ok(Box::new(CpuEngine::new(model, policy, denoising_steps))),
     }
+}
+
+/// How a CUDA engine is opened.
+pub fn cuda_options(device: Option<usize>, kernel_cache: Option<&Path>) -> Options {
+    Options { device: device.unwrap_or(0), kernel_cache: kernel_cache.map(Path::to_path_buf) }
+}
+
+/// Fails where options of the CUDA engine were given to another one.
+///
+/// # Errors
+/// The first of them.
+pub fn refuse_cuda_options(device: Option<usize>, kernel_cache: Option<&Path>) -> Result<()> {
+    for (option, given) in [("--device", device.is_some()), ("--kernel-cache", kernel_cache.is_some())] {
+        ensure!(!given, "{option}: expected with --engine cuda or auto, found with another engine");
+    }
+    Ok(())
 }
 
 /// The engine on a GPU where it can run; says which engine it will be, and why.

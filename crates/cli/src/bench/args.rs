@@ -45,9 +45,9 @@ pub struct BenchArgs {
     /// What runs the model.
     #[arg(long, value_enum, default_value = "auto")]
     pub engine: BenchEngine,
-    /// Number of the GPU for cuda.
-    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
-    pub device: usize,
+    /// Number of the GPU for cuda; the first otherwise.
+    #[arg(long, value_name = "NUMBER")]
+    pub device: Option<usize>,
     /// Where cuda keeps its compiled kernels; the user's cache folder otherwise.
     #[arg(long, value_name = "DIR")]
     pub kernel_cache: Option<PathBuf>,

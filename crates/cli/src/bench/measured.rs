@@ -6,8 +6,8 @@ use anyhow::Result;
 use serde::Serialize;
 use std::time::Instant;
 use steadyhand_fidelity::Format;
+use steadyhand_gr00t::cuda::CudaEngine;
 use steadyhand_gr00t::cuda::measure::{StageTime, copy_bandwidth, matrix_rate};
-use steadyhand_gr00t::cuda::{CudaEngine, Options};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
@@ -73,7 +73,10 @@ pub fn open(
     policy: PrecisionPolicy,
     denoising_steps: usize,
 ) -> Result<Box<dyn Measured>> {
-    let options = Options { device: args.device, kernel_cache: args.kernel_cache.clone() };
+    let options = engines::cuda_options(args.device, args.kernel_cache.as_deref());
+    if args.engine == BenchEngine::Cpu {
+        engines::refuse_cuda_options(args.device, args.kernel_cache.as_deref())?;
+    }
     match args.engine {
         BenchEngine::Cpu => Ok(Box::new(CpuEngine::new(model, policy, denoising_steps))),
         BenchEngine::Cuda => Ok(Box::new(CudaEngine::new(model, policy, denoising_steps, options)?)),
@@ -143,7 +146,7 @@ impl Measured for CudaEngine {
             total_memory_bytes: properties.total_memory as u64,
             l2_bytes: properties.l2_bytes as u64,
             allocated_bytes,
-            kernels_per_inference: self.graph_nodes(),
+            kernels_per_inference: self.kernels_per_inference(),
             copy_bandwidth: copy_bandwidth(device)?,
             matrix_rate: matrix_rate(device, self.kernels(), operands)?,
         }))

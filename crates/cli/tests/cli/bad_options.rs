@@ -30,6 +30,8 @@ fn numbers_that_make_no_sense() {
     demo.eval(&["--precision", "fp4"]).refuses(&["--precision", "fp4", "bf16", ".toml"]);
     demo.eval(&["--engine", "cuda", "--precision", "fp8"])
         .refuses(&["precision fp8", "`vision.layer.0.query`"]);
+    demo.eval(&["--device", "0"]).refuses(&["--device", "cuda or auto"]);
+    demo.eval(&["--kernel-cache", "kernels"]).refuses(&["--kernel-cache", "cuda or auto"]);
     demo.eval(&["--save-plot-path", "plot.pdf"]).refuses(&["--save-plot-path", ".png", ".pdf"]);
     steady(demo.folder(), ["eval", "--no-such-option"]).refuses(&["--no-such-option"]);
 }

@@ -182,9 +182,9 @@ impl CudaEngine {
         self.shapes.back().map(|shape| &shape.work.program)
     }
 
-    /// Kernels and copies of the most recently used graph.
-    pub fn graph_nodes(&self) -> usize {
-        self.shapes.back().map_or(0, |shape| shape.graph.nodes())
+    /// Kernels of the most recently used graph: all of it but the copy of the inputs and that of the actions.
+    pub fn kernels_per_inference(&self) -> usize {
+        self.shapes.back().map_or(0, |shape| shape.graph.nodes().saturating_sub(2))
     }
 
     /// Runs a batch of one embodiment: the graph of its shape, or its kernels one by one for a probe.

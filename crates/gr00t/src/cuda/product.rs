@@ -185,9 +185,10 @@ impl Tiling {
     }
 
     /// Estimated nanoseconds: waves of blocks, each as long as its start and end and the slower of fetching and
-    /// multiplying its stages, but no less than all fetches together take. The constants were fitted to an H200's
-    /// times of the model's products (`examples/kernels.rs`): 595 bytes and 3300 pairs a nanosecond and
-    /// multiprocessor, 12000 bytes a nanosecond for all of them.
+    /// multiplying its stages, but no less than all fetches together take. Fitted to an H200's times of the
+    /// model's products (`examples/kernels.rs`): 595 bytes and 3300 pairs a nanosecond and multiprocessor, and a
+    /// block's ends. Set by hand until the fastest tilings came first: 12000 bytes a nanosecond for all fetches, what
+    /// meeting in a cluster takes, and how many multiprocessors clusters can use.
     fn cost(&self, [rows, n, inner]: [usize; 3], processors: usize) -> usize {
         // The blocks of a cluster need places in one part of the device: the larger it is, the more stay empty.
         let usable = match self.split {
