@@ -110,7 +110,7 @@ fn subject(folder: &Path, args: &VerifyArgs) -> Result<(PathBuf, PathBuf)> {
     match (found(&args.checkpoint, "checkpoint"), found(&args.dataset_path, "dataset")) {
         (Some(checkpoint), Some(dataset)) => Ok((checkpoint, dataset)),
         (checkpoint, dataset) => {
-            let demo = demo_assets::unpack(&std::env::temp_dir().join("steadyhand-demo"))?;
+            let demo = demo_assets::temporary()?;
             Ok((checkpoint.unwrap_or(demo.checkpoint), dataset.unwrap_or(demo.dataset)))
         }
     }
