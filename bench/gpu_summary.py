@@ -50,7 +50,8 @@ def numbers(name, text, work, out):
         rows = json.loads((out / "policies.json").read_text())["policies"]
         held = [row for row in rows if row["predicted"]]
         judged = [row for row in rows if row["predicted"] is not None]
-        return f"emulation predicts CUDA for {len(held)} of {len(judged)} of {len(rows)} policies"
+        others = len(rows) - len(judged)
+        return f"emulation predicts CUDA for {len(held)} of {len(judged)} policies; {others} not run by both"
     if kind in ("memcheck", "racecheck"):
         return first(r"^=+ ((?:ERROR|RACECHECK) SUMMARY.*)$", text)
     return ""
