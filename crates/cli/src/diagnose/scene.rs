@@ -1,6 +1,7 @@
 //! What both engines are shown: observations of one episode, made into model inputs.
 
 use crate::args::ObservationArgs;
+use crate::calibration::DatasetAtHand;
 use crate::commands::eval::load_parts;
 use crate::demo_assets::{self, Demo};
 use crate::engines;
@@ -20,6 +21,8 @@ use steadyhand_lerobot::{Dataset, Kind};
 pub struct Scene {
     pub checkpoint: PathBuf,
     pub dataset: PathBuf,
+    /// The dataset, as calibrations are asked about it.
+    at_hand: DatasetAtHand,
     pub model: Model,
     pub processor: Processor,
     pub denoising_steps: usize,
@@ -67,6 +70,7 @@ impl Scene {
             recorded: concatenated(&episode, Kind::Action, keys)?,
             names: keys.iter().flat_map(|key| dataset.dimension_names(Kind::Action, key)).collect(),
             checkpoint,
+            at_hand: DatasetAtHand::new(&dataset_path, args.allow_stale_calibration),
             dataset: dataset_path,
             model,
             processor,
@@ -81,8 +85,11 @@ impl Scene {
     /// The precision policy of this name, checked as [`engines::policy`] does.
     ///
     /// # Errors
-    /// As there.
+    /// As there, and for a calibration of another dataset, as [`DatasetAtHand::check`].
     pub fn policy(&self, name: &str) -> Result<PrecisionPolicy> {
-        engines::policy(name, &self.checkpoint, &self.model, Some(self.processor.embodiment_tag()))
+        let tag = Some(self.processor.embodiment_tag());
+        let policy = engines::policy(name, &self.checkpoint, &self.model, tag)?;
+        self.at_hand.check(&policy)?;
+        Ok(policy)
     }
 }

@@ -35,13 +35,20 @@ impl Checkpoint {
 }
 
 /// 16 hexadecimal digits of named bytes, in the order given, by the steps of [`Checkpoint::fingerprint`]: over each
-/// name, its length, the number of bytes and the bytes.
-pub fn fingerprint<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
-    let hash = parts.into_iter().fold(START, |hash, (name, contents)| {
+/// name, its length, the number of bytes and the bytes. One part is looked at at a time.
+///
+/// # Errors
+/// The first part that could not be had.
+pub fn fingerprint<N: AsRef<str>, C: AsRef<[u8]>, E>(
+    parts: impl IntoIterator<Item = Result<(N, C), E>>,
+) -> Result<String, E> {
+    let hash = parts.into_iter().try_fold(START, |hash, part| {
+        let (name, contents) = part?;
+        let (name, contents) = (name.as_ref(), contents.as_ref());
         let hash = step(bytes(hash, name.as_bytes()), name.len() as u64);
-        bytes(step(hash, contents.len() as u64), contents)
-    });
-    format!("{hash:016x}")
+        Ok(bytes(step(hash, contents.len() as u64), contents))
+    })?;
+    Ok(format!("{hash:016x}"))
 }
 
 /// The value after one word.
@@ -65,7 +72,9 @@ mod tests {
 
     #[test]
     fn names_and_their_bounds_count() {
-        let of = |parts: &[(&str, &[u8])]| fingerprint(parts.iter().copied());
+        let of = |parts: &[(&str, &[u8])]| {
+            fingerprint::<_, _, ()>(parts.iter().copied().map(Ok)).expect("all parts")
+        };
         let all = [
             of(&[("a", b"bc")]),
             of(&[("ab", b"c")]),
