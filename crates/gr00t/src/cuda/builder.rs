@@ -3,7 +3,7 @@
 use super::driver::Buffer;
 use super::driver::{Device, DevicePtr, Kernel, Launch, Params};
 use super::elements::{Element, SiteElements, elements, storage};
-use super::kernels::Kernels;
+use super::kernels::{Kernels, Variant};
 use super::product::Tiling;
 use super::program::{Constant, KernelStep, Program, Step, Tap, TapPlace, Tensor, TensorTap};
 use crate::Result;
@@ -182,6 +182,24 @@ impl<'a> Builder<'a> {
     /// Shows a tensor that lies in memory when the program is probed.
     pub fn tap(&mut self, tensor: &Tensor, site: Site) {
         self.steps.push(Box::new(TensorTap { tensor: tensor.clone(), site }));
+    }
+
+    /// Records a kernel as it was compiled, over `grid` blocks, none of which waits for another.
+    ///
+    /// # Errors
+    /// The kernel cannot be compiled or loaded.
+    pub fn launch_grid<P: Params + Send + Sync + 'static>(
+        &mut self,
+        variant: &Variant,
+        grid: [usize; 3],
+        params: P,
+        taps: Vec<TapPlace<P>>,
+    ) -> Result<()> {
+        let (kernel, block, shared_bytes) = self.kernels.get(variant)?;
+        let grid = grid.map(|blocks| blocks as u32);
+        let launch = Launch { grid, block, shared_bytes, cluster: 1, programmatic: false };
+        self.launch(kernel, launch, params, taps);
+        Ok(())
     }
 
     /// Records a kernel.

@@ -1,7 +1,7 @@
 //! Kernels that bring values to where they are used: inputs, image patches, embeddings, the Euler step.
 
 use super::builder::Builder;
-use super::driver::{DevicePtr, Launch, Params};
+use super::driver::{DevicePtr, Params};
 use super::elements::Element;
 use super::kernels::Variant;
 use super::program::{TapPlace, Tensor};
@@ -193,14 +193,7 @@ impl Builder<'_> {
             format: format.code(),
         };
         let taps = vec![TapPlace::whole(at, out.rows, out.features, |p: &mut EmbedParams, at| p.tap = at)];
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens("embed"))?;
-        let grid = [out.rows as u32, 1, 1];
-        self.launch(
-            kernel,
-            Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
-            params,
-            taps,
-        );
+        self.launch_grid(&Variant::tokens("embed"), [out.rows, 1, 1], params, taps)?;
         Ok(out)
     }
 
@@ -290,14 +283,7 @@ impl Builder<'_> {
         params: P,
         taps: Vec<TapPlace<P>>,
     ) -> Result<()> {
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens(entry))?;
-        let grid = [values.div_ceil(block as usize) as u32, 1, 1];
-        self.launch(
-            kernel,
-            Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
-            params,
-            taps,
-        );
-        Ok(())
+        let variant = Variant::tokens(entry);
+        self.launch_grid(&variant, [values.div_ceil(variant.block as usize), 1, 1], params, taps)
     }
 }
