@@ -95,7 +95,7 @@ fn measure(
     times.sort_by(|a, b| a.0.total_cmp(&b.0));
     let candidates = Tiling::candidates(element, device.properties());
     let processors = device.properties().multiprocessors as usize;
-    let chosen = Tiling::choose(&candidates, [rows, n, inner], processors);
+    let chosen = Tiling::choose(&candidates, element, [rows, n, inner], processors);
     let bytes = (n * inner * 2) as f32;
     println!("[{rows}, {inner}] x [{inner}, {n}]: {:.2} us at 4.2 TB/s", bytes / 4.2e6);
     let line = |(time, t): &(f32, Tiling), mark: &str| {

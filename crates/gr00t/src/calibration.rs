@@ -33,9 +33,10 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// A calibration of `checkpoint`: the bounds `amax` by path, found on `frames` observations.
+    /// A calibration of the weights with the fingerprint `checkpoint`: the bounds `amax` by path, found on `frames`
+    /// observations.
     pub fn new(
-        checkpoint: &Checkpoint,
+        checkpoint: String,
         embodiment_tag: &str,
         dataset: &str,
         frames: usize,
@@ -44,7 +45,7 @@ impl Calibration {
         amax: BTreeMap<String, f32>,
     ) -> Self {
         Calibration {
-            checkpoint: checkpoint.fingerprint(),
+            checkpoint,
             embodiment_tag: embodiment_tag.to_owned(),
             dataset: dataset.to_owned(),
             frames,

@@ -7,7 +7,7 @@ use super::elements::Element;
 use super::linear::{Linear, RowMap, Then};
 use super::norm::{Affine, Norm, NormAt, Rows};
 use super::program::Tensor;
-use super::tokens::{EulerStep, Stored};
+use super::tokens::{EulerStep, Placed};
 use super::weights::Layout;
 use crate::Result;
 use crate::checkpoint::Weight;
@@ -145,7 +145,7 @@ fn prepare<'w>(
     let actions = b.packed_tensor(rows, w.action_dim, Element::F32)?;
     let compute = b.elements(&Site::new("action_encoder.layer1"))?.compute;
     let operand = b.persistent_tensor(rows, w.action_dim, compute)?;
-    b.input(inputs.noise, Stored { out: &actions, copy: Some(&operand) }, Site::new("noise"))?;
+    b.input(inputs.noise, Placed { out: &actions, copy: Some(&operand) }, Site::new("noise"))?;
     let (positions, state_horizon) = (positions.transpose()?, inputs.state_horizon);
     Ok(Shared {
         head: w,
@@ -202,7 +202,7 @@ fn normalized_features(b: &mut Builder, w: &ActionHead, x: &Tensor, prompt: &Pro
     let site = Site::new("action_head.vl_norm");
     let element = match w.vl_norm {
         Some(_) => b.operand(&site, &w.dit.memory_sites())?,
-        None => x.element,
+        None => x.element.into(),
     };
     let tokens = b.tensor(x.rows, x.features, element)?;
     let mut rows = Rows::default();
@@ -241,9 +241,9 @@ fn encode_state(
 ) -> Result<()> {
     let at = &Site::new("action_head");
     let [layer1, layer2] = &embodiment.state_encoder;
-    let element = b.operand(&(at / "state"), &[at / "state_encoder.layer1"])?;
+    let element = b.wide_operand(&(at / "state"), &[at / "state_encoder.layer1"])?;
     let state = b.tensor(b.batch * inputs.state_horizon, w.state_dim, element)?;
-    b.input(inputs.state, Stored { out: &state, copy: None }, at / "state")?;
+    b.input(inputs.state, Placed { out: &state, copy: None }, at / "state")?;
     let element = b.operand(&(at / "state_encoder.relu"), &[at / "state_features"])?;
     let relu = Then::Activate(Activation::Relu, at / "state_encoder.relu");
     let x = b.linear(layer1, &state, element, at / "state_encoder.layer1", relu)?;
@@ -283,7 +283,7 @@ fn with_time(b: &mut Builder, shared: &Shared, bucket: usize, at: &Site) -> Resu
     let frequencies = model::time_frequencies(token_dim / 2);
     let mut time = cpu::time_encoding(bucket, &frequencies, Leading::Sines, Element::F32.format());
     storage.round_slice(&mut time);
-    let element = b.operand(&site, &[at / "layer2"])?;
+    let element = b.wide_operand(&site, &[at / "layer2"])?;
     let tensor = b.persistent_tensor(rows, token_dim + time.len(), element)?;
     let row: Vec<f32> = std::iter::repeat_n(0.0, token_dim).chain(time.iter().copied()).collect();
     tensor.upload(&row.repeat(rows))?;

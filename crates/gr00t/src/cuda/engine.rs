@@ -121,7 +121,8 @@ impl CudaEngine {
         if denoising_steps == 0 {
             return Err(Error::input("denoising_steps", "expected at least 1, found 0"));
         }
-        elements::check(&policy, &model.sites()?)?;
+        let sites = model.sites()?;
+        elements::check(&policy, &sites)?;
         let mut layout = Layout::new(&policy);
         let weights = Weights {
             vision: Vision::lay_out(&mut layout, &model.vision)?,
@@ -132,6 +133,7 @@ impl CudaEngine {
         let device = Device::open(options.device)?;
         let driver_version = Some(device.properties().driver_version);
         let capability = device.properties().compute_capability;
+        elements::check_on(&policy, &sites, capability)?;
         let kernels = Kernels::new(&device, Compiler::open(driver_version, options.kernel_cache)?);
         kernels.prepare(&catalogue(&model.config, &operands(&policy), capability))?;
         layout.load(&device, &kernels, &format!("the model in {policy}"))?;

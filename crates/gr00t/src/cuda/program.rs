@@ -12,6 +12,17 @@ use crate::probe::Probe;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// What the elements of a tensor stand for.
+#[derive(Debug, Clone)]
+pub enum Scale {
+    /// Themselves.
+    One,
+    /// This magnitude for the largest value of the element type.
+    Known(f32),
+    /// The magnitudes that lie there, one f32 for so many rows.
+    Measured(Arc<Buffer>, usize),
+}
+
 /// `[rows, features]` in device memory, with zeros between `features` and the row stride.
 #[derive(Debug, Clone)]
 pub struct Tensor {
@@ -26,12 +37,22 @@ pub struct Tensor {
     pub element: Element,
     /// Elements before the first.
     pub(super) first: usize,
+    /// What the elements stand for.
+    pub(super) scale: Scale,
 }
 
 impl Tensor {
     /// Where the first element lies.
     pub fn pointer(&self) -> DevicePtr {
         self.memory.at(self.first * self.element.size())
+    }
+
+    /// What a kernel multiplies values with before it stores them here.
+    pub fn factor(&self) -> f32 {
+        match self.scale {
+            Scale::Known(amax) if amax > 0.0 => self.element.format().max() / amax,
+            _ => 1.0,
+        }
     }
 
     /// Some of the rows.

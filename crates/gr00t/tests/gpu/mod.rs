@@ -7,6 +7,7 @@ use safetensors::{Dtype, SafeTensors};
 use std::path::{Path, PathBuf};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Matrix;
+use steadyhand_gr00t::calibration::{Calibration, Collector};
 use steadyhand_gr00t::cuda::{CudaEngine, Options};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::Model;
@@ -65,6 +66,15 @@ impl Case {
     pub fn cpu(&self, policy: &PrecisionPolicy, input: &ModelInput) -> Matrix {
         let mut engine = CpuEngine::new(self.model.clone(), policy.clone(), self.steps);
         infer(&mut engine, input)
+    }
+
+    /// The largest activations of the f32 reference.
+    pub fn calibration(&self) -> Calibration {
+        let collector = Collector::default();
+        let engine = CpuEngine::new(self.model.clone(), preset("f32"), self.steps);
+        infer(&mut engine.with_edit(&collector), &self.input);
+        let amax = collector.amax(100.0).expect("finite activations");
+        Calibration::new("a golden".to_owned(), "any", "its input", 1, self.steps, 100.0, amax)
     }
 
     /// The CPU engine's tensors.

@@ -51,7 +51,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<()> {
     progress.finish_and_clear();
     let amax = collector.amax(args.percentile)?;
     let calibration = Calibration::new(
-        &Checkpoint::open(&checkpoint)?,
+        Checkpoint::open(&checkpoint)?.fingerprint(),
         processor.embodiment_tag(),
         &dataset_hash(&dataset_path)?,
         frames,
