@@ -5,7 +5,7 @@
 #
 # BINARY is `steady`, TEST_BINARY the compiled test `cuda` of crates/gr00t, both built elsewhere: the machine needs the
 # checked-out tree, an NVIDIA driver, NVRTC, bash and python3 (its standard library, for the summary), no cargo.
-# Leaves summary.md, log.txt and bench.json in OUT_DIR. A check that fails does not stop the others; the exit code is
+# Leaves summary.md, log.txt, bench.json and policies.json in OUT_DIR. A check that fails does not stop the others; the exit code is
 # 0 where all passed, 1 where one did not, 2 for bad arguments.
 set -uo pipefail
 
@@ -95,6 +95,10 @@ for precision in f32 bf16 mixed; do
     check "compare-$precision" "$steady" compare --b "cuda:$precision" --out "$work/compare-$precision"
     check "diagnose-$precision" "$steady" diagnose --b "cuda:$precision" --out "$work/diagnose-$precision"
 done
+
+# What each policy costs, here and emulated; fails where the emulation does not predict this device's error.
+limit=300 check policies "$steady" policy table --engine cuda --noise tests/fixtures/demo_expected \
+    --latency synth:n1.6 --workload W1,W2 --json "$out/policies.json"
 
 # Looks beside the toolkit too: its tools are often not in PATH.
 sanitizer=$(command -v compute-sanitizer || find /usr/local/cuda*/bin /usr/local/cuda*/compute-sanitizer \

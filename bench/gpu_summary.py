@@ -1,4 +1,4 @@
-"""Writes summary.md and bench.json from what bench/gpu.sh left. Python's standard library alone.
+"""Writes summary.md and bench.json from what bench/gpu.sh left, policies.json included. Python's standard library alone.
 
 usage: gpu_summary.py WORK_DIR OUT_DIR LABEL
 """
@@ -15,7 +15,7 @@ def first(pattern, text, otherwise="-"):
     return found[-1] if found else otherwise
 
 
-def numbers(name, text, work):
+def numbers(name, text, work, out):
     """What a check found, in one line."""
     kind, _, rest = name.partition("-")
     if kind == "device":
@@ -46,6 +46,12 @@ def numbers(name, text, work):
     if kind == "diagnose":
         diagnosis = json.loads((work / name / "diagnosis.json").read_text())
         return f"{diagnosis['verdict']['status']}; {diagnosis['determinism']}"
+    if kind == "policies":
+        rows = json.loads((out / "policies.json").read_text())["policies"]
+        held = [row for row in rows if row["predicted"]]
+        judged = [row for row in rows if row["predicted"] is not None]
+        others = len(rows) - len(judged)
+        return f"emulation predicts CUDA for {len(held)} of {len(judged)} policies; {others} not run by both"
     if kind in ("memcheck", "racecheck"):
         return first(r"^=+ ((?:ERROR|RACECHECK) SUMMARY.*)$", text)
     return ""
@@ -59,6 +65,22 @@ def bench_row(name, report):
     cells = [name, *(f"{value:.3f}" if value is not None else "-" for value in shown)]
     cells += [f"{report['load_ms']:.0f}", f"{report['first_actions_ms']:.0f}"]
     return "| " + " | ".join(cells) + " |"
+
+
+def policy_rows(table):
+    """What each policy costs: a row a policy."""
+    def cell(tried, field, digits):
+        value = tried.get(field) if tried else None
+        if value is not None:
+            return format(value, digits)
+        return next((word for word in ("refused", "failed") if word in (tried or {})), "-")
+
+    for row in table["policies"]:
+        emulated, cuda = row["emulated"], row["cuda"]
+        cells = [row["policy"], cell(emulated, "mse", ".6f"), cell(emulated, "relative_l2", ".2e")]
+        cells += [cell(cuda, "mse", ".6f"), cell(cuda, "relative_l2", ".2e"), cell(row, "ratio", ".2f")]
+        cells += [cell(latency, "p50", ".3f") for latency in row["latency"]]
+        yield "| " + " | ".join(cells) + " |"
 
 
 def stage_rows(reports):
@@ -88,7 +110,7 @@ def main():
     for name, code, seconds, output in checks:
         text = Path(output).read_text(errors="replace")
         try:
-            found = numbers(name, text, work)
+            found = numbers(name, text, work, out)
         except (OSError, ValueError, KeyError) as error:
             # A check that failed may have left nothing.
             found = f"no result: {error}"
@@ -103,6 +125,11 @@ def main():
         timed = {name: report for name, report in reports.items() if not name.startswith("start-")}
         lines += ["", "| stage, p50 ms | " + " | ".join(timed) + " |", "|---" * (len(timed) + 1) + "|"]
         lines += stage_rows(timed)
+    if (out / "policies.json").exists():
+        table = json.loads((out / "policies.json").read_text())
+        header = ["policy", "emulated MSE", "error", "cuda MSE", "cuda error", "emulated/cuda"]
+        header += [f"{latency['workload']} p50 ms" for latency in table["policies"][0]["latency"]]
+        lines += ["", "| " + " | ".join(header) + " |", "|---" * len(header) + "|", *policy_rows(table)]
     (out / "summary.md").write_text("\n".join(lines) + "\n")
 
 

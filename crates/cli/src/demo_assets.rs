@@ -1,6 +1,6 @@
 //! The embedded demo: a small policy and four held-out episodes of a Unitree G1.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
 macro_rules! assets {
@@ -40,6 +40,30 @@ pub struct Demo {
     pub checkpoint: PathBuf,
     /// The dataset folder.
     pub dataset: PathBuf,
+}
+
+/// The folders that were given, or else the demo in the temporary folder.
+///
+/// # Errors
+/// Only one of the two was given; the demo cannot be written.
+pub fn unless_given(checkpoint: Option<&Path>, dataset: Option<&Path>) -> Result<Demo> {
+    match (checkpoint, dataset) {
+        (Some(checkpoint), Some(dataset)) => {
+            Ok(Demo { checkpoint: checkpoint.to_path_buf(), dataset: dataset.to_path_buf() })
+        }
+        (None, None) => temporary(),
+        _ => bail!(
+            "--checkpoint (--model-path) and --dataset-path: expected both or, for the embedded demo, neither"
+        ),
+    }
+}
+
+/// The demo in the temporary folder, where its files stay.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn temporary() -> Result<Demo> {
+    unpack(&std::env::temp_dir().join("steadyhand-demo"))
 }
 
 /// Writes the demo's files below `folder`, where every other command can use them too.

@@ -66,6 +66,7 @@ pub fn run(
     config: &RolloutConfig,
     progress: &mut dyn FnMut(),
 ) -> Result<Rollout> {
+    check_horizon(processor, config.action_horizon)?;
     let steps = config.steps.min(episode.len());
     if steps == 0 {
         bail!("episode {}: no steps to evaluate", episode.index());
@@ -122,12 +123,25 @@ pub fn run(
                 check_groups(&chunk, episode)?;
                 rollout.instruction = observation.instruction;
             }
-            rollout.take(&chunk, config.action_horizon, steps)?;
+            rollout.take(&chunk, config.action_horizon, steps);
             progress();
         }
         Ok(())
     })?;
     Ok(rollout)
+}
+
+/// Whether every chunk has the rows that are taken of it.
+///
+/// # Errors
+/// More rows than a chunk of the embodiment has: both numbers.
+pub fn check_horizon(processor: &Processor, action_horizon: usize) -> Result<()> {
+    let (rows, tag) = (processor.action_horizon(), processor.embodiment_tag());
+    ensure!(
+        action_horizon <= rows,
+        "action_horizon: expected at most {rows}, the steps of an action chunk of {tag}, found {action_horizon}"
+    );
+    Ok(())
 }
 
 /// Whether the dataset recorded what the policy predicts, group by group.
@@ -145,18 +159,11 @@ fn check_groups(chunk: &ActionChunk, episode: &Episode) -> Result<()> {
 
 impl Rollout {
     /// Appends the first `horizon` rows of a chunk, up to `steps` rows in all.
-    fn take(&mut self, chunk: &ActionChunk, horizon: usize, steps: usize) -> Result<()> {
+    fn take(&mut self, chunk: &ActionChunk, horizon: usize, steps: usize) {
         self.groups = chunk.groups.iter().map(|(name, actions)| (name.clone(), actions.cols)).collect();
         for row in 0..horizon.min(steps - self.prediction.len()) {
-            if let Some((name, actions)) = chunk.groups.iter().find(|(_, actions)| row >= actions.rows) {
-                bail!(
-                    "action_horizon: expected at most {} rows of action.{name}, found {horizon}",
-                    actions.rows
-                );
-            }
             self.prediction
                 .push(chunk.groups.iter().flat_map(|(_, actions)| actions.row(row)).copied().collect());
         }
-        Ok(())
     }
 }

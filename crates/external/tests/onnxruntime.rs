@@ -6,7 +6,7 @@
 use libtest_mimic::{Arguments, Trial};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use steadyhand_external::onnxruntime::OnnxRuntimeEngine;
+use steadyhand_external::onnxruntime::{OnnxRuntimeEngine, locate};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
@@ -31,11 +31,21 @@ fn main() -> ExitCode {
         Trial::test(name, run).with_ignored_flag(absent)
     };
     let tests = vec![
+        trial("the_library_says_what_it_is", the_library_says_what_it_is),
         trial("the_policy_gives_the_reference_actions", the_policy_gives_the_reference_actions),
         trial("an_action_head_gives_the_reference_actions", an_action_head_gives_the_reference_actions),
         trial("graphs_that_do_not_fit_are_refused_by_name", graphs_that_do_not_fit_are_refused_by_name),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
+}
+
+fn the_library_says_what_it_is() {
+    let found = locate(None).expect("a library");
+    assert!(
+        found.library.is_file() && found.providers.contains(&"CPUExecutionProvider".to_owned()),
+        "{found:?}"
+    );
+    assert_eq!(found, locate(None).expect("the same"));
 }
 
 fn checkpoint() -> PathBuf {

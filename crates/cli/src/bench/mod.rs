@@ -6,13 +6,15 @@ mod report;
 mod statistics;
 mod subject;
 
-pub use args::BenchArgs;
+pub use args::{BenchArgs, BenchEngine, WorkloadName};
+pub use report::Report;
+pub use statistics::Statistics;
 
 use crate::Outcome;
 use crate::report::write_file;
 use anyhow::{Context, Result, ensure};
 use measured::{Measured, StageTimes};
-use report::{Host, Named, Report, WorkloadReport};
+use report::{Host, INFERENCE, Named, WorkloadReport};
 use std::io::Write;
 use std::time::{Duration, Instant};
 use steadyhand_fidelity::Format;
@@ -30,6 +32,21 @@ use subject::Subject;
 
 /// Measures and prints the tables.
 pub fn run(args: &BenchArgs) -> Result<Outcome> {
+    let report = measure(args)?;
+    if let Some(path) = &args.json {
+        let mut json = serde_json::to_string_pretty(&report).context("writing the report as JSON")?;
+        json.push('\n');
+        write_file(path, json.as_bytes())?;
+    }
+    std::io::stdout().lock().write_all(report.page().as_bytes())?;
+    Ok(Outcome::Success)
+}
+
+/// Measures what the options ask for; where the report goes is the caller's.
+///
+/// # Errors
+/// A checkpoint, a precision or an option that does not fit; an engine that cannot run here.
+pub fn measure(args: &BenchArgs) -> Result<Report> {
     let started = Instant::now();
     let subject = Subject::load(args)?;
     let config = subject.model.config.clone();
@@ -77,10 +94,8 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
     let counted = workload::stages(&config, &layout);
     let workload =
         WorkloadReport::new(&layout, config.action_horizon, &counted, bytes_per_parameter, device.as_ref());
-    let latency_ms: Vec<Named> = phases.named().iter().filter_map(Named::of).collect();
-    let inference = latency_ms.iter().find(|named| named.name == INFERENCE).map(|named| named.statistics.p50);
     let floor_ms = workload.floor_ms();
-    let report = Report {
+    let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         label: args.label.clone(),
         checkpoint: args.checkpoint.clone(),
@@ -95,19 +110,14 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
         iterations: args.iterations as usize,
         load_ms,
         first_actions_ms,
-        latency_ms,
+        latency_ms: phases.named().iter().filter_map(Named::of).collect(),
         stage_clock: engine.clock(),
         stages_ms: stages.iter().filter_map(Named::of).collect(),
         floor_ms,
-        ratio_to_floor: inference.zip(floor_ms).map(|(inference, floor)| inference / floor),
+        ratio_to_floor: None,
     };
-    if let Some(path) = &args.json {
-        let mut json = serde_json::to_string_pretty(&report).context("writing the report as JSON")?;
-        json.push('\n');
-        write_file(path, json.as_bytes())?;
-    }
-    std::io::stdout().lock().write_all(report.page().as_bytes())?;
-    Ok(Outcome::Success)
+    report.ratio_to_floor = report.inference().zip(floor_ms).map(|(inference, floor)| inference.p50 / floor);
+    Ok(report)
 }
 
 /// The format of fewest bits that some product multiplies: with it for all of them, floors stay floors where a policy
@@ -123,9 +133,6 @@ fn activation_scales(policy: &PrecisionPolicy, operands: Format) -> Option<&'sta
     let calibrated = policy.calibration().is_some();
     (operands.bits() == 8).then_some(if calibrated { "calibrated" } else { "dynamic" })
 }
-
-/// The name of the phase that the floor is compared with.
-const INFERENCE: &str = "inference";
 
 /// Milliseconds of each phase, one value a repetition.
 #[derive(Debug, Default)]

@@ -7,6 +7,9 @@ use serde::Serialize;
 use std::fmt::Write;
 use steadyhand_gr00t::workload::{Layout, Stage};
 
+/// The name of the phase that the floor is compared with.
+pub(super) const INFERENCE: &str = "inference";
+
 /// Everything that one run of the command found out.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -134,6 +137,11 @@ impl WorkloadReport {
 }
 
 impl Report {
+    /// The inference by itself, from prepared inputs to normalized actions.
+    pub fn inference(&self) -> Option<Statistics> {
+        self.latency_ms.iter().find(|named| named.name == INFERENCE).map(|named| named.statistics)
+    }
+
     /// The report for a terminal.
     pub fn page(&self) -> String {
         let mut page = String::new();

@@ -39,6 +39,7 @@ pub fn run(args: &EvalArgs) -> Result<Outcome> {
         args.tokenizer.as_deref(),
         &args.engine,
         args.denoising_steps,
+        args.action_horizon,
     )?;
     let model_loading_seconds = loading.elapsed().as_secs_f64();
     let opening = Instant::now();
@@ -89,15 +90,19 @@ fn check(args: &EvalArgs) -> Result<()> {
     Ok(())
 }
 
-/// Loads model and processor for an embodiment, which may be left out where there is only one.
+/// Loads model and processor for an embodiment, which may be left out where there is only one. Of each chunk
+/// `action_horizon` rows will be taken.
 pub fn load(
     checkpoint: &Path,
     tag: Option<&str>,
     tokenizer: Option<&Path>,
     engine: &EngineArgs,
     denoising_steps: usize,
+    action_horizon: usize,
 ) -> Result<Loaded> {
     let (processor, model) = load_parts(checkpoint, tag, tokenizer)?;
+    // Before weights go to a device.
+    rollout::check_horizon(&processor, action_horizon)?;
     let noise_shape = [model.config.action_horizon, model.config.max_action_dim];
     let engine = engines::make(engine, checkpoint, model, Some(processor.embodiment_tag()), denoising_steps)?;
     Ok(Loaded { processor, engine, noise_shape })

@@ -25,7 +25,7 @@ const STEPS: [usize; 2] = [0, 16];
 
 /// Diagnoses every fault of the suite, strong and weak, and healthy engines; prints a table.
 pub fn run(args: &FaultsArgs) -> Result<Outcome> {
-    let demo = demo_assets::unpack(&std::env::temp_dir().join("steadyhand-demo"))?;
+    let demo = demo_assets::temporary()?;
     let model = load_model(&demo.checkpoint)?;
     let processor = Processor::load(&demo.checkpoint, "new_embodiment", None)?;
     let tag = Some(processor.embodiment_tag());

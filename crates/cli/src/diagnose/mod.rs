@@ -10,6 +10,7 @@ mod taps;
 mod types;
 mod verdict;
 
+pub use actions::F32_ACTIONS;
 pub use scene::Scene;
 pub use subject::{OfInference, Spec};
 

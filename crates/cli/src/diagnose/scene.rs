@@ -2,11 +2,11 @@
 
 use crate::args::ObservationArgs;
 use crate::commands::eval::load_parts;
-use crate::demo_assets;
+use crate::demo_assets::{self, Demo};
 use crate::engines;
 use crate::episodes::{Observations, concatenated};
 use crate::noise::NoiseSource;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use std::path::PathBuf;
 use steadyhand_gr00t::Observation;
 use steadyhand_gr00t::engine::ModelInput;
@@ -40,14 +40,8 @@ impl Scene {
     /// # Errors
     /// A file does not fit: named with the field.
     pub fn load(args: &ObservationArgs, noise: Option<NoiseSource>) -> Result<Self> {
-        let (checkpoint, dataset_path) = match (&args.model_path, &args.dataset_path) {
-            (Some(checkpoint), Some(dataset)) => (checkpoint.clone(), dataset.clone()),
-            (None, None) => {
-                let demo = demo_assets::unpack(&std::env::temp_dir().join("steadyhand-demo"))?;
-                (demo.checkpoint, demo.dataset)
-            }
-            _ => bail!("--model-path and --dataset-path: expected both or, for the embedded demo, neither"),
-        };
+        let Demo { checkpoint, dataset: dataset_path } =
+            demo_assets::unless_given(args.model_path.as_deref(), args.dataset_path.as_deref())?;
         let (processor, model) =
             load_parts(&checkpoint, args.embodiment_tag.as_deref(), args.tokenizer.as_deref())?;
         let dataset = Dataset::open(&dataset_path)?;

@@ -42,7 +42,8 @@ struct Errors {
 /// Runs every episode that the folder has results for.
 pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut Vec<Row>) -> Result<()> {
     let (checkpoint, dataset) = subject(folder, args)?;
-    let mut loaded = eval::load(&checkpoint, None, args.tokenizer.as_deref(), &args.engine, DENOISING_STEPS)?;
+    let tokenizer = args.tokenizer.as_deref();
+    let mut loaded = eval::load(&checkpoint, None, tokenizer, &args.engine, DENOISING_STEPS, ACTION_HORIZON)?;
     let dataset = Dataset::open(&dataset)?;
     let path = folder.join("summary.json");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -109,7 +110,7 @@ fn subject(folder: &Path, args: &VerifyArgs) -> Result<(PathBuf, PathBuf)> {
     match (found(&args.checkpoint, "checkpoint"), found(&args.dataset_path, "dataset")) {
         (Some(checkpoint), Some(dataset)) => Ok((checkpoint, dataset)),
         (checkpoint, dataset) => {
-            let demo = demo_assets::unpack(&std::env::temp_dir().join("steadyhand-demo"))?;
+            let demo = demo_assets::temporary()?;
             Ok((checkpoint.unwrap_or(demo.checkpoint), dataset.unwrap_or(demo.dataset)))
         }
     }

@@ -26,7 +26,9 @@ fn numbers_that_make_no_sense() {
         demo.eval(&[option, "0"]).refuses(&[option, "at least 1", "found 0"]);
         demo.eval(&[option, "-1"]).refuses(&[]);
     }
-    demo.eval(&["--action-horizon", "17"]).refuses(&["action_horizon", "at most 16", "found 17"]);
+    // Known before an engine is opened: the runtime that is not there is not missed.
+    let horizon = ["--action-horizon", "17", "--engine", "onnxruntime", "--onnxruntime", "nowhere"];
+    demo.eval(&horizon).refuses(&["action_horizon", "at most 16", "new_embodiment", "found 17"]);
     demo.eval(&["--precision", "fp4"]).refuses(&["--precision", "fp4", "bf16", ".toml"]);
     demo.eval(&["--engine", "cuda", "--precision", "fp8"])
         .refuses(&["precision fp8", "`vision.layer.0.query`"]);

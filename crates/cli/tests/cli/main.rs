@@ -11,5 +11,6 @@ mod eval_output;
 mod export;
 mod inspect;
 mod policy;
+mod policy_table;
 mod support;
 mod verify;

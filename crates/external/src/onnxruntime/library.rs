@@ -1,5 +1,6 @@
 //! Finds and loads ONNX Runtime's library: it comes with Python's onnxruntime, or by itself.
 
+use super::providers;
 use ort::environment::Environment;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,11 +8,51 @@ use std::sync::Mutex;
 use steadyhand_gr00t::{Error, Result};
 
 /// One environment a process: ONNX Runtime allows no second one.
-static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
+static ENVIRONMENT: Mutex<Option<(Environment, PathBuf)>> = Mutex::new(None);
 
 /// Where the library lies without a package manager's help.
 const SYSTEM: [&str; 5] =
     ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+
+/// ONNX Runtime's library, as this process has loaded it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The file.
+    pub library: PathBuf,
+    /// Such as `1.32.0`, as the file is named or as the library says that it was built; `None` where neither tells.
+    pub version: Option<String>,
+    /// The execution providers it was built with, such as `CUDAExecutionProvider`, in its order of preference. This
+    /// crate's engine runs on `CPUExecutionProvider`.
+    pub providers: Vec<String>,
+}
+
+/// Where ONNX Runtime is, and what it is. It is loaded to be asked; `given` as for
+/// [`OnnxRuntimeEngine`](super::OnnxRuntimeEngine).
+///
+/// # Errors
+/// None loads: every place with what was found there.
+pub fn locate(given: Option<&Path>) -> Result<Located> {
+    let (_, library) = loaded(given)?;
+    let version = version(&library, ort::info());
+    Ok(Located { library, version, providers: providers::available()? })
+}
+
+/// The version in the name of the file that a path leads to, or in what the library says of its build.
+fn version(library: &Path, build: &str) -> Option<String> {
+    let file = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
+    let name = file.file_name()?.to_str()?;
+    let of_name = name.strip_prefix("libonnxruntime.so.").filter(|version| version.contains('.'));
+    let of_build = || build.split_once("git-branch=rel-")?.1.split([',', ' ']).next();
+    of_name.or_else(of_build).map(str::to_owned)
+}
+
+/// The environment alone.
+///
+/// # Errors
+/// As [`locate`].
+pub(super) fn load(given: Option<&Path>) -> Result<Environment> {
+    Ok(loaded(given)?.0)
+}
 
 /// Loads the library `given` (a file, or a folder with it), or the first that is found: the one that
 /// `ORT_DYLIB_PATH` names; that of a Python package in `VIRTUAL_ENV`, beside a `python3` in `PATH`, where that says it
@@ -20,11 +61,11 @@ const SYSTEM: [&str; 5] =
 ///
 /// # Errors
 /// None of them could be loaded: every place with what was found there.
-pub(super) fn load(given: Option<&Path>) -> Result<Environment> {
+fn loaded(given: Option<&Path>) -> Result<(Environment, PathBuf)> {
     // A panic elsewhere leaves the value as it was: there or not there.
     let mut environment = ENVIRONMENT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some(environment) = &*environment {
-        return Ok(environment.clone());
+    if let Some(loaded) = &*environment {
+        return Ok(loaded.clone());
     }
     let mut tried = Vec::new();
     for place in places(given) {
@@ -38,7 +79,7 @@ pub(super) fn load(given: Option<&Path>) -> Result<Environment> {
                 Ok(builder) => {
                     let built = builder.with_name("steady").build();
                     let built = built.map_err(|error| Error::file(&library, error.to_string()))?;
-                    return Ok(environment.insert(built).clone());
+                    return Ok(environment.insert((built, library)).clone());
                 }
                 Err(error) => tried.push(format!("{}: {error}", library.display())),
             }
@@ -110,4 +151,19 @@ fn names_in(folder: &Path, fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = fitting.map(|entry| entry.path()).collect();
     paths.sort();
     paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_file_names_and_builds() {
+        let of = |name: &str, build: &str| version(&Path::new("/nowhere").join(name), build);
+        let build = "ORT Build Info: git-branch=rel-1.24.1, git-commit-id=2, build type=Release";
+        assert_eq!(of("libonnxruntime.so.1.32.0", build).as_deref(), Some("1.32.0"));
+        assert_eq!(of("libonnxruntime.so.1", build).as_deref(), Some("1.24.1"));
+        assert_eq!(of("onnxruntime.dll", build).as_deref(), Some("1.24.1"));
+        assert_eq!(of("libonnxruntime.so", "ORT Build Info: git-branch=main, git-commit-id=2"), None);
+    }
 }

@@ -2,6 +2,9 @@
 
 mod graph;
 mod library;
+mod providers;
+
+pub use library::{Located, locate};
 
 use graph::{Feed, Graph};
 use ort::environment::Environment;

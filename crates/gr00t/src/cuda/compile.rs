@@ -29,6 +29,12 @@ impl fmt::Display for Arch {
     }
 }
 
+/// Where compiled kernels are kept unless told otherwise: `steadyhand/kernels` in `XDG_CACHE_HOME` or `~/.cache`. `None`
+/// where the environment names neither: then they are compiled at every start.
+pub fn user_cache() -> Option<PathBuf> {
+    Cache::user_folder()
+}
+
 /// A CUDA C++ source with the files that it may include by name.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
@@ -55,8 +61,7 @@ impl Compiler {
     /// Python's package `nvidia-cuda-nvrtc`. `driver_version` is as in
     /// [`Properties`](super::driver::Properties); `None` takes any.
     ///
-    /// Code is kept in `cache`; `None` is `steadyhand/kernels` in `XDG_CACHE_HOME` or `~/.cache`. A folder that
-    /// cannot be written is no error.
+    /// Code is kept in `cache`; `None` is [`user_cache`]. A folder that cannot be written is no error.
     ///
     /// # Errors
     /// No NVRTC: what was looked for and where.

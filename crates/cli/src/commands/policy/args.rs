@@ -1,6 +1,7 @@
 //! The command line of `steady policy`.
 
 use crate::args::precision;
+use crate::bench::{BenchEngine, WorkloadName};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -18,6 +19,8 @@ pub enum PolicyCommand {
     Diff(DiffArgs),
     /// Find the scales of activations for fp8 on a dataset.
     Calibrate(CalibrateArgs),
+    /// Put policies side by side: what each costs in actions and, on a GPU, what it takes in time.
+    Table(TableArgs),
 }
 
 #[derive(Debug, Args)]
@@ -92,7 +95,74 @@ pub struct CalibrateArgs {
     pub out: PathBuf,
 }
 
+#[derive(Debug, Args)]
+pub struct TableArgs {
+    /// Checkpoint folder; the embedded demo's otherwise.
+    #[arg(long, alias = "model-path", value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+    /// LeRobot dataset folder; the embedded demo's otherwise.
+    #[arg(long, alias = "dataset", value_name = "DIR")]
+    pub dataset_path: Option<PathBuf>,
+    /// Embodiment tag; may be left out where the checkpoint has only one.
+    #[arg(long, value_name = "TAG")]
+    pub embodiment_tag: Option<String>,
+    /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt; the checkpoint's otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+    /// Policies: presets, or paths of policies in TOML.
+    #[arg(long, value_delimiter = ',', num_args = 1.., value_name = "POLICY", value_parser = precision,
+          default_value = "f32,bf16,mixed,fp16,mixed-fp16,fp8")]
+    pub precisions: Vec<String>,
+    /// cpu emulates every policy; cuda also runs it on an NVIDIA GPU and compares; auto does where there is one.
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub engine: BenchEngine,
+    /// Number of the GPU for cuda; the first otherwise.
+    #[arg(long, value_name = "NUMBER")]
+    pub device: Option<usize>,
+    /// Where cuda keeps its compiled kernels; the user's cache folder otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub kernel_cache: Option<PathBuf>,
+    /// Fail where the emulated action error and cuda's differ by more than this factor.
+    #[arg(long, default_value_t = 1.5, value_parser = factor)]
+    pub max_ratio: f64,
+    /// Episodes to evaluate; all four of the embedded demo, the first of a dataset otherwise.
+    #[arg(long, num_args = 1.., value_name = "ID")]
+    pub traj_ids: Vec<usize>,
+    /// Most steps of an episode to evaluate.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: u32,
+    /// Steps taken of each action chunk before the next inference.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub action_horizon: u16,
+    /// Euler steps of an inference.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub denoising_steps: u16,
+    /// Seed of the initial noise.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Read the noise from tensor `noise` [inferences, horizon, dim] of DIR/episode_NNNNNN.safetensors.
+    #[arg(long, value_name = "DIR")]
+    pub noise: Option<PathBuf>,
+    /// Also measure the median inference on the GPU, of a model of random weights: synth:n1.6 for the published size.
+    #[arg(long, value_name = "MODEL")]
+    pub latency: Option<String>,
+    /// Shapes of the measured inferences; both otherwise.
+    #[arg(long, value_enum, num_args = 1.., value_delimiter = ',', requires = "latency")]
+    pub workload: Vec<WorkloadName>,
+    /// Where the JSON goes.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Where a picture of the errors goes.
+    #[arg(long, value_name = "FILE")]
+    pub png: Option<PathBuf>,
+}
+
 fn percentile(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number| *number > 0.0 && *number <= 100.0);
     number.ok_or_else(|| "expected a number above 0 and at most 100".to_owned())
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 1.0);
+    number.ok_or_else(|| "expected a number of at least 1".to_owned())
 }

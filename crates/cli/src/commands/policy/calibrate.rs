@@ -1,11 +1,12 @@
 //! `steady policy calibrate`: the largest magnitudes that linear layers multiply, found by running the reference.
 
 use super::args::CalibrateArgs;
-use super::{dataset_hash, demo};
+use super::dataset_hash;
 use crate::commands::eval::load_parts;
+use crate::demo_assets::{self, Demo};
 use crate::episodes::Observations;
 use crate::report::make_folder_of;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -18,14 +19,8 @@ use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_lerobot::Dataset;
 
 pub(super) fn run(args: &CalibrateArgs) -> Result<()> {
-    let (checkpoint, dataset_path) = match (&args.checkpoint, &args.dataset_path) {
-        (Some(checkpoint), Some(dataset)) => (checkpoint.clone(), dataset.clone()),
-        (None, None) => {
-            let demo = demo()?;
-            (demo.checkpoint, demo.dataset)
-        }
-        _ => bail!("--checkpoint and --dataset-path: expected both or, for the embedded demo, neither"),
-    };
+    let Demo { checkpoint, dataset: dataset_path } =
+        demo_assets::unless_given(args.checkpoint.as_deref(), args.dataset_path.as_deref())?;
     make_folder_of(&args.out)?;
     let (processor, model) =
         load_parts(&checkpoint, args.embodiment_tag.as_deref(), args.tokenizer.as_deref())?;

@@ -1,15 +1,15 @@
-//! `steady policy`: precision policies shown, compared and calibrated.
+//! `steady policy`: precision policies shown, compared, calibrated and put into a table.
 
 mod args;
 mod calibrate;
 mod diff;
 mod listing;
 mod show;
+mod table;
 
 pub use args::PolicyArgs;
 
-use crate::demo_assets::{self, Demo};
-use crate::{Outcome, engines};
+use crate::{Outcome, demo_assets, engines};
 use anyhow::{Context, Result};
 use args::{ListingArgs, PolicyCommand};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,7 @@ pub fn run(args: &PolicyArgs) -> Result<Outcome> {
         PolicyCommand::Show(args) => show::run(args)?,
         PolicyCommand::Diff(args) => diff::run(args)?,
         PolicyCommand::Calibrate(args) => calibrate::run(args)?,
+        PolicyCommand::Table(args) => return table::run(args),
     }
     Ok(Outcome::Success)
 }
@@ -40,7 +41,7 @@ impl Listed {
     fn load(args: &ListingArgs) -> Result<Self> {
         let checkpoint = match &args.checkpoint {
             Some(folder) => folder.clone(),
-            None => demo()?.checkpoint,
+            None => demo_assets::temporary()?.checkpoint,
         };
         let model = load_model(&checkpoint)?;
         Ok(Listed { sites: model.sites()?, checkpoint, model })
@@ -49,10 +50,6 @@ impl Listed {
     fn policy(&self, name: &str) -> Result<PrecisionPolicy> {
         engines::policy(name, &self.checkpoint, &self.model, None)
     }
-}
-
-fn demo() -> Result<Demo> {
-    demo_assets::unpack(&std::env::temp_dir().join("steadyhand-demo"))
 }
 
 /// A hash of a dataset: the paths of its files and the contents of all but its videos, of which the lengths count.

@@ -62,9 +62,7 @@ impl Device {
             let found = if count == 0 { "no GPU".to_owned() } else { format!("GPUs 0 to {}", count - 1) };
             Error::cuda("open device", format!("expected GPU {ordinal}, found {found}"))
         })?;
-        let mut handle = 0;
-        // SAFETY: the driver is initialised and the number lies below the count.
-        check("cuDeviceGet", unsafe { sys::cuDeviceGet(&mut handle, number) })?;
+        let handle = handle(number)?;
         let properties = properties(handle, driver_version)?;
         if properties.compute_capability < OLDEST_CAPABILITY {
             let ((major, minor), (need_major, need_minor)) =
@@ -184,6 +182,26 @@ impl Drop for Shared {
     }
 }
 
+/// What the driver of this machine shows, whether or not the engine runs on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    /// As [`Properties::driver_version`].
+    pub driver_version: u32,
+    /// The GPUs in the driver's order, older ones too.
+    pub devices: Vec<Properties>,
+}
+
+/// Asks the driver what there is; no GPU is opened.
+///
+/// # Errors
+/// No driver library, a driver older than CUDA 12.0, CUDA's; no GPU is no error.
+pub fn survey() -> Result<Survey> {
+    let driver_version = load()?;
+    let one = |number| properties(handle(number)?, driver_version);
+    let devices = (0..device_count()?).map(one).collect::<Result<_>>()?;
+    Ok(Survey { driver_version, devices })
+}
+
 /// Loads and initialises the driver; the CUDA version it speaks.
 fn load() -> Result<u32> {
     // SAFETY: looks for the library only; cudarc's other functions panic where there is none.
@@ -215,6 +233,14 @@ fn device_count() -> Result<c_int> {
     // SAFETY: `count` is written.
     check("cuDeviceGetCount", unsafe { sys::cuDeviceGetCount(&mut count) })?;
     Ok(count)
+}
+
+/// The device of a number below the count.
+fn handle(number: c_int) -> Result<sys::CUdevice> {
+    let mut handle = 0;
+    // SAFETY: `handle` is written; a number that no device has is an error.
+    check("cuDeviceGet", unsafe { sys::cuDeviceGet(&mut handle, number) })?;
+    Ok(handle)
 }
 
 fn properties(handle: sys::CUdevice, driver_version: u32) -> Result<Properties> {
@@ -264,6 +290,18 @@ mod tests {
         };
         let reasons = ["libcuda.so.1", "expected GPU 4096", "CUDA_ERROR", "expected a driver for CUDA"];
         assert!(reasons.iter().any(|reason| message.contains(reason)), "{message}");
+    }
+
+    #[test]
+    fn a_survey_finds_what_can_be_opened() {
+        match survey() {
+            Ok(found) => {
+                assert!(found.driver_version >= OLDEST_DRIVER, "{found:?}");
+                let opened = Device::open(found.devices.len()).err().expect("one more than there are");
+                assert!(opened.to_string().contains("expected GPU"), "{opened}");
+            }
+            Err(error) => assert!(Device::open(0).is_err(), "{error}"),
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod nvrtc;
 mod stream;
 mod tensor_map;
 
-pub use device::{Device, Properties};
+pub use device::{Device, Properties, Survey, survey};
 pub use graph::{Event, Graph};
 pub use memory::{Buffer, DevicePtr, Pinned};
 pub use module::{Kernel, Module, Params, Plain};

@@ -64,7 +64,14 @@ pub(super) fn activation(values: &[f32], kind: Activation, storage: Format) -> V
         }
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::Swish => x * storage.round(1.0 / (1.0 + (-x).exp())),
-        Activation::Relu => x.max(0.0),
+        // Not `max`, which would make 0 of a NaN: what went wrong before must stay visible, as in PyTorch.
+        Activation::Relu => {
+            if x <= 0.0 {
+                0.0
+            } else {
+                x
+            }
+        }
     };
     if values.len() < SERIAL {
         values.iter().map(|x| f(*x)).collect()

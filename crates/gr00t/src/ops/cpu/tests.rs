@@ -127,3 +127,10 @@ fn attention_is_summed_in_fp16_where_the_policy_says_so() {
     assert_eq!(run(Format::F32).values(), [2050.0f32 / 48.0]);
     assert_eq!(run(Format::Fp16).values(), [2048.0f32 / 48.0]);
 }
+
+#[test]
+fn relu_hands_on_what_is_not_a_number() {
+    let relu = |values: &[f32]| pointwise::activation(values, Activation::Relu, Format::F32);
+    assert_eq!(relu(&[-1.5, 0.0, 2.5, f32::INFINITY]), [0.0, 0.0, 2.5, f32::INFINITY]);
+    assert!(relu(&[f32::NAN])[0].is_nan());
+}
