@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-mod axis;
-mod canvas;
+pub mod axis;
+pub mod canvas;
 mod grid;
 pub mod growth;
 pub mod metrics;

@@ -7,6 +7,7 @@ mod listing;
 mod show;
 
 pub use args::PolicyArgs;
+pub use calibrate::spread;
 
 use crate::demo_assets::{self, Demo};
 use crate::{Outcome, engines};
@@ -51,12 +52,19 @@ impl Listed {
     }
 }
 
-fn demo() -> Result<Demo> {
+/// The embedded demo, as folders.
+///
+/// # Errors
+/// It cannot be written.
+pub fn demo() -> Result<Demo> {
     demo_assets::unpack(&std::env::temp_dir().join("steadyhand-demo"))
 }
 
 /// A hash of a dataset: the paths of its files and the contents of all but its videos, of which the lengths count.
-fn dataset_hash(folder: &Path) -> Result<String> {
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn dataset_hash(folder: &Path) -> Result<String> {
     let mut names = Vec::new();
     list(folder, "", &mut names)?;
     names.sort();
