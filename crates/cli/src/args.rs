@@ -3,6 +3,7 @@
 use crate::bench::BenchArgs;
 use crate::commands::policy::PolicyArgs;
 use crate::diagnose::Spec;
+use crate::tune::TuneArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -41,6 +42,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Show, compare and calibrate precision policies.
     Policy(PolicyArgs),
+    /// Find the cheapest precision policy that keeps the actions, by measuring.
+    Tune(TuneArgs),
     /// Show what is in a checkpoint or a dataset.
     Inspect(InspectArgs),
 }

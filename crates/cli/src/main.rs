@@ -12,6 +12,7 @@ mod report;
 mod rollout;
 mod table;
 mod tensors;
+mod tune;
 mod verify;
 
 use clap::Parser;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         args::Command::Faults(args) => commands::faults::run(&args),
         args::Command::Bench(args) => bench::run(&args),
         args::Command::Policy(args) => commands::policy::run(&args),
+        args::Command::Tune(args) => tune::run(&args),
         args::Command::Inspect(args) => commands::inspect::run(&args),
     };
     match outcome {

@@ -20,6 +20,7 @@ pub mod precision;
 pub mod probe;
 pub mod processor;
 pub mod synthetic;
+pub mod tuning;
 pub mod workload;
 
 pub use error::{Error, Result};

@@ -4,7 +4,7 @@ mod args;
 mod measured;
 mod report;
 mod statistics;
-mod subject;
+pub mod subject;
 
 pub use args::{BenchArgs, BenchEngine, WorkloadName};
 pub use report::Report;

@@ -45,28 +45,25 @@ impl Subject {
         }
     }
 
-    fn synthetic(args: &BenchArgs, mut config: Config) -> Result<Self> {
+    fn synthetic(args: &BenchArgs, config: Config) -> Result<Self> {
         for (option, given) in
             [("--embodiment-tag", args.embodiment_tag.is_some()), ("--tokenizer", args.tokenizer.is_some())]
         {
             ensure!(!given, "{option}: expected with a checkpoint folder, found with {}", args.checkpoint);
         }
-        let workload = args.workload.unwrap_or(WorkloadName::W1);
-        let image_size = args.image_size.unwrap_or(IMAGE_SIZE);
-        config.action_horizon = args.action_horizon.unwrap_or(config.action_horizon);
-        let processor = Processor::synthetic(&config, args.views.unwrap_or(workload.views()), image_size)?;
-        let frame = args.frame_size.unwrap_or([image_size + FRAME_MARGIN; 2]);
-        let words = words(&processor, frame, args.text_tokens.unwrap_or(TEXT_TOKENS), &config)?;
-        let instruction = random_instruction(args.seed, words);
-        let model = Model::synthetic(config, args.seed)?;
+        let shapes = Shapes {
+            views: args.views.unwrap_or(args.workload.unwrap_or(WorkloadName::W1).views()),
+            text_tokens: args.text_tokens.unwrap_or(TEXT_TOKENS),
+            image_size: args.image_size.unwrap_or(IMAGE_SIZE),
+            frame: args.frame_size,
+            action_horizon: args.action_horizon,
+        };
+        let Synthetic { model, processor, observations } =
+            synthetic_policy(config, &shapes, args.seed, usize::from(args.batch))?;
         let precision = engines::fitting(&args.precision, &model)?;
-        ensure!(
-            precision.calibration().is_none(),
-            "--precision {}: its calibration is of a checkpoint, {} has random weights; expected a policy without one",
-            args.precision,
-            args.checkpoint
-        );
-        let observations = observations(args, &processor, frame, &instruction);
+        if let Some(calibration) = precision.calibration() {
+            calibration.expect_weights(&synthetic::fingerprint(&args.checkpoint, args.seed))?;
+        }
         Ok(Subject { model, precision, observations, processor })
     }
 
@@ -87,18 +84,58 @@ impl Subject {
         let tag = Some(processor.embodiment_tag());
         let precision = engines::policy(&args.precision, folder, &model, tag)?;
         let frame = args.frame_size.unwrap_or(CHECKPOINT_FRAME);
-        let observations = observations(args, &processor, frame, INSTRUCTION);
+        let observations = observations(&processor, frame, INSTRUCTION, args.seed, usize::from(args.batch));
         Ok(Subject { model, precision, observations, processor })
     }
 }
 
+/// The shapes of a made-up workload.
+pub struct Shapes {
+    pub views: usize,
+    pub text_tokens: usize,
+    pub image_size: usize,
+    /// Just what becomes the image size otherwise.
+    pub frame: Option<[usize; 2]>,
+    /// The model's otherwise.
+    pub action_horizon: Option<usize>,
+}
+
+impl Default for Shapes {
+    /// Those of W1.
+    fn default() -> Self {
+        let (views, text_tokens, image_size) = (WorkloadName::W1.views(), TEXT_TOKENS, IMAGE_SIZE);
+        Shapes { views, text_tokens, image_size, frame: None, action_horizon: None }
+    }
+}
+
+/// A policy of random weights, and what it is shown.
+pub struct Synthetic {
+    pub model: Model,
+    pub processor: Processor,
+    pub observations: Vec<Observation>,
+}
+
+/// Makes up a policy of these sizes and `count` observations of one layout.
+///
+/// # Errors
+/// Shapes that do not fit the model.
+pub fn synthetic_policy(mut config: Config, shapes: &Shapes, seed: u64, count: usize) -> Result<Synthetic> {
+    config.action_horizon = shapes.action_horizon.unwrap_or(config.action_horizon);
+    let processor = Processor::synthetic(&config, shapes.views, shapes.image_size)?;
+    let frame = shapes.frame.unwrap_or([shapes.image_size + FRAME_MARGIN; 2]);
+    let words = words(&processor, frame, shapes.text_tokens, &config)?;
+    let observations = observations(&processor, frame, &random_instruction(seed, words), seed, count);
+    Ok(Synthetic { model: Model::synthetic(config, seed)?, processor, observations })
+}
+
 fn observations(
-    args: &BenchArgs,
     processor: &Processor,
     frame: [usize; 2],
     instruction: &str,
+    seed: u64,
+    count: usize,
 ) -> Vec<Observation> {
-    let seeds = (0..u64::from(args.batch)).map(|member| args.seed.wrapping_add(member));
+    let seeds = (0..count as u64).map(|member| seed.wrapping_add(member));
     seeds.map(|seed| processor.random_observation(seed, frame, instruction.to_owned())).collect()
 }
 

@@ -8,6 +8,7 @@ mod show;
 mod table;
 
 pub use args::PolicyArgs;
+pub use calibrate::spread;
 
 use crate::{Outcome, demo_assets, engines};
 use anyhow::{Context, Result};
@@ -53,7 +54,10 @@ impl Listed {
 }
 
 /// A hash of a dataset: the paths of its files and the contents of all but its videos, of which the lengths count.
-fn dataset_hash(folder: &Path) -> Result<String> {
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn dataset_hash(folder: &Path) -> Result<String> {
     let mut names = Vec::new();
     list(folder, "", &mut names)?;
     names.sort();

@@ -21,11 +21,13 @@ mod tests;
 pub(crate) use pointwise::{rotary_turns, time_encoding};
 pub use tensor::Tensor;
 
-use super::{Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Ops, Site, Tokens};
+use super::{
+    Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Operation, Ops, Site, Tokens,
+};
 use crate::checkpoint::Weight;
 use crate::model::ImageBatch;
 use crate::precision::{Formats, PrecisionPolicy, Scale};
-use crate::probe::{Edit, NoEdit, Probe};
+use crate::probe::{Edit, NoEdit, Probe, Product};
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -165,7 +167,8 @@ impl Ops for Cpu<'_, '_> {
             return Err(mismatch(&at, "linear", format!("{:?} by {:?}", x.shape, layer.weight.shape())));
         }
         let formats = self.policy.formats(&at);
-        self.edit.operand(&at, &x.values);
+        let weight = Some((&layer.weight, 0..layer.weight.len()));
+        self.edit.product(&at, &Product { operation: Operation::Linear, operands: &[&x.values], weight });
         let mut values = if formats.scale == Scale::None {
             let operand = self.operand(x, formats.compute);
             matmul::by_transposed(&operand, x.rows(), &layer.weight, formats)
@@ -197,11 +200,16 @@ impl Ops for Cpu<'_, '_> {
         let formats = self.policy.formats(&at);
         let operand = self.operand(x, formats.compute);
         let mut values = Vec::with_capacity(batch * tokens * out_features);
-        for (item, &slot) in operand.chunks_exact(tokens * in_features).zip(embodiments) {
+        let size = in_features * out_features;
+        let items = x.values.chunks_exact(tokens * in_features);
+        for ((item, handed), &slot) in operand.chunks_exact(tokens * in_features).zip(items).zip(embodiments) {
             let slot = self.edit.embodiment(&at, slot);
             if slot >= slots {
                 return Err(Error::input("embodiment_id", format!("expected below {slots}, found {slot}")));
             }
+            let weight = Some((&layer.weight, slot * size..(slot + 1) * size));
+            let operation = Operation::CategoryLinear;
+            self.edit.product(&at, &Product { operation, operands: &[handed], weight });
             let mut product = matmul::by_slot(item, tokens, &layer.weight, slot, formats);
             formats.storage.round_slice(&mut product);
             let mut bias = vec![0.0; out_features];
@@ -224,6 +232,9 @@ impl Ops for Cpu<'_, '_> {
         let mask = &self.edit.mask(&at, mask);
         attention::check(q, k, v, heads, mask).map_err(|what| mismatch(&at, "attention", what))?;
         let formats = self.policy.formats(&at);
+        let handed = [&q.values[..], &k.values, &v.values];
+        let product = Product { operation: Operation::Attention, operands: &handed, weight: None };
+        self.edit.product(&at, &product);
         let operands = [q, k, v].map(|x| Tensor::new(x.shape, self.operand(x, formats.compute).into_owned()));
         let [q, k, v] = &operands;
         let values = attention::attend(q, k, v, heads, mask, formats);
