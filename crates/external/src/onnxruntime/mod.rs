@@ -2,6 +2,9 @@
 
 mod graph;
 mod library;
+mod runner;
+
+pub use runner::OnnxRunner;
 
 use graph::{Feed, Graph};
 use ort::environment::Environment;
