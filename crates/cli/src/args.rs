@@ -1,6 +1,7 @@
 //! The command line. Options that NVIDIA's `standalone_inference_script.py` has keep their names and defaults.
 
 use crate::bench::BenchArgs;
+use crate::commands::engine::EngineCommandArgs;
 use crate::commands::policy::PolicyArgs;
 use crate::diagnose::Spec;
 use crate::tune::TuneArgs;
@@ -36,6 +37,8 @@ pub enum Command {
     Record(RecordArgs),
     /// Write a checkpoint's model as a file that other runtimes read.
     Export(ExportArgs),
+    /// Build, inspect and run engines of TensorRT-RTX.
+    Engine(EngineCommandArgs),
     /// Put known faults into the demo's engine and see whether the diagnosis finds them.
     Faults(FaultsArgs),
     /// Measure how long inferences take and where the time goes.

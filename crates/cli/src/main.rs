@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         args::Command::Eval(args) => commands::eval::run(&args),
         args::Command::Verify(args) => verify::run(&args),
         args::Command::Export(args) => commands::export::run(&args),
+        args::Command::Engine(args) => commands::engine::run(&args),
         args::Command::Compare(args) => diagnose::compare::run(&args),
         args::Command::Diagnose(args) => diagnose::run(&args),
         args::Command::Record(args) => commands::record::run(&args),

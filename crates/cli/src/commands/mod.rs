@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod demo;
+pub mod engine;
 pub mod eval;
 pub mod export;
 pub mod faults;

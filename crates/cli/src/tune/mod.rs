@@ -15,7 +15,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use steadyhand_gr00t::calibration::Calibration;
-use steadyhand_gr00t::tuning::{self, CpuTarget, CudaTarget, Deadline, Event, MeasuredPolicy, State, Subject, Target};
+use steadyhand_gr00t::tuning::{
+    self, CpuTarget, CudaTarget, Deadline, Event, MeasuredPolicy, State, Subject, Target,
+};
 use subject::Loaded;
 
 /// The measurements' file in the folder of --out.
@@ -65,7 +67,9 @@ pub fn run(args: &TuneArgs) -> Result<Outcome> {
         ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len}, {elapsed}")?.progress_chars("=> "),
     );
     let (outcome, calibration) =
-        tuning::tune(&subject, target.as_mut(), &args.budget, state, deadline, &mut |event| show(&bar, event))?;
+        tuning::tune(&subject, target.as_mut(), &args.budget, state, deadline, &mut |event| {
+            show(&bar, event)
+        })?;
     bar.finish_and_clear();
     write(&args.out, &outcome, &calibration)?;
     std::io::stdout().lock().write_all(verdict::page(&outcome, &loaded.name, &args.out).as_bytes())?;

@@ -82,10 +82,14 @@ fn policies(canvas: &mut Canvas, outcome: &Outcome, area: Area) {
         .collect();
     let heading = match outcome.cost_unit {
         Unit::Milliseconds => "error of the physical actions against milliseconds per inference",
-        Unit::Bytes => "error of the physical actions against bytes per inference (counted; no time of any device)",
+        Unit::Bytes => {
+            "error of the physical actions against bytes per inference (counted; no time of any device)"
+        }
     };
     canvas.text(area.x, area.y - 12.0, heading, &style(12.0, Weight::Medium, INK));
-    let Some(errors) = Decades::around(drawn.iter().map(|(_, _, error)| *error).chain([outcome.allowed_error])) else {
+    let Some(errors) =
+        Decades::around(drawn.iter().map(|(_, _, error)| *error).chain([outcome.allowed_error]))
+    else {
         return;
     };
     let scale = if outcome.cost_unit == Unit::Bytes { 1e-6 } else { 1.0 };

@@ -53,7 +53,8 @@ fn table(outcome: &Outcome) -> Table {
         if policy.base.is_some() && !front && index != outcome.chosen {
             continue;
         }
-        let error = |error: Option<f64>| error.map_or("not finite".to_owned(), |error| format!("{error:.3e}"));
+        let error =
+            |error: Option<f64>| error.map_or("not finite".to_owned(), |error| format!("{error:.3e}"));
         let note = match (index == outcome.chosen, front) {
             (true, _) => "chosen",
             (false, true) => "pareto",
@@ -127,7 +128,13 @@ fn write_kept(text: &mut String, kept: &[Kept]) -> std::fmt::Result {
             writeln!(
                 text,
                 "{} in {}, not {}: {} of `{}` reach {:.3e}, its largest number is {:e}",
-                kept.group, kept.format, kept.instead_of, finding.tensor, finding.path, finding.amax, finding.limit
+                kept.group,
+                kept.format,
+                kept.instead_of,
+                finding.tensor,
+                finding.path,
+                finding.amax,
+                finding.limit
             )?;
         }
     }

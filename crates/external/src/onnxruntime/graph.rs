@@ -143,7 +143,8 @@ impl Graph {
     }
 }
 
-fn refused(path: &Path, error: &dyn std::error::Error) -> Error {
+/// An error of ONNX Runtime's about `path`.
+pub(super) fn refused(path: &Path, error: &dyn std::error::Error) -> Error {
     Error::file(path, format!("onnxruntime: {error}"))
 }
 

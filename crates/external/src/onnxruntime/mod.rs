@@ -3,8 +3,10 @@
 mod graph;
 mod library;
 mod providers;
+mod runner;
 
 pub use library::{Located, locate};
+pub use runner::OnnxRunner;
 
 use graph::{Feed, Graph};
 use ort::environment::Environment;

@@ -181,7 +181,9 @@ fn single(path: &str) -> &str {
         "dit.timestep_linear1" | "timestep_embedding" => "timestep_embedding",
         other => ["connector", "action_encoder", "decoder"]
             .into_iter()
-            .find(|part| other.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+            .find(|part| {
+                other.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
             .unwrap_or(other),
     }
 }
@@ -233,7 +235,9 @@ mod tests {
         let products = sites.iter().filter(|site| site.operation.multiplies()).count();
         assert_eq!(groups.groups.iter().map(|group| group.sites.len()).sum::<usize>(), products);
         let names: Vec<&str> = groups.kinds.iter().map(|kind| kind.name.as_str()).collect();
-        for expected in ["vision.layer.*.fc1", "language.layer.*.gate-up", "dit.block.*.attention (self)", "decoder"] {
+        for expected in
+            ["vision.layer.*.fc1", "language.layer.*.gate-up", "dit.block.*.attention (self)", "decoder"]
+        {
             assert!(names.contains(&expected), "{names:?}");
         }
         let choice: Vec<_> = (0..groups.groups.len())

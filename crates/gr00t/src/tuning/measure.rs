@@ -67,7 +67,10 @@ impl Subject<'_> {
             return Ok(None);
         }
         let pairs = normalized.iter().zip(&self.observations);
-        pairs.map(|(actions, observation)| self.processor.decode(actions, observation)).collect::<Result<_>>().map(Some)
+        pairs
+            .map(|(actions, observation)| self.processor.decode(actions, observation))
+            .collect::<Result<_>>()
+            .map(Some)
     }
 }
 
@@ -186,9 +189,9 @@ impl<'a> Measurer<'a> {
         if policy.identity() == baseline.identity() {
             return Ok(Some((of_baseline, 0.0)));
         }
-        let Some((difference, noise)) = self.raw_cost(policy, ranges, lasting)?.map(|(value, cost)| {
-            (value - cost.baseline, cost.noise)
-        }) else {
+        let Some((difference, noise)) =
+            self.raw_cost(policy, ranges, lasting)?.map(|(value, cost)| (value - cost.baseline, cost.noise))
+        else {
             return Ok(None);
         };
         // Differences are what turns measure well; the baseline is measured once for all of them.
@@ -249,7 +252,10 @@ impl<'a> Measurer<'a> {
         if self.reference.is_none() {
             self.reference = Some(self.find_reference()?);
         }
-        self.reference.as_ref().map(|(_, spread)| spread.clone()).ok_or_else(|| Error::input("action", "none"))
+        self.reference
+            .as_ref()
+            .map(|(_, spread)| spread.clone())
+            .ok_or_else(|| Error::input("action", "none"))
     }
 }
 

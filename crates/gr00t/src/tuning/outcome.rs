@@ -145,7 +145,9 @@ pub(super) fn kept(
             kept.push(Kept { group: group.name.clone(), format, instead_of, why });
         };
         for (narrow, finding) in FORMATS.into_iter().zip(&choices.excluded[index]) {
-            if let Some(finding) = finding.as_ref().filter(|_| narrow != format && narrow.bits() <= format.bits()) {
+            if let Some(finding) =
+                finding.as_ref().filter(|_| narrow != format && narrow.bits() <= format.bits())
+            {
                 debug_assert_eq!(finding.damage, Damage::Overflow);
                 keep(narrow, Why::Overflow(finding.clone()));
             }

@@ -125,7 +125,9 @@ impl Ranges {
         let scaled = site.linear && format.bits() == 8;
         let tensors = [("operands", site.operands), ("weights", site.weights)];
         let found = tensors.into_iter().filter_map(|(name, range)| Some((name, range?)));
-        found.filter_map(|(name, range)| finding(path, name, format, range, range.damage(format, scaled))).collect()
+        found
+            .filter_map(|(name, range)| finding(path, name, format, range, range.damage(format, scaled)))
+            .collect()
     }
 
     /// What the site's results do not fit when they are stored as `format`.

@@ -74,7 +74,8 @@ pub(super) fn presets(m: &mut Measurer, choices: &Choices, budget: &Budget) -> R
         }
         m.done();
     }
-    match found.iter().any(|candidate| candidate.name == budget.preset && candidate.error.worst().is_finite()) {
+    match found.iter().any(|candidate| candidate.name == budget.preset && candidate.error.worst().is_finite())
+    {
         true => Ok(found),
         false => {
             let what = format!("expected a preset that the target runs with finite actions, found {budget}");
@@ -109,7 +110,8 @@ pub(super) fn search(
     allowed: f64,
     found: &mut Vec<Candidate>,
 ) -> Result<()> {
-    let mut starts: Vec<Start> = sensitivity.bases.iter().filter_map(|base| start(sensitivity, base)).collect();
+    let mut starts: Vec<Start> =
+        sensitivity.bases.iter().filter_map(|base| start(sensitivity, base)).collect();
     let mut built: HashSet<String> = found.iter().map(|candidate| candidate.policy.identity()).collect();
     m.phase("search", MULTIPLES.len() * ROUNDS);
     for multiple in MULTIPLES {
@@ -119,7 +121,9 @@ pub(super) fn search(
                 return Ok(());
             }
             let target = allowed * multiple * caution;
-            let Some((index, formats, predicted)) = cheapest(sensitivity, &starts, target, choices) else { break };
+            let Some((index, formats, predicted)) = cheapest(sensitivity, &starts, target, choices) else {
+                break;
+            };
             let base = starts[index].base;
             let policy = choices.policy(base.name, &formats, &format!("tuned-{}", found.len() + 1))?;
             if !built.insert(policy.identity()) || !choices.runs(&policy, m) {
@@ -188,9 +192,8 @@ fn cheapest(
         }
         let error = square.max(0.0).sqrt() * start.correction;
         let predicted = Prediction { error, correction: start.correction, cost };
-        let better = |(_, _, other): &(usize, Vec<Format>, Prediction)| {
-            (cost, error) < (other.cost, other.error)
-        };
+        let better =
+            |(_, _, other): &(usize, Vec<Format>, Prediction)| (cost, error) < (other.cost, other.error);
         if found.as_ref().is_none_or(better) {
             found = Some((index, formats, predicted));
         }
@@ -241,11 +244,8 @@ pub(super) fn front(found: &[Candidate]) -> Vec<usize> {
 pub(super) fn choose(found: &[Candidate], allowed: f64) -> Option<usize> {
     let fits = |index: &usize| found[*index].error.worst() <= allowed;
     let lasting = found.iter().any(|candidate| candidate.lasting && candidate.error.worst() <= allowed);
-    (0..found.len())
-        .filter(fits)
-        .filter(|index| found[*index].lasting || !lasting)
-        .min_by(|a, b| {
-            let (a, b) = (&found[*a], &found[*b]);
-            a.cost.total_cmp(&b.cost).then(a.error.worst().total_cmp(&b.error.worst()))
-        })
+    (0..found.len()).filter(fits).filter(|index| found[*index].lasting || !lasting).min_by(|a, b| {
+        let (a, b) = (&found[*a], &found[*b]);
+        a.cost.total_cmp(&b.cost).then(a.error.worst().total_cmp(&b.error.worst()))
+    })
 }

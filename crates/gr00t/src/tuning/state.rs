@@ -188,7 +188,8 @@ fn read(path: &Path, bytes: &[u8], header: &Header) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let number = index + 1;
-        let fail = |what: &str| Error::file(path, format!("line {number}: {what}; remove the file to begin anew"));
+        let fail =
+            |what: &str| Error::file(path, format!("line {number}: {what}; remove the file to begin anew"));
         let record = parse(number, &line[..line.len() - 1]).map_err(|what| fail(&what))?;
         match (&record, index) {
             (Record::Header(found), 0) => same(path, header, found)?,
@@ -326,13 +327,19 @@ mod tests {
             std::fs::write(&path, &damaged).expect("written");
             let error = State::open(&path, &header()).expect_err("damaged").to_string();
             assert!(error.contains("state.jsonl") && parts.iter().all(|p| error.contains(p)), "{error}");
-            assert_eq!(std::fs::read_to_string(&path).expect("read"), damaged, "a refused file is left alone");
+            assert_eq!(
+                std::fs::read_to_string(&path).expect("read"),
+                damaged,
+                "a refused file is left alone"
+            );
         }
         std::fs::write(&path, &text).expect("written");
         let other = Header { checkpoint: "f".to_owned(), ..header() };
         let error = State::open(&path, &other).expect_err("another checkpoint").to_string();
         assert!(error.contains("line 1: checkpoint: expected f, found c"), "{error}");
         let other = Header { seed: 2, ..header() };
-        assert!(State::open(&path, &other).expect_err("another seed").to_string().contains("seed: expected 2"));
+        assert!(
+            State::open(&path, &other).expect_err("another seed").to_string().contains("seed: expected 2")
+        );
     }
 }

@@ -1,0 +1,69 @@
+//! An engine on a GPU: asked what it is, and run.
+
+use super::TensorRt;
+use super::build::binding;
+use super::ffi::{Engine, Execution, Port};
+use crate::bindings::{Bindings, Direction, Runner, Tensor};
+use std::path::Path;
+use steadyhand_gr00t::cuda::driver::Device;
+use steadyhand_gr00t::{Error, Result};
+
+/// An engine that a GPU has taken.
+pub struct TensorRtEngine {
+    name: String,
+    execution: Execution,
+    bindings: Bindings,
+    outputs: Vec<Port>,
+}
+
+impl TensorRt {
+    /// Opens an engine's bytes on the GPU of this number. `path` is where they were found.
+    ///
+    /// # Errors
+    /// No NVIDIA driver or no such GPU; the runtime's reasons, with the GPU's name and compute capability.
+    pub fn open_engine(&self, path: &Path, bytes: &[u8], device: usize) -> Result<TensorRtEngine> {
+        let device = Device::open(device)?;
+        let properties = device.properties().clone();
+        let refuse = |what: String| {
+            let (major, minor) = properties.compute_capability;
+            let gpu = format!("{} (compute capability {major}.{minor})", properties.name);
+            Error::file(path, format!("{} does not run it on {gpu}: {what}", self.name()))
+        };
+        let engine = Engine::deserialize(&self.library, bytes).map_err(refuse)?;
+        let ports = engine.ports().map_err(refuse)?;
+        let output = |(port, direction, _): &(Port, Direction, _)| {
+            (*direction == Direction::Output).then(|| port.clone())
+        };
+        let outputs = ports.iter().filter_map(output).collect();
+        let bindings = ports.into_iter().map(|(port, direction, profile)| binding(port, direction, profile));
+        Ok(TensorRtEngine {
+            name: path.display().to_string(),
+            bindings: Bindings::new(bindings.collect()),
+            outputs,
+            execution: Execution::new(engine, device).map_err(refuse)?,
+        })
+    }
+}
+
+impl TensorRtEngine {
+    /// What the engine says of its layers, as JSON.
+    ///
+    /// # Errors
+    /// The library's reasons.
+    pub fn information(&self) -> Result<String> {
+        self.execution.engine().information().map_err(|what| Error::input(&self.name, what))
+    }
+}
+
+impl Runner for TensorRtEngine {
+    fn bindings(&self) -> &Bindings {
+        &self.bindings
+    }
+
+    fn run(&mut self, inputs: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>> {
+        let bound = self.bindings.bind(inputs)?;
+        let results = self.execution.run(&bound, &self.outputs);
+        let results = results.map_err(|what| Error::input(&self.name, what))?;
+        Ok(self.outputs.iter().map(|output| output.name.clone()).zip(results).collect())
+    }
+}
