@@ -72,6 +72,7 @@ check device nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.
 start=(--workload W1 --precision bf16 --warmup 0 --iterations 1)
 limit=120 bench start-cold "${start[@]}"
 bench start-warm "${start[@]}"
+check doctor "$steady" doctor
 
 for workload in W1 W2; do
     for precision in bf16 mixed fp16; do

@@ -20,6 +20,8 @@ def numbers(name, text, work, out):
     kind, _, rest = name.partition("-")
     if kind == "device":
         return text.strip()
+    if kind == "doctor":
+        return first(r"^  (--engine auto .*)$", text)
     if kind == "bench":
         report = json.loads((work / "bench" / f"{rest}.json").read_text())
         if rest.startswith("start-"):

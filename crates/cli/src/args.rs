@@ -1,6 +1,7 @@
 //! The command line. Options that NVIDIA's `standalone_inference_script.py` has keep their names and defaults.
 
 use crate::bench::BenchArgs;
+use crate::commands::doctor::DoctorArgs;
 use crate::commands::engine::EngineCommandArgs;
 use crate::commands::policy::PolicyArgs;
 use crate::diagnose::Spec;
@@ -43,7 +44,9 @@ pub enum Command {
     Faults(FaultsArgs),
     /// Measure how long inferences take and where the time goes.
     Bench(BenchArgs),
-    /// Show, compare and calibrate precision policies.
+    /// Say what this machine has, which policies run on it natively, and what to install or mend.
+    Doctor(DoctorArgs),
+    /// Show, compare and calibrate precision policies; what each of them costs.
     Policy(PolicyArgs),
     /// Find the cheapest precision policy that keeps the actions, by measuring.
     Tune(TuneArgs),

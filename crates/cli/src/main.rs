@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         args::Command::Record(args) => commands::record::run(&args),
         args::Command::Faults(args) => commands::faults::run(&args),
         args::Command::Bench(args) => bench::run(&args),
+        args::Command::Doctor(args) => commands::doctor::run(&args),
         args::Command::Policy(args) => commands::policy::run(&args),
         args::Command::Tune(args) => tune::run(&args),
         args::Command::Inspect(args) => commands::inspect::run(&args),

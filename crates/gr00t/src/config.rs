@@ -5,6 +5,7 @@
 
 use crate::{Error, Result};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Layers beyond this are a damaged file; the missing tensors of all of them would be listed one by one.
@@ -226,7 +227,7 @@ impl Config {
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;
         let config: Config =
-            serde_json::from_str(&text).map_err(|error| Error::file(&path, error.to_string()))?;
+            serde_json::from_str(&text).map_err(|error| Error::file(&path, misfit(&text, &error)))?;
         config.check().map_err(|what| Error::file(&path, what))?;
         Ok(config)
     }
@@ -343,5 +344,74 @@ impl Config {
             require(value > 0, format!("{name}: expected at least 1, found 0"))?;
         }
         Ok(())
+    }
+}
+
+/// What to say of a text that is no [`Config`]: the first field that does not fit, where it is JSON at all.
+fn misfit(text: &str, error: &serde_json::Error) -> String {
+    let fields = serde_json::from_str(text).ok().and_then(|value: Value| misfitting_field(&value, &[]));
+    let Some((field, what)) = fields else { return error.to_string() };
+    let found = what.strip_prefix("invalid type: ").or(what.strip_prefix("invalid value: "));
+    let what = match found.and_then(|what| what.rsplit_once(", expected ")) {
+        Some((found, expected)) => format!("expected {expected}, found {found}"),
+        None => what,
+    };
+    format!("{field}: {what}, at line {} column {}", error.line(), error.column())
+}
+
+/// The path of the first field of `value`, which stands at the path `above`, that by itself makes no [`Config`], and
+/// serde's reason. Every field has a default, so one can be tried without the others.
+fn misfitting_field(value: &Value, above: &[&str]) -> Option<(String, String)> {
+    value.as_object()?.iter().find_map(|(name, value)| {
+        let path = [above, &[name]].concat();
+        let alone = |value| {
+            let nested = path
+                .iter()
+                .rev()
+                .fold(value, |inner, name| Map::from_iter([((*name).to_owned(), inner)]).into());
+            serde_json::from_value::<Config>(nested)
+        };
+        let error = alone(value.clone()).err()?;
+        // Where not even an object without fields fits, it is not one of its fields that is wrong.
+        let deeper = alone(Map::new().into()).ok().and_then(|_| misfitting_field(value, &path));
+        deeper.or_else(|| Some((path.join("."), error.to_string())))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_of_another_type_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for (text, expected) in [
+            (
+                "{\"select_layer\": \"many\"}",
+                "select_layer: expected usize, found string \"many\", at line 1 column 23",
+            ),
+            (
+                "{\"select_layer\": 3,\n \"eagle_config\": {\"vision_config\": {\"hidden_size\": -4}}}",
+                "eagle_config.vision_config.hidden_size: expected usize, found integer `-4`, at line 2",
+            ),
+            ("{\"use_vlln\": {\"a\": 1}}", "use_vlln: expected a boolean, found map"),
+            (
+                "{\"diffusion_model_cfg\": 7}",
+                "diffusion_model_cfg: expected struct DitConfig, found integer `7`",
+            ),
+            (
+                "{\"eagle_config\": {\"text_config\": {\"rope_theta\": null}}}",
+                "text_config.rope_theta: expected f64",
+            ),
+            ("[1, 2]", "column"),
+            ("{\"select_layer\": 3", "EOF while parsing"),
+        ] {
+            std::fs::write(folder.path().join("config.json"), text).unwrap();
+            let error = Config::load(folder.path()).unwrap_err().to_string();
+            assert!(
+                error.contains("config.json: ") && error.contains(expected),
+                "no {expected:?} in {error}"
+            );
+        }
     }
 }

@@ -11,6 +11,7 @@ pub use report::Report;
 pub use statistics::Statistics;
 
 use crate::Outcome;
+use crate::commands::doctor::cpu_name;
 use crate::report::write_file;
 use anyhow::{Context, Result, ensure};
 use measured::{Measured, StageTimes};
@@ -219,11 +220,4 @@ impl Run<'_> {
 
 fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
-}
-
-/// The processor's name as Linux gives it.
-fn cpu_name() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
 }

@@ -1,0 +1,66 @@
+//! `steady doctor`: what this machine has, what runs on it, and what to mend first.
+
+mod args;
+mod capability;
+mod cpu;
+mod gpu;
+mod libraries;
+mod machine;
+mod page;
+mod policies;
+mod verdict;
+
+pub use args::DoctorArgs;
+pub use cpu::name as cpu_name;
+
+use crate::Outcome;
+use crate::report::write_file;
+use anyhow::{Context, Result};
+use machine::Machine;
+use serde::Serialize;
+use std::io::Write;
+use verdict::{Verdict, cuda_problem, verdict};
+
+/// The report, for JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    /// The release of this program.
+    version: &'static str,
+    #[serde(flatten)]
+    machine: &'a Machine,
+    verdict: &'a Verdict,
+}
+
+/// Looks at the machine and prints what it found. What is missing is part of the answer and no failure.
+///
+/// # Errors
+/// The checkpoint cannot be loaded, or the JSON not be written.
+pub fn run(args: &DoctorArgs) -> Result<Outcome> {
+    let gpus = gpu::look();
+    let libraries = libraries::look(args, &gpus);
+    let problem = cuda_problem(&gpus, &libraries).map(|problem| problem.what);
+    let gpu = match (&problem, gpus.usable()) {
+        (None, Some(gpu)) => Ok(gpu),
+        (what, _) => Err(what.as_deref().unwrap_or("no GPU that can be used")),
+    };
+    let (checkpoint, policies) = policies::look(args, gpu)?;
+    let machine = Machine {
+        os: std::env::consts::OS,
+        arch: std::env::consts::ARCH,
+        cpu: cpu::look(),
+        libraries,
+        kernel_cache: libraries::kernel_cache(),
+        checkpoint: checkpoint.display().to_string(),
+        policies,
+        gpus,
+    };
+    let verdict = verdict(&machine);
+    if let Some(path) = &args.json {
+        let report = Report { version: env!("CARGO_PKG_VERSION"), machine: &machine, verdict: &verdict };
+        let mut json = serde_json::to_string_pretty(&report).context("writing the report as JSON")?;
+        json.push('\n');
+        write_file(path, json.as_bytes())?;
+    }
+    std::io::stdout().lock().write_all(page::page(&machine, &verdict).as_bytes())?;
+    Ok(Outcome::Success)
+}
