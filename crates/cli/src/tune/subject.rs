@@ -99,7 +99,8 @@ impl Loaded {
                 observations.push(observation);
             }
         }
-        let groups = keys.iter().zip(&actions).map(|(key, (values, cols))| (key.as_str(), &values[..], *cols));
+        let groups =
+            keys.iter().zip(&actions).map(|(key, (values, cols))| (key.as_str(), &values[..], *cols));
         Ok(Loaded {
             spread: Some(Spread::of("standard deviation of the dataset's actions", groups)),
             checkpoint: Checkpoint::open(checkpoint)?.fingerprint(),

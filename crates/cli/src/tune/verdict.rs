@@ -4,6 +4,7 @@ use crate::table::{Table, thousands};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
+use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::tuning::{BASELINE, Kept, MeasuredPolicy, Outcome, Unit, Why};
 
 /// Groups that are listed by name.
@@ -37,6 +38,7 @@ fn write_page(text: &mut String, outcome: &Outcome, checkpoint: &str, out: &Path
     writeln!(text, "chosen: {}, {}", choice.name, measured(outcome, choice))?;
     writeln!(text, "{}", against_f32(outcome))?;
     write_kept(text, &outcome.kept)?;
+    write_refused(text, outcome)?;
     writeln!(text, "policy: {}", out.join("policy.toml").display())?;
     writeln!(text, "evidence: {}", out.join("tuning.json").display())
 }
@@ -53,7 +55,8 @@ fn table(outcome: &Outcome) -> Table {
         if policy.base.is_some() && !front && index != outcome.chosen {
             continue;
         }
-        let error = |error: Option<f64>| error.map_or("not finite".to_owned(), |error| format!("{error:.3e}"));
+        let error =
+            |error: Option<f64>| error.map_or("not finite".to_owned(), |error| format!("{error:.3e}"));
         let note = match (index == outcome.chosen, front) {
             (true, _) => "chosen",
             (false, true) => "pareto",
@@ -110,6 +113,19 @@ fn against_f32(outcome: &Outcome) -> String {
     }
 }
 
+/// What the target does not run: presets by name, of the others how many and why one of them.
+fn write_refused(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
+    let (presets, others): (Vec<_>, Vec<_>) =
+        outcome.refused.iter().partition(|(name, _)| PrecisionPolicy::PRESETS.contains(&name.as_str()));
+    for (name, why) in presets {
+        writeln!(text, "{name} was not measured: {why}")?;
+    }
+    match others.first() {
+        Some((name, why)) => writeln!(text, "{} more policies do not run; {name}: {why}", others.len()),
+        None => Ok(()),
+    }
+}
+
 /// Groups whose operands are wider than they could be: those that overflow by name, of those that would cost too much
 /// error the worst.
 fn write_kept(text: &mut String, kept: &[Kept]) -> std::fmt::Result {
@@ -127,7 +143,13 @@ fn write_kept(text: &mut String, kept: &[Kept]) -> std::fmt::Result {
             writeln!(
                 text,
                 "{} in {}, not {}: {} of `{}` reach {:.3e}, its largest number is {:e}",
-                kept.group, kept.format, kept.instead_of, finding.tensor, finding.path, finding.amax, finding.limit
+                kept.group,
+                kept.format,
+                kept.instead_of,
+                finding.tensor,
+                finding.path,
+                finding.amax,
+                finding.limit
             )?;
         }
     }

@@ -12,4 +12,5 @@ mod export;
 mod inspect;
 mod policy;
 mod support;
+mod tune;
 mod verify;

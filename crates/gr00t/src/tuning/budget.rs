@@ -30,7 +30,8 @@ impl FromStr for Budget {
         let rest = text.trim().strip_prefix("error").map(str::trim_start).and_then(|r| r.strip_prefix("<="));
         let (factor, preset) = rest.and_then(|rest| rest.trim().split_once('x')).ok_or_else(refuse)?;
         // The error of f32 is measured against itself: zero, which no other policy reaches.
-        let known = PrecisionPolicy::PRESETS.into_iter().find(|name| *name == preset.trim() && *name != "f32");
+        let known =
+            PrecisionPolicy::PRESETS.into_iter().find(|name| *name == preset.trim() && *name != "f32");
         let spaced = preset.starts_with(char::is_whitespace);
         match (factor.trim().parse::<f64>(), known) {
             (Ok(factor), Some(preset)) if factor.is_finite() && factor > 0.0 && spaced => {
@@ -58,12 +59,27 @@ mod tests {
         assert_eq!(parsed(" error <= 2x mixed-fp16 "), Budget { factor: 2.0, preset: "mixed-fp16" });
         assert_eq!(parsed("error<=0.5x bf16").to_string(), "error<=0.5x bf16");
         for text in [
-            "", "error", "error<1x bf16", "error<=x bf16", "error<=0x bf16", "error<=-1x bf16", "error<=infx bf16",
-            "error<=1 bf16", "error<=1x", "error<=1xbf16", "error<=1x f32", "error<=1x fp4", "latency<=8ms",
-            "error<=1x bf16 fp16", "error<=NaNx bf16",
+            "",
+            "error",
+            "error<1x bf16",
+            "error<=x bf16",
+            "error<=0x bf16",
+            "error<=-1x bf16",
+            "error<=infx bf16",
+            "error<=1 bf16",
+            "error<=1x",
+            "error<=1xbf16",
+            "error<=1x f32",
+            "error<=1x fp4",
+            "latency<=8ms",
+            "error<=1x bf16 fp16",
+            "error<=NaNx bf16",
         ] {
             let error = text.parse::<Budget>().expect_err(text).to_string();
-            assert!(error.contains("error<=1.0x bf16") && error.contains(&format!("found `{text}`")), "{error}");
+            assert!(
+                error.contains("error<=1.0x bf16") && error.contains(&format!("found `{text}`")),
+                "{error}"
+            );
         }
     }
 }

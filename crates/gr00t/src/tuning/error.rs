@@ -66,7 +66,10 @@ impl ActionError {
                 let (Some((_, found)), Some((_, expected))) =
                     (found.groups.get(index), expected.groups.get(index))
                 else {
-                    return Err(Error::input(format!("action.{name}"), "expected in every chunk, found none"));
+                    return Err(Error::input(
+                        format!("action.{name}"),
+                        "expected in every chunk, found none",
+                    ));
                 };
                 if (found.rows, found.cols) != (expected.rows, expected.cols) {
                     return Err(Error::input(format!("action.{name}"), "expected chunks of one shape"));

@@ -8,6 +8,7 @@ use super::state::Header;
 use super::target::Unit;
 use crate::precision::PrecisionPolicy;
 use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 use steadyhand_fidelity::Format;
 
 /// The result of a tuning.
@@ -38,6 +39,8 @@ pub struct Outcome {
     pub kept: Vec<Kept>,
     /// Tensors that a narrow format does not hold.
     pub ranges: Vec<Finding>,
+    /// Policies that the target does not run, by name, and why.
+    pub refused: BTreeMap<String, String>,
     /// The base that formats were lowered from.
     pub best_base: &'static str,
     /// What each kind's formats do.
@@ -145,7 +148,9 @@ pub(super) fn kept(
             kept.push(Kept { group: group.name.clone(), format, instead_of, why });
         };
         for (narrow, finding) in FORMATS.into_iter().zip(&choices.excluded[index]) {
-            if let Some(finding) = finding.as_ref().filter(|_| narrow != format && narrow.bits() <= format.bits()) {
+            if let Some(finding) =
+                finding.as_ref().filter(|_| narrow != format && narrow.bits() <= format.bits())
+            {
                 debug_assert_eq!(finding.damage, Damage::Overflow);
                 keep(narrow, Why::Overflow(finding.clone()));
             }

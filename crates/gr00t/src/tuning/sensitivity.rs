@@ -151,7 +151,8 @@ impl Choices {
         let chosen: Vec<Option<Format>> = self.groups.groups.iter().zip(formats).map(of_group).collect();
         let scaled = self.groups.groups.iter().zip(formats).any(|(g, format)| g.linear && format.bits() == 8);
         let policy = self.storage_rules(&preset).into_iter().fold(preset, PrecisionPolicy::with_rule);
-        let policy = self.groups.rules(&chosen)?.into_iter().fold(policy, PrecisionPolicy::with_rule).named(name);
+        let policy =
+            self.groups.rules(&chosen)?.into_iter().fold(policy, PrecisionPolicy::with_rule).named(name);
         Ok(if scaled { policy.with_calibration(self.calibration.clone()) } else { policy })
     }
 
@@ -170,11 +171,6 @@ impl Choices {
             scale: None,
         };
         sites.map(rule).collect()
-    }
-
-    /// Whether a policy fits the model and the target.
-    pub(super) fn runs(&self, policy: &PrecisionPolicy, measurer: &Measurer) -> bool {
-        policy.check(&self.sites).is_ok() && measurer.target.check(policy).is_ok()
     }
 }
 
@@ -199,7 +195,8 @@ impl Sensitivity {
         found.measure_kinds(m, choices)?;
         found.measure_raising(m, choices)?;
         found.measure_groups(m, choices)?;
-        found.options = (0..choices.groups.groups.len()).map(|group| found.options_of(choices, group)).collect();
+        found.options =
+            (0..choices.groups.groups.len()).map(|group| found.options_of(choices, group)).collect();
         Ok(found)
     }
 
@@ -223,14 +220,22 @@ impl Sensitivity {
                 let groups = allowed.map(|group| chosen[*group] = format).count();
                 let policy = choices.policy(best.name, &chosen, &format!("{} {format}", kind.name))?;
                 if groups > 0
-                    && choices.runs(&policy, m)
+                    && m.runs(&policy, &choices.sites)
                     && let Some(error) = m.error(&policy)?
                     && let Some((cost, noise)) = m.cost(&policy, &choices.ranges, false)?
                 {
                     let (kind, cost_difference) = (kind.name.clone(), cost - best.cost);
                     let error = Some(error.worst()).filter(|error| error.is_finite());
                     let saves = -cost_difference > SIGNIFICANT * noise;
-                    self.kinds.push(KindEffect { kind, format, groups, error, cost_difference, noise, saves });
+                    self.kinds.push(KindEffect {
+                        kind,
+                        format,
+                        groups,
+                        error,
+                        cost_difference,
+                        noise,
+                        saves,
+                    });
                 }
                 m.done();
             }
@@ -249,7 +254,7 @@ impl Sensitivity {
             let mut chosen = choices.defaults(compute);
             kind.groups.iter().for_each(|group| chosen[*group] = Format::F32);
             let policy = choices.policy(BASELINE, &chosen, &format!("{} f32", kind.name))?;
-            if choices.runs(&policy, m)
+            if m.runs(&policy, &choices.sites)
                 && let Some(error) = m.error(&policy)?
             {
                 let error = Some(error.worst()).filter(|error| error.is_finite());
@@ -273,7 +278,9 @@ impl Sensitivity {
         m.phase("single groups", saving.iter().map(|effect| effect.groups).sum());
         let (mut effects, mut cut_short) = (Vec::new(), false);
         'all: for effect in saving {
-            let Some(kind) = choices.groups.kinds.iter().find(|kind| kind.name == effect.kind) else { continue };
+            let Some(kind) = choices.groups.kinds.iter().find(|kind| kind.name == effect.kind) else {
+                continue;
+            };
             for &index in kind.groups.iter().filter(|group| !choices.is_excluded(**group, effect.format)) {
                 if m.deadline.passed(UNTIL[1]) {
                     cut_short = true;
@@ -282,8 +289,9 @@ impl Sensitivity {
                 let mut chosen = best.defaults.clone();
                 chosen[index] = effect.format;
                 let group = &choices.groups.groups[index];
-                let policy = choices.policy(best.name, &chosen, &format!("{} {}", group.name, effect.format))?;
-                if choices.runs(&policy, m)
+                let policy =
+                    choices.policy(best.name, &chosen, &format!("{} {}", group.name, effect.format))?;
+                if m.runs(&policy, &choices.sites)
                     && let Some(error) = m.error(&policy)?
                 {
                     effects.push(GroupEffect {
@@ -336,7 +344,7 @@ fn bases(m: &mut Measurer, choices: &Choices) -> Result<Vec<Base>> {
         let compute = PrecisionPolicy::preset(name)?.formats_of("").compute;
         let defaults = choices.defaults(compute);
         let policy = choices.policy(name, &defaults, name)?;
-        if choices.runs(&policy, m)
+        if m.runs(&policy, &choices.sites)
             && let Some(error) = m.error(&policy)?
             && let Some((cost, _)) = m.cost(&policy, &choices.ranges, false)?
             && error.worst().is_finite()
@@ -346,7 +354,9 @@ fn bases(m: &mut Measurer, choices: &Choices) -> Result<Vec<Base>> {
         m.done();
     }
     match bases.is_empty() {
-        true => Err(Error::input("base", format!("expected one of {} to give finite actions", BASES.join(", ")))),
+        true => {
+            Err(Error::input("base", format!("expected one of {} to give finite actions", BASES.join(", "))))
+        }
         false => Ok(bases),
     }
 }

@@ -202,7 +202,8 @@ impl Ops for Cpu<'_, '_> {
         let mut values = Vec::with_capacity(batch * tokens * out_features);
         let size = in_features * out_features;
         let items = x.values.chunks_exact(tokens * in_features);
-        for ((item, handed), &slot) in operand.chunks_exact(tokens * in_features).zip(items).zip(embodiments) {
+        for ((item, handed), &slot) in operand.chunks_exact(tokens * in_features).zip(items).zip(embodiments)
+        {
             let slot = self.edit.embodiment(&at, slot);
             if slot >= slots {
                 return Err(Error::input("embodiment_id", format!("expected below {slots}, found {slot}")));
