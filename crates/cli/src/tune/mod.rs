@@ -71,7 +71,7 @@ pub fn run(args: &TuneArgs) -> Result<Outcome> {
             show(&bar, event)
         })?;
     bar.finish_and_clear();
-    write(&args.out, &outcome, &calibration)?;
+    write(&args.out, &outcome, &calibration, &loaded.name)?;
     std::io::stdout().lock().write_all(verdict::page(&outcome, &loaded.name, &args.out).as_bytes())?;
     Ok(Outcome::Success)
 }
@@ -88,7 +88,7 @@ fn show(bar: &ProgressBar, event: Event) {
 }
 
 /// Leaves the chosen policy, the front's policies, the plot and the evidence.
-fn write(out: &Path, outcome: &tuning::Outcome, calibration: &Calibration) -> Result<()> {
+fn write(out: &Path, outcome: &tuning::Outcome, calibration: &Calibration, name: &str) -> Result<()> {
     let front: Vec<&MeasuredPolicy> = outcome.pareto.iter().map(|index| &outcome.policies[*index]).collect();
     if front.iter().chain([&outcome.choice()]).any(|policy| policy.policy.calibration().is_some()) {
         calibration.save(&out.join(CALIBRATION))?;
@@ -100,7 +100,7 @@ fn write(out: &Path, outcome: &tuning::Outcome, calibration: &Calibration) -> Re
         let file = folder.join(format!("{:02}-{}.toml", place + 1, policy.name));
         write_policy(outcome, policy, &file, &format!("../{CALIBRATION}"))?;
     }
-    plot::write_png(outcome, &out.join("tuning.png"))?;
+    plot::write_png(outcome, name, &out.join("tuning.png"))?;
     let json = serde_json::to_string_pretty(outcome).context("writing the evidence as JSON")?;
     write_file(&out.join("tuning.json"), (json + "\n").as_bytes())
 }

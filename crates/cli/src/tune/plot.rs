@@ -1,11 +1,11 @@
 //! The picture of a tuning: cost against error of every policy, and what single groups add to the error.
 
 use crate::report::axis::Axis;
-use crate::report::canvas::{Align, Area, Canvas, Color, TextStyle, Weight, text_width};
+use crate::report::canvas::{Align, Area, Canvas, Color, TextStyle, Weight, fit_text, text_width};
 use crate::report::write_file;
 use anyhow::{Context, Result};
 use std::path::Path;
-use steadyhand_gr00t::tuning::{MeasuredPolicy, Outcome, Unit};
+use steadyhand_gr00t::tuning::{BASELINE, MeasuredPolicy, Outcome, Unit};
 
 const SIZE: (f32, f32) = (960.0, 760.0);
 const SCALE: f32 = 2.0;
@@ -23,13 +23,18 @@ const SECTIONS: [(&str, Color); 4] = [
     ("other", [0x6B, 0x72, 0x80]),
 ];
 
-/// Draws a tuning and writes it as PNG.
-pub fn write_png(outcome: &Outcome, path: &Path) -> Result<()> {
+/// A policy much more expensive than the baseline, as f32 is, would push all others together: it stands at the edge.
+const WIDEST: f64 = 1.5;
+
+/// Draws a tuning of the checkpoint `name` and writes it as PNG.
+pub fn write_png(outcome: &Outcome, name: &str, path: &Path) -> Result<()> {
     let mut canvas = Canvas::new(SIZE.0, SIZE.1, SCALE);
     let of = &outcome.of;
     canvas.text(24.0, 34.0, "Precision policies: cost against error", &style(18.0, Weight::Medium, INK));
-    let subtitle = format!("{} on {}, budget {}", of.checkpoint, of.device, outcome.budget);
-    canvas.text(24.0, 56.0, &subtitle, &style(13.0, Weight::Regular, MUTED));
+    let subtitle =
+        format!("{name}, {} ({}), budget {}, {} frames", of.target, of.device, outcome.budget, of.frames);
+    let quiet = style(13.0, Weight::Regular, MUTED);
+    canvas.text(24.0, 56.0, &fit_text(&subtitle, SIZE.0 - 48.0, &quiet), &quiet);
     policies(&mut canvas, outcome, Area { x: 80.0, y: 92.0, width: 850.0, height: 360.0 });
     sensitivities(&mut canvas, outcome, Area { x: 80.0, y: 545.0, width: 850.0, height: 160.0 });
     let png = canvas.to_png().with_context(|| format!("drawing {}", path.display()))?;
@@ -72,14 +77,60 @@ impl Decades {
     }
 }
 
-/// Cost to the right, error upwards. Policies far off the others in cost, as f32 is, stand at the edge with their cost.
+/// Where costs and errors lie in a panel.
+struct Plane {
+    area: Area,
+    costs: Axis,
+    errors: Decades,
+    /// A unit of the axis in units of cost.
+    unit: f64,
+    /// The largest cost with a place of its own.
+    widest: f64,
+}
+
+impl Plane {
+    /// None where no policy has an error above zero.
+    fn new(outcome: &Outcome, area: Area) -> Option<Self> {
+        let errors = outcome.policies.iter().filter_map(|policy| policy.error);
+        let errors = Decades::around(errors.chain([outcome.allowed_error]))?;
+        let unit = if outcome.cost_unit == Unit::Bytes { 1e6 } else { 1.0 };
+        let widest = outcome.preset(BASELINE).map_or(f64::INFINITY, |baseline| baseline.cost * WIDEST);
+        let near = outcome.policies.iter().map(|policy| policy.cost).filter(|cost| *cost <= widest);
+        let costs = Axis::around(near.map(|cost| (cost / unit) as f32), 8);
+        Some(Plane { area, costs, errors, unit, widest })
+    }
+
+    /// An error of zero, that of f32, lies on the lower edge.
+    fn place(&self, policy: &MeasuredPolicy) -> Option<(f32, f32)> {
+        let error = policy.error?;
+        let x = match policy.cost <= self.widest {
+            true => self.area.x + self.costs.fraction(policy.cost / self.unit) * self.area.width,
+            false => self.area.right(),
+        };
+        Some((x, if error > 0.0 { self.errors.y(self.area, error) } else { self.area.bottom() }))
+    }
+
+    fn draw(&self, canvas: &mut Canvas, outcome: &Outcome) {
+        let area = self.area;
+        self.errors.draw(canvas, area);
+        let tick = TextStyle { align: Align::Centre, ..style(10.0, Weight::Regular, MUTED) };
+        for &value in &self.costs.ticks {
+            let x = area.x + self.costs.fraction(value) * area.width;
+            canvas.fill(Area { x, width: 0.5, ..area }, GRID);
+            canvas.text(x, area.bottom() + 15.0, &self.costs.label(value), &tick);
+        }
+        let million = if outcome.cost_unit == Unit::Bytes { ", millions" } else { "" };
+        let end = TextStyle { align: Align::Right, ..style(11.0, Weight::Regular, MUTED) };
+        let unit = format!("{}{million}", outcome.cost_unit.label());
+        canvas.text(area.right(), area.bottom() + 32.0, &unit, &end);
+        let y = self.errors.y(area, outcome.allowed_error);
+        canvas.stroke(&[(area.x, y), (area.right(), y)], 1.0, CHOSEN, area);
+        canvas.text(area.right(), y - 4.0, &outcome.budget, &TextStyle { color: CHOSEN, ..end });
+    }
+}
+
+/// Cost to the right, error upwards.
 fn policies(canvas: &mut Canvas, outcome: &Outcome, area: Area) {
-    let drawn: Vec<(usize, &MeasuredPolicy, f64)> = outcome
-        .policies
-        .iter()
-        .enumerate()
-        .filter_map(|(index, policy)| Some((index, policy, policy.error.filter(|error| *error > 0.0)?)))
-        .collect();
     let heading = match outcome.cost_unit {
         Unit::Milliseconds => "error of the physical actions against milliseconds per inference",
         Unit::Bytes => {
@@ -87,52 +138,29 @@ fn policies(canvas: &mut Canvas, outcome: &Outcome, area: Area) {
         }
     };
     canvas.text(area.x, area.y - 12.0, heading, &style(12.0, Weight::Medium, INK));
-    let Some(errors) =
-        Decades::around(drawn.iter().map(|(_, _, error)| *error).chain([outcome.allowed_error]))
-    else {
-        return;
-    };
-    let scale = if outcome.cost_unit == Unit::Bytes { 1e-6 } else { 1.0 };
-    let costs = Axis::around(drawn.iter().map(|(_, policy, _)| (policy.cost * scale) as f32), 8);
-    errors.draw(canvas, area);
-    let tick = TextStyle { align: Align::Centre, ..style(10.0, Weight::Regular, MUTED) };
-    for &value in &costs.ticks {
-        let x = area.x + costs.fraction(value) * area.width;
-        canvas.fill(Area { x, width: 0.5, ..area }, GRID);
-        canvas.text(x, area.bottom() + 15.0, &costs.label(value), &tick);
-    }
-    let unit = if outcome.cost_unit == Unit::Bytes {
-        "bytes per inference, millions".to_owned()
-    } else {
-        outcome.cost_unit.label().to_owned()
-    };
-    let end = TextStyle { align: Align::Right, ..style(11.0, Weight::Regular, MUTED) };
-    canvas.text(area.right(), area.bottom() + 32.0, &unit, &end);
-    let y = errors.y(area, outcome.allowed_error);
-    canvas.stroke(&[(area.x, y), (area.right(), y)], 1.0, CHOSEN, area);
-    canvas.text(area.right(), y - 4.0, &outcome.budget, &TextStyle { color: CHOSEN, ..end });
-
-    let place = |policy: &MeasuredPolicy, error: f64| {
-        (area.x + costs.fraction(policy.cost * scale) * area.width, errors.y(area, error))
-    };
-    let front: Vec<(f32, f32)> = outcome
-        .pareto
-        .iter()
-        .filter_map(|index| drawn.iter().find(|(drawn, _, _)| drawn == index))
-        .map(|(_, policy, error)| place(policy, *error))
-        .collect();
+    let Some(plane) = Plane::new(outcome, area) else { return };
+    plane.draw(canvas, outcome);
+    let front = outcome.pareto.iter().map(|index| &outcome.policies[*index]);
+    let near =
+        front.filter(|policy| policy.cost <= plane.widest && policy.error.is_some_and(|error| error > 0.0));
+    let front: Vec<(f32, f32)> = near.filter_map(|policy| plane.place(policy)).collect();
     canvas.stroke(&front, 1.2, TUNED, area);
-    for (index, policy, error) in drawn {
-        let (x, y) = place(policy, error);
+    for (index, policy) in outcome.policies.iter().enumerate() {
+        let Some(place) = plane.place(policy) else { continue };
         let preset = policy.base.is_none();
         let (color, radius) = match (index == outcome.chosen, preset) {
             (true, _) => (CHOSEN, 5.0),
             (false, true) => (PRESET, 3.6),
             _ => (TUNED, 2.6),
         };
-        canvas.dot((x, y), radius, color);
+        canvas.dot(place, radius, color);
         if preset || index == outcome.chosen {
-            label(canvas, area, (x, y), &policy.name, color);
+            let far = if policy.cost > plane.widest {
+                format!(" ({:.1} →)", policy.cost / plane.unit)
+            } else {
+                String::new()
+            };
+            label(canvas, area, place, &format!("{}{far}", policy.name), color);
         }
     }
 }
@@ -156,22 +184,25 @@ fn sensitivities(canvas: &mut Canvas, outcome: &Outcome, area: Area) {
     );
     let best = outcome.preset(outcome.best_base).and_then(|policy| policy.error).unwrap_or(0.0);
     let added = |error: f64| (error.powi(2) - best.powi(2)).max(0.0).sqrt();
-    let values: Vec<(usize, f64)> = outcome
+    let values: Vec<(usize, f64, &str)> = outcome
         .groups
         .iter()
         .filter_map(|effect| {
             let section = SECTIONS.iter().position(|(name, _)| effect.group.starts_with(name)).unwrap_or(3);
-            Some((section, effect.error.map(added).filter(|added| *added > 0.0)?))
+            Some((section, effect.error.map(added).filter(|added| *added > 0.0)?, &*effect.kind))
         })
         .collect();
-    let Some(errors) = Decades::around(values.iter().map(|(_, value)| *value)) else {
+    let Some(errors) = Decades::around(values.iter().map(|(_, value, _)| *value)) else {
         let none = style(11.0, Weight::Regular, MUTED);
         canvas.text(area.x, area.y + 20.0, "no format saves anything on this target", &none);
         return;
     };
     errors.draw(canvas, area);
     let step = area.width / values.len().max(1) as f32;
-    for (index, (section, value)) in values.iter().enumerate() {
+    for (index, (section, value, kind)) in values.iter().enumerate() {
+        if index > 0 && values[index - 1].2 != *kind {
+            canvas.fill(Area { x: area.x + index as f32 * step, width: 0.5, ..area }, GRID);
+        }
         let centre = (area.x + (index as f32 + 0.5) * step, errors.y(area, *value));
         canvas.dot(centre, 1.8, SECTIONS[*section].1);
     }

@@ -4,6 +4,7 @@ use crate::table::{Table, thousands};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
+use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::tuning::{BASELINE, Kept, MeasuredPolicy, Outcome, Unit, Why};
 
 /// Groups that are listed by name.
@@ -37,6 +38,7 @@ fn write_page(text: &mut String, outcome: &Outcome, checkpoint: &str, out: &Path
     writeln!(text, "chosen: {}, {}", choice.name, measured(outcome, choice))?;
     writeln!(text, "{}", against_f32(outcome))?;
     write_kept(text, &outcome.kept)?;
+    write_refused(text, outcome)?;
     writeln!(text, "policy: {}", out.join("policy.toml").display())?;
     writeln!(text, "evidence: {}", out.join("tuning.json").display())
 }
@@ -108,6 +110,19 @@ fn against_f32(outcome: &Outcome) -> String {
             ratio(outcome.choice().cost, Some(f32.cost))
         ),
         None => "f32 is what errors are measured from".to_owned(),
+    }
+}
+
+/// What the target does not run: presets by name, of the others how many and why one of them.
+fn write_refused(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
+    let (presets, others): (Vec<_>, Vec<_>) =
+        outcome.refused.iter().partition(|(name, _)| PrecisionPolicy::PRESETS.contains(&name.as_str()));
+    for (name, why) in presets {
+        writeln!(text, "{name} was not measured: {why}")?;
+    }
+    match others.first() {
+        Some((name, why)) => writeln!(text, "{} more policies do not run; {name}: {why}", others.len()),
+        None => Ok(()),
     }
 }
 

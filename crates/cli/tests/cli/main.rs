@@ -14,4 +14,5 @@ mod inspect;
 mod policy;
 mod policy_table;
 mod support;
+mod tune;
 mod verify;

@@ -1,10 +1,10 @@
 //! Groups of sites that get one operand format, and kinds of groups: the same place in every layer.
 
+use crate::Result;
 use crate::config::Config;
 use crate::model::dit::{Attends, attends};
 use crate::ops::{ModelSite, Operation};
 use crate::precision::{Pattern, Rule, Scale};
-use crate::{Error, Result};
 use std::collections::BTreeMap;
 use steadyhand_fidelity::Format;
 
@@ -41,6 +41,13 @@ pub struct Groups {
     pub groups: Vec<Group>,
     /// In the same order.
     pub kinds: Vec<Kind>,
+}
+
+/// Groups of several layers that get the same format at the same place.
+struct Joined<'a> {
+    first: &'a Group,
+    format: Format,
+    layers: Vec<usize>,
 }
 
 /// Where a site belongs.
@@ -90,7 +97,7 @@ impl Groups {
     /// None for groups of a model: their paths are patterns.
     pub fn rules(&self, choice: &[Option<Format>]) -> Result<Vec<Rule>> {
         let mut rules = Vec::new();
-        let mut joined: Vec<(&str, Vec<&str>, Format, bool, Vec<usize>)> = Vec::new();
+        let mut joined: Vec<Joined> = Vec::new();
         for (group, format) in self.groups.iter().zip(choice) {
             let Some(format) = *format else { continue };
             let Some(layer) = group.layer else {
@@ -98,27 +105,21 @@ impl Groups {
                 rules.extend(patterns.map(|pattern| rule(pattern, format, group.linear)));
                 continue;
             };
-            let (section, names) = (group.section.as_str(), group.names());
-            match joined.iter_mut().find(|j| (j.0, &j.1, j.2) == (section, &names, format)) {
-                Some(found) => found.4.push(layer),
-                None => joined.push((section, names, format, group.linear, vec![layer])),
+            let alike = |known: &&mut Joined| {
+                (known.first.section == group.section && known.first.names() == group.names())
+                    && known.format == format
+            };
+            match joined.iter_mut().find(alike) {
+                Some(found) => found.layers.push(layer),
+                None => joined.push(Joined { first: group, format, layers: vec![layer] }),
             }
         }
-        for (section, names, format, linear, mut layers) in joined {
+        for Joined { first, format, mut layers } in joined {
             layers.sort_unstable();
-            let pattern = Pattern::parse(&format!("{section}.{}.{}", ranges(&layers), braced(&names)))?;
-            rules.push(rule(pattern, format, linear));
+            let pattern = format!("{}.{}.{}", first.section, ranges(&layers), braced(&first.names()));
+            rules.push(rule(Pattern::parse(&pattern)?, format, first.linear));
         }
         Ok(rules)
-    }
-
-    /// The group of a site.
-    ///
-    /// # Errors
-    /// A path without a matrix product.
-    pub fn of_site(&self, path: &str) -> Result<usize> {
-        let found = self.groups.iter().position(|group| group.sites.iter().any(|site| site == path));
-        found.ok_or_else(|| Error::input(path, "expected the site of a matrix product, found another"))
     }
 }
 

@@ -8,9 +8,11 @@ use super::{Event, REFERENCE};
 use crate::engine::{CpuEngine, Engine, ModelInput};
 use crate::model::Model;
 use crate::observation::{ActionChunk, Matrix, Observation};
+use crate::ops::ModelSite;
 use crate::precision::PrecisionPolicy;
 use crate::processor::Processor;
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// What is tuned, and what it is measured on.
@@ -100,6 +102,8 @@ pub(super) struct Measurer<'a> {
     pub(super) state: State,
     pub(super) deadline: Deadline,
     progress: &'a mut dyn FnMut(Event),
+    /// Policies that the target does not run, by name, and why.
+    pub(super) refused: BTreeMap<String, String>,
     /// The actions of f32 on the target, and what one error is.
     reference: Option<(Vec<ActionChunk>, Spread)>,
 }
@@ -112,7 +116,8 @@ impl<'a> Measurer<'a> {
         deadline: Deadline,
         progress: &'a mut dyn FnMut(Event),
     ) -> Self {
-        Measurer { subject, target, state, deadline, progress, reference: None }
+        let (refused, reference) = (BTreeMap::new(), None);
+        Measurer { subject, target, state, deadline, progress, refused, reference }
     }
 
     /// Begins a part of the work.
@@ -123,6 +128,23 @@ impl<'a> Measurer<'a> {
     /// Ends a step of it.
     pub(super) fn done(&mut self) {
         (self.progress)(Event::Done);
+    }
+
+    /// Whether a policy fits the model and the target; what does not is noted.
+    pub(super) fn runs(&mut self, policy: &PrecisionPolicy, sites: &[ModelSite]) -> bool {
+        let checked = policy.check(sites).and_then(|()| self.target.check(policy));
+        let why = checked.err().map(|error| error.to_string());
+        let runs = why.is_none();
+        self.refused.extend(why.map(|why| (policy.name().to_owned(), why)));
+        runs
+    }
+
+    /// Whether the target refused to open a policy before.
+    fn was_refused(&mut self, policy: &PrecisionPolicy) -> bool {
+        let why = self.state.refused(&policy.identity()).map(str::to_owned);
+        let refused = why.is_some();
+        self.refused.extend(why.map(|why| (policy.name().to_owned(), why)));
+        refused
     }
 
     /// The range scan: the f32 reference on every frame.
@@ -156,7 +178,7 @@ impl<'a> Measurer<'a> {
         if let Some(error) = self.state.error(&identity) {
             return Ok(Some(error.clone()));
         }
-        if self.state.refused(&identity).is_some() {
+        if self.was_refused(policy) {
             return Ok(None);
         }
         if self.reference.is_none() {
@@ -208,7 +230,7 @@ impl<'a> Measurer<'a> {
         if let Some(cost) = self.state.cost(&identity, lasting) {
             return Ok(Some((cost.value, cost)));
         }
-        if self.state.refused(&identity).is_some() {
+        if self.was_refused(policy) {
             return Ok(None);
         }
         let found = self.target.cost(policy, &self.subject.inputs, ranges, lasting);
@@ -223,7 +245,9 @@ impl<'a> Measurer<'a> {
             Ok(found) => Ok(Some(found)),
             Err(error) if [REFERENCE, BASELINE].contains(&policy.identity().as_str()) => Err(error),
             Err(error) => {
-                self.state.add(Record::Refused { policy: policy.identity(), why: error.to_string() })?;
+                let why = error.to_string();
+                self.refused.insert(policy.name().to_owned(), why.clone());
+                self.state.add(Record::Refused { policy: policy.identity(), why })?;
                 Ok(None)
             }
         }

@@ -78,9 +78,10 @@ pub fn tune(
     let of_preset = found.iter().find(|candidate| candidate.name == budget.preset);
     let allowed = of_preset.map_or(0.0, |candidate| candidate.error.worst()) * budget.factor;
     let sensitivity = Sensitivity::measure(&mut m, &choices)?;
-    search::search(&mut m, &choices, &sensitivity, allowed, &mut found)?;
+    let mut whole = search::search(&mut m, &choices, &sensitivity, allowed, &mut found)?;
+    // Counted costs are exact.
     if cost_unit == Unit::Milliseconds {
-        search::confirm(&mut m, &choices, &mut found)?;
+        whole &= search::confirm(&mut m, &choices, &mut found)?;
     }
     let chosen = search::choose(&found, allowed).ok_or_else(|| {
         let what = format!("expected a policy whose error is at most {allowed:.3e}, measured none");
@@ -92,7 +93,7 @@ pub fn tune(
         allowed_error: allowed,
         spread: m.spread()?,
         cost_unit,
-        cut_short: m.deadline.passed(1.0) || sensitivity.cut_short,
+        cut_short: sensitivity.cut_short || !whole,
         taken_over,
         pareto: search::front(&found),
         kept: outcome::kept(&choices, &sensitivity, &found[chosen], allowed),
@@ -100,6 +101,7 @@ pub fn tune(
         chosen,
         ranges: choices.ranges.findings(),
         best_base: sensitivity.best().name,
+        refused: m.refused,
         kinds: sensitivity.kinds,
         raising: sensitivity.raising,
         groups: sensitivity.groups,

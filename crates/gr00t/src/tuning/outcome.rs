@@ -8,6 +8,7 @@ use super::state::Header;
 use super::target::Unit;
 use crate::precision::PrecisionPolicy;
 use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 use steadyhand_fidelity::Format;
 
 /// The result of a tuning.
@@ -38,6 +39,8 @@ pub struct Outcome {
     pub kept: Vec<Kept>,
     /// Tensors that a narrow format does not hold.
     pub ranges: Vec<Finding>,
+    /// Policies that the target does not run, by name, and why.
+    pub refused: BTreeMap<String, String>,
     /// The base that formats were lowered from.
     pub best_base: &'static str,
     /// What each kind's formats do.

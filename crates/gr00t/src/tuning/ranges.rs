@@ -237,6 +237,19 @@ impl Default for Counts {
 }
 
 impl Counts {
+    /// Counts of values, those of a large tensor by several threads.
+    fn of_values(values: &[f32]) -> Counts {
+        let part = |values: &[f32]| {
+            let mut counts = Counts::default();
+            counts.add(values);
+            counts
+        };
+        match values.len() > CHUNK / 4 {
+            true => values.par_chunks(CHUNK / 16).map(part).reduce(Counts::default, Counts::join),
+            false => part(values),
+        }
+    }
+
     fn add(&mut self, values: &[f32]) {
         for value in values {
             let bits = value.to_bits() & 0x7fff_ffff;
@@ -327,7 +340,7 @@ impl Scanner {
 impl Edit for Scanner {
     fn result(&self, site: &Site, _shape: [usize; 3], values: &mut [f32]) {
         self.at(site.path(), |site| {
-            site.results.add(values);
+            site.results = std::mem::take(&mut site.results).join(Counts::of_values(values));
             site.elements.results += values.len() as f64;
         });
     }
@@ -336,7 +349,7 @@ impl Edit for Scanner {
         self.at(site.path(), |site| {
             site.linear = product.operation == Operation::Linear;
             for values in product.operands {
-                site.operands.add(values);
+                site.operands = std::mem::take(&mut site.operands).join(Counts::of_values(values));
                 site.elements.operands += values.len() as f64;
             }
             if let Some((weight, range)) = &product.weight {

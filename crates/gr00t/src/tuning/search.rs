@@ -69,7 +69,7 @@ pub(super) fn presets(m: &mut Measurer, choices: &Choices, budget: &Budget) -> R
     let mut found = Vec::new();
     for name in names {
         let policy = PrecisionPolicy::preset(name)?;
-        if choices.runs(&policy, m) {
+        if m.runs(&policy, &choices.sites) {
             found.extend(measured(m, choices, policy, None, None)?);
         }
         m.done();
@@ -99,7 +99,8 @@ fn measured(
     Ok(Some(Candidate { name, base, policy, formats, predicted, error, cost, noise, lasting: false }))
 }
 
-/// Searches policies for multiples of an error and adds those that were built to `found`.
+/// Searches policies for multiples of an error and adds those that were built to `found`; false where time was up
+/// before.
 ///
 /// # Errors
 /// Those of the measurements.
@@ -109,16 +110,16 @@ pub(super) fn search(
     sensitivity: &Sensitivity,
     allowed: f64,
     found: &mut Vec<Candidate>,
-) -> Result<()> {
+) -> Result<bool> {
     let mut starts: Vec<Start> =
         sensitivity.bases.iter().filter_map(|base| start(sensitivity, base)).collect();
     let mut built: HashSet<String> = found.iter().map(|candidate| candidate.policy.identity()).collect();
     m.phase("search", MULTIPLES.len() * ROUNDS);
     for multiple in MULTIPLES {
         let mut caution = 1.0;
-        for round in 0..ROUNDS {
+        for _ in 0..ROUNDS {
             if m.deadline.passed(UNTIL) {
-                return Ok(());
+                return Ok(false);
             }
             let target = allowed * multiple * caution;
             let Some((index, formats, predicted)) = cheapest(sensitivity, &starts, target, choices) else {
@@ -126,7 +127,7 @@ pub(super) fn search(
             };
             let base = starts[index].base;
             let policy = choices.policy(base.name, &formats, &format!("tuned-{}", found.len() + 1))?;
-            if !built.insert(policy.identity()) || !choices.runs(&policy, m) {
+            if !built.insert(policy.identity()) || !m.runs(&policy, &choices.sites) {
                 break;
             }
             let Some(candidate) = measured(m, choices, policy, Some((base.name, formats)), Some(predicted))?
@@ -142,12 +143,12 @@ pub(super) fn search(
                 caution *= CAUTION;
             }
             found.push(candidate);
-            if enough || round + 1 == ROUNDS {
+            if enough {
                 break;
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// What a base adds to what its operands' formats give; none where an effect of its formats is not known.
@@ -201,11 +202,12 @@ fn cheapest(
     found
 }
 
-/// Measures the costs of the policies worth it at length: the presets, and what no other policy beats.
+/// Measures the costs of the policies worth it at length: the presets, and what no other policy beats; false where
+/// time was up before.
 ///
 /// # Errors
 /// Those of the measurements.
-pub(super) fn confirm(m: &mut Measurer, choices: &Choices, found: &mut [Candidate]) -> Result<()> {
+pub(super) fn confirm(m: &mut Measurer, choices: &Choices, found: &mut [Candidate]) -> Result<bool> {
     let worth: Vec<usize> = {
         let front = front(found);
         (0..found.len()).filter(|index| found[*index].base.is_none() || front.contains(index)).collect()
@@ -213,7 +215,7 @@ pub(super) fn confirm(m: &mut Measurer, choices: &Choices, found: &mut [Candidat
     m.phase("costs at length", worth.len());
     for index in worth {
         if m.deadline.passed(1.0) {
-            break;
+            return Ok(false);
         }
         if let Some((cost, noise)) = m.cost(&found[index].policy, &choices.ranges, true)? {
             let candidate = &mut found[index];
@@ -221,7 +223,7 @@ pub(super) fn confirm(m: &mut Measurer, choices: &Choices, found: &mut [Candidat
         }
         m.done();
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The policies that no other one beats in both error and cost, cheapest first.

@@ -172,11 +172,6 @@ impl Choices {
         };
         sites.map(rule).collect()
     }
-
-    /// Whether a policy fits the model and the target.
-    pub(super) fn runs(&self, policy: &PrecisionPolicy, measurer: &Measurer) -> bool {
-        policy.check(&self.sites).is_ok() && measurer.target.check(policy).is_ok()
-    }
 }
 
 impl Sensitivity {
@@ -225,7 +220,7 @@ impl Sensitivity {
                 let groups = allowed.map(|group| chosen[*group] = format).count();
                 let policy = choices.policy(best.name, &chosen, &format!("{} {format}", kind.name))?;
                 if groups > 0
-                    && choices.runs(&policy, m)
+                    && m.runs(&policy, &choices.sites)
                     && let Some(error) = m.error(&policy)?
                     && let Some((cost, noise)) = m.cost(&policy, &choices.ranges, false)?
                 {
@@ -259,7 +254,7 @@ impl Sensitivity {
             let mut chosen = choices.defaults(compute);
             kind.groups.iter().for_each(|group| chosen[*group] = Format::F32);
             let policy = choices.policy(BASELINE, &chosen, &format!("{} f32", kind.name))?;
-            if choices.runs(&policy, m)
+            if m.runs(&policy, &choices.sites)
                 && let Some(error) = m.error(&policy)?
             {
                 let error = Some(error.worst()).filter(|error| error.is_finite());
@@ -296,7 +291,7 @@ impl Sensitivity {
                 let group = &choices.groups.groups[index];
                 let policy =
                     choices.policy(best.name, &chosen, &format!("{} {}", group.name, effect.format))?;
-                if choices.runs(&policy, m)
+                if m.runs(&policy, &choices.sites)
                     && let Some(error) = m.error(&policy)?
                 {
                     effects.push(GroupEffect {
@@ -349,7 +344,7 @@ fn bases(m: &mut Measurer, choices: &Choices) -> Result<Vec<Base>> {
         let compute = PrecisionPolicy::preset(name)?.formats_of("").compute;
         let defaults = choices.defaults(compute);
         let policy = choices.policy(name, &defaults, name)?;
-        if choices.runs(&policy, m)
+        if m.runs(&policy, &choices.sites)
             && let Some(error) = m.error(&policy)?
             && let Some((cost, _)) = m.cost(&policy, &choices.ranges, false)?
             && error.worst().is_finite()

@@ -10,8 +10,8 @@ use crate::checkpoint::fingerprint;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 const BEFORE_CHECKSUM: &str = "{\"checksum\":\"";
@@ -99,17 +99,20 @@ impl State {
     /// that is damaged, by number. A last line without its end is what a kill leaves: it is dropped.
     pub fn open(path: &Path, header: &Header) -> Result<Self> {
         let io = |source| Error::io(path, source);
-        let mut bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(io(error)),
-        };
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(path).map_err(io)?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(Error::file(
+                path,
+                "expected a file that no other run writes, found one that is in use",
+            ));
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(io)?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let torn = whole < bytes.len();
         bytes.truncate(whole);
-        // Everything is checked before the file is touched.
+        // Everything is checked before the file is changed.
         let records = read(path, &bytes, header)?;
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
         file.set_len(whole as u64).map_err(io)?;
         let mut state = State {
             path: path.to_owned(),

@@ -10,7 +10,7 @@ use crate::ops::ModelSite;
 use crate::precision::PrecisionPolicy;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The preset that costs are compared with.
 pub const BASELINE: &str = "bf16";
@@ -20,6 +20,10 @@ const WARMUP: usize = 3;
 const SCREENING: usize = 24;
 /// The same for the policies that are reported.
 const LASTING: usize = 120;
+/// How long two engines take turns at most, once each has had [`LEAST`] of them.
+const LONGEST: Duration = Duration::from_secs(3);
+/// See [`LONGEST`].
+const LEAST: usize = 8;
 /// What makes the median absolute deviation of normal values their standard deviation.
 const NORMAL: f64 = 1.4826;
 /// The standard error of a median over that of a mean, for normal values.
@@ -239,8 +243,11 @@ fn no_engine() -> Error {
 /// Times two engines in turns, so that whatever the device's clocks do they do to both.
 fn in_turns(mut engines: [&mut dyn Engine; 2], input: &ModelInput, repetitions: usize) -> Result<Cost> {
     let input = std::slice::from_ref(input);
-    let mut times = [Vec::new(), Vec::new()];
+    let (mut times, begin) = ([Vec::new(), Vec::new()], Instant::now());
     for repetition in 0..WARMUP + repetitions {
+        if times[1].len() >= LEAST && begin.elapsed() > LONGEST {
+            break;
+        }
         for (engine, times) in engines.iter_mut().zip(&mut times) {
             let start = Instant::now();
             engine.infer(input, None)?;
@@ -253,7 +260,7 @@ fn in_turns(mut engines: [&mut dyn Engine; 2], input: &ModelInput, repetitions: 
     let differences: Vec<f64> = ours.iter().zip(&baseline).map(|(ours, theirs)| ours - theirs).collect();
     let difference = median(&differences);
     let deviations: Vec<f64> = differences.iter().map(|value| (value - difference).abs()).collect();
-    let noise = NORMAL * median(&deviations) * MEDIAN / (repetitions as f64).sqrt();
+    let noise = NORMAL * median(&deviations) * MEDIAN / (differences.len() as f64).sqrt();
     let baseline = median(&baseline);
     Ok(Cost { value: baseline + difference, baseline, noise })
 }
