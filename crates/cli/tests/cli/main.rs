@@ -6,6 +6,7 @@ mod bad_options;
 mod bench;
 mod demo;
 mod diagnose;
+mod engine;
 mod eval;
 mod eval_output;
 mod export;
