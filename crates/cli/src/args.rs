@@ -9,6 +9,7 @@ use crate::tune::TuneArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use steadyhand_external::onnxruntime::Provider;
 use steadyhand_gr00t::Error;
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Names};
 use steadyhand_gr00t::ops::onnx::Products;
@@ -63,7 +64,7 @@ pub enum EngineKind {
     Cuda,
     /// cuda where it can run, else cpu; says which and why.
     Auto,
-    /// ONNX Runtime on the CPU, on an exported policy.
+    /// ONNX Runtime, on an exported policy.
     Onnxruntime,
 }
 
@@ -79,6 +80,9 @@ pub struct EngineArgs {
     /// ONNX Runtime's library, or the folder that it is in; looked for otherwise.
     #[arg(long, value_name = "PATH")]
     pub onnxruntime: Option<PathBuf>,
+    /// What onnxruntime computes with: cpu (the default), cuda, tensorrt or nv-tensorrt-rtx; its library must have it.
+    #[arg(long, value_name = "PROVIDER", value_parser = provider)]
+    pub provider: Option<Provider>,
     /// A policy or an action head for onnxruntime; exported to a temporary folder otherwise.
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
@@ -350,6 +354,10 @@ pub fn precision(text: &str) -> Result<String, String> {
         PrecisionPolicy::preset(text).map_err(what)?;
     }
     Ok(text.to_owned())
+}
+
+fn provider(name: &str) -> Result<Provider, String> {
+    name.parse().map_err(|error: Error| error.to_string().trim_start_matches("provider: ").to_owned())
 }
 
 /// Reads `HEIGHTxWIDTH`.

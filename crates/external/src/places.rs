@@ -49,6 +49,14 @@ impl Wanted {
     }
 }
 
+/// What stands in an error where no folder of Python's packages has the library.
+pub(crate) fn no_package(wanted: &Wanted, places: &[PathBuf]) -> Option<String> {
+    let looked = places.len() > 1 && !places.iter().any(|place| place.ends_with(wanted.package));
+    let roots = "Python's packages in VIRTUAL_ENV, beside a python3 in PATH, where python3 says that it is installed \
+                 and in ~/.local";
+    looked.then(|| format!("{roots}: no {}", wanted.package))
+}
+
 /// What stands in an error for a place without a library.
 pub(crate) fn nothing_at(place: &Path) -> String {
     let found = if place.exists() { "no library" } else { "nothing there" };

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use steadyhand_external::onnxruntime::OnnxRuntimeEngine;
+use steadyhand_external::onnxruntime::{OnnxRuntimeEngine, RuntimeOptions};
 use steadyhand_fidelity::Trace;
 use steadyhand_gr00t::Matrix;
 use steadyhand_gr00t::checkpoint::Checkpoint;
@@ -127,8 +127,9 @@ impl Subject {
             Spec::OnnxRuntime(precision) => {
                 let own = scene.policy(precision)?;
                 let fingerprint = Checkpoint::open(&scene.checkpoint)?.fingerprint();
-                let model = model.clone();
-                let engine = OnnxRuntimeEngine::exporting(model, &fingerprint, own, denoising_steps, None)?;
+                let (model, runtime) = (model.clone(), RuntimeOptions::default());
+                let engine =
+                    OnnxRuntimeEngine::exporting(model, &fingerprint, own, denoising_steps, &runtime)?;
                 Subject::Closed(Box::new(engine))
             }
             Spec::Fault(name, weak) => {

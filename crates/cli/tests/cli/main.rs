@@ -7,6 +7,7 @@ mod bench;
 mod demo;
 mod diagnose;
 mod doctor;
+mod engine;
 mod eval;
 mod eval_output;
 mod export;

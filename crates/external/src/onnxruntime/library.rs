@@ -1,6 +1,6 @@
 //! Finds and loads ONNX Runtime's library: it comes with Python's onnxruntime, or by itself.
 
-use super::providers;
+use super::provider::{self, Provider};
 use crate::places::{Wanted, libraries_in, nothing_at};
 use ort::environment::Environment;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,8 @@ pub struct Located {
     pub library: PathBuf,
     /// Such as `1.32.0`, as the file is named or as the library says that it was built; `None` where neither tells.
     pub version: Option<String>,
-    /// The execution providers it was built with, such as `CUDAExecutionProvider`, in its order of preference. This
-    /// crate's engine runs on `CPUExecutionProvider`.
-    pub providers: Vec<String>,
+    /// What it can compute with, of what this crate's engine can ask it for.
+    pub providers: Vec<Provider>,
 }
 
 /// Where ONNX Runtime is, and what it is. It is loaded to be asked; `given` as for
@@ -32,7 +31,7 @@ pub struct Located {
 pub fn locate(given: Option<&Path>) -> Result<Located> {
     let (_, library) = loaded(given)?;
     let version = version(&library, ort::info());
-    Ok(Located { library, version, providers: providers::available()? })
+    Ok(Located { library, version, providers: provider::available()? })
 }
 
 /// The version in the name of the file that a path leads to, or in what the library says of its build.

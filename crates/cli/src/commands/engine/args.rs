@@ -50,6 +50,22 @@ pub struct GraphArgs {
     pub state_horizon: Option<u16>,
 }
 
+impl GraphArgs {
+    /// The first option that was given.
+    pub fn given(&self) -> Option<&'static str> {
+        let options = [
+            ("--precision", self.precision.is_some()),
+            ("--component", self.component.is_some()),
+            ("--products", self.products.is_some()),
+            ("--io-names", self.io_names.is_some()),
+            ("--denoising-steps", self.denoising_steps.is_some()),
+            ("--image", !self.image.is_empty()),
+            ("--state-horizon", self.state_horizon.is_some()),
+        ];
+        options.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct BuildArgs {
     /// The graph; every open dimension needs --shapes.

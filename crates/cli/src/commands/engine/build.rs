@@ -12,6 +12,10 @@ use tempfile::TempDir;
 
 /// Builds, and says what was written.
 pub fn run(args: &BuildArgs) -> Result<Outcome> {
+    // clap asks for no option that another one rules out.
+    if let (Some(_), Some(option)) = (&args.onnx, args.graph.given()) {
+        bail!("{option}: expected with --checkpoint, found with --onnx: a graph has its own");
+    }
     let tensorrt = TensorRt::open(args.tensorrt.as_deref())?;
     let folder = match args.out.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

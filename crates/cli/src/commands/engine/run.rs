@@ -23,14 +23,17 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
     let metadata: BTreeMap<String, String> =
         metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let calls = recording.calls(runner.bindings());
-    let mut writer = TraceWriter::create(&args.out, metadata)?;
+    // Nothing is written where a call fails.
+    let mut outputs = Vec::new();
     for call in &calls {
         let inputs = inputs(&recording, runner.as_ref(), *call, args.round_inputs)?;
         for (name, tensor) in runner.run(inputs)? {
-            if let Some(tap) = recording.output(&name, *call)? {
-                writer.add_bytes(&tap, tensor.dtype(), tensor.shape(), tensor.bytes())?;
-            }
+            outputs.extend(recording.output(&name, *call)?.map(|tap| (tap, tensor)));
         }
+    }
+    let mut writer = TraceWriter::create(&args.out, metadata)?;
+    for (tap, tensor) in outputs {
+        writer.add_bytes(&tap, tensor.dtype(), tensor.shape(), tensor.bytes())?;
     }
     writer.finish()?;
     let out = args.out.display();
