@@ -5,20 +5,24 @@ pub mod compare;
 mod euler;
 mod html;
 mod scene;
+mod stored;
 mod subject;
 mod taps;
 mod types;
 mod verdict;
 
 pub use scene::Scene;
-pub use subject::{OfInference, Spec};
+pub use stored::{OfInference, TapWriter};
+pub use subject::Spec;
 
 use crate::Outcome;
 use crate::args::DiagnoseArgs;
+use crate::memory::peak_rss_bytes;
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::rc::Rc;
 use steadyhand_fidelity::{Match, MatchContext};
 use steadyhand_gr00t::Matrix;
 use steadyhand_gr00t::diagnosis::{
@@ -27,19 +31,27 @@ use steadyhand_gr00t::diagnosis::{
 use steadyhand_gr00t::engine::Engine;
 use steadyhand_gr00t::fault::Results;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::Recorder;
+use steadyhand_gr00t::probe::Probe;
+use stored::Scratch;
 use subject::Subject;
 use types::{Diagnosis, Inference};
 
 /// What is known of the engine after it was looked at.
-struct Evidence<'a> {
+struct Evidence {
     /// Normalized actions of each inference.
     actions: Vec<Matrix>,
-    /// The tensors of each inference, where the engine shows any.
-    taps: Vec<Box<dyn Observed + 'a>>,
+    /// The tensors of inferences, by number, where the engine shows any; of a running engine the last ones only.
+    taps: BTreeMap<usize, OfInference>,
     audit: Vec<String>,
     determinism: String,
     inputs: Inputs,
+}
+
+impl Evidence {
+    /// The last inference and its tensors, where the engine shows any.
+    fn last(&self) -> Option<(usize, &OfInference)> {
+        self.taps.last_key_value().map(|(inference, taps)| (*inference, taps))
+    }
 }
 
 /// Diagnoses, prints the verdict and leaves JSON and a page.
@@ -48,20 +60,26 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     let mut scene = Scene::load(&args.observations, args.b.noise())?;
     let claimed = args.b_precision.as_deref().unwrap_or(args.b.precision());
     let policy = scene.policy(claimed)?;
+    let scratch = Scratch::new(args.scratch.as_deref())?;
     let mut subject = Subject::open(&args.b, &scene, &policy)?;
     let inputs = if args.isolated { Inputs::Recorded } else { Inputs::Own };
-    let evidence = look(&mut subject, &mut scene, &policy, inputs)?;
-    let reference = actions::Reference::run(&scene, &policy)?;
+    // The one before the last is what a stale buffer still holds.
+    let mut evidence = look(&mut subject, &mut scene, &policy, (inputs, &scratch, 2))?;
+    if let Subject::Live(engine) | Subject::Closed(engine) = &mut subject {
+        evidence.determinism = determinism(engine.as_mut(), &scene, &evidence.actions[0])?;
+    }
+    let reference = actions::Reference::run(&scene, &policy, evidence.last().is_some().then_some(&scratch))?;
     let Explained { errors, findings, matches } = explain(&scene, &policy, &evidence, &reference)?;
     let faulty = errors.iter().any(LocalError::is_fault);
-    let actions = actions::compare(&scene, &reference, &evidence.actions)?;
-    let euler = match evidence.taps.last() {
-        Some(taps) if inputs == Inputs::Own => euler::split(&scene, taps.as_ref())?,
+    let actions = actions::compare(&scene, &reference.actions, &evidence.actions, reference.expected())?;
+    let euler = match evidence.last() {
+        Some((_, taps)) if inputs == Inputs::Own => euler::split(&scene, taps)?,
         _ => None,
     };
+    let shown = reference.taps.as_ref().zip(evidence.last());
     let diagnosis = Diagnosis {
-        checkpoint: scene.checkpoint.display().to_string(),
-        dataset: scene.dataset.display().to_string(),
+        checkpoint: scene.checkpoint.clone(),
+        dataset: scene.dataset.clone(),
         embodiment_tag: scene.processor.embodiment_tag().to_owned(),
         a: args.a.clone(),
         b: args.b.to_string(),
@@ -71,13 +89,14 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
             .map(|step| Inference { episode: scene.episode, step: *step })
             .collect(),
         verdict: verdict::judge(&actions, faulty, &findings, &euler, policy.name()),
-        taps: taps::table(&scene, &policy, evidence.taps.last().map(Box::as_ref), &errors)?,
+        taps: shown.map_or(Vec::new(), |(rounding, (_, taps))| taps::table(rounding, taps, &errors)),
         hypotheses: verdict::hypotheses(&findings, &matches),
         trajectories: actions::trajectories(&scene, &reference, &evidence.actions)?,
         audit: evidence.audit,
         determinism: evidence.determinism,
         actions,
         euler,
+        peak_rss_bytes: peak_rss_bytes(),
     };
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let json = args.out.join("diagnosis.json");
@@ -91,31 +110,47 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     Ok(if diagnosis.verdict.status == types::Status::NoFault { Outcome::Success } else { Outcome::Failure })
 }
 
-/// Runs the engine, or reads what it left. Cuts the scene to the inferences that are known.
-fn look<'a>(
-    subject: &'a mut Subject,
+/// Runs the engine, or reads what it left. Cuts the scene to the inferences that are known. Of a running engine the
+/// tensors of the last `kept` inferences are kept in `scratch`.
+fn look(
+    subject: &mut Subject,
     scene: &mut Scene,
     policy: &PrecisionPolicy,
-    inputs: Inputs,
-) -> Result<Evidence<'a>> {
+    (inputs, scratch, kept): (Inputs, &Scratch, usize),
+) -> Result<Evidence> {
     let mut evidence = Evidence {
         actions: Vec::new(),
-        taps: Vec::new(),
+        taps: BTreeMap::new(),
         audit: Vec::new(),
         determinism: "not known: the engine is known by a recording".to_owned(),
         inputs,
     };
     match subject {
-        Subject::Live(engine) => look_at_live(engine.as_mut(), scene, true, &mut evidence)?,
-        Subject::Closed(engine) => look_at_live(engine.as_mut(), scene, false, &mut evidence)?,
+        Subject::Live(engine) => {
+            for (inference, input) in scene.inputs.iter().enumerate() {
+                if inference + kept < scene.inputs.len() {
+                    let input = std::slice::from_ref(input);
+                    evidence.actions.extend(engine.infer(input, Some(&mut Unseen))?);
+                } else {
+                    let (actions, taps) = scratch.record(engine.as_mut(), input)?;
+                    evidence.actions.push(actions);
+                    evidence.taps.insert(inference, taps);
+                }
+            }
+        }
+        Subject::Closed(engine) => {
+            for input in &scene.inputs {
+                evidence.actions.extend(engine.infer(std::slice::from_ref(input), None)?);
+            }
+        }
         Subject::Actions(actions) => {
             ensure!(!actions.is_empty(), "the recording holds no inference");
             cut(scene, actions.len());
             evidence.actions = actions.iter().take(scene.inputs.len()).cloned().collect();
         }
         Subject::Trace(trace) => {
-            let held = (0..scene.inputs.len())
-                .take_while(|i| !OfInference { trace, inference: *i }.taps().is_empty());
+            let of = |inference| OfInference { trace: Rc::clone(trace), inference };
+            let held = (0..scene.inputs.len()).take_while(|i| !of(*i).taps().is_empty());
             let held = held.count();
             ensure!(
                 held > 0,
@@ -124,12 +159,12 @@ fn look<'a>(
             );
             cut(scene, held);
             for inference in 0..held {
-                let taps = OfInference { trace, inference };
+                let taps = of(inference);
                 if inference == 0 {
                     evidence.audit = taps::audit(scene, policy, &taps)?;
                 }
                 evidence.actions.push(actions::of_trace(scene, policy, inference, &taps)?);
-                evidence.taps.push(Box::new(taps));
+                evidence.taps.insert(inference, taps);
             }
         }
     }
@@ -142,28 +177,24 @@ fn cut(scene: &mut Scene, inferences: usize) {
     scene.steps.truncate(inferences);
 }
 
-/// Every inference, `probed` where the engine shows its tensors, and the first one once more for its bits.
-fn look_at_live(engine: &mut dyn Engine, scene: &Scene, probed: bool, evidence: &mut Evidence) -> Result<()> {
-    for input in &scene.inputs {
-        let input = std::slice::from_ref(input);
-        if probed {
-            let mut recorder = Recorder::all();
-            evidence.actions.extend(engine.infer(input, Some(&mut recorder))?);
-            evidence.taps.push(Box::new(recorder));
-        } else {
-            evidence.actions.extend(engine.infer(input, None)?);
-        }
-    }
+/// A probe that looks away: every inference is run as those are whose tensors are kept.
+struct Unseen;
+
+impl Probe for Unseen {
+    fn tap(&mut self, _: &str, _: &[usize], _: &[f32]) {}
+}
+
+/// Runs the first inference once more, after the others and without a probe, for its bits.
+fn determinism(engine: &mut dyn Engine, scene: &Scene, first: &Matrix) -> Result<String> {
     let again = engine.infer(&scene.inputs[..1], None)?;
     let bits = |matrix: &Matrix| matrix.data.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-    evidence.determinism = if bits(&again[0]) == bits(&evidence.actions[0]) {
+    Ok(if bits(&again[0]) == bits(first) {
         "the first inference, run again after the others, gave the same bits".to_owned()
     } else {
         "the first inference, run again after the others, gave other bits: the engine keeps state or is not \
          deterministic"
             .to_owned()
-    };
-    Ok(())
+    })
 }
 
 /// What was made of the evidence.
@@ -184,11 +215,19 @@ fn explain(
     evidence: &Evidence,
     reference: &actions::Reference,
 ) -> Result<Explained> {
+    let Some((last, taps)) = evidence.last() else {
+        let error = reference.distance(&evidence.actions);
+        if error <= reference.expected() * actions::MARGIN {
+            return Ok(Explained::default());
+        }
+        let findings = search(scene, policy, evidence, reference)?;
+        return Ok(Explained { findings, ..Explained::default() });
+    };
     // Stages that ran by themselves had the recording's inputs, which an f32 run made.
     let recorded = PrecisionPolicy::preset("f32")?;
-    let (runs_at, expected) = match evidence.inputs {
-        Inputs::Own => (policy, BTreeMap::new()),
-        Inputs::Recorded => (&recorded, taps::rounding(scene, policy)?),
+    let (runs_at, expected) = match (evidence.inputs, &reference.taps) {
+        (Inputs::Recorded, Some(rounding)) => (&recorded, rounding.all_allowed()),
+        _ => (policy, BTreeMap::new()),
     };
     let examine = |inference: usize| Examination {
         expected: &expected,
@@ -196,16 +235,8 @@ fn explain(
         policy: runs_at,
         denoising_steps: scene.denoising_steps,
         input: &scene.inputs[inference],
-        observed: evidence.taps[inference].as_ref(),
+        observed: &evidence.taps[&inference],
         inputs: evidence.inputs,
-    };
-    let Some(last) = evidence.taps.len().checked_sub(1) else {
-        let error = reference.distance(&evidence.actions);
-        if error <= reference.expected * actions::MARGIN {
-            return Ok(Explained::default());
-        }
-        let findings = search(scene, policy, evidence, reference)?;
-        return Ok(Explained { findings, ..Explained::default() });
     };
     let errors = examine(last).localize(None)?.errors;
     let Some(place) = errors.iter().find(|error| error.is_fault()) else {
@@ -219,7 +250,7 @@ fn explain(
     let findings = examine(last).explain(&previous, &errors, &|progress| show(&bar, progress))?;
     bar.finish_and_clear();
     let mut matches = None;
-    if let Some((shape, found)) = evidence.taps[last].read(&place.name) {
+    if let Some((shape, found)) = taps.read(&place.name) {
         let right = examine(last).results_at(&place.path)?;
         let text = &scene.model.config.eagle_config.text_config;
         let groups = [
@@ -250,7 +281,7 @@ fn search(
     /// Two, because a stale buffer shows only in the second.
     const SCREENED: usize = 2;
     const KEPT: usize = 12;
-    let floor = reference.expected * actions::MARGIN;
+    let floor = reference.expected() * actions::MARGIN;
     let bar = progress_bar();
     let replay = |inferences: usize, faults| {
         let inferences = inferences.min(scene.inputs.len());

@@ -19,6 +19,8 @@ pub struct Diagnosis {
     pub audit: Vec<String>,
     /// Whether two runs gave the same bits, or why that is not known.
     pub determinism: String,
+    /// The most memory that the process had in use, where the system tells.
+    pub peak_rss_bytes: Option<u64>,
     /// Every tap that the engine gave, in the order of execution; empty where only its actions are known.
     pub taps: Vec<TapError>,
     /// Causes considered, best first.
@@ -70,9 +72,9 @@ pub struct ActionError {
     pub groups: Vec<(String, f64)>,
     /// Normalized actions by position in the chunk: relative L2.
     pub chunk_positions: Vec<f64>,
-    /// Mean squared error against the recorded actions, over these chunks.
-    pub mse_a: f64,
-    pub mse_b: f64,
+    /// Mean squared error against the recorded actions, over these chunks; none where nothing was recorded.
+    pub mse_a: Option<f64>,
+    pub mse_b: Option<f64>,
 }
 
 /// One tap of the last inference.

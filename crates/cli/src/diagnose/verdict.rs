@@ -21,10 +21,16 @@ pub fn judge(
     claimed: &str,
 ) -> Verdict {
     let within = actions.relative_l2 <= actions.expected * MARGIN;
+    let recorded = match (actions.mse_a, actions.mse_b) {
+        (Some(a), Some(b)) => {
+            format!("; the mean squared error against the recording is {b:.6} instead of {a:.6}")
+        }
+        _ => String::new(),
+    };
     let cost = format!(
-        "Its actions lie {:.2e} (relative L2) from the reference's, where rounding at {claimed} gives {:.2e}; \
-         the mean squared error against the recording is {:.6} instead of {:.6}.",
-        actions.relative_l2, actions.expected, actions.mse_b, actions.mse_a
+        "Its actions lie {:.2e} (relative L2) from the reference's, where rounding at {claimed} gives \
+         {:.2e}{recorded}.",
+        actions.relative_l2, actions.expected
     );
     if !faulty && within {
         let split = euler.as_ref().map(|split| {

@@ -86,16 +86,17 @@ fn key_figures(diagnosis: &Diagnosis) -> String {
         number(actions.expected),
         times(if actions.relative_l2 == 0.0 { 0.0 } else { actions.relative_l2 / actions.expected })
     );
-    let change = match actions.mse_b / actions.mse_a - 1.0 {
-        change if change.is_finite() => format!("{} against a", percent(change, true)),
-        _ => "engine against recording".to_owned(),
-    };
-    let figures = [
-        ("Action error", number(actions.relative_l2), error),
-        ("MSE of a", number(actions.mse_a), "reference against recording".to_owned()),
-        ("MSE of b", number(actions.mse_b), change),
-        ("Inferences", diagnosis.inferences.len().to_string(), episodes(&diagnosis.inferences)),
-    ];
+    let mut figures = vec![("Action error", number(actions.relative_l2), error)];
+    if let (Some(a), Some(b)) = (actions.mse_a, actions.mse_b) {
+        let change = match b / a - 1.0 {
+            change if change.is_finite() => format!("{} against a", percent(change, true)),
+            _ => "engine against recording".to_owned(),
+        };
+        figures.push(("MSE of a", number(a), "reference against recording".to_owned()));
+        figures.push(("MSE of b", number(b), change));
+    }
+    let inferences = diagnosis.inferences.len().to_string();
+    figures.push(("Inferences", inferences, episodes(&diagnosis.inferences)));
     let figures: String = figures
         .iter()
         .map(|(name, value, note)| {

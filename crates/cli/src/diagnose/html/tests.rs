@@ -68,11 +68,12 @@ fn full() -> Diagnosis {
             expected: 3e-3,
             groups: vec![("left_arm".to_owned(), 1e-2), ("right_arm".to_owned(), 2e-2)],
             chunk_positions: vec![1e-1, 2e-1, 3e-1],
-            mse_a: 1e-3,
-            mse_b: 2e-3,
+            mse_a: Some(1e-3),
+            mse_b: Some(2e-3),
         },
         audit: vec!["language.norm is missing".to_owned()],
         determinism: "two runs gave the same bits".to_owned(),
+        peak_rss_bytes: Some(1 << 30),
         taps: model(2, 3, 8, 4),
         hypotheses: (0..20).map(hypothesis).collect(),
         euler: Some(EulerSplit { steps: (0..4).map(step).collect(), conditioning: 2e-3, closure: 0.01 }),
@@ -161,7 +162,8 @@ fn values_that_are_not_finite_have_no_coordinates() {
             (step.injected, step.propagated, step.contribution) = (value, value, value);
         }
         let actions = &mut diagnosis.actions;
-        (actions.relative_l2, actions.expected, actions.mse_a, actions.mse_b) = (value, value, value, value);
+        (actions.relative_l2, actions.expected) = (value, value);
+        (actions.mse_a, actions.mse_b) = (Some(value), Some(value));
         (actions.groups[0].1, actions.chunk_positions[1]) = (value, value);
         diagnosis.hypotheses[0].residual = value;
         let panel = &mut diagnosis.trajectories[0];
@@ -184,11 +186,13 @@ fn sections_without_data_are_left_out() {
         euler: None,
         trajectories: Vec::new(),
         audit: Vec::new(),
+        actions: ActionError { mse_a: None, mse_b: None, ..full().actions },
         ..full()
     };
     let html = page(&diagnosis);
-    for absent in ["Where the error is made", "Euler steps", "Hypotheses", "Predicted trajectories", "Audit"]
-    {
+    let absent =
+        ["Where the error is made", "Euler steps", "Hypotheses", "Predicted trajectories", "Audit", "MSE"];
+    for absent in absent {
         assert!(!html.contains(absent), "{absent}");
     }
     assert!(html.contains("Action error") && html.contains("Determinism"));
