@@ -233,6 +233,10 @@ pub struct DiagnoseArgs {
     /// The trace's tensors were computed stage by stage from the reference's recorded inputs.
     #[arg(long)]
     pub isolated: bool,
+    /// Exchange components with the reference also where the actions lie within what rounding gives: cpu, cuda and
+    /// fault engines, at the cost of 18 inferences of both.
+    #[arg(long)]
+    pub swaps: bool,
     #[command(flatten)]
     pub observations: ObservationArgs,
     /// Where diagnosis.json and diagnosis.html go.

@@ -1,5 +1,6 @@
 //! Probes see the named intermediate tensors of an inference; edits change them.
 
+use crate::ops::cpu::Tensor;
 use crate::ops::{Activation, Mask, Site};
 use std::collections::BTreeMap;
 use steadyhand_fidelity::Format;
@@ -18,6 +19,12 @@ pub trait Edit {
     /// Changes the result at `site` right after it was made, row-major `[batch, tokens, features]`. What comes
     /// later computes with the changed values, and a probe sees them.
     fn result(&self, _site: &Site, _shape: [usize; 3], _values: &mut [f32]) {}
+
+    /// The result at `site` where it is known: the operation is not computed, and [`Edit::result`] not asked. Cheap
+    /// operations do not ask.
+    fn known(&self, _site: &Site) -> Option<Tensor> {
+        None
+    }
 
     /// Sees the activations that a linear layer multiplies, as they were handed to it.
     fn operand(&self, _site: &Site, _values: &[f32]) {}

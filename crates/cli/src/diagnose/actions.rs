@@ -79,6 +79,13 @@ impl Reference {
     pub fn expected(&self) -> f64 {
         self.rounded.iter().map(|rounded| self.distance(rounded)).fold(F32_ACTIONS, f64::max)
     }
+
+    /// Relative L2 that rounding gives in the last inference.
+    pub fn expected_of_last(&self) -> f64 {
+        let last = |actions: &[Matrix]| flat(&actions[actions.len().saturating_sub(1)..]);
+        let right = last(&self.actions);
+        self.rounded.iter().map(|rounded| relative_l2(&last(rounded), &right)).fold(F32_ACTIONS, f64::max)
+    }
 }
 
 fn flat(actions: &[Matrix]) -> Vec<f32> {

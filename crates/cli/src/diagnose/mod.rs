@@ -7,6 +7,7 @@ mod html;
 mod scene;
 mod stored;
 mod subject;
+mod swaps;
 mod taps;
 mod types;
 mod verdict;
@@ -34,6 +35,7 @@ use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
 use stored::Scratch;
 use subject::Subject;
+use swaps::Exchange;
 use types::{Diagnosis, Inference};
 
 /// What is known of the engine after it was looked at.
@@ -57,6 +59,12 @@ impl Evidence {
 /// Diagnoses, prints the verdict and leaves JSON and a page.
 pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     ensure!(!args.isolated || matches!(args.b, Spec::Trace(_)), "--isolated: expected with trace:DIR");
+    let exchanges = matches!(args.b, Spec::Cpu(_) | Spec::Cuda(_) | Spec::Fault(..));
+    ensure!(
+        !args.swaps || exchanges,
+        "--swaps: expected with cpu, cuda or fault, whose components take tensors from outside, found {}",
+        args.b
+    );
     let mut scene = Scene::load(&args.observations, args.b.noise())?;
     let claimed = args.b_precision.as_deref().unwrap_or(args.b.precision());
     let policy = scene.policy(claimed)?;
@@ -65,8 +73,10 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     let inputs = if args.isolated { Inputs::Recorded } else { Inputs::Own };
     // The one before the last is what a stale buffer still holds.
     let mut evidence = look(&mut subject, &mut scene, &policy, (inputs, &scratch, 2))?;
+    let mut keeps_state = false;
     if let Subject::Live(engine) | Subject::Closed(engine) = &mut subject {
-        evidence.determinism = determinism(engine.as_mut(), &scene, &evidence.actions[0])?;
+        keeps_state = !repeats(engine.as_mut(), &scene, &evidence.actions[0])?;
+        evidence.determinism = if keeps_state { NOT_REPEATED } else { REPEATED }.to_owned();
     }
     let reference = actions::Reference::run(&scene, &policy, evidence.last().is_some().then_some(&scratch))?;
     let Explained { errors, findings, matches } = explain(&scene, &policy, &evidence, &reference)?;
@@ -74,6 +84,13 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     let actions = actions::compare(&scene, &reference.actions, &evidence.actions, reference.expected())?;
     let euler = match evidence.last() {
         Some((_, taps)) if inputs == Inputs::Own => euler::split(&scene, taps)?,
+        _ => None,
+    };
+    let swaps = match (&mut subject, evidence.actions.last()) {
+        (Subject::Live(engine), Some(actions)) => {
+            let exchange = Exchange { engine: engine.as_mut(), actions, keeps_state, always: args.swaps };
+            swaps::run(&scene, &reference, exchange)?
+        }
         _ => None,
     };
     let shown = reference.taps.as_ref().zip(evidence.last());
@@ -96,6 +113,7 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
         determinism: evidence.determinism,
         actions,
         euler,
+        swaps,
         peak_rss_bytes: peak_rss_bytes(),
     };
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
@@ -184,17 +202,15 @@ impl Probe for Unseen {
     fn tap(&mut self, _: &str, _: &[usize], _: &[f32]) {}
 }
 
-/// Runs the first inference once more, after the others and without a probe, for its bits.
-fn determinism(engine: &mut dyn Engine, scene: &Scene, first: &Matrix) -> Result<String> {
+const REPEATED: &str = "the first inference, run again after the others, gave the same bits";
+const NOT_REPEATED: &str = "the first inference, run again after the others, gave other bits: the engine keeps state \
+                            or is not deterministic";
+
+/// Whether the first inference, run once more after the others and without a probe, gives its bits again.
+fn repeats(engine: &mut dyn Engine, scene: &Scene, first: &Matrix) -> Result<bool> {
     let again = engine.infer(&scene.inputs[..1], None)?;
     let bits = |matrix: &Matrix| matrix.data.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-    Ok(if bits(&again[0]) == bits(first) {
-        "the first inference, run again after the others, gave the same bits".to_owned()
-    } else {
-        "the first inference, run again after the others, gave other bits: the engine keeps state or is not \
-         deterministic"
-            .to_owned()
-    })
+    Ok(bits(&again[0]) == bits(first))
 }
 
 /// What was made of the evidence.

@@ -27,6 +27,8 @@ pub struct Diagnosis {
     pub hypotheses: Vec<Hypothesis>,
     /// Where the final error comes from, by Euler step; none where the engine gave no Euler states.
     pub euler: Option<EulerSplit>,
+    /// What exchanging components with the reference does; none where it was not done.
+    pub swaps: Option<Swaps>,
     /// Recorded, reference and engine actions over the chunk of the first inference.
     pub trajectories: Vec<Trajectory>,
 }
@@ -129,6 +131,32 @@ pub struct EulerStep {
     pub propagated: f64,
     /// The injected error after the remaining steps of the reference.
     pub contribution: f64,
+}
+
+/// Components exchanged between both engines in the last inference. Errors are relative L2 of normalized actions to
+/// the reference's.
+#[derive(Debug, Clone, Serialize)]
+pub struct Swaps {
+    /// What rounding at the engine's precision allows.
+    pub floor: f64,
+    /// The engine's own error.
+    pub all_b: f64,
+    /// In the order of execution.
+    pub components: Vec<SwapErrors>,
+    /// Components that cause an error above the floor alone, and without which none is left above it.
+    pub located: Vec<String>,
+    /// The same in words.
+    pub conclusion: String,
+}
+
+/// One component, exchanged.
+#[derive(Debug, Clone, Serialize)]
+pub struct SwapErrors {
+    pub component: String,
+    /// Only this component is b's.
+    pub only_b: f64,
+    /// All but this component is b's.
+    pub all_but_b: f64,
 }
 
 /// One action dimension over a chunk, in physical units.

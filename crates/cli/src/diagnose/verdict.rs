@@ -159,6 +159,18 @@ pub fn print(diagnosis: &Diagnosis, out: &mut impl Write) -> io::Result<()> {
         }
         writeln!(out, "{table}")?;
     }
+    if let Some(swaps) = &diagnosis.swaps {
+        let mut table = Table::new(&["component", "only it is b's", "all but it is b's"]);
+        for swap in &swaps.components {
+            let numbers = [swap.only_b, swap.all_but_b].map(|x| format!("{x:.2e}"));
+            table.row([swap.component.clone()].into_iter().chain(numbers));
+        }
+        writeln!(
+            out,
+            "{table}\nComponents exchanged, errors of the actions: all of b errs by {:.2e}, rounding allows {:.2e}: {}.\n",
+            swaps.all_b, swaps.floor, swaps.conclusion
+        )?;
+    }
     if let Some(split) = &diagnosis.euler {
         let mut table = Table::new(&["Euler step", "injected", "propagated", "total", "in the final error"]);
         for step in &split.steps {

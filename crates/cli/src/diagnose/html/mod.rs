@@ -8,7 +8,9 @@ mod plot;
 mod tests;
 mod text;
 
-use super::types::{ActionError, Diagnosis, EulerSplit, Hypothesis, Inference, Status, Verdict};
+use super::types::{
+    ActionError, Diagnosis, EulerSplit, Hypothesis, Inference, Status, SwapErrors, Swaps, Verdict,
+};
 use text::{escape, number, percent, times};
 
 /// Inline, so that the page can be mailed and archived as it is.
@@ -26,6 +28,7 @@ pub fn page(diagnosis: &Diagnosis) -> String {
         key_figures(diagnosis),
         taps(diagnosis),
         diagnosis.euler.as_ref().filter(|split| !split.steps.is_empty()).map(euler).unwrap_or_default(),
+        diagnosis.swaps.as_ref().map(swaps).unwrap_or_default(),
         hypotheses(&diagnosis.hypotheses),
         actions(&diagnosis.actions),
         trajectories(diagnosis),
@@ -167,6 +170,34 @@ fn euler(split: &EulerSplit) -> String {
         }
     );
     section("Euler steps", &lead, &format!("<figure>{}</figure>", charts::euler(split)))
+}
+
+fn swaps(swaps: &Swaps) -> String {
+    let row = |swap: &SwapErrors| {
+        let (class, mark) = match swaps.located.contains(&swap.component) {
+            true => (" class=\"proven\"", r#"<span class="badge">● located</span>"#),
+            false => ("", ""),
+        };
+        let cell = |error: f64| {
+            let above = if error <= swaps.floor { "" } else { " ▲" };
+            format!("<td class=\"number\">{}{above}</td>", number(error))
+        };
+        let (only, others) = (cell(swap.only_b), cell(swap.all_but_b));
+        format!("<tr{class}><td>{}{mark}</td>{only}{others}</tr>", escape(&swap.component))
+    };
+    let rows: String = swaps.components.iter().map(row).collect();
+    let table = format!(
+        "<div class=\"scroll\"><table><thead><tr><th>Component</th><th class=\"number\">Only it is b’s</th>\
+         <th class=\"number\">All but it is b’s</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    );
+    let lead = format!(
+        "Both engines ran side by side, each component computed by one of them. Error of the actions; ▲ is above what \
+         rounding allows, {}. All of b: {}. In short: {}.",
+        number(swaps.floor),
+        number(swaps.all_b),
+        escape(&swaps.conclusion)
+    );
+    section("Components exchanged", &lead, &table)
 }
 
 fn hypotheses(hypotheses: &[Hypothesis]) -> String {
