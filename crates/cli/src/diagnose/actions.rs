@@ -116,7 +116,7 @@ pub fn of_trace(
         inputs: Inputs::Own,
         expected: &BTreeMap::new(),
     };
-    Ok(examination.localize(None)?.actions)
+    Ok(examination.localize()?.actions)
 }
 
 /// Errors of b's actions against a's by joint group and chunk position, and of both against the recording.

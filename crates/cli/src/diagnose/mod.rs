@@ -21,6 +21,7 @@ use crate::args::DiagnoseArgs;
 use crate::memory::peak_rss_bytes;
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::rc::Rc;
@@ -36,7 +37,7 @@ use steadyhand_gr00t::probe::Probe;
 use stored::Scratch;
 use subject::Subject;
 use swaps::Exchange;
-use types::{Diagnosis, Inference};
+use types::{Considered, Diagnosis, Inference};
 
 /// What is known of the engine after it was looked at.
 struct Evidence {
@@ -79,7 +80,8 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
         evidence.determinism = if keeps_state { NOT_REPEATED } else { REPEATED }.to_owned();
     }
     let reference = actions::Reference::run(&scene, &policy, evidence.last().is_some().then_some(&scratch))?;
-    let Explained { errors, findings, matches } = explain(&scene, &policy, &evidence, &reference)?;
+    let Explained { errors, findings, matches, considered } =
+        explain(&scene, &policy, &evidence, &reference)?;
     let faulty = errors.iter().any(LocalError::is_fault);
     let actions = actions::compare(&scene, &reference.actions, &evidence.actions, reference.expected())?;
     let euler = match evidence.last() {
@@ -108,6 +110,7 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
         verdict: verdict::judge(&actions, faulty, &findings, &euler, policy.name()),
         taps: shown.map_or(Vec::new(), |(rounding, (_, taps))| taps::table(rounding, taps, &errors)),
         hypotheses: verdict::hypotheses(&findings, &matches),
+        considered,
         trajectories: actions::trajectories(&scene, &reference, &evidence.actions)?,
         audit: evidence.audit,
         determinism: evidence.determinism,
@@ -222,6 +225,7 @@ struct Explained {
     findings: Vec<Finding>,
     /// What turns the reference's tensor at the first bad place into the engine's: the place and the matches.
     matches: Option<(String, Vec<Match>)>,
+    considered: Considered,
 }
 
 /// Local errors of the last inference, and what explains them; or what explains the actions alone.
@@ -236,8 +240,8 @@ fn explain(
         if error <= reference.expected() * actions::MARGIN {
             return Ok(Explained::default());
         }
-        let findings = search(scene, policy, evidence, reference)?;
-        return Ok(Explained { findings, ..Explained::default() });
+        let (findings, considered) = search(scene, policy, evidence, reference)?;
+        return Ok(Explained { findings, considered, ..Explained::default() });
     };
     // Stages that ran by themselves had the recording's inputs, which an f32 run made.
     let recorded = PrecisionPolicy::preset("f32")?;
@@ -254,20 +258,24 @@ fn explain(
         observed: &evidence.taps[&inference],
         inputs: evidence.inputs,
     };
-    let errors = examine(last).localize(None)?.errors;
-    let Some(place) = errors.iter().find(|error| error.is_fault()) else {
-        return Ok(Explained { errors, ..Explained::default() });
+    let base = examine(last).localize()?;
+    let Some(place) = base.errors.iter().find(|error| error.is_fault()) else {
+        return Ok(Explained { errors: base.errors, ..Explained::default() });
     };
     let previous = match last.checked_sub(1) {
-        Some(before) => examine(before).results_at(&place.path)?,
+        Some(before) => examine(before).results_at(&place.path, None)?,
         None => Results::new(),
     };
     let bar = progress_bar();
-    let findings = examine(last).explain(&previous, &errors, &|progress| show(&bar, progress))?;
+    let replays = Cell::new(0);
+    let findings = examine(last).explain(&previous, &base, &|progress| {
+        replays.set(progress.of);
+        show(&bar, progress);
+    })?;
     bar.finish_and_clear();
     let mut matches = None;
     if let Some((shape, found)) = taps.read(&place.name) {
-        let right = examine(last).results_at(&place.path)?;
+        let right = examine(last).results_at(&place.path, Some(&base))?;
         let text = &scene.model.config.eagle_config.text_config;
         let groups = [
             scene.model.config.diffusion_model_cfg.num_attention_heads,
@@ -284,7 +292,8 @@ fn explain(
         let right = right.get(&place.name).map_or(&[][..], Vec::as_slice);
         matches = Some((place.name.clone(), steadyhand_fidelity::explain(right, &found, &shape, &context)));
     }
-    Ok(Explained { findings, matches, errors })
+    let considered = Considered { hypotheses: findings.len(), replays: replays.get() };
+    Ok(Explained { findings, matches, errors: base.errors, considered })
 }
 
 /// Replays every fault of the catalogue on the first two inferences, and the best of them on all.
@@ -293,7 +302,7 @@ fn search(
     policy: &PrecisionPolicy,
     evidence: &Evidence,
     reference: &actions::Reference,
-) -> Result<Vec<Finding>> {
+) -> Result<(Vec<Finding>, Considered)> {
     /// Two, because a stale buffer shows only in the second.
     const SCREENED: usize = 2;
     const KEPT: usize = 12;
@@ -312,10 +321,12 @@ fn search(
         engine.explain(faults, &|progress| show(&bar, progress))
     };
     let screened = replay(SCREENED, catalogue(&scene.model.config))?;
-    let best = screened.into_iter().take(KEPT).map(|finding| finding.fault).collect();
+    let hypotheses = screened.len();
+    let best: Vec<_> = screened.into_iter().take(KEPT).map(|finding| finding.fault).collect();
+    let considered = Considered { hypotheses, replays: hypotheses + best.len() };
     let findings = replay(scene.inputs.len(), best)?;
     bar.finish_and_clear();
-    Ok(findings)
+    Ok((findings, considered))
 }
 
 /// Replays cost an inference each: minutes on a model of full size.

@@ -25,6 +25,7 @@ pub struct Diagnosis {
     pub taps: Vec<TapError>,
     /// Causes considered, best first.
     pub hypotheses: Vec<Hypothesis>,
+    pub considered: Considered,
     /// Where the final error comes from, by Euler step; none where the engine gave no Euler states.
     pub euler: Option<EulerSplit>,
     /// What exchanging components with the reference does; none where it was not done.
@@ -106,6 +107,15 @@ pub struct Hypothesis {
     /// The error left if the reference makes this fault too.
     pub residual: f64,
     pub proven: bool,
+}
+
+/// What the search for a cause cost.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Considered {
+    /// Hypotheses in all.
+    pub hypotheses: usize,
+    /// Runs of the reference with one of them in it; the others were judged from the tensors at their place.
+    pub replays: usize,
 }
 
 /// The final error, split by where it was made.

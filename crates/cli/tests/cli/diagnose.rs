@@ -184,7 +184,7 @@ fn a_synthetic_policy_is_compared_and_diagnosed() {
     if cfg!(target_os = "linux") {
         assert!(found["peak_rss_bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 20));
     }
-    let (code, found) = diagnose(folder.path(), "fault:erf-and-tanh-gelu-confused", &options);
+    let (code, found) = diagnose(folder.path(), "fault:erf-and-tanh-GELU-confused", &options);
     assert_eq!((code, &found["hypotheses"][0]["kind"]), (1, &"swapped-gelu".into()), "{}", found["verdict"]);
     let left =
         fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name());

@@ -10,7 +10,6 @@ use crate::model::Model;
 use crate::observation::Matrix;
 use crate::precision::PrecisionPolicy;
 use crate::probe::Edit;
-use std::cell::RefCell;
 use steadyhand_fidelity::relative_l2;
 
 /// How far a search is.

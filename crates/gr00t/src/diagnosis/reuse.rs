@@ -117,11 +117,6 @@ impl Backbone {
         Tensor::from_values(shape, values)
     }
 
-    /// Whether a site lies in it.
-    pub fn holds(&self, at: &Site) -> bool {
-        self.shapes.contains_key(at.path())
-    }
-
     /// Whether none of its sites is touched.
     pub(super) fn is_spared(&self, touches: impl Fn(&Site) -> bool) -> bool {
         !self.shapes.keys().any(|path| touches(&Site::new(path)))

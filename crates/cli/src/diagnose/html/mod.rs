@@ -9,7 +9,7 @@ mod tests;
 mod text;
 
 use super::types::{
-    ActionError, Diagnosis, EulerSplit, Hypothesis, Inference, Status, SwapErrors, Swaps, Verdict,
+    ActionError, Considered, Diagnosis, EulerSplit, Hypothesis, Inference, Status, SwapErrors, Swaps, Verdict,
 };
 use text::{escape, number, percent, times};
 
@@ -29,7 +29,7 @@ pub fn page(diagnosis: &Diagnosis) -> String {
         taps(diagnosis),
         diagnosis.euler.as_ref().filter(|split| !split.steps.is_empty()).map(euler).unwrap_or_default(),
         diagnosis.swaps.as_ref().map(swaps).unwrap_or_default(),
-        hypotheses(&diagnosis.hypotheses),
+        hypotheses(&diagnosis.hypotheses, diagnosis.considered),
         actions(&diagnosis.actions),
         trajectories(diagnosis),
         conditions(diagnosis),
@@ -200,7 +200,7 @@ fn swaps(swaps: &Swaps) -> String {
     section("Components exchanged", &lead, &table)
 }
 
-fn hypotheses(hypotheses: &[Hypothesis]) -> String {
+fn hypotheses(hypotheses: &[Hypothesis], considered: Considered) -> String {
     if hypotheses.is_empty() {
         return String::new();
     }
@@ -230,7 +230,9 @@ fn hypotheses(hypotheses: &[Hypothesis]) -> String {
          <th>What would have happened</th><th>Fix</th></tr></thead><tbody>{rows}</tbody></table></div>"
     );
     let lead = format!(
-        "{lead} “Error left” is what remains between the engines if the reference makes the same fault."
+        "{lead} “Error left” is what remains between the engines if the reference makes the same fault. {} were \
+         considered, in {} replays.",
+        considered.hypotheses, considered.replays
     );
     section("Hypotheses", &lead, &table)
 }

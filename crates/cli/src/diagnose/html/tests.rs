@@ -2,8 +2,8 @@
 
 use super::page;
 use crate::diagnose::types::{
-    ActionError, Diagnosis, EulerSplit, EulerStep, Hypothesis, Inference, Status, SwapErrors, Swaps,
-    TapError, Trajectory, Verdict,
+    ActionError, Considered, Diagnosis, EulerSplit, EulerStep, Hypothesis, Inference, Status, SwapErrors,
+    Swaps, TapError, Trajectory, Verdict,
 };
 
 /// A tap with this local error, in an engine where 1e-3 is healthy.
@@ -77,6 +77,7 @@ fn full() -> Diagnosis {
         peak_rss_bytes: Some(1 << 30),
         taps: model(2, 3, 8, 4),
         hypotheses: (0..20).map(hypothesis).collect(),
+        considered: Considered { hypotheses: 90, replays: 40 },
         euler: Some(EulerSplit { steps: (0..4).map(step).collect(), conditioning: 2e-3, closure: 0.01 }),
         swaps: Some(Swaps {
             floor: 1e-2,
