@@ -178,7 +178,8 @@ pub struct VerifyArgs {
 /// Observations of one episode, and the noise that the actions start from.
 #[derive(Debug, Args)]
 pub struct ObservationArgs {
-    /// Checkpoint folder; the embedded demo's otherwise.
+    /// Checkpoint folder, the embedded demo's otherwise; synth:n1.6 for random weights of the published size and
+    /// observations of random pixels, synth:tiny for a very small model.
     #[arg(long, alias = "checkpoint", value_name = "DIR")]
     pub model_path: Option<PathBuf>,
     /// LeRobot dataset folder; the embedded demo's otherwise.
@@ -190,19 +191,19 @@ pub struct ObservationArgs {
     /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt; the checkpoint's otherwise.
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
-    /// Episode to observe.
-    #[arg(long, default_value_t = 0, value_name = "ID")]
-    pub traj_id: usize,
+    /// Episode to observe. [default: 0]
+    #[arg(long, value_name = "ID")]
+    pub traj_id: Option<usize>,
     /// Observations to take, from the episode's start.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     pub inferences: u16,
-    /// Steps between two observations.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
-    pub action_horizon: u16,
+    /// Steps between two observations. [default: 16]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub action_horizon: Option<u16>,
     /// Euler steps of an inference.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     pub denoising_steps: u16,
-    /// Seed of the initial noise.
+    /// Seed of the initial noise; with a synthetic checkpoint, of everything.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
     /// Read the noise from tensor `noise` [inferences, horizon, dim] of DIR/episode_NNNNNN.safetensors.
@@ -223,6 +224,10 @@ pub struct CompareArgs {
     /// Where comparison.json and comparison.png go.
     #[arg(long, default_value = "steady-out", value_name = "DIR")]
     pub out: PathBuf,
+    /// Where the tensors of running engines are kept until the end, in a folder of their own; the system's folder for
+    /// temporary files otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -241,11 +246,19 @@ pub struct DiagnoseArgs {
     /// The trace's tensors were computed stage by stage from the reference's recorded inputs.
     #[arg(long)]
     pub isolated: bool,
+    /// Exchange components with the reference also where the actions lie within what rounding gives: cpu, cuda and
+    /// fault engines, at the cost of 18 inferences of both.
+    #[arg(long)]
+    pub swaps: bool,
     #[command(flatten)]
     pub observations: ObservationArgs,
     /// Where diagnosis.json and diagnosis.html go.
     #[arg(long, default_value = "steady-out", value_name = "DIR")]
     pub out: PathBuf,
+    /// Where the tensors of running engines are kept until the end, in a folder of their own; the system's folder for
+    /// temporary files otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

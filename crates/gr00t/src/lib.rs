@@ -4,6 +4,7 @@
 
 pub mod calibration;
 pub mod checkpoint;
+pub mod component;
 pub mod config;
 pub mod cuda;
 pub mod diagnosis;

@@ -1,6 +1,7 @@
 //! Probes see the named intermediate tensors of an inference; edits change them.
 
 use crate::checkpoint::Weight;
+use crate::ops::cpu::Tensor;
 use crate::ops::{Activation, Mask, Operation, Site};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -31,6 +32,12 @@ pub trait Edit {
     /// Changes the result at `site` right after it was made, row-major `[batch, tokens, features]`. What comes
     /// later computes with the changed values, and a probe sees them.
     fn result(&self, _site: &Site, _shape: [usize; 3], _values: &mut [f32]) {}
+
+    /// The result at `site` where it is known: the operation is not computed, and [`Edit::result`] not asked. Cheap
+    /// operations do not ask.
+    fn known(&self, _site: &Site) -> Option<Tensor> {
+        None
+    }
 
     /// Sees what an operation multiplies, as it was handed to it.
     fn product(&self, _site: &Site, _product: &Product) {}

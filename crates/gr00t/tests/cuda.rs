@@ -5,7 +5,9 @@
 
 mod gpu;
 
-use gpu::{Case, GOLDENS, bits, distance, infer, like, made, preset, probe, products, refusals, taps_agree};
+use gpu::{
+    Case, GOLDENS, bits, distance, infer, like, made, patched, preset, probe, products, refusals, taps_agree,
+};
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 use steadyhand_fidelity::Format;
@@ -77,7 +79,9 @@ fn on_gpu() -> Vec<Trial> {
         ("every tap of the CPU engine is there", taps_are_there),
         ("a batch gives what its members give alone", batches_are_their_members),
     ];
-    let for_one_golden: [(&str, AtPrecision); 3] = [
+    let for_one_golden: [(&str, AtPrecision); 5] = [
+        ("patches that change nothing change no bit", patched::with_its_own_tensors),
+        ("a patched tensor is what comes later computes with", patched::with_another_observations),
         ("shapes take turns", shapes_take_turns),
         ("more shapes than are kept stay right", shapes_come_back),
         ("embodiments share a call", embodiments_share_a_call),

@@ -1,10 +1,10 @@
 //! What is tuned: a checkpoint on a dataset, the embedded demo, or random weights on random observations.
 
 use super::args::TuneArgs;
-use crate::bench::subject::{Shapes, Synthetic, synthetic_policy};
 use crate::commands::eval::load_parts;
 use crate::commands::policy::{dataset_hash, spread};
 use crate::episodes::Observations;
+use crate::synthetic::{Shapes, Synthetic};
 use anyhow::{Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use steadyhand_gr00t::checkpoint::Checkpoint;
@@ -63,8 +63,10 @@ impl Loaded {
             ensure!(!given, "{option}: expected with a checkpoint folder, found with {name}");
         }
         let [horizon, dim] = [config.action_horizon, config.max_action_dim];
-        let Synthetic { model, processor, observations } =
-            synthetic_policy(config, &Shapes::default(), args.seed, args.frames as usize)?;
+        let made = Synthetic::make(config, args.seed, &Shapes::default())?;
+        let seeds = (0..u64::from(args.frames)).map(|frame| args.seed.wrapping_add(frame));
+        let observations = seeds.map(|seed| made.observation(seed)).collect();
+        let Synthetic { model, processor, .. } = made;
         Ok(Loaded {
             noise: (0..args.frames).map(|frame| noise::gaussian(args.seed, frame, 0, horizon, dim)).collect(),
             model,

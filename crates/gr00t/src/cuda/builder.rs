@@ -5,8 +5,11 @@ use super::driver::{Device, DevicePtr, Kernel, Launch, Params};
 use super::elements::{Element, SiteElements, Stored, elements, storage};
 use super::kernels::Kernels;
 use super::product::Tiling;
-use super::program::{Constant, KernelStep, Program, Scale, Step, Tap, TapPlace, Tensor, TensorTap};
+use super::program::{
+    Constant, HandOver, KernelStep, Program, Scale, Step, Tap, TapPlace, Tensor, TensorTap,
+};
 use crate::Result;
+use crate::component::Component;
 use crate::ops::Site;
 use crate::precision::PrecisionPolicy;
 use std::ops::Range;
@@ -215,6 +218,17 @@ impl<'a> Builder<'a> {
     /// Shows a tensor that lies in memory when the program is probed.
     pub fn tap(&mut self, tensor: &Tensor, site: Site) {
         self.steps.push(Box::new(TensorTap { tensor: tensor.clone(), site }));
+    }
+
+    /// Lets a run with patches replace what `component` hands over, the result of `at`. Each of `copies` holds it in
+    /// parts whose rows follow each other.
+    ///
+    /// # Errors
+    /// The policy asks for what no kernel does.
+    pub fn hand_over(&mut self, component: Component, at: &Site, copies: Vec<Vec<Tensor>>) -> Result<()> {
+        let (step, format) = (at.step(), self.storage(at)?);
+        self.steps.push(Box::new(HandOver { component, step, format, copies }));
+        Ok(())
     }
 
     /// Records a kernel.

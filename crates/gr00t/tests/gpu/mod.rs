@@ -1,5 +1,6 @@
 //! Models and inputs for tests on a GPU, and how far apart results may lie.
 
+pub mod patched;
 pub mod products;
 pub mod refusals;
 
@@ -27,7 +28,7 @@ pub const F32_LIMIT: f64 = 1e-5;
 /// Lower precisions against the CPU engine at the same: the CPU engine's own distance from its f32 result, times
 /// this. Sums in another order turn some roundings around, after which the two rounding errors have little in
 /// common; each is about as large as the other, so the results lie no further apart than both together.
-const ROUNDED_FACTOR: f64 = 2.0;
+pub const ROUNDED_FACTOR: f64 = 2.0;
 
 /// A model, what it is shown, and its number of Euler steps.
 pub struct Case {

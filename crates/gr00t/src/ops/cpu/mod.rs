@@ -61,6 +61,13 @@ impl<'a, 'p> Cpu<'a, 'p> {
         tensor
     }
 
+    /// The result at a site that need not be computed.
+    fn known(&self, at: &Site) -> Option<Tensor> {
+        let known = self.edit.known(at)?;
+        self.offer(&known, at);
+        Some(known)
+    }
+
     fn offer(&self, x: &Tensor, at: &Site) {
         if let Some(probe) = &self.probe {
             probe.borrow_mut().tap(&at.to_string(), &x.shape, &x.values);
@@ -156,12 +163,18 @@ impl Ops for Cpu<'_, '_> {
     }
 
     fn resize_positions(&self, table: &Weight, grids: &[Grid], at: Site) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         let values = resize_positions(table, grids, self.policy.formats(&at).storage);
         let features = table.shape()[1];
         Ok(self.store([1, values.len() / features, features], values, &at))
     }
 
     fn linear(&self, x: &Tensor, layer: &Linear, at: Site) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         let (out_features, in_features) = (layer.weight.shape()[0], layer.weight.shape()[1]);
         if x.features() != in_features {
             return Err(mismatch(&at, "linear", format!("{:?} by {:?}", x.shape, layer.weight.shape())));
@@ -189,6 +202,9 @@ impl Ops for Cpu<'_, '_> {
         embodiments: &[usize],
         at: Site,
     ) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         let [slots, in_features, out_features] = *layer.weight.shape() else {
             return Err(mismatch(&at, "category_linear", format!("weight {:?}", layer.weight.shape())));
         };
@@ -230,6 +246,9 @@ impl Ops for Cpu<'_, '_> {
         mask: &Mask,
         at: Site,
     ) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         let mask = &self.edit.mask(&at, mask);
         attention::check(q, k, v, heads, mask).map_err(|what| mismatch(&at, "attention", what))?;
         let formats = self.policy.formats(&at);
@@ -243,6 +262,9 @@ impl Ops for Cpu<'_, '_> {
     }
 
     fn layer_norm(&self, x: &Tensor, affine: Option<&Affine>, eps: f64, at: Site) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         let Formats { storage, accumulate, .. } = self.policy.formats(&at);
         let affine = affine.map(|affine| (affine.weight.to_vec(storage), affine.bias.to_vec(storage)));
         if affine.as_ref().is_some_and(|(weight, _)| weight.len() != x.features()) {
@@ -260,6 +282,9 @@ impl Ops for Cpu<'_, '_> {
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Weight, eps: f64, at: Site) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         if weight.is_empty() || !x.features().is_multiple_of(weight.len()) {
             return Err(mismatch(&at, "rms_norm", format!("{:?} by {:?}", x.shape, weight.shape())));
         }
@@ -271,6 +296,9 @@ impl Ops for Cpu<'_, '_> {
     }
 
     fn rotary(&self, x: &Tensor, head_dim: usize, theta: f64, at: Site) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         if head_dim == 0 || !x.features().is_multiple_of(head_dim) || !head_dim.is_multiple_of(2) {
             return Err(mismatch(&at, "rotary", format!("{:?} by heads of {head_dim}", x.shape)));
         }
@@ -288,6 +316,9 @@ impl Ops for Cpu<'_, '_> {
     }
 
     fn activation(&self, x: &Tensor, kind: Activation, at: Site) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         let format = self.policy.formats(&at).storage;
         Ok(self.store(
             x.shape,
