@@ -155,10 +155,9 @@ fn policies(canvas: &mut Canvas, outcome: &Outcome, area: Area) {
         };
         canvas.dot(place, radius, color);
         if preset || index == outcome.chosen {
-            let far = if policy.cost > plane.widest {
-                format!(" ({:.1} →)", policy.cost / plane.unit)
-            } else {
-                String::new()
+            let far = match policy.cost > plane.widest {
+                true => format!(": {:.1}, off the axis", policy.cost / plane.unit),
+                false => String::new(),
             };
             label(canvas, area, place, &format!("{}{far}", policy.name), color);
         }

@@ -171,7 +171,7 @@ fn cheapest(
     allowed: f64,
     choices: &Choices,
 ) -> Option<(usize, Vec<Format>, Prediction)> {
-    let parts = choices.parts;
+    let parts = choices.unit.parts();
     let best = sensitivity.best();
     let item = |option: &super::sensitivity::GroupOption| Item {
         cost: (option.cost * parts).round() as i64,

@@ -21,6 +21,9 @@ const FALLBACK: Format = Format::Bf16;
 const WIDE: Format = Format::F32;
 /// Standard errors that a saving must exceed to count as one.
 const SIGNIFICANT: f64 = 3.0;
+/// The share of the best base's cost that a measured saving must exceed as well: taking turns may favour one of two
+/// engines a little.
+const NOTICEABLE: f64 = 1e-3;
 /// The share of the time after which no more kinds, or groups, are measured.
 const UNTIL: [f64; 2] = [0.45, 0.65];
 
@@ -32,8 +35,8 @@ pub(super) struct Choices {
     pub(super) calibration: Calibration,
     /// By group and format of [`FORMATS`]: why it is excluded.
     pub(super) excluded: Vec<[Option<Finding>; FORMATS.len()]>,
-    /// Whole parts that a unit of cost is cut into.
-    pub(super) parts: f64,
+    /// What costs are counted in.
+    pub(super) unit: Unit,
 }
 
 /// A preset with what its ranges ask for.
@@ -128,7 +131,7 @@ impl Choices {
             findings.into_iter().find(|finding| finding.damage == Damage::Overflow)
         };
         let excluded = groups.groups.iter().map(|group| FORMATS.map(|f| overflow(group, f))).collect();
-        Choices { sites, groups, ranges, calibration, excluded, parts: unit.parts() }
+        Choices { sites, groups, ranges, calibration, excluded, unit }
     }
 
     pub(super) fn is_excluded(&self, group: usize, format: Format) -> bool {
@@ -154,6 +157,14 @@ impl Choices {
         let policy =
             self.groups.rules(&chosen)?.into_iter().fold(policy, PrecisionPolicy::with_rule).named(name);
         Ok(if scaled { policy.with_calibration(self.calibration.clone()) } else { policy })
+    }
+
+    /// What a difference of costs must exceed to be one: nothing where costs are counted.
+    fn least_difference(&self, noise: f64, cost: f64) -> f64 {
+        match self.unit {
+            Unit::Bytes => 0.0,
+            Unit::Milliseconds => (SIGNIFICANT * noise).max(NOTICEABLE * cost),
+        }
     }
 
     /// Wider storage for results that overflow the preset's.
@@ -226,7 +237,7 @@ impl Sensitivity {
                 {
                     let (kind, cost_difference) = (kind.name.clone(), cost - best.cost);
                     let error = Some(error.worst()).filter(|error| error.is_finite());
-                    let saves = -cost_difference > SIGNIFICANT * noise;
+                    let saves = -cost_difference > choices.least_difference(noise, best.cost);
                     self.kinds.push(KindEffect {
                         kind,
                         format,
@@ -328,8 +339,9 @@ impl Sensitivity {
             let square = (error.powi(2) - best.error.powi(2)) * share;
             // A narrower format does not make actions better but by chance.
             let square = if effect.format.contains(default) { square } else { square.max(0.0) };
-            let significant = effect.cost_difference.abs() > SIGNIFICANT * effect.noise;
-            let cost = if significant { effect.cost_difference / parts } else { 0.0 };
+            let least = choices.least_difference(effect.noise, best.cost);
+            let differs = effect.cost_difference.abs() > least;
+            let cost = if differs { effect.cost_difference / parts } else { 0.0 };
             options.push(GroupOption { format: effect.format, square, cost });
         }
         options

@@ -296,6 +296,9 @@ mod tests {
         assert_eq!(state.error("b").expect("known").worst(), f64::INFINITY);
         let cost = Cost { value: 7.85, baseline: 7.9, noise: 0.01 };
         state.add(Record::Cost { policy: "b".to_owned(), lasting: true, cost }).expect("written");
+        let error = State::open(&path, &header()).expect_err("two at a time").to_string();
+        assert!(error.contains("state.jsonl") && error.contains("in use"), "{error}");
+        drop(state);
         let state = State::open(&path, &header()).expect("the same");
         assert_eq!((state.cost("b", true), state.cost("b", false)), (Some(cost), None));
     }
