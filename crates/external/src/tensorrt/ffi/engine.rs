@@ -1,7 +1,6 @@
 //! An engine's bytes as a running engine. Needs an NVIDIA driver.
 
-use super::logger::Logger;
-use super::{Library, Port, SELECTORS, abi, data_type, name, text};
+use super::{Library, Port, SELECTORS, abi, data_type, logger, name, text};
 use crate::bindings::{Bound, Direction, Tensor};
 use steadyhand_gr00t::cuda::driver::{Buffer, Device, Stream};
 
@@ -33,8 +32,6 @@ pub(in crate::tensorrt) type ProfiledPort = (Port, Direction, Option<[Vec<i64>; 
 pub(in crate::tensorrt) struct Engine {
     engine: abi::Engine,
     _runtime: abi::Runtime,
-    logger: Box<Logger>,
-    _library: Library,
 }
 
 impl Engine {
@@ -43,8 +40,7 @@ impl Engine {
     /// # Errors
     /// The runtime's reasons.
     pub(in crate::tensorrt) fn deserialize(library: &Library, bytes: &[u8]) -> Result<Self, String> {
-        let logger = Logger::new();
-        let runtime = library.runtime(&logger).ok_or_else(|| logger.errors("no runtime was made"))?;
+        let runtime = library.runtime().ok_or_else(|| logger::errors("no runtime was made"))?;
         let mut diagnostics = 0u64;
         // SAFETY: the runtime lives, the bytes live over the calls, `diagnostics` is written, and the engine is
         // given to this value alone.
@@ -55,10 +51,10 @@ impl Engine {
         let Some(engine) = engine else {
             let reasons = REASONS.iter().enumerate().filter(|(bit, _)| diagnostics >> bit & 1 == 1);
             let mut reasons: Vec<String> = reasons.map(|(_, reason)| (*reason).to_owned()).collect();
-            reasons.push(logger.errors("the runtime gives no reason"));
+            reasons.push(logger::errors("the runtime gives no reason"));
             return Err(reasons.join("; "));
         };
-        Ok(Engine { engine, _runtime: runtime, logger, _library: library.clone() })
+        Ok(Engine { engine, _runtime: runtime })
     }
 
     /// Every binding in the engine's order, with the smallest, best and largest shape of its first profile where it
@@ -110,11 +106,11 @@ impl Engine {
         // SAFETY: the engine lives, the inspector is given to this value alone and its text copied while it lives.
         let information = unsafe {
             let inspector = abi::Inspector::from_address(self.engine.create_inspector());
-            let inspector = inspector.ok_or_else(|| self.logger.errors("no inspector was made"))?;
+            let inspector = inspector.ok_or_else(|| logger::errors("no inspector was made"))?;
             text(inspector.engine_information(JSON))
         };
         if information.is_empty() {
-            Err(self.logger.errors("the inspector says nothing"))
+            Err(logger::errors("the inspector says nothing"))
         } else {
             Ok(information)
         }
@@ -135,11 +131,11 @@ impl Execution {
     ///
     /// # Errors
     /// The library's or CUDA's reasons.
-    pub(in crate::tensorrt) fn new(engine: Engine, device: Device) -> Result<Self, String> {
+    pub(in crate::tensorrt) fn new(device: Device, engine: Engine) -> Result<Self, String> {
         let stream = device.stream().map_err(|error| error.to_string())?;
         // SAFETY: the engine lives, and the context is given to this value alone.
         let context = unsafe { abi::Context::from_address(engine.engine.create_context(STATIC_MEMORY)) };
-        let context = context.ok_or_else(|| engine.logger.errors("no execution context was made"))?;
+        let context = context.ok_or_else(|| logger::errors("no execution context was made"))?;
         Ok(Execution { context, engine, stream, device })
     }
 
@@ -176,7 +172,7 @@ impl Execution {
         let queued = unsafe { self.context.enqueue(self.stream.raw()) };
         let waited = self.stream.synchronize();
         if !queued {
-            return Err(self.engine.logger.errors("the engine was not queued"));
+            return Err(logger::errors("the engine was not queued"));
         }
         waited.map_err(|error| error.to_string())?;
         let copied = results.into_iter().map(|(mut tensor, buffer)| {
@@ -201,7 +197,7 @@ impl Execution {
         if unsafe { self.context.set_input_shape(c_name.as_ptr(), &dims) } {
             return Ok(());
         }
-        Err(self.engine.logger.errors(&format!("input {input}: the shape {shape:?} is refused")))
+        Err(logger::errors(&format!("input {input}: the shape {shape:?} is refused")))
     }
 
     fn set_address(&self, binding: &str, buffer: &Buffer) -> Result<(), String> {
@@ -210,7 +206,7 @@ impl Execution {
         if unsafe { self.context.set_address(c_name.as_ptr(), buffer.at(0).0 as *mut _) } {
             return Ok(());
         }
-        Err(self.engine.logger.errors(&format!("binding {binding}: its memory is refused")))
+        Err(logger::errors(&format!("binding {binding}: its memory is refused")))
     }
 
     /// The shape of an output, once all inputs have theirs.
@@ -219,8 +215,6 @@ impl Execution {
         // SAFETY: the context lives, and the name lives over the call.
         let shape = unsafe { self.context.shape(c_name.as_ptr()) }.to_vec()?;
         let sizes: Result<Vec<usize>, _> = shape.iter().map(|size| usize::try_from(*size)).collect();
-        sizes.map_err(|_| {
-            self.engine.logger.errors(&format!("output {output}: its shape {shape:?} is not known"))
-        })
+        sizes.map_err(|_| logger::errors(&format!("output {output}: its shape {shape:?} is not known")))
     }
 }
