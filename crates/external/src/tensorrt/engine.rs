@@ -14,6 +14,7 @@ const SUPPORTED: &str = "7.5, 8.0, 8.6, 8.9, 12.0 and 12.1";
 
 /// An engine that a GPU has taken.
 pub struct TensorRtEngine {
+    /// The file and the GPU, for errors.
     name: String,
     execution: Execution,
     bindings: Bindings,
@@ -29,9 +30,9 @@ impl TensorRt {
     pub fn open_engine(&self, path: &Path, bytes: &[u8], device: usize) -> Result<TensorRtEngine> {
         let device = Device::open(device)?;
         let properties = device.properties().clone();
+        let (major, minor) = properties.compute_capability;
+        let gpu = format!("{} (compute capability {major}.{minor})", properties.name);
         let refuse = |what: String| {
-            let (major, minor) = properties.compute_capability;
-            let gpu = format!("{} (compute capability {major}.{minor})", properties.name);
             let what = format!("{} does not take it on {gpu}: {what}; it supports {SUPPORTED}", self.name());
             Error::file(path, what)
         };
@@ -43,7 +44,7 @@ impl TensorRt {
         let outputs = ports.iter().filter_map(output).collect();
         let bindings = ports.into_iter().map(|(port, direction, profile)| binding(port, direction, profile));
         Ok(TensorRtEngine {
-            name: path.display().to_string(),
+            name: format!("{} on {gpu}", path.display()),
             bindings: Bindings::new(bindings.collect()),
             outputs,
             execution: Execution::new(device, engine).map_err(refuse)?,

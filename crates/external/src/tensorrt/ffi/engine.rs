@@ -218,3 +218,106 @@ impl Execution {
         sizes.map_err(|_| logger::errors(&format!("output {output}: its shape {shape:?} is not known")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::{CStr, c_char, c_void};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use steadyhand_fidelity::trace::Dtype;
+
+    static DESTROYED: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn destroy(_: *mut c_void) {
+        DESTROYED.fetch_add(1, Ordering::Relaxed);
+    }
+
+    extern "C" fn two(_: *mut c_void) -> i32 {
+        2
+    }
+
+    extern "C" fn one(_: *mut c_void) -> i32 {
+        1
+    }
+
+    extern "C" fn nothing(_: *mut c_void, _: *const c_char) -> i32 {
+        0
+    }
+
+    extern "C" fn tensor_name(_: *mut c_void, index: i32) -> *const c_char {
+        [c"tokens", c"output"][index as usize].as_ptr()
+    }
+
+    fn is_output(name: *const c_char) -> bool {
+        // SAFETY: the tests hand over strings that end in a zero.
+        unsafe { CStr::from_ptr(name) == c"output" }
+    }
+
+    /// kINPUT is 1, kOUTPUT 2.
+    extern "C" fn mode(_: *mut c_void, name: *const c_char) -> i32 {
+        1 + i32::from(is_output(name))
+    }
+
+    /// kBF16 is 7, kFLOAT 0.
+    extern "C" fn dtype(_: *mut c_void, name: *const c_char) -> i32 {
+        if is_output(name) { 0 } else { 7 }
+    }
+
+    extern "C" fn shape(_: *mut c_void, _: *const c_char) -> abi::Dims {
+        abi::Dims { count: 2, sizes: [-1, 4, 0, 0, 0, 0, 0, 0] }
+    }
+
+    extern "C" fn profile_shape(_: *mut c_void, _: *const c_char, _: i32, which: i32) -> abi::Dims {
+        abi::Dims { count: 2, sizes: [i64::from(which) + 1, 4, 0, 0, 0, 0, 0, 0] }
+    }
+
+    /// Objects with these functions at these places of their implementation's table, which live until the test ends.
+    fn object(functions: &[(usize, *const c_void)]) -> *mut c_void {
+        let mut table = vec![std::ptr::null(); 40];
+        for (place, function) in functions {
+            table[*place] = *function;
+        }
+        let table: &'static [*const c_void] = Vec::leak(table);
+        let implementation: &'static [*const c_void] = Vec::leak(vec![table.as_ptr().cast()]);
+        let own_table: &'static [*const c_void] = Vec::leak(vec![std::ptr::null(), destroy as *const c_void]);
+        let public: &'static mut [*const c_void] =
+            Vec::leak(vec![own_table.as_ptr().cast(), implementation.as_ptr().cast()]);
+        public.as_mut_ptr().cast()
+    }
+
+    /// Stands for the library: its bindings are read through tables as the library's are.
+    #[test]
+    fn bindings_are_read_and_objects_destroyed_once() {
+        let address = object(&[
+            (8, one as *const c_void),
+            (15, shape as *const c_void),
+            (16, dtype as *const c_void),
+            (17, nothing as *const c_void),
+            (19, mode as *const c_void),
+            (22, nothing as *const c_void),
+            (25, profile_shape as *const c_void),
+            (26, two as *const c_void),
+            (27, tensor_name as *const c_void),
+        ]);
+        // SAFETY: the objects are laid out as the library's, with every function that is called below.
+        let engine = unsafe {
+            Engine {
+                engine: abi::Engine::from_address(address).expect("an address"),
+                _runtime: abi::Runtime::from_address(object(&[])).expect("an address"),
+            }
+        };
+        let ports = engine.ports().expect("two bindings");
+        let [(tokens, Direction::Input, Some(profile)), (output, Direction::Output, None)] = &ports[..]
+        else {
+            panic!("{ports:?}");
+        };
+        assert_eq!(
+            (tokens.name.as_str(), tokens.dtype, &tokens.shape[..]),
+            ("tokens", Dtype::Bf16, &[-1, 4][..])
+        );
+        assert_eq!(profile, &[vec![1, 4], vec![2, 4], vec![3, 4]]);
+        assert_eq!((output.name.as_str(), output.dtype), ("output", Dtype::F32));
+        drop(engine);
+        assert_eq!(DESTROYED.load(Ordering::Relaxed), 2);
+    }
+}
