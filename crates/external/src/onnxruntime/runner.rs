@@ -56,13 +56,7 @@ impl Runner for OnnxRunner {
         let outputs = bindings.outputs().map(|output| {
             let missing = || Error::file(&*path, format!("output {}: the graph gave none", output.name));
             let value = results.get(&output.name).ok_or_else(missing)?;
-            let tensor = from_value(value, output.dtype)
-                .map_err(|error| refused(path, &error))?
-                .ok_or_else(|| {
-                    let what = format!("output {}: expected {output}, found {}", output.name, value.dtype());
-                    Error::file(&*path, what)
-                })??;
-            Ok((output.name.clone(), tensor))
+            Ok((output.name.clone(), from_value(path, output, value)?))
         });
         outputs.collect()
     }
@@ -100,8 +94,8 @@ fn to_value(bound: &Bound<'_>) -> ort::Result<DynValue> {
     let tensor = bound.tensor();
     match tensor.dtype() {
         Dtype::F32 => value(tensor, f32::from_le_bytes),
-        Dtype::F16 => value(tensor, |bytes| f16::from_le_bytes(bytes)),
-        Dtype::Bf16 => value(tensor, |bytes| bf16::from_le_bytes(bytes)),
+        Dtype::F16 => value(tensor, f16::from_le_bytes),
+        Dtype::Bf16 => value(tensor, bf16::from_le_bytes),
         Dtype::I64 => value(tensor, i64::from_le_bytes),
         // No graph's binding has another type: see `dtype`.
         _ => value(tensor, |[byte]: [u8; 1]| byte != 0),
@@ -117,21 +111,31 @@ where
     Ok(OrtTensor::from_array((tensor.shape().to_vec(), values))?.into_dyn())
 }
 
-/// The bytes of a value; none where it is of another type than the binding.
-fn from_value(value: &DynValue, expected: Dtype) -> ort::Result<Option<Result<Tensor>>> {
-    let ValueType::Tensor { ty, shape, .. } = value.dtype() else { return Ok(None) };
-    if dtype(*ty) != Some(expected) {
-        return Ok(None);
-    }
-    let bytes: Vec<u8> = match expected {
+/// The value of an output, which must have the output's type.
+fn from_value(path: &Path, output: &Binding, value: &DynValue) -> Result<Tensor> {
+    let shape = match value.dtype() {
+        ValueType::Tensor { ty, shape, .. } if dtype(*ty) == Some(output.dtype) => shape,
+        other => {
+            return Err(Error::file(
+                path,
+                format!("output {}: expected {output}, found {other}", output.name),
+            ));
+        }
+    };
+    let shape: Vec<usize> = shape.iter().map(|size| usize::try_from(*size).unwrap_or_default()).collect();
+    let bytes = to_bytes(output.dtype, value).map_err(|error| refused(path, &error))?;
+    Tensor::new(output.dtype, &shape, bytes)
+}
+
+fn to_bytes(dtype: Dtype, value: &DynValue) -> ort::Result<Vec<u8>> {
+    Ok(match dtype {
         Dtype::F32 => bytes(value.try_extract_tensor::<f32>()?.1, |value| value.to_le_bytes()),
         Dtype::F16 => bytes(value.try_extract_tensor::<f16>()?.1, |value| value.to_le_bytes()),
         Dtype::Bf16 => bytes(value.try_extract_tensor::<bf16>()?.1, |value| value.to_le_bytes()),
         Dtype::I64 => bytes(value.try_extract_tensor::<i64>()?.1, |value| value.to_le_bytes()),
+        // As in `to_value`.
         _ => bytes(value.try_extract_tensor::<bool>()?.1, |value| [u8::from(*value)]),
-    };
-    let shape: Vec<usize> = shape.iter().map(|size| usize::try_from(*size).unwrap_or_default()).collect();
-    Ok(Some(Tensor::new(expected, &shape, bytes)))
+    })
 }
 
 fn bytes<T, const SIZE: usize>(values: &[T], write: impl Fn(&T) -> [u8; SIZE]) -> Vec<u8> {

@@ -8,8 +8,13 @@ use std::path::Path;
 use steadyhand_gr00t::cuda::driver::Device;
 use steadyhand_gr00t::{Error, Result};
 
+/// Compute capabilities that engines can be built for, as the library's interface lists them; also of an engine that
+/// is built for all.
+const SUPPORTED: &str = "7.5, 8.0, 8.6, 8.9, 12.0 and 12.1";
+
 /// An engine that a GPU has taken.
 pub struct TensorRtEngine {
+    /// The file and the GPU, for errors.
     name: String,
     execution: Execution,
     bindings: Bindings,
@@ -20,14 +25,16 @@ impl TensorRt {
     /// Opens an engine's bytes on the GPU of this number. `path` is where they were found.
     ///
     /// # Errors
-    /// No NVIDIA driver or no such GPU; the runtime's reasons, with the GPU's name and compute capability.
+    /// No NVIDIA driver or no such GPU; the runtime's reasons, with the GPU's name and compute capability and those that
+    /// the runtime supports.
     pub fn open_engine(&self, path: &Path, bytes: &[u8], device: usize) -> Result<TensorRtEngine> {
         let device = Device::open(device)?;
         let properties = device.properties().clone();
+        let (major, minor) = properties.compute_capability;
+        let gpu = format!("{} (compute capability {major}.{minor})", properties.name);
         let refuse = |what: String| {
-            let (major, minor) = properties.compute_capability;
-            let gpu = format!("{} (compute capability {major}.{minor})", properties.name);
-            Error::file(path, format!("{} does not run it on {gpu}: {what}", self.name()))
+            let what = format!("{} does not take it on {gpu}: {what}; it supports {SUPPORTED}", self.name());
+            Error::file(path, what)
         };
         let engine = Engine::deserialize(&self.library, bytes).map_err(refuse)?;
         let ports = engine.ports().map_err(refuse)?;
@@ -37,10 +44,10 @@ impl TensorRt {
         let outputs = ports.iter().filter_map(output).collect();
         let bindings = ports.into_iter().map(|(port, direction, profile)| binding(port, direction, profile));
         Ok(TensorRtEngine {
-            name: path.display().to_string(),
+            name: format!("{} on {gpu}", path.display()),
             bindings: Bindings::new(bindings.collect()),
             outputs,
-            execution: Execution::new(engine, device).map_err(refuse)?,
+            execution: Execution::new(device, engine).map_err(refuse)?,
         })
     }
 }

@@ -58,14 +58,14 @@ impl FromStr for Range {
     }
 }
 
+/// An input's name, and its smallest, best and largest shape.
+pub(super) type InputShapes = (String, [Vec<usize>; 3]);
+
 /// The shapes of every input, or nothing where no dimension is open. A nameless dimension goes by `INPUT.INDEX`.
 ///
 /// # Errors
 /// An open dimension without a range; a range for no open dimension.
-pub(super) fn shapes(
-    inputs: &[Port],
-    ranges: &BTreeMap<String, Range>,
-) -> Result<Option<Vec<(String, [Vec<usize>; 3])>>> {
+pub(super) fn shapes(inputs: &[Port], ranges: &BTreeMap<String, Range>) -> Result<Option<Vec<InputShapes>>> {
     let mut used = BTreeSet::new();
     let mut shapes = Vec::with_capacity(inputs.len());
     for input in inputs {

@@ -82,7 +82,7 @@ macro_rules! interface {
         $($place:literal $method:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*
     }) => {
         $(#[$doc])*
-        pub(super) struct $name(NonNull<c_void>);
+        pub(super) struct $name(pub(super) NonNull<c_void>);
 
         impl $name {
             /// The object at this address; none for null.
@@ -91,12 +91,6 @@ macro_rules! interface {
             /// The address is null or that of such an object; an owned one is given to this value alone.
             pub(super) unsafe fn from_address(address: *mut c_void) -> Option<Self> {
                 NonNull::new(address).map($name)
-            }
-
-            /// The public object, as other interfaces take it.
-            #[allow(dead_code)] // Some interfaces are handed on, others are not.
-            pub(super) fn address(&self) -> *mut c_void {
-                self.0.as_ptr()
             }
 
             $(

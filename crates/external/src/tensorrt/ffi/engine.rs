@@ -1,7 +1,6 @@
 //! An engine's bytes as a running engine. Needs an NVIDIA driver.
 
-use super::logger::Logger;
-use super::{Library, Port, SELECTORS, abi, data_type, name, text};
+use super::{Library, Port, SELECTORS, abi, data_type, logger, name, text};
 use crate::bindings::{Bound, Direction, Tensor};
 use steadyhand_gr00t::cuda::driver::{Buffer, Device, Stream};
 
@@ -33,8 +32,6 @@ pub(in crate::tensorrt) type ProfiledPort = (Port, Direction, Option<[Vec<i64>; 
 pub(in crate::tensorrt) struct Engine {
     engine: abi::Engine,
     _runtime: abi::Runtime,
-    logger: Box<Logger>,
-    _library: Library,
 }
 
 impl Engine {
@@ -43,8 +40,7 @@ impl Engine {
     /// # Errors
     /// The runtime's reasons.
     pub(in crate::tensorrt) fn deserialize(library: &Library, bytes: &[u8]) -> Result<Self, String> {
-        let logger = Logger::new();
-        let runtime = library.runtime(&logger).ok_or_else(|| logger.errors("no runtime was made"))?;
+        let runtime = library.runtime().ok_or_else(|| logger::errors("no runtime was made"))?;
         let mut diagnostics = 0u64;
         // SAFETY: the runtime lives, the bytes live over the calls, `diagnostics` is written, and the engine is
         // given to this value alone.
@@ -55,10 +51,10 @@ impl Engine {
         let Some(engine) = engine else {
             let reasons = REASONS.iter().enumerate().filter(|(bit, _)| diagnostics >> bit & 1 == 1);
             let mut reasons: Vec<String> = reasons.map(|(_, reason)| (*reason).to_owned()).collect();
-            reasons.push(logger.errors("the runtime gives no reason"));
+            reasons.push(logger::errors("the runtime gives no reason"));
             return Err(reasons.join("; "));
         };
-        Ok(Engine { engine, _runtime: runtime, logger, _library: library.clone() })
+        Ok(Engine { engine, _runtime: runtime })
     }
 
     /// Every binding in the engine's order, with the smallest, best and largest shape of its first profile where it
@@ -110,11 +106,11 @@ impl Engine {
         // SAFETY: the engine lives, the inspector is given to this value alone and its text copied while it lives.
         let information = unsafe {
             let inspector = abi::Inspector::from_address(self.engine.create_inspector());
-            let inspector = inspector.ok_or_else(|| self.logger.errors("no inspector was made"))?;
+            let inspector = inspector.ok_or_else(|| logger::errors("no inspector was made"))?;
             text(inspector.engine_information(JSON))
         };
         if information.is_empty() {
-            Err(self.logger.errors("the inspector says nothing"))
+            Err(logger::errors("the inspector says nothing"))
         } else {
             Ok(information)
         }
@@ -135,11 +131,11 @@ impl Execution {
     ///
     /// # Errors
     /// The library's or CUDA's reasons.
-    pub(in crate::tensorrt) fn new(engine: Engine, device: Device) -> Result<Self, String> {
+    pub(in crate::tensorrt) fn new(device: Device, engine: Engine) -> Result<Self, String> {
         let stream = device.stream().map_err(|error| error.to_string())?;
         // SAFETY: the engine lives, and the context is given to this value alone.
         let context = unsafe { abi::Context::from_address(engine.engine.create_context(STATIC_MEMORY)) };
-        let context = context.ok_or_else(|| engine.logger.errors("no execution context was made"))?;
+        let context = context.ok_or_else(|| logger::errors("no execution context was made"))?;
         Ok(Execution { context, engine, stream, device })
     }
 
@@ -176,7 +172,7 @@ impl Execution {
         let queued = unsafe { self.context.enqueue(self.stream.raw()) };
         let waited = self.stream.synchronize();
         if !queued {
-            return Err(self.engine.logger.errors("the engine was not queued"));
+            return Err(logger::errors("the engine was not queued"));
         }
         waited.map_err(|error| error.to_string())?;
         let copied = results.into_iter().map(|(mut tensor, buffer)| {
@@ -201,7 +197,7 @@ impl Execution {
         if unsafe { self.context.set_input_shape(c_name.as_ptr(), &dims) } {
             return Ok(());
         }
-        Err(self.engine.logger.errors(&format!("input {input}: the shape {shape:?} is refused")))
+        Err(logger::errors(&format!("input {input}: the shape {shape:?} is refused")))
     }
 
     fn set_address(&self, binding: &str, buffer: &Buffer) -> Result<(), String> {
@@ -210,7 +206,7 @@ impl Execution {
         if unsafe { self.context.set_address(c_name.as_ptr(), buffer.at(0).0 as *mut _) } {
             return Ok(());
         }
-        Err(self.engine.logger.errors(&format!("binding {binding}: its memory is refused")))
+        Err(logger::errors(&format!("binding {binding}: its memory is refused")))
     }
 
     /// The shape of an output, once all inputs have theirs.
@@ -219,8 +215,109 @@ impl Execution {
         // SAFETY: the context lives, and the name lives over the call.
         let shape = unsafe { self.context.shape(c_name.as_ptr()) }.to_vec()?;
         let sizes: Result<Vec<usize>, _> = shape.iter().map(|size| usize::try_from(*size)).collect();
-        sizes.map_err(|_| {
-            self.engine.logger.errors(&format!("output {output}: its shape {shape:?} is not known"))
-        })
+        sizes.map_err(|_| logger::errors(&format!("output {output}: its shape {shape:?} is not known")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::{CStr, c_char, c_void};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use steadyhand_fidelity::trace::Dtype;
+
+    static DESTROYED: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn destroy(_: *mut c_void) {
+        DESTROYED.fetch_add(1, Ordering::Relaxed);
+    }
+
+    extern "C" fn two(_: *mut c_void) -> i32 {
+        2
+    }
+
+    extern "C" fn one(_: *mut c_void) -> i32 {
+        1
+    }
+
+    extern "C" fn nothing(_: *mut c_void, _: *const c_char) -> i32 {
+        0
+    }
+
+    extern "C" fn tensor_name(_: *mut c_void, index: i32) -> *const c_char {
+        [c"tokens", c"output"][index as usize].as_ptr()
+    }
+
+    fn is_output(name: *const c_char) -> bool {
+        // SAFETY: the tests hand over strings that end in a zero.
+        unsafe { CStr::from_ptr(name) == c"output" }
+    }
+
+    /// kINPUT is 1, kOUTPUT 2.
+    extern "C" fn mode(_: *mut c_void, name: *const c_char) -> i32 {
+        1 + i32::from(is_output(name))
+    }
+
+    /// kBF16 is 7, kFLOAT 0.
+    extern "C" fn dtype(_: *mut c_void, name: *const c_char) -> i32 {
+        if is_output(name) { 0 } else { 7 }
+    }
+
+    extern "C" fn shape(_: *mut c_void, _: *const c_char) -> abi::Dims {
+        abi::Dims { count: 2, sizes: [-1, 4, 0, 0, 0, 0, 0, 0] }
+    }
+
+    extern "C" fn profile_shape(_: *mut c_void, _: *const c_char, _: i32, which: i32) -> abi::Dims {
+        abi::Dims { count: 2, sizes: [i64::from(which) + 1, 4, 0, 0, 0, 0, 0, 0] }
+    }
+
+    /// Objects with these functions at these places of their implementation's table, which live until the test ends.
+    fn object(functions: &[(usize, *const c_void)]) -> *mut c_void {
+        let mut table = vec![std::ptr::null(); 40];
+        for (place, function) in functions {
+            table[*place] = *function;
+        }
+        let table: &'static [*const c_void] = Vec::leak(table);
+        let implementation: &'static [*const c_void] = Vec::leak(vec![table.as_ptr().cast()]);
+        let own_table: &'static [*const c_void] = Vec::leak(vec![std::ptr::null(), destroy as *const c_void]);
+        let public: &'static mut [*const c_void] =
+            Vec::leak(vec![own_table.as_ptr().cast(), implementation.as_ptr().cast()]);
+        public.as_mut_ptr().cast()
+    }
+
+    /// Stands for the library: its bindings are read through tables as the library's are.
+    #[test]
+    fn bindings_are_read_and_objects_destroyed_once() {
+        let address = object(&[
+            (8, one as *const c_void),
+            (15, shape as *const c_void),
+            (16, dtype as *const c_void),
+            (17, nothing as *const c_void),
+            (19, mode as *const c_void),
+            (22, nothing as *const c_void),
+            (25, profile_shape as *const c_void),
+            (26, two as *const c_void),
+            (27, tensor_name as *const c_void),
+        ]);
+        // SAFETY: the objects are laid out as the library's, with every function that is called below.
+        let engine = unsafe {
+            Engine {
+                engine: abi::Engine::from_address(address).expect("an address"),
+                _runtime: abi::Runtime::from_address(object(&[])).expect("an address"),
+            }
+        };
+        let ports = engine.ports().expect("two bindings");
+        let [(tokens, Direction::Input, Some(profile)), (output, Direction::Output, None)] = &ports[..]
+        else {
+            panic!("{ports:?}");
+        };
+        assert_eq!(
+            (tokens.name.as_str(), tokens.dtype, &tokens.shape[..]),
+            ("tokens", Dtype::Bf16, &[-1, 4][..])
+        );
+        assert_eq!(profile, &[vec![1, 4], vec![2, 4], vec![3, 4]]);
+        assert_eq!((output.name.as_str(), output.dtype), ("output", Dtype::F32));
+        drop(engine);
+        assert_eq!(DESTROYED.load(Ordering::Relaxed), 2);
     }
 }

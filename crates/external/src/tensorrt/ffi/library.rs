@@ -1,11 +1,9 @@
 //! TensorRT-RTX's two libraries, loaded from their files.
 
-use super::logger::Logger;
-use super::{Version, abi};
+use super::{Version, abi, logger};
 use libloading::{Library as File, Symbol};
 use std::ffi::{c_int, c_void};
 use std::path::Path;
-use std::sync::Arc;
 
 /// The versions whose tables are known: major, then first and last minor.
 pub(in crate::tensorrt) const KNOWN: (u32, [u32; 2]) = (1, [5, 7]);
@@ -14,18 +12,13 @@ type Create = unsafe extern "C" fn(*mut c_void, c_int) -> *mut c_void;
 type CreateParser = unsafe extern "C" fn(*mut c_void, *mut c_void, c_int) -> *mut c_void;
 type Number = unsafe extern "C" fn() -> c_int;
 
-/// The libraries. They stay loaded as long as one clone, or something made from one, is alive.
-#[derive(Clone)]
-pub(in crate::tensorrt) struct Library(Arc<Loaded>);
-
-struct Loaded {
+/// The libraries. They stay loaded until the process ends: what they keep of CUDA may be used until then.
+pub(in crate::tensorrt) struct Library {
     create_builder: Create,
     create_runtime: Create,
     create_parser: CreateParser,
     parser_version: c_int,
     version: Version,
-    /// Last: the functions above are theirs.
-    _files: [File; 2],
 }
 
 impl Library {
@@ -48,49 +41,49 @@ impl Library {
         let of_runtime = |what: String| format!("{}: {what}", runtime.display());
         let of_parser = |what: String| format!("{}: {what}", parser.display());
         // SAFETY: the functions of these names have these signatures in every known version.
-        let loaded = unsafe {
-            Loaded {
+        let library = unsafe {
+            Library {
                 create_builder: symbol(&runtime_file, "createInferBuilder_INTERNAL").map_err(of_runtime)?,
                 create_runtime: symbol(&runtime_file, "createInferRuntime_INTERNAL").map_err(of_runtime)?,
                 create_parser: symbol(&parser_file, "createNvOnnxParser_INTERNAL").map_err(of_parser)?,
                 parser_version: symbol::<Number>(&parser_file, "getNvOnnxParserVersion")
                     .map_err(of_parser)?(),
                 version,
-                _files: [runtime_file, parser_file],
             }
         };
-        Ok(Library(Arc::new(loaded)))
+        std::mem::forget([runtime_file, parser_file]);
+        Ok(library)
     }
 
     /// The runtime's version.
     pub(in crate::tensorrt) fn version(&self) -> Version {
-        self.0.version
+        self.version
     }
 
-    /// A builder that speaks to `logger`, which must outlive it.
-    pub(super) fn builder(&self, logger: &Logger) -> Option<abi::Builder> {
-        // SAFETY: a living logger; the object is given to this call alone.
-        unsafe { abi::Builder::from_address((self.0.create_builder)(logger.address(), self.number())) }
+    /// A builder.
+    pub(super) fn builder(&self) -> Option<abi::Builder> {
+        // SAFETY: the logger lives as long as the process; the object is given to this call alone.
+        unsafe { abi::Builder::from_address((self.create_builder)(logger::address(), self.number())) }
     }
 
-    /// A runtime that speaks to `logger`, which must outlive it.
-    pub(super) fn runtime(&self, logger: &Logger) -> Option<abi::Runtime> {
+    /// A runtime.
+    pub(super) fn runtime(&self) -> Option<abi::Runtime> {
         // SAFETY: as in `builder`.
-        unsafe { abi::Runtime::from_address((self.0.create_runtime)(logger.address(), self.number())) }
+        unsafe { abi::Runtime::from_address((self.create_runtime)(logger::address(), self.number())) }
     }
 
-    /// A parser into `network`, which must outlive it as `logger` must.
-    pub(super) fn parser(&self, network: &abi::Network, logger: &Logger) -> Option<abi::Parser> {
+    /// A parser into `network`, which must outlive it.
+    pub(super) fn parser(&self, network: &abi::Network) -> Option<abi::Parser> {
         // SAFETY: as in `builder`; the network is alive.
         unsafe {
-            let (network, logger) = (network.address(), logger.address());
-            abi::Parser::from_address((self.0.create_parser)(network, logger, self.0.parser_version))
+            let parser = (self.create_parser)(network.0.as_ptr(), logger::address(), self.parser_version);
+            abi::Parser::from_address(parser)
         }
     }
 
     /// The version as the functions that make objects take it: the interface that the caller was made for.
     fn number(&self) -> c_int {
-        let Version { major, minor, patch } = self.0.version;
+        let Version { major, minor, patch } = self.version;
         (major * 10_000 + minor * 100 + patch) as c_int
     }
 }

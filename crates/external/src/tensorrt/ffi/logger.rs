@@ -1,4 +1,6 @@
 //! What the library has to say: an `ILogger` that keeps the errors.
+//!
+//! One for the process: the library uses the logger of the object that was made first for all of them.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Mutex;
@@ -10,11 +12,16 @@ const MOST: usize = 64;
 
 /// Receives messages from the library, on any of its threads.
 #[repr(C)]
-pub(super) struct Logger {
+struct Logger {
     /// Address of [`TABLE`]'s first function, where the library expects it.
-    _table: *const c_void,
+    _table: *const Functions,
     errors: Mutex<Vec<String>>,
 }
+
+// SAFETY: the table is never written, and the errors are behind a lock.
+unsafe impl Sync for Logger {}
+
+static LOGGER: Logger = Logger { _table: &raw const TABLE.functions, errors: Mutex::new(Vec::new()) };
 
 /// The table of virtual functions of `ILogger`, with what stands before it.
 #[repr(C)]
@@ -77,24 +84,15 @@ unsafe extern "C" fn log(logger: *const Logger, severity: i32, text: *const c_ch
     }
 }
 
-impl Logger {
-    /// One that lies still: the library keeps its address.
-    pub(super) fn new() -> Box<Self> {
-        let table = std::ptr::from_ref(&TABLE.functions).cast();
-        Box::new(Logger { _table: table, errors: Mutex::default() })
-    }
+/// The logger as the library takes it.
+pub(super) fn address() -> *mut c_void {
+    (&raw const LOGGER).cast_mut().cast()
+}
 
-    /// As the library takes it. It must live as long as what was made with it.
-    pub(super) fn address(&self) -> *mut c_void {
-        std::ptr::from_ref(self).cast_mut().cast()
-    }
-
-    /// The errors since the last call, or `otherwise`.
-    pub(super) fn errors(&self, otherwise: &str) -> String {
-        let errors =
-            std::mem::take(&mut *self.errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-        if errors.is_empty() { otherwise.to_owned() } else { errors.join("; ") }
-    }
+/// The errors since the last call, or `otherwise`.
+pub(super) fn errors(otherwise: &str) -> String {
+    let errors = std::mem::take(&mut *LOGGER.errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    if errors.is_empty() { otherwise.to_owned() } else { errors.join("; ") }
 }
 
 #[cfg(test)]
@@ -103,17 +101,16 @@ mod tests {
 
     #[test]
     fn errors_are_kept_once_and_the_rest_is_not() {
-        let logger = Logger::new();
         let say = |severity, text: &CStr| {
-            // SAFETY: a living logger and a string.
-            unsafe { (TABLE.functions.log)(std::ptr::from_ref(&*logger), severity, text.as_ptr()) };
+            // SAFETY: the logger and a string.
+            unsafe { (TABLE.functions.log)(&raw const LOGGER, severity, text.as_ptr()) };
         };
         say(1, c"first");
         say(2, c"a warning");
         say(3, c"information");
         say(0, c"second\n");
         say(1, c"first");
-        assert_eq!(logger.errors("nothing"), "first; second");
-        assert_eq!(logger.errors("nothing"), "nothing");
+        assert_eq!(errors("nothing"), "first; second");
+        assert_eq!(errors("nothing"), "nothing");
     }
 }

@@ -1,7 +1,6 @@
 //! From an ONNX file to an engine's bytes.
 
-use super::logger::Logger;
-use super::{Library, SELECTORS, abi, data_type, name, text};
+use super::{Library, SELECTORS, abi, data_type, logger, name, text};
 use std::path::Path;
 use steadyhand_fidelity::trace::Dtype;
 
@@ -16,8 +15,6 @@ pub(in crate::tensorrt) struct Parsed {
     config: abi::Config,
     network: abi::Network,
     builder: abi::Builder,
-    logger: Box<Logger>,
-    _library: Library,
 }
 
 /// An input or output of a network.
@@ -47,27 +44,26 @@ impl Parsed {
     /// # Errors
     /// The library's reasons: what the parser does not understand, by node.
     pub(in crate::tensorrt) fn parse(library: &Library, path: &Path) -> Result<Self, String> {
-        let logger = Logger::new();
-        let missing = |logger: &Logger, what: &str| logger.errors(&format!("no {what} was made"));
-        let builder = library.builder(&logger).ok_or_else(|| missing(&logger, "builder"))?;
+        let missing = |what: &str| logger::errors(&format!("no {what} was made"));
+        let builder = library.builder().ok_or_else(|| missing("builder"))?;
         // SAFETY: the builder lives, and what it makes is given to these values alone.
         let (network, config) = unsafe {
             let network = abi::Network::from_address(builder.create_network(STRONGLY_TYPED));
             let config = abi::Config::from_address(builder.create_config());
             (network, config)
         };
-        let network = network.ok_or_else(|| missing(&logger, "network"))?;
-        let config = config.ok_or_else(|| missing(&logger, "builder configuration"))?;
-        let parser = library.parser(&network, &logger).ok_or_else(|| missing(&logger, "parser"))?;
+        let network = network.ok_or_else(|| missing("network"))?;
+        let config = config.ok_or_else(|| missing("builder configuration"))?;
+        let parser = library.parser(&network).ok_or_else(|| missing("parser"))?;
         let file = name(path.to_str().ok_or("expected a path in UTF-8")?)?;
         // SAFETY: all of them live; the path ends in a zero.
         unsafe {
             if !parser.parse_from_file(file.as_ptr(), 0) {
-                return Err(parse_errors(&parser, &logger));
+                return Err(parse_errors(&parser));
             }
             config.set_verbosity(DETAILED);
         }
-        Ok(Parsed { _parser: parser, config, network, builder, logger, _library: library.clone() })
+        Ok(Parsed { _parser: parser, config, network, builder })
     }
 
     /// Sets a flag of the builder; whether it has it then. What a version lacks it drops without a word.
@@ -124,19 +120,19 @@ impl Parsed {
         // SAFETY: the builder lives as long as its profile; names end in zeros, shapes live over the calls.
         unsafe {
             let profile = abi::Profile::from_address(self.builder.create_profile());
-            let profile = profile.ok_or_else(|| self.logger.errors("no profile was made"))?;
+            let profile = profile.ok_or_else(|| logger::errors("no profile was made"))?;
             for (input, sizes) in shapes {
                 let input_name = name(input)?;
                 for (which, sizes) in SELECTORS.into_iter().zip(sizes) {
                     if !profile.set_dimensions(input_name.as_ptr(), which, &abi::Dims::new(sizes)?) {
-                        return Err(self
-                            .logger
-                            .errors(&format!("input {input}: the shape {sizes:?} is refused")));
+                        return Err(logger::errors(&format!(
+                            "input {input}: the shape {sizes:?} is refused"
+                        )));
                     }
                 }
             }
-            if !profile.is_valid() || self.config.add_profile(profile.address()) < 0 {
-                return Err(self.logger.errors("the shapes do not make a profile"));
+            if !profile.is_valid() || self.config.add_profile(profile.0.as_ptr()) < 0 {
+                return Err(logger::errors("the shapes do not make a profile"));
             }
         }
         Ok(())
@@ -150,12 +146,13 @@ impl Parsed {
         // SAFETY: the network and its configuration live, and the result is given to this value alone. Its bytes
         // are copied before it goes.
         unsafe {
-            let built = self.builder.build_serialized_network(self.network.address(), self.config.address());
+            let built =
+                self.builder.build_serialized_network(self.network.0.as_ptr(), self.config.0.as_ptr());
             let built = abi::HostMemory::from_address(built);
-            let built = built.ok_or_else(|| self.logger.errors("no engine was built"))?;
+            let built = built.ok_or_else(|| logger::errors("no engine was built"))?;
             let (data, size) = (built.data(), built.size());
             if data.is_null() || size == 0 {
-                return Err(self.logger.errors("an empty engine was built"));
+                return Err(logger::errors("an empty engine was built"));
             }
             Ok(std::slice::from_raw_parts(data.cast::<u8>(), size).to_vec())
         }
@@ -163,7 +160,7 @@ impl Parsed {
 }
 
 /// What the parser did not understand.
-fn parse_errors(parser: &abi::Parser, logger: &Logger) -> String {
+fn parse_errors(parser: &abi::Parser) -> String {
     // SAFETY: the parser lives, and its errors with it; the indices are below the count.
     let errors: Vec<String> = unsafe {
         let all =
@@ -175,7 +172,7 @@ fn parse_errors(parser: &abi::Parser, logger: &Logger) -> String {
         })
         .collect()
     };
-    if errors.is_empty() { logger.errors("the parser refuses the file") } else { errors.join("; ") }
+    if errors.is_empty() { logger::errors("the parser refuses the file") } else { errors.join("; ") }
 }
 
 /// # Safety
