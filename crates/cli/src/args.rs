@@ -147,6 +147,9 @@ pub struct EvalArgs {
     /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt; the checkpoint's otherwise.
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
+    /// Take a policy's scales of activations although they were found on another dataset; the report says so.
+    #[arg(long)]
+    pub allow_stale_calibration: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -209,6 +212,9 @@ pub struct ObservationArgs {
     /// Read the noise from tensor `noise` [inferences, horizon, dim] of DIR/episode_NNNNNN.safetensors.
     #[arg(long, value_name = "DIR")]
     pub noise: Option<PathBuf>,
+    /// Take a policy's scales of activations although they were found on another dataset; said when it happens.
+    #[arg(long)]
+    pub allow_stale_calibration: bool,
 }
 
 #[derive(Debug, Args)]

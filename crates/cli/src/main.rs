@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod calibration;
 mod commands;
 mod demo_assets;
 mod diagnose;

@@ -2,6 +2,7 @@
 
 use crate::Outcome;
 use crate::args::{EngineArgs, EvalArgs};
+use crate::calibration::{CalibrationUsed, DatasetAtHand};
 use crate::engines;
 use crate::noise::NoiseSource;
 use crate::report::metrics::{self, Errors};
@@ -16,6 +17,7 @@ use std::time::Instant;
 use steadyhand_gr00t::engine::Engine;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::policy::{check_horizon, check_processor, load_model};
+use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::{Processor, known_embodiment_tags};
 use steadyhand_lerobot::{Dataset, Kind};
 
@@ -32,6 +34,8 @@ pub struct Loaded {
 /// Evaluates, prints the summary and leaves plots and JSON.
 pub fn run(args: &EvalArgs) -> Result<Outcome> {
     check(args)?;
+    let at_hand = DatasetAtHand::new(&args.dataset_path, args.allow_stale_calibration);
+    let calibration = at_hand.check(&PrecisionPolicy::load(&args.engine.precision)?)?;
     let loading = Instant::now();
     let mut loaded = load(
         &args.model_path,
@@ -71,7 +75,7 @@ pub fn run(args: &EvalArgs) -> Result<Outcome> {
     }
     let timings =
         Timings::new(model_loading_seconds, dataset_loader_seconds, &episodes, args.skip_timing_steps);
-    let report = report(args, &loaded, episodes, timings);
+    let report = report(args, &loaded, calibration, episodes, timings);
     report.write_json(&json)?;
     summary::write_summary(&report, &mut std::io::stdout().lock())?;
     writeln!(std::io::stdout(), "JSON: {}", json.display())?;
@@ -260,7 +264,13 @@ fn plot(
     write_png(&plot, path)
 }
 
-fn report(args: &EvalArgs, loaded: &Loaded, episodes: Vec<EpisodeReport>, timings: Timings) -> Report {
+fn report(
+    args: &EvalArgs,
+    loaded: &Loaded,
+    calibration: Option<CalibrationUsed>,
+    episodes: Vec<EpisodeReport>,
+    timings: Timings,
+) -> Report {
     let mean = |value: &dyn Fn(&EpisodeReport) -> f64| {
         episodes.iter().map(value).sum::<f64>() / episodes.len() as f64
     };
@@ -275,6 +285,7 @@ fn report(args: &EvalArgs, loaded: &Loaded, episodes: Vec<EpisodeReport>, timing
         steps: args.steps,
         action_horizon: args.action_horizon,
         denoising_steps: args.denoising_steps,
+        calibration,
         mse: mean(&|episode| episode.mse),
         mae: mean(&|episode| episode.mae),
         episodes,

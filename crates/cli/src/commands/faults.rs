@@ -2,6 +2,7 @@
 
 use crate::Outcome;
 use crate::args::FaultsArgs;
+use crate::calibration::DatasetAtHand;
 use crate::demo_assets;
 use crate::engines;
 use crate::episodes::Observations;
@@ -30,6 +31,7 @@ pub fn run(args: &FaultsArgs) -> Result<Outcome> {
     let processor = Processor::load(&demo.checkpoint, "new_embodiment", None)?;
     let tag = Some(processor.embodiment_tag());
     let policy = engines::policy(&args.precision, &demo.checkpoint, &model, tag)?;
+    DatasetAtHand::new(&demo.dataset, false).check(&policy)?;
     let episode = Dataset::open(&demo.dataset)?.episode(0)?;
     let mut inputs = Vec::new();
     for (index, observed) in Observations::open(&processor, &episode, STEPS.to_vec())?.enumerate() {

@@ -1,6 +1,7 @@
 //! What both engines are shown: observations of one episode, made into model inputs.
 
 use crate::args::ObservationArgs;
+use crate::calibration::DatasetAtHand;
 use crate::commands::eval::load_parts;
 use crate::demo_assets::{self, Demo};
 use crate::engines;
@@ -26,6 +27,8 @@ pub struct Scene {
     pub folder: Option<PathBuf>,
     /// The dataset's folder, or what was observed instead.
     pub dataset: String,
+    /// The dataset, as calibrations are asked about it; none where observations are made up.
+    at_hand: Option<DatasetAtHand>,
     pub model: Model,
     pub processor: Processor,
     pub denoising_steps: usize,
@@ -76,6 +79,7 @@ impl Scene {
             names: keys.iter().flat_map(|key| dataset.dimension_names(Kind::Action, key)).collect(),
             checkpoint: checkpoint.display().to_string(),
             folder: Some(checkpoint),
+            at_hand: Some(DatasetAtHand::new(&dataset_path, args.allow_stale_calibration)),
             dataset: dataset_path.display().to_string(),
             inputs: prepared(&processor, &observations, &noise)?,
             model,
@@ -113,6 +117,7 @@ impl Scene {
             checkpoint: name.to_owned(),
             folder: None,
             dataset: format!("random observations of seed {}", args.seed),
+            at_hand: None,
             inputs: prepared(&made.processor, &observations, &noise)?,
             model: made.model,
             processor: made.processor,
@@ -129,12 +134,16 @@ impl Scene {
     /// The precision policy of this name, checked as [`engines::policy`] does.
     ///
     /// # Errors
-    /// As there.
+    /// As there, and for a calibration of another dataset, as [`DatasetAtHand::check`].
     pub fn policy(&self, name: &str) -> Result<PrecisionPolicy> {
-        match &self.folder {
-            Some(folder) => engines::policy(name, folder, &self.model, Some(self.processor.embodiment_tag())),
-            None => synthetic::policy(name, &self.model, &self.checkpoint, self.seed),
+        let Some(folder) = &self.folder else {
+            return synthetic::policy(name, &self.model, &self.checkpoint, self.seed);
+        };
+        let policy = engines::policy(name, folder, &self.model, Some(self.processor.embodiment_tag()))?;
+        if let Some(dataset) = &self.at_hand {
+            dataset.check(&policy)?;
         }
+        Ok(policy)
     }
 }
 

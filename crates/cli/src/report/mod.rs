@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::calibration::CalibrationUsed;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
@@ -29,6 +30,8 @@ pub struct Report {
     pub steps: usize,
     pub action_horizon: usize,
     pub denoising_steps: usize,
+    /// Where the precision's scales of activations come from, where it has fixed ones.
+    pub calibration: Option<CalibrationUsed>,
     /// Mean of the episodes' errors, each episode counting the same whatever its length.
     pub mse: f64,
     pub mae: f64,

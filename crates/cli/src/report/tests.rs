@@ -34,6 +34,7 @@ fn report(episodes: Vec<EpisodeReport>) -> Report {
         steps: 200,
         action_horizon: 16,
         denoising_steps: 4,
+        calibration: None,
         mse: 0.0043666,
         mae: 0.0390334,
         timings: Timings::new(1.5, 0.25, &episodes, 1),

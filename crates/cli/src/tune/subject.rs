@@ -1,8 +1,9 @@
 //! What is tuned: a checkpoint on a dataset, the embedded demo, or random weights on random observations.
 
 use super::args::TuneArgs;
+use crate::calibration::dataset_hash;
 use crate::commands::eval::load_parts;
-use crate::commands::policy::{dataset_hash, spread};
+use crate::commands::policy::spread;
 use crate::episodes::Observations;
 use crate::synthetic::{Shapes, Synthetic};
 use anyhow::{Result, bail, ensure};

@@ -2,6 +2,7 @@
 
 use super::{Measure, Row};
 use crate::args::VerifyArgs;
+use crate::calibration::DatasetAtHand;
 use crate::commands::eval;
 use crate::demo_assets;
 use crate::noise::NoiseSource;
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use steadyhand_fidelity::relative_l2;
+use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_lerobot::Dataset;
 
 /// Physical actions in f32, decoder and processor included. Measured: 1.4e-7; times 70, for another libm and
@@ -42,6 +44,7 @@ struct Errors {
 /// Runs every episode that the folder has results for.
 pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut Vec<Row>) -> Result<()> {
     let (checkpoint, dataset) = subject(folder, args)?;
+    DatasetAtHand::new(&dataset, false).check(&PrecisionPolicy::load(&args.engine.precision)?)?;
     let tokenizer = args.tokenizer.as_deref();
     let mut loaded = eval::load(&checkpoint, None, tokenizer, &args.engine, DENOISING_STEPS, ACTION_HORIZON)?;
     let dataset = Dataset::open(&dataset)?;

@@ -38,6 +38,10 @@ fn the_documented_example_runs_with_a_calibration() {
 
     let report = demo.report(&["--precision", "my.toml"]);
     assert_eq!(report["precision"], "my");
+    assert_eq!(
+        (&report["calibration"]["stale"], &report["calibration"]["frames"]),
+        (&false.into(), &4.into())
+    );
     assert!(number(&report["mse"]).is_finite());
 
     let show = ["policy", "show", "my.toml"];
@@ -50,7 +54,25 @@ fn the_documented_example_runs_with_a_calibration() {
     // Another dataset, then other weights.
     fs::write(dataset.join("meta/more.json"), "{}").expect("written");
     let hash = calibration["dataset"].as_str().expect("a hash");
-    steady(folder, show.iter().chain(&of)).refuses(&["calibration.json", "dataset: expected", hash]);
+    let stale = ["calibration.json", "dataset: expected", hash];
+    steady(folder, show.iter().chain(&of)).refuses(&stale);
+    demo.eval(&["--precision", "my.toml"]).refuses(&stale);
+    let compare = ["compare", "--b", "cpu:my.toml", "--inferences", "1"];
+    let table = ["policy", "table", "--precisions", "my.toml", "--steps", "16", "--json", "table.json"];
+    let allow = ["--allow-stale-calibration"];
+    for command in [&compare[..], &table] {
+        steady(folder, command.iter().chain(&of)).refuses(&stale);
+        let run = steady(folder, command.iter().chain(&of).chain(&allow)).succeeds();
+        assert_eq!(run.stderr.matches("stale calibration, as allowed").count(), 1, "{run:#?}");
+    }
+    assert_eq!(json(&folder.join("table.json"))["policies"][0]["calibration"]["stale"], true);
+    let report = demo.report(&["--precision", "my.toml", "--allow-stale-calibration"]);
+    assert_eq!(
+        (&report["calibration"]["stale"], &report["calibration"]["dataset"]),
+        (&true.into(), &hash.into())
+    );
+    assert_eq!(demo.report(&["--allow-stale-calibration"])["calibration"], Value::Null);
+    fs::remove_file(dataset.join("meta/more.json")).expect("removed");
     demo.rewrite_weights(|tensors| {
         let (_, _, bytes) = tensors.values_mut().next().expect("a tensor");
         bytes[0] ^= 1;

@@ -2,6 +2,7 @@
 
 use super::Checkpoint;
 use rayon::prelude::*;
+use std::convert::Infallible;
 
 /// The multiplier of 64-bit FNV-1a.
 const PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -36,12 +37,25 @@ impl Checkpoint {
 
 /// 16 hexadecimal digits of named bytes, in the order given, by the steps of [`Checkpoint::fingerprint`]: over each
 /// name, its length, the number of bytes and the bytes.
-pub fn fingerprint<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
-    let hash = parts.into_iter().fold(START, |hash, (name, contents)| {
+pub fn fingerprint<N: AsRef<str>, C: AsRef<[u8]>>(parts: impl IntoIterator<Item = (N, C)>) -> String {
+    let Ok(found) = try_fingerprint::<N, C, Infallible>(parts.into_iter().map(Ok));
+    found
+}
+
+/// [`fingerprint`] of parts that may be missing. One part is looked at at a time.
+///
+/// # Errors
+/// The first part that could not be had.
+pub fn try_fingerprint<N: AsRef<str>, C: AsRef<[u8]>, E>(
+    parts: impl IntoIterator<Item = Result<(N, C), E>>,
+) -> Result<String, E> {
+    let hash = parts.into_iter().try_fold(START, |hash, part| {
+        let (name, contents) = part?;
+        let (name, contents) = (name.as_ref(), contents.as_ref());
         let hash = step(bytes(hash, name.as_bytes()), name.len() as u64);
-        bytes(step(hash, contents.len() as u64), contents)
-    });
-    format!("{hash:016x}")
+        Ok(bytes(step(hash, contents.len() as u64), contents))
+    })?;
+    Ok(format!("{hash:016x}"))
 }
 
 /// The value after one word.

@@ -1,7 +1,7 @@
 //! Attention: scores, softmax and weighted values in one kernel.
 
 use super::builder::Builder;
-use super::driver::{DevicePtr, Launch};
+use super::driver::DevicePtr;
 use super::elements::Stored;
 use super::kernels::Variant;
 use super::program::{TapPlace, Tensor};
@@ -97,9 +97,7 @@ impl Builder<'_> {
         let (q, k, v) = (q?, k?, v?);
         let out = self.tensor(q.rows, q.features, out)?;
         let variant = Variant::attention(elements.compute, head_dim, seen.max_keys);
-        let (kernel, block, shared_bytes) = self.kernels.get(&variant)?;
-        let queries = variant.queries_of_a_block();
-        let grid = [seen.max_queries.div_ceil(queries), count, seen.count].map(|size| size as u32);
+        let grid = [seen.max_queries.div_ceil(variant.queries_of_a_block()), count, seen.count];
         let params = AttentionParams {
             q: q.pointer(),
             k: k.pointer(),
@@ -121,8 +119,7 @@ impl Builder<'_> {
             padding: 0,
         };
         let place = TapPlace::whole(at, out.rows, out.features, |p: &mut AttentionParams, at| p.tap = at);
-        let launch = Launch { grid, block, shared_bytes, cluster: 1, programmatic: false };
-        self.launch(kernel, launch, params, vec![place]);
+        self.launch_grid(&variant, grid, params, vec![place])?;
         Ok(out)
     }
 }

@@ -3,7 +3,7 @@
 use super::driver::Buffer;
 use super::driver::{Device, DevicePtr, Kernel, Launch, Params};
 use super::elements::{Element, SiteElements, Stored, elements, storage};
-use super::kernels::Kernels;
+use super::kernels::{Kernels, Variant};
 use super::product::Tiling;
 use super::program::{
     Constant, HandOver, KernelStep, Program, Scale, Step, Tap, TapPlace, Tensor, TensorTap,
@@ -228,6 +228,24 @@ impl<'a> Builder<'a> {
     pub fn hand_over(&mut self, component: Component, at: &Site, copies: Vec<Vec<Tensor>>) -> Result<()> {
         let (step, format) = (at.step(), self.storage(at)?);
         self.steps.push(Box::new(HandOver { component, step, format, copies }));
+        Ok(())
+    }
+
+    /// Records a kernel as it was compiled, over `grid` blocks, none of which waits for another.
+    ///
+    /// # Errors
+    /// The kernel cannot be compiled or loaded.
+    pub fn launch_grid<P: Params + Send + Sync + 'static>(
+        &mut self,
+        variant: &Variant,
+        grid: [usize; 3],
+        params: P,
+        taps: Vec<TapPlace<P>>,
+    ) -> Result<()> {
+        let (kernel, block, shared_bytes) = self.kernels.get(variant)?;
+        let grid = grid.map(|blocks| blocks as u32);
+        let launch = Launch { grid, block, shared_bytes, cluster: 1, programmatic: false };
+        self.launch(kernel, launch, params, taps);
         Ok(())
     }
 

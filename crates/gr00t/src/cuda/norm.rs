@@ -1,7 +1,7 @@
 //! LayerNorm and RMSNorm of rows, with what is fused into them.
 
 use super::builder::Builder;
-use super::driver::{DevicePtr, Launch};
+use super::driver::DevicePtr;
 use super::elements::Stored;
 use super::kernels::Variant;
 use super::program::{TapPlace, Tensor};
@@ -170,14 +170,6 @@ impl Builder<'_> {
             let site = modulation.site.clone();
             taps.push(TapPlace::whole(site, rows, features, |p: &mut NormParams, at| p.tap_modulated = at));
         }
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::norm(out.features))?;
-        let grid = [out.rows as u32, 1, 1];
-        self.launch(
-            kernel,
-            Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
-            params,
-            taps,
-        );
-        Ok(())
+        self.launch_grid(&Variant::norm(out.features), [out.rows, 1, 1], params, taps)
     }
 }

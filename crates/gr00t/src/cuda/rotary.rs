@@ -1,7 +1,7 @@
 //! The norms and the rotation of query and key heads.
 
 use super::builder::Builder;
-use super::driver::{DevicePtr, Launch};
+use super::driver::DevicePtr;
 use super::elements::Element;
 use super::kernels::Variant;
 use super::program::{TapPlace, Tensor};
@@ -129,15 +129,10 @@ impl Builder<'_> {
             TapPlace::whole(at.query, rows, queries, |p: &mut RotaryParams, at| p.tap_query = at),
             TapPlace::whole(at.key, rows, keys, |p: &mut RotaryParams, at| p.tap_key = at),
         ];
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::rotary(heads.head_dim))?;
+        let variant = Variant::rotary(heads.head_dim);
         let warps = q.rows * (heads.heads + 2 * heads.kv_heads);
-        let grid = [warps.div_ceil(block as usize / 32) as u32, 1, 1];
-        self.launch(
-            kernel,
-            Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
-            params,
-            taps,
-        );
+        let blocks = warps.div_ceil(variant.block as usize / 32);
+        self.launch_grid(&variant, [blocks, 1, 1], params, taps)?;
         Ok(out)
     }
 }

@@ -1,7 +1,7 @@
 //! Kernels that bring values to where they are used: inputs, image patches, embeddings, the Euler step.
 
 use super::builder::Builder;
-use super::driver::{DevicePtr, Launch, Params};
+use super::driver::{DevicePtr, Params};
 use super::elements::Element;
 use super::kernels::Variant;
 use super::program::{Scale, TapPlace, Tensor};
@@ -217,14 +217,7 @@ impl Builder<'_> {
             format: format.code(),
         };
         let taps = vec![TapPlace::whole(at, out.rows, out.features, |p: &mut EmbedParams, at| p.tap = at)];
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens("embed"))?;
-        let grid = [out.rows as u32, 1, 1];
-        self.launch(
-            kernel,
-            Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
-            params,
-            taps,
-        );
+        self.launch_grid(&Variant::tokens("embed"), [out.rows, 1, 1], params, taps)?;
         Ok(out)
     }
 
@@ -296,27 +289,15 @@ impl Builder<'_> {
                 let amaxes = self.tensor(1, items, Element::F32)?;
                 (params.partials, params.amaxes) = (partials.pointer(), amaxes.pointer());
                 params.partials_ld = partials.ld as u32;
-                self.launch_quantize("largest", LARGEST_PARTS, items, params)?;
+                let largest = Variant::tokens("largest");
+                self.launch_grid(&largest, [LARGEST_PARTS, items, 1], params, Vec::new())?;
                 Scale::Measured(amaxes.memory, rows_each)
             }
         };
         let eights = rows_each * x.features.div_ceil(8);
-        self.launch_quantize("quantize", eights.div_ceil(QUANTIZE_THREADS), items, params)?;
+        let grid = [eights.div_ceil(QUANTIZE_THREADS), items, 1];
+        self.launch_grid(&Variant::tokens("quantize"), grid, params, Vec::new())?;
         Ok(Tensor { scale, ..out })
-    }
-
-    fn launch_quantize(
-        &mut self,
-        entry: &'static str,
-        blocks: usize,
-        items: usize,
-        params: QuantizeParams,
-    ) -> Result<()> {
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens(entry))?;
-        let grid = [blocks as u32, items as u32, 1];
-        let launch = Launch { grid, block, shared_bytes, cluster: 1, programmatic: false };
-        self.launch(kernel, launch, params, Vec::new());
-        Ok(())
     }
 
     fn convert(
@@ -381,14 +362,7 @@ impl Builder<'_> {
         params: P,
         taps: Vec<TapPlace<P>>,
     ) -> Result<()> {
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::tokens(entry))?;
-        let grid = [values.div_ceil(block as usize) as u32, 1, 1];
-        self.launch(
-            kernel,
-            Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
-            params,
-            taps,
-        );
-        Ok(())
+        let variant = Variant::tokens(entry);
+        self.launch_grid(&variant, [values.div_ceil(variant.block as usize), 1, 1], params, taps)
     }
 }

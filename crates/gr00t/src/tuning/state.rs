@@ -183,7 +183,7 @@ impl State {
 }
 
 fn checksum(line: usize, record: &[u8]) -> String {
-    fingerprint([(line.to_string().as_str(), record)])
+    fingerprint([(line.to_string(), record)])
 }
 
 /// The records of whole lines.

@@ -143,6 +143,9 @@ pub struct TableArgs {
     /// Read the noise from tensor `noise` [inferences, horizon, dim] of DIR/episode_NNNNNN.safetensors.
     #[arg(long, value_name = "DIR")]
     pub noise: Option<PathBuf>,
+    /// Take a policy's scales of activations although they were found on another dataset; the report says so.
+    #[arg(long)]
+    pub allow_stale_calibration: bool,
     /// Also measure the median inference on the GPU, of a model of random weights: synth:n1.6 for the published size.
     #[arg(long, value_name = "MODEL")]
     pub latency: Option<String>,

@@ -1,7 +1,7 @@
 //! `steady policy calibrate`: the largest magnitudes that linear layers multiply, found by running the reference.
 
 use super::args::CalibrateArgs;
-use super::dataset_hash;
+use crate::calibration::dataset_hash;
 use crate::commands::eval::load_parts;
 use crate::demo_assets::{self, Demo};
 use crate::episodes::Observations;

@@ -1,8 +1,9 @@
 //! `steady policy show`: the formats of every site.
 
+use super::Listed;
 use super::args::ShowArgs;
 use super::listing::{Group, Used, amax, groups};
-use super::{Listed, dataset_hash};
+use crate::calibration::dataset_hash;
 use crate::table::Table;
 use anyhow::{Context, Result};
 use serde::Serialize;

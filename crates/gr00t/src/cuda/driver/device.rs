@@ -297,7 +297,7 @@ mod tests {
         match survey() {
             Ok(found) => {
                 assert!(found.driver_version >= OLDEST_DRIVER, "{found:?}");
-                let opened = Device::open(found.devices.len()).err().expect("one more than there are");
+                let opened = Device::open(found.devices.len()).expect_err("one more than there are");
                 assert!(opened.to_string().contains("expected GPU"), "{opened}");
             }
             Err(error) => assert!(Device::open(0).is_err(), "{error}"),

@@ -6,6 +6,7 @@ mod plot;
 mod report;
 
 use super::args::TableArgs;
+use crate::calibration::{CalibrationUsed, DatasetAtHand};
 use crate::commands::eval::load_parts;
 use crate::demo_assets::{self, Demo};
 use crate::noise::NoiseSource;
@@ -29,11 +30,18 @@ struct Subject {
     checkpoint: PathBuf,
     dataset: PathBuf,
     model: Model,
-    /// As they were asked for.
-    policies: Vec<(String, PrecisionPolicy)>,
+    policies: Vec<Asked>,
     episodes: Vec<usize>,
     trial: Trial,
     denoising_steps: usize,
+}
+
+/// A policy that was asked for.
+struct Asked {
+    /// A preset or a file.
+    name: String,
+    policy: PrecisionPolicy,
+    calibration: Option<CalibrationUsed>,
 }
 
 /// Runs every policy and prints the table; fails where an emulation does not predict CUDA's error.
@@ -66,10 +74,12 @@ impl Subject {
             load_parts(&checkpoint, args.embodiment_tag.as_deref(), args.tokenizer.as_deref())?;
         let action_horizon = usize::from(args.action_horizon);
         rollout::check_horizon(&processor, action_horizon)?;
+        let at_hand = DatasetAtHand::new(&dataset, args.allow_stale_calibration);
         let mut policies = Vec::new();
         for name in &args.precisions {
             let policy = engines::policy(name, &checkpoint, &model, Some(processor.embodiment_tag()))?;
-            policies.push((name.clone(), policy));
+            let calibration = at_hand.check(&policy)?;
+            policies.push(Asked { name: name.clone(), policy, calibration });
         }
         let opened = Dataset::open(&dataset)?;
         let episodes = match &args.traj_ids[..] {
@@ -102,13 +112,13 @@ impl Subject {
 fn fill(args: &TableArgs, subject: &Subject, gpu: Option<&Gpu>) -> Result<PolicyTable> {
     let f32 = PrecisionPolicy::preset("f32")?;
     let inferences = subject.trial.inferences();
-    let emulated = subject.policies.iter().filter(|(_, policy)| *policy != f32).count();
+    let emulated = subject.policies.iter().filter(|asked| asked.policy != f32).count();
     let on_gpu = gpu.map_or(0, |_| subject.policies.len());
     let progress = progress_bar(inferences * (1 + emulated + on_gpu))?;
     progress.set_message("reference");
     let reference = subject.emulate(&f32, &progress)?;
     let mut rows = Vec::new();
-    for (name, policy) in &subject.policies {
+    for Asked { name, policy, calibration } in &subject.policies {
         progress.set_message(name.clone());
         let accuracy = match *policy == f32 {
             true => Accuracy::of(&reference, &reference),
@@ -118,7 +128,8 @@ fn fill(args: &TableArgs, subject: &Subject, gpu: Option<&Gpu>) -> Result<Policy
         let accuracy = accuracy.map_or_else(|e| Tried::Failed { failed: crate::describe(&e) }, Tried::Done);
         let cuda = gpu.map(|gpu| gpu.accuracy(subject, policy, &reference, &progress)).transpose()?;
         let latency = gpu.map_or(Ok(Vec::new()), |gpu| gpu.latency(name))?;
-        rows.push(Row::new(name, accuracy, cuda, latency, args.max_ratio));
+        let row = Row::new(name, accuracy, cuda, latency, args.max_ratio);
+        rows.push(Row { calibration: calibration.clone(), ..row });
     }
     progress.finish_and_clear();
     Ok(PolicyTable {

@@ -2,6 +2,7 @@
 
 use super::accuracy::Accuracy;
 use crate::bench::Statistics;
+use crate::calibration::CalibrationUsed;
 use crate::diagnose::F32_ACTIONS;
 use crate::table::Table;
 use serde::Serialize;
@@ -46,6 +47,8 @@ pub struct DeviceName {
 pub struct Row {
     /// As it was asked for: a preset or a file.
     pub policy: String,
+    /// Where its scales of activations come from, where it has fixed ones.
+    pub calibration: Option<CalibrationUsed>,
     /// On the CPU engine.
     pub emulated: Tried<Accuracy>,
     /// On the CUDA engine, where there is one; distances are from the same f32 reference on the CPU.
@@ -123,7 +126,7 @@ impl Row {
             _ => errors.map(|(emulated, cuda)| predicts(emulated, cuda, max_ratio)),
         };
         let ratio = errors.filter(|(emulated, _)| *emulated > 0.0).map(|(emulated, cuda)| emulated / cuda);
-        Row { policy: policy.to_owned(), emulated, cuda, ratio, predicted, latency }
+        Row { policy: policy.to_owned(), calibration: None, emulated, cuda, ratio, predicted, latency }
     }
 }
 
