@@ -2,11 +2,14 @@
 
 use crate::bench::BenchArgs;
 use crate::commands::doctor::DoctorArgs;
+use crate::commands::engine::EngineCommandArgs;
 use crate::commands::policy::PolicyArgs;
 use crate::diagnose::Spec;
+use crate::tune::TuneArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use steadyhand_external::onnxruntime::Provider;
 use steadyhand_gr00t::Error;
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Names};
 use steadyhand_gr00t::ops::onnx::Products;
@@ -36,6 +39,8 @@ pub enum Command {
     Record(RecordArgs),
     /// Write a checkpoint's model as a file that other runtimes read.
     Export(ExportArgs),
+    /// Build, inspect and run engines of TensorRT-RTX.
+    Engine(EngineCommandArgs),
     /// Put known faults into the demo's engine and see whether the diagnosis finds them.
     Faults(FaultsArgs),
     /// Measure how long inferences take and where the time goes.
@@ -44,6 +49,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Show, compare and calibrate precision policies; what each of them costs.
     Policy(PolicyArgs),
+    /// Find the cheapest precision policy that keeps the actions, by measuring.
+    Tune(TuneArgs),
     /// Show what is in a checkpoint or a dataset.
     Inspect(InspectArgs),
 }
@@ -57,7 +64,7 @@ pub enum EngineKind {
     Cuda,
     /// cuda where it can run, else cpu; says which and why.
     Auto,
-    /// ONNX Runtime on the CPU, on an exported policy.
+    /// ONNX Runtime, on an exported policy.
     Onnxruntime,
 }
 
@@ -73,6 +80,9 @@ pub struct EngineArgs {
     /// ONNX Runtime's library, or the folder that it is in; looked for otherwise.
     #[arg(long, value_name = "PATH")]
     pub onnxruntime: Option<PathBuf>,
+    /// What onnxruntime computes with: cpu (the default), cuda, tensorrt or nv-tensorrt-rtx; its library must have it.
+    #[arg(long, value_name = "PROVIDER", value_parser = provider)]
+    pub provider: Option<Provider>,
     /// A policy or an action head for onnxruntime; exported to a temporary folder otherwise.
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
@@ -171,7 +181,8 @@ pub struct VerifyArgs {
 /// Observations of one episode, and the noise that the actions start from.
 #[derive(Debug, Args)]
 pub struct ObservationArgs {
-    /// Checkpoint folder; the embedded demo's otherwise.
+    /// Checkpoint folder, the embedded demo's otherwise; synth:n1.6 for random weights of the published size and
+    /// observations of random pixels, synth:tiny for a very small model.
     #[arg(long, alias = "checkpoint", value_name = "DIR")]
     pub model_path: Option<PathBuf>,
     /// LeRobot dataset folder; the embedded demo's otherwise.
@@ -183,19 +194,19 @@ pub struct ObservationArgs {
     /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt; the checkpoint's otherwise.
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
-    /// Episode to observe.
-    #[arg(long, default_value_t = 0, value_name = "ID")]
-    pub traj_id: usize,
+    /// Episode to observe. [default: 0]
+    #[arg(long, value_name = "ID")]
+    pub traj_id: Option<usize>,
     /// Observations to take, from the episode's start.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     pub inferences: u16,
-    /// Steps between two observations.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
-    pub action_horizon: u16,
+    /// Steps between two observations. [default: 16]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub action_horizon: Option<u16>,
     /// Euler steps of an inference.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     pub denoising_steps: u16,
-    /// Seed of the initial noise.
+    /// Seed of the initial noise; with a synthetic checkpoint, of everything.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
     /// Read the noise from tensor `noise` [inferences, horizon, dim] of DIR/episode_NNNNNN.safetensors.
@@ -219,6 +230,10 @@ pub struct CompareArgs {
     /// Where comparison.json and comparison.png go.
     #[arg(long, default_value = "steady-out", value_name = "DIR")]
     pub out: PathBuf,
+    /// Where the tensors of running engines are kept until the end, in a folder of their own; the system's folder for
+    /// temporary files otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -237,11 +252,19 @@ pub struct DiagnoseArgs {
     /// The trace's tensors were computed stage by stage from the reference's recorded inputs.
     #[arg(long)]
     pub isolated: bool,
+    /// Exchange components with the reference also where the actions lie within what rounding gives: cpu, cuda and
+    /// fault engines, at the cost of 18 inferences of both.
+    #[arg(long)]
+    pub swaps: bool,
     #[command(flatten)]
     pub observations: ObservationArgs,
     /// Where diagnosis.json and diagnosis.html go.
     #[arg(long, default_value = "steady-out", value_name = "DIR")]
     pub out: PathBuf,
+    /// Where the tensors of running engines are kept until the end, in a folder of their own; the system's folder for
+    /// temporary files otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -350,6 +373,10 @@ pub fn precision(text: &str) -> Result<String, String> {
         PrecisionPolicy::preset(text).map_err(what)?;
     }
     Ok(text.to_owned())
+}
+
+fn provider(name: &str) -> Result<Provider, String> {
+    name.parse().map_err(|error: Error| error.to_string().trim_start_matches("provider: ").to_owned())
 }
 
 /// Reads `HEIGHTxWIDTH`.

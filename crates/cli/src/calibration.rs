@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
-use steadyhand_gr00t::checkpoint::fingerprint;
+use steadyhand_gr00t::checkpoint::try_fingerprint;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
 /// A dataset that policies run on. Its hash is taken when a calibrated policy first asks for it.
@@ -90,7 +90,7 @@ pub fn dataset_hash(folder: &Path) -> Result<String> {
     let mut names = Vec::new();
     list(folder, "", &mut names)?;
     names.sort();
-    fingerprint(names.into_iter().map(|name| {
+    try_fingerprint(names.into_iter().map(|name| {
         let path = folder.join(&name);
         let read = || match path.extension().is_some_and(|extension| extension == "mp4") {
             true => Ok(std::fs::metadata(&path)?.len().to_le_bytes().to_vec()),

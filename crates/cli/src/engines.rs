@@ -3,7 +3,7 @@
 use crate::args::{EngineArgs, EngineKind};
 use anyhow::{Result, ensure};
 use std::path::Path;
-use steadyhand_external::onnxruntime::OnnxRuntimeEngine;
+use steadyhand_external::onnxruntime::{OnnxRuntimeEngine, RuntimeOptions};
 use steadyhand_gr00t::checkpoint::Checkpoint;
 use steadyhand_gr00t::cuda::{CudaEngine, Options};
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
@@ -56,20 +56,28 @@ pub fn make(
     }
     match args.engine {
         EngineKind::Cpu | EngineKind::Cuda | EngineKind::Auto => {
-            ensure!(
-                args.onnx.is_none(),
-                "--onnx: expected with --engine onnxruntime, found with another engine"
-            );
+            let given = [("--onnx", args.onnx.is_some()), ("--provider", args.provider.is_some())];
+            for (option, given) in given {
+                ensure!(!given, "{option}: expected with --engine onnxruntime, found with another engine");
+            }
             native(args, model, policy, denoising_steps)
         }
         EngineKind::Onnxruntime => {
             let fingerprint = Checkpoint::open(checkpoint)?.fingerprint();
-            let library = args.onnxruntime.as_deref();
+            let runtime = RuntimeOptions {
+                library: args.onnxruntime.clone(),
+                provider: args.provider.unwrap_or_default(),
+            };
             let engine = match &args.onnx {
-                Some(file) => {
-                    OnnxRuntimeEngine::from_file(model, &fingerprint, policy, denoising_steps, library, file)?
-                }
-                None => OnnxRuntimeEngine::exporting(model, &fingerprint, policy, denoising_steps, library)?,
+                Some(file) => OnnxRuntimeEngine::from_file(
+                    model,
+                    &fingerprint,
+                    policy,
+                    denoising_steps,
+                    &runtime,
+                    file,
+                )?,
+                None => OnnxRuntimeEngine::exporting(model, &fingerprint, policy, denoising_steps, &runtime)?,
             };
             Ok(Box::new(engine))
         }

@@ -8,11 +8,14 @@ mod demo_assets;
 mod diagnose;
 mod engines;
 mod episodes;
+mod memory;
 mod noise;
 mod report;
 mod rollout;
+mod synthetic;
 mod table;
 mod tensors;
+mod tune;
 mod verify;
 
 use clap::Parser;
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         args::Command::Eval(args) => commands::eval::run(&args),
         args::Command::Verify(args) => verify::run(&args),
         args::Command::Export(args) => commands::export::run(&args),
+        args::Command::Engine(args) => commands::engine::run(&args),
         args::Command::Compare(args) => diagnose::compare::run(&args),
         args::Command::Diagnose(args) => diagnose::run(&args),
         args::Command::Record(args) => commands::record::run(&args),
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         args::Command::Bench(args) => bench::run(&args),
         args::Command::Doctor(args) => commands::doctor::run(&args),
         args::Command::Policy(args) => commands::policy::run(&args),
+        args::Command::Tune(args) => tune::run(&args),
         args::Command::Inspect(args) => commands::inspect::run(&args),
     };
     match outcome {

@@ -1,4 +1,8 @@
-//! Engines that others wrote, behind [`steadyhand_gr00t::engine::Engine`]. Their libraries are loaded when an
-//! engine is made: none is needed to build or to start the program.
+//! Engines that others wrote. ONNX Runtime runs a policy behind [`steadyhand_gr00t::engine::Engine`]; TensorRT-RTX's
+//! engines are built, inspected and run by their [`bindings`]. Libraries are loaded when one is asked for: none is
+//! needed to build or to start the program.
 
+pub mod bindings;
 pub mod onnxruntime;
+mod places;
+pub mod tensorrt;

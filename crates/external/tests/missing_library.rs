@@ -1,7 +1,7 @@
 //! What is said where ONNX Runtime cannot be loaded. A file of its own: a process keeps the first library.
 
 use std::path::Path;
-use steadyhand_external::onnxruntime::OnnxRuntimeEngine;
+use steadyhand_external::onnxruntime::{OnnxRuntimeEngine, RuntimeOptions};
 use steadyhand_gr00t::policy::load_model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
@@ -13,7 +13,8 @@ fn places_that_were_looked_at_are_named() {
         let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/checkpoint");
         let model = load_model(&checkpoint).expect("the demo");
         let policy = PrecisionPolicy::preset("f32").expect("a preset");
-        match OnnxRuntimeEngine::exporting(model, "test", policy, 4, Some(path)) {
+        let runtime = RuntimeOptions { library: Some(path.to_path_buf()), ..RuntimeOptions::default() };
+        match OnnxRuntimeEngine::exporting(model, "test", policy, 4, &runtime) {
             Ok(_) => panic!("expected a refusal"),
             Err(error) => error.to_string(),
         }

@@ -6,7 +6,9 @@
 use libtest_mimic::{Arguments, Trial};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use steadyhand_external::onnxruntime::{OnnxRuntimeEngine, locate};
+use steadyhand_external::bindings::{Runner, Tensor};
+use steadyhand_external::onnxruntime::{OnnxRunner, OnnxRuntimeEngine, Provider, RuntimeOptions, locate};
+use steadyhand_fidelity::trace::Dtype;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
@@ -35,16 +37,15 @@ fn main() -> ExitCode {
         trial("the_policy_gives_the_reference_actions", the_policy_gives_the_reference_actions),
         trial("an_action_head_gives_the_reference_actions", an_action_head_gives_the_reference_actions),
         trial("graphs_that_do_not_fit_are_refused_by_name", graphs_that_do_not_fit_are_refused_by_name),
+        trial("providers_that_the_library_lacks_are_refused", providers_that_the_library_lacks_are_refused),
+        trial("a_runner_holds_tensors_to_their_bindings", a_runner_holds_tensors_to_their_bindings),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
 }
 
 fn the_library_says_what_it_is() {
     let found = locate(None).expect("a library");
-    assert!(
-        found.library.is_file() && found.providers.contains(&"CPUExecutionProvider".to_owned()),
-        "{found:?}"
-    );
+    assert!(found.library.is_file() && found.providers.contains(&Provider::Cpu), "{found:?}");
     assert_eq!(found, locate(None).expect("the same"));
 }
 
@@ -62,11 +63,11 @@ fn policy() -> PrecisionPolicy {
 
 /// An engine; none where there is no library.
 fn exporting() -> Option<OnnxRuntimeEngine> {
-    OnnxRuntimeEngine::exporting(model(), "test", policy(), STEPS, None).ok()
+    OnnxRuntimeEngine::exporting(model(), "test", policy(), STEPS, &RuntimeOptions::default()).ok()
 }
 
 fn from_file(file: &Path, fingerprint: &str, steps: usize) -> steadyhand_gr00t::Result<OnnxRuntimeEngine> {
-    OnnxRuntimeEngine::from_file(model(), fingerprint, policy(), steps, None, file)
+    OnnxRuntimeEngine::from_file(model(), fingerprint, policy(), steps, &RuntimeOptions::default(), file)
 }
 
 /// An observation with an image of this size.
@@ -160,4 +161,53 @@ fn graphs_that_do_not_fit_are_refused_by_name() {
     let found = engine.infer(&[input(&model, 0, [140, 196])], Some(&mut Recorder::all()));
     let refusal = found.expect_err("a refusal").to_string();
     assert_eq!(refusal, "probe: expected none: onnxruntime gives no intermediate tensors");
+}
+
+/// Whichever library is there: one provider or another it lacks.
+fn providers_that_the_library_lacks_are_refused() {
+    let engine = |provider| {
+        let runtime = RuntimeOptions { library: None, provider };
+        let policy = PrecisionPolicy::preset("bf16").expect("a preset");
+        OnnxRuntimeEngine::exporting(model(), "test", policy, STEPS, &runtime).err()
+    };
+    let refusals: Vec<String> = [Provider::Cuda, Provider::TensorRt, Provider::NvTensorRtRtx]
+        .into_iter()
+        .filter_map(|provider| Some((provider, engine(provider)?)))
+        .map(|(provider, error)| {
+            let message = error.to_string();
+            let expected = format!("provider {provider}: expected one that ONNX Runtime's library has: cpu");
+            assert!(message.starts_with(&expected), "{message}");
+            message
+        })
+        .collect();
+    assert!(!refusals.is_empty(), "no library has all of them");
+}
+
+/// The file's own types decide, whatever is offered.
+fn a_runner_holds_tensors_to_their_bindings() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("dit.onnx");
+    let layout = Layout { images: Vec::new(), state_horizon: 1, denoising_steps: STEPS };
+    let policy = PrecisionPolicy::preset("bf16").expect("a preset");
+    let (products, opset) = (Products::Widened, DEFAULT_OPSET);
+    let export =
+        Export { component: Component::Dit, policy: &policy, products, opset, names: Names::Nvidia, layout };
+    export.write(&model(), "test", &file).expect("the export");
+    let mut runner = OnnxRunner::load(&file, None).expect("the graph");
+    let tensor = |dtype, shape: &[usize]| Tensor::zeros(dtype, shape).expect("small");
+    let inputs = |tokens: Dtype| {
+        let tensors = [
+            ("sa_embs", tensor(tokens, &[1, 17, 128])),
+            ("vl_embs", tensor(Dtype::Bf16, &[1, 3, 96])),
+            ("timestep", tensor(Dtype::I64, &[1])),
+            ("image_mask", tensor(Dtype::Bool, &[1, 3])),
+            ("backbone_attention_mask", Tensor::new(Dtype::Bool, &[1, 3], vec![1; 3]).expect("three bools")),
+        ];
+        tensors.map(|(name, tensor)| (name.to_owned(), tensor)).to_vec()
+    };
+    let refusal = runner.run(inputs(Dtype::F16)).expect_err("a refusal").to_string();
+    assert_eq!(refusal, "input sa_embs: expected BF16 [-1, -1, 128], found F16 [1, 17, 128]");
+    let outputs = runner.run(inputs(Dtype::Bf16)).expect("the output");
+    assert_eq!((outputs.len(), outputs[0].0.as_str()), (1, "output"));
+    assert_eq!((outputs[0].1.dtype(), outputs[0].1.shape()), (Dtype::Bf16, &[1, 17, 128][..]));
 }

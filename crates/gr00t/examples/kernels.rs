@@ -1,12 +1,13 @@
 //! Times kernels of the model on the GPU at hand: microseconds of one in a chain of the same, each product with
 //! weights of its own, so that they come from device memory as in an inference. Products are timed in every tiling.
 //!
-//! `cargo run --release -p steadyhand-gr00t --example kernels [ROWS OUT IN]...`
+//! `cargo run --release -p steadyhand-gr00t --example kernels [bf16|fp16|fp8_e4m3] [ROWS OUT IN]...`
 
+use steadyhand_fidelity::Format;
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::checkpoint::Loader;
 use steadyhand_gr00t::cuda::attention::Segment;
-use steadyhand_gr00t::cuda::builder::Builder;
+use steadyhand_gr00t::cuda::builder::{Builder, depth};
 use steadyhand_gr00t::cuda::compile::Compiler;
 use steadyhand_gr00t::cuda::dit::{self, Dit, Features};
 use steadyhand_gr00t::cuda::driver::Device;
@@ -19,7 +20,7 @@ use steadyhand_gr00t::cuda::program::Program;
 use steadyhand_gr00t::cuda::weights::Layout;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::{self, Heads, Site};
-use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::precision::{Formats, PrecisionPolicy, Scale};
 use steadyhand_gr00t::synthetic::n1_6;
 
 /// Rows, outputs and inputs of W1's products that take most of the time, and of W2's vision.
@@ -50,7 +51,12 @@ fn main() -> Result<()> {
     let driver_version = Some(device.properties().driver_version);
     let kernels = Kernels::new(&device, Compiler::open(driver_version, None)?);
     let policy = PrecisionPolicy::preset("bf16")?;
-    let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let operands = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(Format::Bf16);
+    let scale = if operands.bits() == 8 { Scale::PerChannel } else { Scale::None };
+    let formats = Formats { scale, ..Formats::new(Format::Bf16, operands, Format::F32) };
+    let products = policy.clone().with("product", formats);
+    let numbers: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
     let given: Vec<[usize; 3]> =
         numbers.chunks_exact(3).map(|shape| [shape[0], shape[1], shape[2]]).collect();
     if given.is_empty() {
@@ -58,7 +64,7 @@ fn main() -> Result<()> {
         measure_dit(&device, &kernels, &policy)?;
     }
     for shape in if given.is_empty() { SHAPES.to_vec() } else { given } {
-        measure(&device, &kernels, &policy, shape)?;
+        measure(&device, &kernels, &products, shape)?;
     }
     Ok(())
 }
@@ -74,19 +80,25 @@ fn measure(
     let weight = Loader::synthetic(0).weight("product.weight", &[n, inner]);
     let layer = ops::Linear { weight, bias: None };
     let mut layout = Layout::new(policy);
-    let copies = (BYTES / (n * inner * 2)).clamp(4, 100);
+    let copies = (BYTES / (n * inner * element.size())).clamp(4, 100);
     let layers: Vec<Linear> = (0..copies).map(|_| layout.linear(&layer, &at)).collect::<Result<_>>()?;
     layout.load(device, kernels, "the products")?;
+    // Rounded once, before what is timed.
+    let mut before = Builder::new(device, kernels, policy, 1);
+    let x = before.persistent_tensor(rows, inner, Element::F32)?;
+    x.upload(&vec![0.5; rows * inner])?;
+    let x = before.as_operand_of(&layers[0], &x)?;
+    let stream = device.stream()?;
+    before.finish().enqueue(&stream)?;
+    stream.synchronize()?;
     let mut times = Vec::new();
     let splits = SPLITS.into_iter();
     for tiling in Tiling::all(element, device.properties().compute_capability) {
-        for split in splits.clone().filter(|split| inner / 64 >= *split) {
+        for split in splits.clone().filter(|split| inner / depth(element) >= *split) {
             let mut b = Builder::new(device, kernels, policy, 1);
             b.tilings = Some(vec![Tiling { split, ..tiling }]);
-            let x = b.persistent_tensor(rows, inner, element)?;
-            x.upload(&vec![0.5; rows * inner])?;
             for layer in &layers {
-                b.linear(layer, &x, element, at.clone(), Then::Store)?;
+                b.linear(layer, &x, Element::Bf16, at.clone(), Then::Store)?;
             }
             let best = microseconds(device, b.finish())?;
             times.push((best / copies as f32, Tiling { split, ..tiling }));
@@ -95,8 +107,8 @@ fn measure(
     times.sort_by(|a, b| a.0.total_cmp(&b.0));
     let candidates = Tiling::candidates(element, device.properties());
     let processors = device.properties().multiprocessors as usize;
-    let chosen = Tiling::choose(&candidates, [rows, n, inner], processors);
-    let bytes = (n * inner * 2) as f32;
+    let chosen = Tiling::choose(&candidates, element, [rows, n, inner], processors);
+    let bytes = (n * inner * element.size()) as f32;
     println!("[{rows}, {inner}] x [{inner}, {n}]: {:.2} us at 4.2 TB/s", bytes / 4.2e6);
     let line = |(time, t): &(f32, Tiling), mark: &str| {
         let rate = 2e-6 * (rows * n * inner) as f32 / time;

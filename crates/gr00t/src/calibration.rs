@@ -1,8 +1,8 @@
 //! Activation scales: the largest magnitudes that the linear layers of a model were seen to multiply.
 
 use crate::checkpoint::Checkpoint;
-use crate::ops::Site;
-use crate::probe::Edit;
+use crate::ops::{Operation, Site};
+use crate::probe::{Edit, Product};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// [`Checkpoint::fingerprint`] of the weights.
+    /// [`Checkpoint::fingerprint`] of the weights; [`synthetic::fingerprint`](crate::synthetic::fingerprint) of
+    /// random ones.
     pub checkpoint: String,
     /// The embodiment that the observations are of.
     pub embodiment_tag: String,
@@ -33,9 +34,9 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// A calibration of `checkpoint`: the bounds `amax` by path, found on `frames` observations.
+    /// A calibration of the weights of this fingerprint: the bounds `amax` by path, found on `frames` observations.
     pub fn new(
-        checkpoint: &Checkpoint,
+        checkpoint: String,
         embodiment_tag: &str,
         dataset: &str,
         frames: usize,
@@ -44,7 +45,7 @@ impl Calibration {
         amax: BTreeMap<String, f32>,
     ) -> Self {
         Calibration {
-            checkpoint: checkpoint.fingerprint(),
+            checkpoint,
             embodiment_tag: embodiment_tag.to_owned(),
             dataset: dataset.to_owned(),
             frames,
@@ -99,8 +100,16 @@ impl Calibration {
     /// # Errors
     /// Another checkpoint or embodiment: both are named.
     pub fn expect_model(&self, checkpoint: &Checkpoint, embodiment_tag: Option<&str>) -> Result<()> {
-        self.expect("checkpoint", &self.checkpoint, &checkpoint.fingerprint())?;
+        self.expect_weights(&checkpoint.fingerprint())?;
         embodiment_tag.map_or(Ok(()), |tag| self.expect("embodiment_tag", &self.embodiment_tag, tag))
+    }
+
+    /// Whether the calibration is of the weights of this fingerprint.
+    ///
+    /// # Errors
+    /// Other weights: both are named.
+    pub fn expect_weights(&self, fingerprint: &str) -> Result<()> {
+        self.expect("checkpoint", &self.checkpoint, fingerprint)
     }
 
     /// Whether the calibration was found on the dataset of this hash.
@@ -155,9 +164,12 @@ impl Collector {
 }
 
 impl Edit for Collector {
-    fn operand(&self, site: &Site, values: &[f32]) {
-        let mut sites = self.sites.borrow_mut();
-        sites.entry(site.path().to_owned()).or_default().count(values);
+    fn product(&self, site: &Site, product: &Product) {
+        if product.operation == Operation::Linear {
+            let mut sites = self.sites.borrow_mut();
+            let histogram = sites.entry(site.path().to_owned()).or_default();
+            product.operands.iter().for_each(|values| histogram.count(values));
+        }
     }
 }
 
@@ -212,14 +224,18 @@ mod tests {
     #[test]
     fn bounds_hold_what_they_say() {
         let collector = Collector::default();
+        let count = |site: &Site, values: &[f32]| {
+            let product = Product { operation: Operation::Linear, operands: &[values], weight: None };
+            collector.product(site, &product);
+        };
         let values: Vec<f32> = (1..=1000).map(|i| i as f32 * if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
-        collector.operand(&Site::in_step("dit.output", 0), &values[..500]);
-        collector.operand(&Site::in_step("dit.output", 3), &values[500..]);
+        count(&Site::in_step("dit.output", 0), &values[..500]);
+        count(&Site::in_step("dit.output", 3), &values[500..]);
         assert_eq!(collector.amax(100.0).expect("finite")["dit.output"], 1000.0);
         let most = collector.amax(90.0).expect("finite")["dit.output"];
         assert!((900.0..=900.0 * 1.033).contains(&most), "{most}");
         assert!(collector.amax(0.0).is_err() && collector.amax(100.1).is_err());
-        collector.operand(&Site::new("euler"), &[1.0, f32::NAN, 2.0]);
+        count(&Site::new("euler"), &[1.0, f32::NAN, 2.0]);
         let error = collector.amax(99.0).expect_err("a NaN").to_string();
         assert!(error.starts_with("euler"), "{error}");
     }

@@ -1,5 +1,6 @@
 //! Engines: what turns model inputs into normalized actions.
 
+use crate::component::{Patched, Patches};
 use crate::model::{Batch, ImageBatch, Model};
 use crate::observation::Matrix;
 use crate::ops::cpu::{Cpu, Tensor};
@@ -7,6 +8,7 @@ use crate::precision::PrecisionPolicy;
 use crate::probe::{Edit, NoEdit, Probe};
 use crate::processor::PixelValues;
 use crate::{Error, Result};
+use std::cell::RefCell;
 
 /// One observation in the model's terms, with the noise that the actions start from.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +42,17 @@ pub trait Engine {
     /// # Errors
     /// An input that does not fit the model, named by field.
     fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>>;
+
+    /// Normalized actions of one input, for which every [`Component`](crate::component::Component) hands its tensor
+    /// over through `patches`, in the order of execution. With patches that change nothing the actions have the bits
+    /// of [`Engine::infer`].
+    ///
+    /// # Errors
+    /// As [`Engine::infer`]; an engine that takes no tensors between its components.
+    fn infer_patched(&mut self, _input: &ModelInput, _patches: &mut dyn Patches) -> Result<Matrix> {
+        let what = format!("expected none: {} takes no tensors between its components", self.name());
+        Err(Error::input("patches", what))
+    }
 }
 
 /// The reference: [`Model`] over [`Cpu`] operations.
@@ -78,6 +91,19 @@ impl Engine for CpuEngine<'_> {
             model.infer(&Cpu::new(policy, probe).with_edit(*edit), batch)
         })
     }
+
+    fn infer_patched(&mut self, input: &ModelInput, patches: &mut dyn Patches) -> Result<Matrix> {
+        let CpuEngine { model, policy, denoising_steps, edit } = self;
+        let edit = Patched { inner: *edit, patches: RefCell::new(patches), policy, config: &model.config };
+        one(infer_by_layout(model, std::slice::from_ref(input), *denoising_steps, None, &mut |batch, _| {
+            model.infer(&Cpu::new(policy, None).with_edit(&edit), batch)
+        })?)
+    }
+}
+
+/// The actions of the only input.
+pub(crate) fn one(mut actions: Vec<Matrix>) -> Result<Matrix> {
+    actions.pop().ok_or_else(|| Error::input("inputs", "expected one, found none"))
 }
 
 /// Runs a batch and gives its normalized actions.

@@ -2,7 +2,7 @@
 
 use crate::model::{Batch, Model};
 use crate::ops::Site;
-use crate::ops::onnx::{Interface, Metadata, Products, Recorder, Value, Written, check};
+use crate::ops::onnx::{Interface, Metadata, Port, Products, Recorder, Value, Written, check};
 use crate::ops::{ModelSite, Ops, Part};
 use crate::precision::PrecisionPolicy;
 use crate::{Error, Result};
@@ -71,9 +71,25 @@ impl Export<'_> {
     /// # Errors
     /// The layout does not fit the model, or a file cannot be written.
     pub fn write(&self, model: &Model, checkpoint: &str, path: &Path) -> Result<Written> {
+        let recorder = self.recorder(model)?;
+        let (result, name) = self.record(model, &recorder)?;
+        recorder.write(&result, name, self.metadata(checkpoint), path)
+    }
+
+    /// What the graph takes and gives, without writing it.
+    ///
+    /// # Errors
+    /// The layout does not fit the model.
+    pub fn ports(&self, model: &Model) -> Result<Vec<Port>> {
+        let recorder = self.recorder(model)?;
+        let (result, name) = self.record(model, &recorder)?;
+        Ok(recorder.ports(&result, name))
+    }
+
+    /// An empty graph, for a layout that fits.
+    fn recorder(&self, model: &Model) -> Result<Recorder<'_>> {
         let layout = &self.layout;
-        let images = matches!(self.component, Component::Backbone | Component::Policy);
-        if images && layout.images.is_empty() {
+        if self.takes_images() && layout.images.is_empty() {
             return Err(Error::input("image", "expected the size of at least one image, found none"));
         }
         if self.names == Names::Nvidia && self.component != Component::Dit {
@@ -82,14 +98,17 @@ impl Export<'_> {
         }
         check(self.policy, &self.component.sites(model)?)?;
         let image_token = model.config.eagle_config.image_token_index;
-        let recorder = Recorder::new(self.policy, self.products, self.opset, image_token, self.interface())?;
-        let sizes: &[[usize; 2]] = if images { &layout.images } else { &[] };
-        let batch = Batch::example(&model.config, sizes, layout.state_horizon, layout.denoising_steps);
-        let (result, name) = self.record(model, &recorder, &batch)?;
-        recorder.write(&result, name, self.metadata(checkpoint), path)
+        Recorder::new(self.policy, self.products, self.opset, image_token, self.interface())
     }
 
-    fn record(&self, model: &Model, recorder: &Recorder, batch: &Batch) -> Result<(Value, &'static str)> {
+    fn takes_images(&self) -> bool {
+        matches!(self.component, Component::Backbone | Component::Policy)
+    }
+
+    fn record(&self, model: &Model, recorder: &Recorder) -> Result<(Value, &'static str)> {
+        let layout = &self.layout;
+        let sizes: &[[usize; 2]] = if self.takes_images() { &layout.images } else { &[] };
+        let batch = &Batch::example(&model.config, sizes, layout.state_horizon, layout.denoising_steps);
         let prompt = model.prompt(batch)?;
         let config = &model.config;
         let tokens = batch.input_ids[0].len();

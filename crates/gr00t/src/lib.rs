@@ -4,6 +4,7 @@
 
 pub mod calibration;
 pub mod checkpoint;
+pub mod component;
 pub mod config;
 pub mod cuda;
 pub mod diagnosis;
@@ -20,6 +21,7 @@ pub mod precision;
 pub mod probe;
 pub mod processor;
 pub mod synthetic;
+pub mod tuning;
 pub mod workload;
 
 pub use error::{Error, Result};

@@ -1,7 +1,10 @@
 //! Probes see the named intermediate tensors of an inference; edits change them.
 
-use crate::ops::{Activation, Mask, Site};
+use crate::checkpoint::Weight;
+use crate::ops::cpu::Tensor;
+use crate::ops::{Activation, Mask, Operation, Site};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use steadyhand_fidelity::Format;
 
 /// Sees every tensor that passes a named site.
@@ -12,6 +15,17 @@ pub trait Probe {
     fn tap(&mut self, name: &str, shape: &[usize], values: &[f32]);
 }
 
+/// The factors of a matrix product.
+#[derive(Debug, Clone)]
+pub struct Product<'a> {
+    /// `linear`, `category_linear` or `attention`.
+    pub operation: Operation,
+    /// The activations; queries, keys and values of an attention.
+    pub operands: &'a [&'a [f32]],
+    /// The weight, and which of its elements are multiplied; none in an attention.
+    pub weight: Option<(&'a Weight, Range<usize>)>,
+}
+
 /// Interferes with an inference: replaces intermediate tensors, or what an operation was asked to do. With
 /// the defaults nothing changes.
 pub trait Edit {
@@ -19,8 +33,14 @@ pub trait Edit {
     /// later computes with the changed values, and a probe sees them.
     fn result(&self, _site: &Site, _shape: [usize; 3], _values: &mut [f32]) {}
 
-    /// Sees the activations that a linear layer multiplies, as they were handed to it.
-    fn operand(&self, _site: &Site, _values: &[f32]) {}
+    /// The result at `site` where it is known: the operation is not computed, and [`Edit::result`] not asked. Cheap
+    /// operations do not ask.
+    fn known(&self, _site: &Site) -> Option<Tensor> {
+        None
+    }
+
+    /// Sees what an operation multiplies, as it was handed to it.
+    fn product(&self, _site: &Site, _product: &Product) {}
 
     /// The epsilon of a norm.
     fn eps(&self, _site: &Site, eps: f64) -> f64 {

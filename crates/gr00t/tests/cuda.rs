@@ -5,7 +5,9 @@
 
 mod gpu;
 
-use gpu::{Case, GOLDENS, bits, distance, infer, like, made, preset, probe, products, refusals, taps_agree};
+use gpu::{
+    Case, GOLDENS, bits, distance, infer, like, made, patched, preset, probe, products, refusals, taps_agree,
+};
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 use steadyhand_fidelity::Format;
@@ -15,8 +17,9 @@ use steadyhand_gr00t::cuda::driver::Device;
 use steadyhand_gr00t::engine::{Engine, ModelInput};
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy};
 
-/// The presets that the engine runs.
-const PRECISIONS: [&str; 5] = ["f32", "bf16", "fp16", "mixed", "mixed-fp16"];
+/// What every test of a golden runs at: the presets, and fp8 with scales that were found before.
+const PRECISIONS: [&str; 7] = ["f32", "bf16", "fp16", "mixed", "mixed-fp16", "fp8", CALIBRATED];
+const CALIBRATED: &str = "fp8 calibrated";
 /// Replays of one graph that must not differ in a bit.
 const REPLAYS: usize = 1000;
 /// Prompt lengths of one engine: more than the shapes that it keeps.
@@ -57,6 +60,14 @@ fn trial(name: String, test: impl FnOnce() + Send + 'static) -> Trial {
     })
 }
 
+/// A preset, or fp8 calibrated on what the case is shown.
+fn policy(case: &Case, precision: &str) -> PrecisionPolicy {
+    match precision {
+        CALIBRATED => preset("fp8").with_calibration(case.calibration()),
+        name => preset(name),
+    }
+}
+
 /// What is tried at every precision, on one golden.
 type AtPrecision = fn(&Case, &PrecisionPolicy);
 
@@ -68,7 +79,9 @@ fn on_gpu() -> Vec<Trial> {
         ("every tap of the CPU engine is there", taps_are_there),
         ("a batch gives what its members give alone", batches_are_their_members),
     ];
-    let for_one_golden: [(&str, AtPrecision); 3] = [
+    let for_one_golden: [(&str, AtPrecision); 5] = [
+        ("patches that change nothing change no bit", patched::with_its_own_tensors),
+        ("a patched tensor is what comes later computes with", patched::with_another_observations),
         ("shapes take turns", shapes_take_turns),
         ("more shapes than are kept stay right", shapes_come_back),
         ("embodiments share a call", embodiments_share_a_call),
@@ -76,14 +89,17 @@ fn on_gpu() -> Vec<Trial> {
     let mut trials = Vec::new();
     for precision in PRECISIONS {
         let mut add = |golden: &'static str, name: &str, test: AtPrecision| {
-            let run = move || test(&Case::golden(golden), &preset(precision));
+            let run = move || {
+                let case = Case::golden(golden);
+                test(&case, &policy(&case, precision));
+            };
             trials.push(trial(format!("{precision} {golden}: {name}"), run));
         };
         for golden in GOLDENS {
             for_each_golden.iter().for_each(|(name, test)| add(golden, name, *test));
         }
         for_one_golden.iter().for_each(|(name, test)| add("one_view", name, *test));
-        let run = move || synthetic_weights_are_the_same(&preset(precision));
+        let run = move || synthetic_weights_are_the_same(precision);
         trials.push(trial(format!("{precision} synthetic: weights are made as on the CPU"), run));
     }
     let others: [(&str, fn()); 5] = [
@@ -193,10 +209,11 @@ fn embodiments_share_a_call(case: &Case, policy: &PrecisionPolicy) {
 }
 
 /// Weights that formulas give are computed on the GPU; a wrong one would show in its layer's tap.
-fn synthetic_weights_are_the_same(policy: &PrecisionPolicy) {
+fn synthetic_weights_are_the_same(precision: &str) {
     let case = Case::synthetic(5);
-    taps_are_there(&case, policy);
-    actions_are_right(&case, policy);
+    let policy = policy(&case, precision);
+    taps_are_there(&case, &policy);
+    actions_are_right(&case, &policy);
 }
 
 fn one_block_has_formats_of_its_own() {

@@ -71,7 +71,7 @@ fn the_official_code_shows_no_fault() {
             expected: &BTreeMap::new(),
             model: &model,
         };
-        let errors = examination.localize(None).expect("an examination").errors;
+        let errors = examination.localize().expect("an examination").errors;
         assert!(errors.len() > 20, "{name}: {} taps", errors.len());
         assert!(errors.iter().all(|error| !error.is_fault()), "{name}: {errors:?}");
         assert!(errors.iter().any(|error| error.error > 0.0), "{name}: nothing was compared");

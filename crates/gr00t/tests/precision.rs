@@ -198,7 +198,8 @@ fn a_calibration_holds_every_linear_layer_and_gives_actions_as_dynamic_scales_do
     let checkpoint = Checkpoint::open(checkpoint()).expect("the demo");
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("calibration.json");
-    let calibration = Calibration::new(&checkpoint, "new_embodiment", "d", inputs.len(), 4, 100.0, amax);
+    let calibration =
+        Calibration::new(checkpoint.fingerprint(), "new_embodiment", "d", inputs.len(), 4, 100.0, amax);
     calibration.save(&file).expect("written");
     std::fs::write(folder.path().join("fp8.toml"), "base = \"fp8\"\ncalibration = \"calibration.json\"\n")
         .expect("written");

@@ -55,6 +55,10 @@ pub struct BenchArgs {
     /// in TOML.
     #[arg(long, default_value = "bf16", value_parser = precision)]
     pub precision: String,
+    /// Scale fp8 activations by the largest that the f32 reference has on the same observations, in place of scales from
+    /// each tensor at hand: one inference on the CPU first.
+    #[arg(long)]
+    pub calibrate: bool,
     /// Shapes with a name; the options below change single ones. W1 for synthetic checkpoints otherwise.
     #[arg(long, value_enum)]
     pub workload: Option<WorkloadName>,

@@ -4,7 +4,7 @@ mod args;
 mod measured;
 mod report;
 mod statistics;
-mod subject;
+pub mod subject;
 
 pub use args::{BenchArgs, BenchEngine, WorkloadName};
 pub use report::Report;
@@ -13,16 +13,18 @@ pub use statistics::Statistics;
 use crate::Outcome;
 use crate::commands::doctor::cpu_name;
 use crate::report::write_file;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use measured::{Measured, StageTimes};
 use report::{Host, INFERENCE, Named, WorkloadReport};
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use steadyhand_fidelity::Format;
-use steadyhand_gr00t::engine::ModelInput;
+use steadyhand_gr00t::calibration::{Calibration, Collector};
+use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
+use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise::gaussian;
 use steadyhand_gr00t::ops::ModelSite;
-use steadyhand_gr00t::policy::prepare_into;
+use steadyhand_gr00t::policy::{prepare, prepare_into};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::Processor;
 use steadyhand_gr00t::workload::{self, Layout};
@@ -52,9 +54,6 @@ pub fn measure(args: &BenchArgs) -> Result<Report> {
     let steps = usize::from(args.denoising_steps);
     let operands = narrowest_operands(&subject.precision, &subject.model.sites()?);
     let bytes_per_parameter = u64::from(operands.bits() / 8);
-    let mut engine = measured::open(args, subject.model, subject.precision, steps)?;
-    let load_ms = milliseconds(started);
-
     let mut run = Run {
         processor: &subject.processor,
         observations: &subject.observations,
@@ -63,6 +62,22 @@ pub fn measure(args: &BenchArgs) -> Result<Report> {
         inference: 0,
         inputs: vec![ModelInput::default(); subject.observations.len()],
     };
+    let mut precision = subject.precision;
+    let mut calibrating = Duration::ZERO;
+    if args.calibrate {
+        let found = &args.precision;
+        ensure!(
+            operands.bits() == 8,
+            "--calibrate: expected --precision with operands of 8 bits, found {found}"
+        );
+        ensure!(precision.calibration().is_none(), "--calibrate: {found} comes with a calibration already");
+        let start = Instant::now();
+        precision = precision.with_calibration(run.calibration(args, subject.model.clone(), steps)?);
+        calibrating = start.elapsed();
+    }
+    let started = started + calibrating;
+    let mut engine = measured::open(args, subject.model, precision, steps)?;
+    let load_ms = milliseconds(started);
     run.once(engine.as_mut(), &mut Phases::default())?;
     let first_actions_ms = milliseconds(started);
     for _ in 0..args.warmup {
@@ -87,6 +102,7 @@ pub fn measure(args: &BenchArgs) -> Result<Report> {
         checkpoint: args.checkpoint.clone(),
         engine: engine.engine().name().to_owned(),
         precision: engine.engine().precision().name().to_owned(),
+        activation_scales: activation_scales(engine.engine().precision(), operands),
         host: Host { cpu: cpu_name(), threads: rayon::current_num_threads() },
         device,
         workload,
@@ -111,6 +127,12 @@ fn narrowest_operands(policy: &PrecisionPolicy, sites: &[ModelSite]) -> Format {
     let products = sites.iter().filter(|site| site.operation.multiplies());
     let formats = products.map(|site| policy.formats_of(&site.path).compute);
     formats.min_by_key(|format| format.bits()).unwrap_or(Format::F32)
+}
+
+/// Where the scales of activations of 8 bits come from.
+fn activation_scales(policy: &PrecisionPolicy, operands: Format) -> Option<&'static str> {
+    let calibrated = policy.calibration().is_some();
+    (operands.bits() == 8).then_some(if calibrated { "calibrated" } else { "dynamic" })
 }
 
 /// Milliseconds of each phase, one value a repetition.
@@ -148,6 +170,20 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// The largest activations of the f32 reference in an inference of the observations.
+    fn calibration(&mut self, args: &BenchArgs, model: Model, steps: usize) -> Result<Calibration> {
+        let collector = Collector::default();
+        let mut engine = CpuEngine::new(model, PrecisionPolicy::preset("f32")?, steps).with_edit(&collector);
+        let noise = self.noise();
+        let pairs = self.observations.iter().zip(noise);
+        let inputs = pairs.map(|(observation, noise)| prepare(self.processor, observation, noise));
+        engine.infer(&inputs.collect::<Result<Vec<_>, _>>()?, None)?;
+        let (frames, dataset) = (self.observations.len(), "observations of random pixels");
+        let tag = self.processor.embodiment_tag();
+        let amax = collector.amax(100.0)?;
+        Ok(Calibration::new(args.checkpoint.clone(), tag, dataset, frames, steps, 100.0, amax))
+    }
+
     /// One inference, from frames to physical actions.
     fn once(&mut self, engine: &mut dyn Measured, phases: &mut Phases) -> Result<()> {
         // Noise does not depend on the frames: a control loop draws it while it waits for them.

@@ -19,6 +19,8 @@ pub struct Report {
     pub checkpoint: String,
     pub engine: String,
     pub precision: String,
+    /// `calibrated` or `dynamic`, where activations are multiplied in 8 bits.
+    pub activation_scales: Option<&'static str>,
     pub host: Host,
     pub device: Option<DeviceReport>,
     pub workload: WorkloadReport,
@@ -145,8 +147,9 @@ impl Report {
         let mut page = String::new();
         let w = &self.workload;
         let images = w.images.iter().map(|[h, w]| format!("{h}x{w}")).collect::<Vec<_>>().join(", ");
+        let scales = self.activation_scales.map_or(String::new(), |scales| format!(", {scales} scales"));
         let lines = [
-            format!("{} on {}, {}", self.checkpoint, self.engine, self.precision),
+            format!("{} on {}, {}{scales}", self.checkpoint, self.engine, self.precision),
             format!(
                 "batch {}, images {images}, {} tokens ({} image, {} text), {} action steps, {} Euler steps",
                 w.batch, w.tokens, w.image_tokens, w.text_tokens, w.action_horizon, w.denoising_steps
@@ -270,6 +273,7 @@ mod tests {
             checkpoint: "synth:n1.6".to_owned(),
             engine: "cuda".to_owned(),
             precision: "bf16".to_owned(),
+            activation_scales: None,
             host: Host { cpu: None, threads: 16 },
             device,
             workload,

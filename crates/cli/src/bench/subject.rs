@@ -3,21 +3,15 @@
 use super::args::{BenchArgs, WorkloadName};
 use crate::commands::eval::load_parts;
 use crate::engines;
-use anyhow::{Context, Result, ensure};
+use crate::synthetic::{self, Shapes, Synthetic};
+use anyhow::{Result, ensure};
 use std::path::Path;
 use steadyhand_gr00t::Observation;
 use steadyhand_gr00t::config::Config;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::processor::{Processor, random_instruction};
-use steadyhand_gr00t::synthetic;
+use steadyhand_gr00t::processor::Processor;
 
-/// Text tokens of the named workloads.
-const TEXT_TOKENS: usize = 40;
-/// Image side of the named workloads.
-const IMAGE_SIZE: usize = 252;
-/// By how much a camera's frame is larger than the image that becomes of it: 256 for 252.
-const FRAME_MARGIN: usize = 4;
 /// Frames of a real checkpoint's cameras, unless told otherwise.
 const CHECKPOINT_FRAME: [usize; 2] = [480, 640];
 /// What a real checkpoint is told to do.
@@ -39,7 +33,7 @@ impl Subject {
     /// # Errors
     /// A checkpoint that cannot be loaded, or an option that does not go with it, such as a precision.
     pub fn load(args: &BenchArgs) -> Result<Self> {
-        match synthetic::config(&args.checkpoint)? {
+        match steadyhand_gr00t::synthetic::config(&args.checkpoint)? {
             Some(config) => Subject::synthetic(args, config),
             None => Subject::checkpoint(args),
         }
@@ -52,22 +46,18 @@ impl Subject {
             ensure!(!given, "{option}: expected with a checkpoint folder, found with {}", args.checkpoint);
         }
         let workload = args.workload.unwrap_or(WorkloadName::W1);
-        let image_size = args.image_size.unwrap_or(IMAGE_SIZE);
+        let named = Shapes::default();
+        let shapes = Shapes {
+            views: args.views.unwrap_or(workload.views()),
+            image_size: args.image_size.unwrap_or(named.image_size),
+            text_tokens: args.text_tokens.unwrap_or(named.text_tokens),
+            frame: args.frame_size,
+        };
         config.action_horizon = args.action_horizon.unwrap_or(config.action_horizon);
-        let processor = Processor::synthetic(&config, args.views.unwrap_or(workload.views()), image_size)?;
-        let frame = args.frame_size.unwrap_or([image_size + FRAME_MARGIN; 2]);
-        let words = words(&processor, frame, args.text_tokens.unwrap_or(TEXT_TOKENS), &config)?;
-        let instruction = random_instruction(args.seed, words);
-        let model = Model::synthetic(config, args.seed)?;
-        let precision = engines::fitting(&args.precision, &model)?;
-        ensure!(
-            precision.calibration().is_none(),
-            "--precision {}: its calibration is of a checkpoint, {} has random weights; expected a policy without one",
-            args.precision,
-            args.checkpoint
-        );
-        let observations = observations(args, &processor, frame, &instruction);
-        Ok(Subject { model, precision, observations, processor })
+        let made = Synthetic::make(config, args.seed, &shapes)?;
+        let precision = synthetic::policy(&args.precision, &made.model, &args.checkpoint, args.seed)?;
+        let observations = seeds(args).map(|seed| made.observation(seed)).collect();
+        Ok(Subject { model: made.model, precision, processor: made.processor, observations })
     }
 
     fn checkpoint(args: &BenchArgs) -> Result<Self> {
@@ -87,27 +77,14 @@ impl Subject {
         let tag = Some(processor.embodiment_tag());
         let precision = engines::policy(&args.precision, folder, &model, tag)?;
         let frame = args.frame_size.unwrap_or(CHECKPOINT_FRAME);
-        let observations = observations(args, &processor, frame, INSTRUCTION);
+        let observation = |seed| processor.random_observation(seed, frame, INSTRUCTION.to_owned());
+        let observations = seeds(args).map(observation).collect();
         Ok(Subject { model, precision, observations, processor })
     }
 }
 
-fn observations(
-    args: &BenchArgs,
-    processor: &Processor,
-    frame: [usize; 2],
-    instruction: &str,
-) -> Vec<Observation> {
-    let seeds = (0..u64::from(args.batch)).map(|member| args.seed.wrapping_add(member));
-    seeds.map(|seed| processor.random_observation(seed, frame, instruction.to_owned())).collect()
-}
-
-/// How many words of an instruction give a prompt of `text_tokens` tokens besides the image tokens.
-fn words(processor: &Processor, frame: [usize; 2], text_tokens: usize, config: &Config) -> Result<usize> {
-    let empty = processor.encode(&processor.random_observation(0, frame, String::new()))?;
-    let image = config.eagle_config.image_token_index;
-    let template = empty.input_ids.iter().filter(|id| **id != image).count();
-    text_tokens.checked_sub(template).with_context(|| {
-        format!("--text-tokens: expected at least {template}, the prompt's own, found {text_tokens}")
-    })
+/// The seed of each member of the batch's observation.
+fn seeds(args: &BenchArgs) -> impl Iterator<Item = u64> {
+    let first = args.seed;
+    (0..u64::from(args.batch)).map(move |member| first.wrapping_add(member))
 }

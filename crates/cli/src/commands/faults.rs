@@ -122,10 +122,10 @@ impl Bench {
             inputs: Inputs::Own,
             expected: &expected,
         };
-        let errors = examine(1, last).localize(None)?.errors;
-        let Some(place) = errors.iter().find(|error| error.is_fault()) else { return Ok(Vec::new()) };
-        let previous = examine(0, first).results_at(&place.path)?;
-        Ok(examine(1, last).explain(&previous, &errors, &|_| {})?)
+        let base = examine(1, last).localize()?;
+        let Some(place) = base.errors.iter().find(|error| error.is_fault()) else { return Ok(Vec::new()) };
+        let previous = examine(0, first).results_at(&place.path, None)?;
+        Ok(examine(1, last).explain(&previous, &base, &|_| {})?)
     }
 
     /// Healthy engines in which something is found, and how many were examined.

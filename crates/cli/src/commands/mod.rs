@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod doctor;
+pub mod engine;
 pub mod eval;
 pub mod export;
 pub mod faults;

@@ -2,14 +2,13 @@
 
 use crate::Outcome;
 use crate::args::RecordArgs;
-use crate::diagnose::{OfInference, Scene};
-use anyhow::{Result, bail};
+use crate::diagnose::{OfInference, Scene, TapWriter};
+use anyhow::Result;
 use std::collections::BTreeMap;
 use steadyhand_fidelity::trace::Dtype;
-use steadyhand_fidelity::{Trace, TraceError, TraceWriter};
+use steadyhand_fidelity::{Trace, TraceWriter};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::action_head::timestep_bucket;
-use steadyhand_gr00t::probe::Probe;
 
 /// What enters and leaves the stages that deployments cut the model into.
 const STAGES: [&str; 13] = [
@@ -33,8 +32,8 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
     let scene = Scene::load(&args.observations, None)?;
     let policy = scene.policy(&args.precision)?;
     let metadata = [
-        ("checkpoint", scene.checkpoint.display().to_string()),
-        ("dataset", scene.dataset.display().to_string()),
+        ("checkpoint", scene.checkpoint.clone()),
+        ("dataset", scene.dataset.clone()),
         ("embodiment_tag", scene.processor.embodiment_tag().to_owned()),
         ("episode", scene.episode.to_string()),
         ("steps", format!("{:?}", scene.steps)),
@@ -49,11 +48,10 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
     for (inference, input) in scene.inputs.iter().enumerate() {
         let buckets = scene.model.config.num_timestep_buckets;
         write_input(&mut writer, inference, input, scene.denoising_steps, buckets)?;
-        let mut recording = Recording { writer: &mut writer, inference, all: args.all, failure: None };
-        engine.infer(std::slice::from_ref(input), Some(&mut recording))?;
-        if let Some(failure) = recording.failure {
-            bail!(failure);
-        }
+        let wanted: fn(&str) -> bool = if args.all { |_| true } else { is_of_a_stage };
+        let mut taps = TapWriter::new(&mut writer, inference, wanted);
+        engine.infer(std::slice::from_ref(input), Some(&mut taps))?;
+        taps.finish()?;
     }
     writer.finish()?;
     let count = Trace::open(&args.out)?.names().len();
@@ -88,22 +86,9 @@ fn write_input(
     Ok(())
 }
 
-/// Writes taps as they come; none of them stays in memory.
-struct Recording<'a> {
-    writer: &'a mut TraceWriter,
-    inference: usize,
-    all: bool,
-    failure: Option<TraceError>,
-}
-
-impl Probe for Recording<'_> {
-    fn tap(&mut self, name: &str, shape: &[usize], values: &[f32]) {
-        let path =
-            name.strip_prefix("step.").and_then(|rest| rest.split_once('.')).map_or(name, |(_, path)| path);
-        if self.failure.is_some() || !(self.all || STAGES.contains(&path)) {
-            return;
-        }
-        let name = OfInference::name(self.inference, name);
-        self.failure = self.writer.add(&name, shape, values).err();
-    }
+/// Whether a tap is what enters or leaves a stage.
+fn is_of_a_stage(name: &str) -> bool {
+    let path =
+        name.strip_prefix("step.").and_then(|rest| rest.split_once('.')).map_or(name, |(_, path)| path);
+    STAGES.contains(&path)
 }

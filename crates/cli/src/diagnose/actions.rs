@@ -1,13 +1,16 @@
 //! The actions of both engines, and what rounding alone does to them.
 
 use super::scene::Scene;
+use super::stored::Scratch;
+use super::taps::Rounding;
 use super::types::{ActionError, Trajectory};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::diagnosis::{Examination, Inputs, Observed};
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::probe::Probe;
 use steadyhand_gr00t::{ActionChunk, Matrix};
 
 /// Rounding at random is run with so many seeds.
@@ -20,36 +23,68 @@ pub const F32_ACTIONS: f64 = 1.5e-6;
 /// times the emulated error from f32 on the goldens.
 pub const MARGIN: f64 = 2.0;
 
-/// The reference's actions, and the error to expect of an engine at another precision.
+/// The f32 reference, and what rounding moves it by.
 pub struct Reference {
     /// Normalized, one matrix an inference.
     pub actions: Vec<Matrix>,
-    /// Relative L2 that rounding gives over all inferences.
-    pub expected: f64,
+    /// The same rounded to the nearest, then at random.
+    rounded: Vec<Vec<Matrix>>,
+    /// The tensors of the last inference, where they were asked for.
+    pub taps: Option<Rounding>,
 }
 
 impl Reference {
-    /// Runs the f32 reference, the same at `policy`, and at `policy` rounding at random.
+    /// Runs the f32 reference, the same at `policy`, and at `policy` rounding at random. With `scratch`, the last
+    /// inference's tensors are kept there and those of the rounded runs compared with them.
     ///
     /// # Errors
-    /// An input does not fit the model.
-    pub fn run(scene: &Scene, policy: &PrecisionPolicy) -> Result<Self> {
-        let run = |policy: PrecisionPolicy| {
-            CpuEngine::new(scene.model.clone(), policy, scene.denoising_steps).infer(&scene.inputs, None)
+    /// An input does not fit the model; the tensors cannot be kept.
+    pub fn run(scene: &Scene, policy: &PrecisionPolicy, scratch: Option<&Scratch>) -> Result<Self> {
+        let engine =
+            |policy: PrecisionPolicy| CpuEngine::new(scene.model.clone(), policy, scene.denoising_steps);
+        let Some((last, before)) = scene.inputs.split_last() else {
+            bail!("expected an inference, found none")
         };
-        let mut reference =
-            Reference { actions: run(PrecisionPolicy::preset("f32")?)?, expected: F32_ACTIONS };
+        let mut reference = engine(PrecisionPolicy::preset("f32")?);
+        let mut actions = reference.infer(before, None)?;
+        let mut taps = None;
+        match scratch {
+            Some(scratch) => {
+                let (last, stored) = scratch.record(&mut reference, last)?;
+                actions.push(last);
+                taps = Some(Rounding::new(stored));
+            }
+            None => actions.extend(reference.infer(std::slice::from_ref(last), None)?),
+        }
         let mut policies = vec![policy.clone()];
         policies.extend((0..REPLICAS).map(|seed| policy.clone().stochastic(seed)));
-        for policy in policies {
-            reference.expected = reference.expected.max(reference.distance(&run(policy)?));
+        let mut rounded = Vec::new();
+        for (index, policy) in policies.into_iter().enumerate() {
+            let mut engine = engine(policy);
+            let mut actions = engine.infer(before, None)?;
+            // One run to the nearest and one at random: what the others would add is not worth their reading.
+            let probe = taps.as_mut().filter(|_| index < 2).map(|taps| taps as &mut dyn Probe);
+            actions.extend(engine.infer(std::slice::from_ref(last), probe)?);
+            rounded.push(actions);
         }
-        Ok(reference)
+        Ok(Reference { actions, rounded, taps })
     }
 
     /// Relative L2 of an engine's actions over all inferences.
     pub fn distance(&self, actions: &[Matrix]) -> f64 {
         relative_l2(&flat(actions), &flat(&self.actions))
+    }
+
+    /// Relative L2 that rounding gives over all inferences.
+    pub fn expected(&self) -> f64 {
+        self.rounded.iter().map(|rounded| self.distance(rounded)).fold(F32_ACTIONS, f64::max)
+    }
+
+    /// Relative L2 that rounding gives in the last inference.
+    pub fn expected_of_last(&self) -> f64 {
+        let last = |actions: &[Matrix]| flat(&actions[actions.len().saturating_sub(1)..]);
+        let right = last(&self.actions);
+        self.rounded.iter().map(|rounded| relative_l2(&last(rounded), &right)).fold(F32_ACTIONS, f64::max)
     }
 }
 
@@ -81,36 +116,34 @@ pub fn of_trace(
         inputs: Inputs::Own,
         expected: &BTreeMap::new(),
     };
-    Ok(examination.localize(None)?.actions)
+    Ok(examination.localize()?.actions)
 }
 
-/// Errors by joint group and chunk position, and of both engines against the recording.
+/// Errors of b's actions against a's by joint group and chunk position, and of both against the recording.
+/// `expected` is what rounding gives.
 ///
 /// # Errors
 /// The actions do not fit the processor.
-pub fn compare(scene: &Scene, reference: &Reference, actions: &[Matrix]) -> Result<ActionError> {
-    let (a, b) = (physical(scene, &reference.actions)?, physical(scene, actions)?);
+pub fn compare(scene: &Scene, a: &[Matrix], b: &[Matrix], expected: f64) -> Result<ActionError> {
+    let (chunks_a, chunks_b) = (physical(scene, a)?, physical(scene, b)?);
     let mut groups: Vec<(String, f64)> = Vec::new();
-    for (index, (name, _)) in a[0].groups.iter().enumerate() {
-        let differences = a.iter().zip(&b).flat_map(|(a, b)| {
+    for (index, (name, _)) in chunks_a[0].groups.iter().enumerate() {
+        let differences = chunks_a.iter().zip(&chunks_b).flat_map(|(a, b)| {
             a.groups[index].1.data.iter().zip(&b.groups[index].1.data).map(|(a, b)| f64::from((a - b).abs()))
         });
         let differences: Vec<f64> = differences.collect();
         groups.push((name.clone(), differences.iter().sum::<f64>() / differences.len() as f64));
     }
-    let horizon = reference.actions[0].rows;
     let at = |matrices: &[Matrix], row: usize| -> Vec<f32> {
         matrices.iter().flat_map(|matrix| matrix.row(row)).copied().collect()
     };
     Ok(ActionError {
-        relative_l2: reference.distance(actions),
-        expected: reference.expected,
+        relative_l2: relative_l2(&flat(b), &flat(a)),
+        expected,
         groups,
-        chunk_positions: (0..horizon)
-            .map(|row| relative_l2(&at(actions, row), &at(&reference.actions, row)))
-            .collect(),
-        mse_a: mse(scene, &a),
-        mse_b: mse(scene, &b),
+        chunk_positions: (0..a[0].rows).map(|row| relative_l2(&at(b, row), &at(a, row))).collect(),
+        mse_a: mse(scene, &chunks_a),
+        mse_b: mse(scene, &chunks_b),
     })
 }
 
@@ -130,7 +163,8 @@ fn row(chunk: &ActionChunk, row: usize) -> Vec<f32> {
     chunk.groups.iter().flat_map(|(_, actions)| actions.row(row)).copied().collect()
 }
 
-fn mse(scene: &Scene, chunks: &[ActionChunk]) -> f64 {
+/// Against the recorded actions; none where nothing was recorded.
+fn mse(scene: &Scene, chunks: &[ActionChunk]) -> Option<f64> {
     let (mut squares, mut count) = (0.0, 0);
     for (chunk, step) in chunks.iter().zip(&scene.steps) {
         for (index, recorded) in scene.recorded.iter().skip(*step).take(chunk.groups[0].1.rows).enumerate() {
@@ -140,7 +174,7 @@ fn mse(scene: &Scene, chunks: &[ActionChunk]) -> f64 {
             }
         }
     }
-    squares / f64::from(count.max(1))
+    (count > 0).then(|| squares / f64::from(count))
 }
 
 /// The first chunk, dimension by dimension.

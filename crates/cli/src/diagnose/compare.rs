@@ -1,19 +1,22 @@
 //! `steady compare`: two engines on the same observations and the same noise, in numbers.
 
+use super::actions::{self, Reference};
+use super::stored::{OfInference, Scratch};
 use super::subject::Subject;
+use super::taps::Rounding;
 use super::types::{ActionError, Inference};
-use super::{Evidence, Scene, Spec, actions, look, taps};
+use super::{Scene, Spec, look};
 use crate::Outcome;
 use crate::args::CompareArgs;
+use crate::memory::peak_rss_bytes;
 use crate::report::growth::{self, Growth};
 use crate::table::Table;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::io::Write;
 use steadyhand_fidelity::relative_l2;
-use steadyhand_gr00t::diagnosis::{Examination, Inputs};
-use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::Matrix;
+use steadyhand_gr00t::diagnosis::{Inputs, Observed};
 
 /// Taps that the terminal shows: where one part of the model hands over to the next.
 const SHOWN: [&str; 7] = [
@@ -38,6 +41,8 @@ struct Comparison {
     /// The first tap, in the order of execution, that differs by more than rounding at b's precision gives.
     first_above_rounding: Option<String>,
     taps: Vec<TapDistance>,
+    /// The most memory that the process had in use, where the system tells.
+    peak_rss_bytes: Option<u64>,
 }
 
 /// One tap of the last inference.
@@ -54,21 +59,31 @@ struct TapDistance {
 pub fn run(args: &CompareArgs) -> Result<Outcome> {
     let noise = args.b.noise().or_else(|| args.a.noise());
     let mut scene = Scene::load(&args.observations, noise)?;
-    let (mut subject_a, mut subject_b) = (open(&args.a, &scene)?, open(&args.b, &scene)?);
     let policy = scene.policy(args.b.precision())?;
-    let b = look(&mut subject_b, &mut scene, &policy, Inputs::Own)?;
-    let policy_a = scene.policy(args.a.precision())?;
-    let a = look(&mut subject_a, &mut scene, &policy_a, Inputs::Own)?;
+    let scratch = Scratch::new(args.scratch.as_deref())?;
+    let mut subject_b = open(&args.b, &scene)?;
+    let b = look(&mut subject_b, &mut scene, &policy, (Inputs::Own, &scratch, 1))?;
+    let reference = Reference::run(&scene, &policy, b.last().is_some().then_some(&scratch))?;
+    let a = if args.a == Spec::Cpu("f32".to_owned()) {
+        // The reference ran already.
+        A { actions: reference.actions.clone(), taps: reference.taps.as_ref().map(|of| of.reference.clone()) }
+    } else {
+        let mut subject_a = open(&args.a, &scene)?;
+        let policy_a = scene.policy(args.a.precision())?;
+        let found = look(&mut subject_a, &mut scene, &policy_a, (Inputs::Own, &scratch, 1))?;
+        A { taps: found.last().map(|(_, taps)| taps.clone()), actions: found.actions }
+    };
     let known = a.actions.len().min(b.actions.len());
     ensure!(known == b.actions.len(), "a: {known} inferences are known, of b {}", b.actions.len());
 
-    let mut reference = actions::Reference::run(&scene, &policy)?;
-    reference.actions.clone_from(&a.actions);
-    let actions = actions::compare(&scene, &reference, &b.actions)?;
-    let taps = distances(&scene, &policy, &a, &b)?;
+    let actions = actions::compare(&scene, &a.actions, &b.actions, reference.expected())?;
+    let taps = match (&a.taps, b.last(), &reference.taps) {
+        (Some(a), Some((_, b)), Some(rounding)) => distances(a, b, rounding),
+        _ => Vec::new(),
+    };
     let comparison = Comparison {
-        checkpoint: scene.checkpoint.display().to_string(),
-        dataset: scene.dataset.display().to_string(),
+        checkpoint: scene.checkpoint.clone(),
+        dataset: scene.dataset.clone(),
         a: args.a.to_string(),
         b: args.b.to_string(),
         inferences: scene
@@ -79,6 +94,7 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
         actions,
         first_above_rounding: taps.iter().find(|tap| tap.distance > tap.rounding).map(|tap| tap.name.clone()),
         taps,
+        peak_rss_bytes: peak_rss_bytes(),
     };
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let (json, png) = (args.out.join("comparison.json"), args.out.join("comparison.png"));
@@ -91,39 +107,24 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
     Ok(Outcome::Success)
 }
 
+/// What is known of a.
+struct A {
+    actions: Vec<Matrix>,
+    taps: Option<OfInference>,
+}
+
 fn open(spec: &Spec, scene: &Scene) -> Result<Subject> {
     Subject::open(spec, scene, &scene.policy(spec.precision())?)
 }
 
-/// Every tap that both engines gave for the last inference, in the order of execution.
-fn distances(
-    scene: &Scene,
-    policy: &PrecisionPolicy,
-    a: &Evidence,
-    b: &Evidence,
-) -> Result<Vec<TapDistance>> {
-    let (Some(taps_a), Some(taps_b), Some(input)) = (a.taps.last(), b.taps.last(), scene.inputs.last())
-    else {
-        return Ok(Vec::new());
-    };
-    let rounding = taps::rounding(scene, policy)?;
-    let examination = Examination {
-        model: &scene.model,
-        policy,
-        denoising_steps: scene.denoising_steps,
-        input,
-        observed: taps_b.as_ref(),
-        inputs: Inputs::Own,
-        expected: &BTreeMap::new(),
-    };
+/// Every tap that both engines gave for the last inference, in the order of execution. Two tensors at a time are in
+/// memory.
+fn distances(a: &OfInference, b: &OfInference, rounding: &Rounding) -> Vec<TapDistance> {
     let distance = |name: String| {
-        let (_, a) = taps_a.read(&name)?;
-        let (_, b) = taps_b.read(&name)?;
-        let rounding = rounding.get(&name).copied()?;
-        Some(TapDistance { distance: relative_l2(&b, &a), rounding, name })
+        let ((_, a), (_, b)) = (a.read(&name)?, b.read(&name)?);
+        Some(TapDistance { distance: relative_l2(&b, &a), rounding: rounding.allowed(&name)?, name })
     };
-    let in_order = examination.localize(None)?.errors.into_iter().map(|error| error.name);
-    Ok(in_order.filter_map(distance).collect())
+    rounding.reference.taps().into_iter().filter_map(distance).collect()
 }
 
 fn plot(comparison: &Comparison) -> Growth<'_> {
@@ -143,10 +144,13 @@ fn print(comparison: &Comparison, out: &mut impl Write) -> Result<()> {
     let actions = &comparison.actions;
     writeln!(
         out,
-        "Actions: {:.3e} apart (relative L2), where rounding at b's precision gives {:.3e}.\nMean squared error \
-         against the recording: {:.6} for a, {:.6} for b.\n",
-        actions.relative_l2, actions.expected, actions.mse_a, actions.mse_b
+        "Actions: {:.3e} apart (relative L2), where rounding at b's precision gives {:.3e}.",
+        actions.relative_l2, actions.expected
     )?;
+    if let (Some(a), Some(b)) = (actions.mse_a, actions.mse_b) {
+        writeln!(out, "Mean squared error against the recording: {a:.6} for a, {b:.6} for b.")?;
+    }
+    writeln!(out)?;
     let mut groups = Table::new(&["joint group", "mean absolute difference"]);
     actions.groups.iter().for_each(|(name, error)| groups.row([name.clone(), format!("{error:.3e}")]));
     writeln!(out, "{groups}")?;

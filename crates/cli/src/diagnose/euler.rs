@@ -10,11 +10,12 @@ use super::types::{EulerSplit, EulerStep};
 use anyhow::Result;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use steadyhand_gr00t::diagnosis::Observed;
+use steadyhand_gr00t::diagnosis::{Backbone, Observed};
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::ops::Site;
+use steadyhand_gr00t::ops::cpu::Tensor;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::Edit;
+use steadyhand_gr00t::probe::{Edit, Probe};
 
 /// The outputs that the action head is conditioned on.
 const CONDITIONING: [&str; 2] = ["language.norm", "action_head.state_features"];
@@ -28,8 +29,10 @@ pub fn split(scene: &Scene, observed: &dyn Observed) -> Result<Option<EulerSplit
     let states: Option<Vec<Vec<f32>>> =
         (0..scene.denoising_steps).map(|step| observed.read(&name(step)).map(|(_, values)| values)).collect();
     let Some(states) = states else { return Ok(None) };
-    let reference = Patched::default();
-    let free = reference.run(scene)?;
+    let mut backbone = Backbone::default();
+    let free = Patched::default().run(scene, None, Some(&mut backbone))?;
+    // Everything that is replaced below lies behind the backbone.
+    let run = |patched: &Patched| patched.run(scene, Some(&backbone), None);
     let size = free.last().map_or(0, Vec::len);
     if states.iter().any(|state| state.len() != size || state.iter().any(|value| !value.is_finite())) {
         return Ok(None);
@@ -37,7 +40,7 @@ pub fn split(scene: &Scene, observed: &dyn Observed) -> Result<Option<EulerSplit
     let given = |tap: &&str| observed.read(tap).map(|(_, values)| ((*tap).to_owned(), values));
     let conditioned =
         Patched { results: CONDITIONING.iter().filter_map(given).collect(), ..Patched::default() };
-    let from_conditioning = conditioned.run(scene)?;
+    let from_conditioning = run(&conditioned)?;
     let scale = norm(&free[free.len() - 1]);
     let (mut steps, mut sum) = (Vec::new(), difference(&last(&from_conditioning), &last(&free)));
     for step in 0..scene.denoising_steps {
@@ -46,9 +49,9 @@ pub fn split(scene: &Scene, observed: &dyn Observed) -> Result<Option<EulerSplit
         if step > 0 {
             own.results.insert(name(step - 1), states[step - 1].clone());
         }
-        let made = own.run(scene)?[step].clone();
+        let made = run(&own)?[step].clone();
         let injected = difference(&states[step], &made);
-        let contribution = Patched::default().adding(name(step), injected.clone()).run(scene)?;
+        let contribution = run(&Patched::default().adding(name(step), injected.clone()))?;
         let contribution = difference(&last(&contribution), &last(&free));
         sum.iter_mut().zip(&contribution).for_each(|(sum, value)| *sum += value);
         steps.push(EulerStep {
@@ -89,14 +92,20 @@ impl Patched {
         Patched { added: Some((name, values)), ..self }
     }
 
-    /// The state after each Euler step of the last inference.
-    fn run(&self, scene: &Scene) -> Result<Vec<Vec<f32>>> {
+    /// The state after each Euler step of the last inference. The backbone's own results are not computed where they
+    /// are `known`.
+    fn run(
+        &self,
+        scene: &Scene,
+        known: Option<&Backbone>,
+        probe: Option<&mut dyn Probe>,
+    ) -> Result<Vec<Vec<f32>>> {
         let Some(input) = scene.inputs.last() else { return Ok(Vec::new()) };
         let states = RefCell::new(Vec::new());
-        let edit = Patching { patched: self, states: &states };
+        let edit = Patching { patched: self, known, states: &states };
         let policy = PrecisionPolicy::preset("f32")?;
         let mut engine = CpuEngine::new(scene.model.clone(), policy, scene.denoising_steps).with_edit(&edit);
-        engine.infer(std::slice::from_ref(input), None)?;
+        engine.infer(std::slice::from_ref(input), probe)?;
         drop(engine);
         Ok(states.into_inner())
     }
@@ -104,10 +113,18 @@ impl Patched {
 
 struct Patching<'a> {
     patched: &'a Patched,
+    known: Option<&'a Backbone>,
     states: &'a RefCell<Vec<Vec<f32>>>,
 }
 
 impl Edit for Patching<'_> {
+    fn known(&self, at: &Site) -> Option<Tensor> {
+        let known = self.known?.known(at)?;
+        // What is going to be replaced must come to where it is.
+        let patch = self.patched.results.get(at.path());
+        patch.is_none_or(|patch| patch.len() != known.values().len()).then_some(known)
+    }
+
     fn result(&self, at: &Site, _: [usize; 3], values: &mut [f32]) {
         let name = at.to_string();
         if let Some(patch) = self.patched.results.get(&name).filter(|patch| patch.len() == values.len()) {

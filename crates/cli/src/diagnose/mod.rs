@@ -5,21 +5,27 @@ pub mod compare;
 mod euler;
 mod html;
 mod scene;
+mod stored;
 mod subject;
+mod swaps;
 mod taps;
 mod types;
 mod verdict;
 
 pub use actions::F32_ACTIONS;
 pub use scene::Scene;
-pub use subject::{OfInference, Spec};
+pub use stored::{OfInference, TapWriter};
+pub use subject::Spec;
 
 use crate::Outcome;
 use crate::args::DiagnoseArgs;
+use crate::memory::peak_rss_bytes;
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::rc::Rc;
 use steadyhand_fidelity::{Match, MatchContext};
 use steadyhand_gr00t::Matrix;
 use steadyhand_gr00t::diagnosis::{
@@ -28,41 +34,72 @@ use steadyhand_gr00t::diagnosis::{
 use steadyhand_gr00t::engine::Engine;
 use steadyhand_gr00t::fault::Results;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::Recorder;
+use steadyhand_gr00t::probe::Probe;
+use stored::Scratch;
 use subject::Subject;
-use types::{Diagnosis, Inference};
+use swaps::Exchange;
+use types::{Considered, Diagnosis, Inference};
 
 /// What is known of the engine after it was looked at.
-struct Evidence<'a> {
+struct Evidence {
     /// Normalized actions of each inference.
     actions: Vec<Matrix>,
-    /// The tensors of each inference, where the engine shows any.
-    taps: Vec<Box<dyn Observed + 'a>>,
+    /// The tensors of inferences, by number, where the engine shows any; of a running engine the last ones only.
+    taps: BTreeMap<usize, OfInference>,
     audit: Vec<String>,
     determinism: String,
     inputs: Inputs,
 }
 
+impl Evidence {
+    /// The last inference and its tensors, where the engine shows any.
+    fn last(&self) -> Option<(usize, &OfInference)> {
+        self.taps.last_key_value().map(|(inference, taps)| (*inference, taps))
+    }
+}
+
 /// Diagnoses, prints the verdict and leaves JSON and a page.
 pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     ensure!(!args.isolated || matches!(args.b, Spec::Trace(_)), "--isolated: expected with trace:DIR");
+    let exchanges = matches!(args.b, Spec::Cpu(_) | Spec::Cuda(_) | Spec::Fault(..));
+    ensure!(
+        !args.swaps || exchanges,
+        "--swaps: expected with cpu, cuda or fault, whose components take tensors from outside, found {}",
+        args.b
+    );
     let mut scene = Scene::load(&args.observations, args.b.noise())?;
     let claimed = args.b_precision.as_deref().unwrap_or(args.b.precision());
     let policy = scene.policy(claimed)?;
+    let scratch = Scratch::new(args.scratch.as_deref())?;
     let mut subject = Subject::open(&args.b, &scene, &policy)?;
     let inputs = if args.isolated { Inputs::Recorded } else { Inputs::Own };
-    let evidence = look(&mut subject, &mut scene, &policy, inputs)?;
-    let reference = actions::Reference::run(&scene, &policy)?;
-    let Explained { errors, findings, matches } = explain(&scene, &policy, &evidence, &reference)?;
+    // The one before the last is what a stale buffer still holds.
+    let mut evidence = look(&mut subject, &mut scene, &policy, (inputs, &scratch, 2))?;
+    let mut keeps_state = false;
+    if let Subject::Live(engine) | Subject::Closed(engine) = &mut subject {
+        keeps_state = !repeats(engine.as_mut(), &scene, &evidence.actions[0])?;
+        evidence.determinism = if keeps_state { NOT_REPEATED } else { REPEATED }.to_owned();
+    }
+    let reference = actions::Reference::run(&scene, &policy, evidence.last().is_some().then_some(&scratch))?;
+    let Explained { errors, findings, matches, considered } =
+        explain(&scene, &policy, &evidence, &reference)?;
     let faulty = errors.iter().any(LocalError::is_fault);
-    let actions = actions::compare(&scene, &reference, &evidence.actions)?;
-    let euler = match evidence.taps.last() {
-        Some(taps) if inputs == Inputs::Own => euler::split(&scene, taps.as_ref())?,
+    let actions = actions::compare(&scene, &reference.actions, &evidence.actions, reference.expected())?;
+    let euler = match evidence.last() {
+        Some((_, taps)) if inputs == Inputs::Own => euler::split(&scene, taps)?,
         _ => None,
     };
+    let swaps = match (&mut subject, evidence.actions.last()) {
+        (Subject::Live(engine), Some(actions)) => {
+            let exchange = Exchange { engine: engine.as_mut(), actions, keeps_state, always: args.swaps };
+            swaps::run(&scene, &reference, exchange)?
+        }
+        _ => None,
+    };
+    let shown = reference.taps.as_ref().zip(evidence.last());
     let diagnosis = Diagnosis {
-        checkpoint: scene.checkpoint.display().to_string(),
-        dataset: scene.dataset.display().to_string(),
+        checkpoint: scene.checkpoint.clone(),
+        dataset: scene.dataset.clone(),
         embodiment_tag: scene.processor.embodiment_tag().to_owned(),
         a: args.a.clone(),
         b: args.b.to_string(),
@@ -72,13 +109,16 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
             .map(|step| Inference { episode: scene.episode, step: *step })
             .collect(),
         verdict: verdict::judge(&actions, faulty, &findings, &euler, policy.name()),
-        taps: taps::table(&scene, &policy, evidence.taps.last().map(Box::as_ref), &errors)?,
+        taps: shown.map_or(Vec::new(), |(rounding, (_, taps))| taps::table(rounding, taps, &errors)),
         hypotheses: verdict::hypotheses(&findings, &matches),
+        considered,
         trajectories: actions::trajectories(&scene, &reference, &evidence.actions)?,
         audit: evidence.audit,
         determinism: evidence.determinism,
         actions,
         euler,
+        swaps,
+        peak_rss_bytes: peak_rss_bytes(),
     };
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let json = args.out.join("diagnosis.json");
@@ -92,31 +132,47 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     Ok(if diagnosis.verdict.status == types::Status::NoFault { Outcome::Success } else { Outcome::Failure })
 }
 
-/// Runs the engine, or reads what it left. Cuts the scene to the inferences that are known.
-fn look<'a>(
-    subject: &'a mut Subject,
+/// Runs the engine, or reads what it left. Cuts the scene to the inferences that are known. Of a running engine the
+/// tensors of the last `kept` inferences are kept in `scratch`.
+fn look(
+    subject: &mut Subject,
     scene: &mut Scene,
     policy: &PrecisionPolicy,
-    inputs: Inputs,
-) -> Result<Evidence<'a>> {
+    (inputs, scratch, kept): (Inputs, &Scratch, usize),
+) -> Result<Evidence> {
     let mut evidence = Evidence {
         actions: Vec::new(),
-        taps: Vec::new(),
+        taps: BTreeMap::new(),
         audit: Vec::new(),
         determinism: "not known: the engine is known by a recording".to_owned(),
         inputs,
     };
     match subject {
-        Subject::Live(engine) => look_at_live(engine.as_mut(), scene, true, &mut evidence)?,
-        Subject::Closed(engine) => look_at_live(engine.as_mut(), scene, false, &mut evidence)?,
+        Subject::Live(engine) => {
+            for (inference, input) in scene.inputs.iter().enumerate() {
+                if inference + kept < scene.inputs.len() {
+                    let input = std::slice::from_ref(input);
+                    evidence.actions.extend(engine.infer(input, Some(&mut Unseen))?);
+                } else {
+                    let (actions, taps) = scratch.record(engine.as_mut(), input)?;
+                    evidence.actions.push(actions);
+                    evidence.taps.insert(inference, taps);
+                }
+            }
+        }
+        Subject::Closed(engine) => {
+            for input in &scene.inputs {
+                evidence.actions.extend(engine.infer(std::slice::from_ref(input), None)?);
+            }
+        }
         Subject::Actions(actions) => {
             ensure!(!actions.is_empty(), "the recording holds no inference");
             cut(scene, actions.len());
             evidence.actions = actions.iter().take(scene.inputs.len()).cloned().collect();
         }
         Subject::Trace(trace) => {
-            let held = (0..scene.inputs.len())
-                .take_while(|i| !OfInference { trace, inference: *i }.taps().is_empty());
+            let of = |inference| OfInference { trace: Rc::clone(trace), inference };
+            let held = (0..scene.inputs.len()).take_while(|i| !of(*i).taps().is_empty());
             let held = held.count();
             ensure!(
                 held > 0,
@@ -125,12 +181,12 @@ fn look<'a>(
             );
             cut(scene, held);
             for inference in 0..held {
-                let taps = OfInference { trace, inference };
+                let taps = of(inference);
                 if inference == 0 {
                     evidence.audit = taps::audit(scene, policy, &taps)?;
                 }
                 evidence.actions.push(actions::of_trace(scene, policy, inference, &taps)?);
-                evidence.taps.push(Box::new(taps));
+                evidence.taps.insert(inference, taps);
             }
         }
     }
@@ -143,28 +199,22 @@ fn cut(scene: &mut Scene, inferences: usize) {
     scene.steps.truncate(inferences);
 }
 
-/// Every inference, `probed` where the engine shows its tensors, and the first one once more for its bits.
-fn look_at_live(engine: &mut dyn Engine, scene: &Scene, probed: bool, evidence: &mut Evidence) -> Result<()> {
-    for input in &scene.inputs {
-        let input = std::slice::from_ref(input);
-        if probed {
-            let mut recorder = Recorder::all();
-            evidence.actions.extend(engine.infer(input, Some(&mut recorder))?);
-            evidence.taps.push(Box::new(recorder));
-        } else {
-            evidence.actions.extend(engine.infer(input, None)?);
-        }
-    }
+/// A probe that looks away: every inference is run as those are whose tensors are kept.
+struct Unseen;
+
+impl Probe for Unseen {
+    fn tap(&mut self, _: &str, _: &[usize], _: &[f32]) {}
+}
+
+const REPEATED: &str = "the first inference, run again after the others, gave the same bits";
+const NOT_REPEATED: &str = "the first inference, run again after the others, gave other bits: the engine keeps state \
+                            or is not deterministic";
+
+/// Whether the first inference, run once more after the others and without a probe, gives its bits again.
+fn repeats(engine: &mut dyn Engine, scene: &Scene, first: &Matrix) -> Result<bool> {
     let again = engine.infer(&scene.inputs[..1], None)?;
     let bits = |matrix: &Matrix| matrix.data.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-    evidence.determinism = if bits(&again[0]) == bits(&evidence.actions[0]) {
-        "the first inference, run again after the others, gave the same bits".to_owned()
-    } else {
-        "the first inference, run again after the others, gave other bits: the engine keeps state or is not \
-         deterministic"
-            .to_owned()
-    };
-    Ok(())
+    Ok(bits(&again[0]) == bits(first))
 }
 
 /// What was made of the evidence.
@@ -176,6 +226,7 @@ struct Explained {
     findings: Vec<Finding>,
     /// What turns the reference's tensor at the first bad place into the engine's: the place and the matches.
     matches: Option<(String, Vec<Match>)>,
+    considered: Considered,
 }
 
 /// Local errors of the last inference, and what explains them; or what explains the actions alone.
@@ -185,11 +236,19 @@ fn explain(
     evidence: &Evidence,
     reference: &actions::Reference,
 ) -> Result<Explained> {
+    let Some((last, taps)) = evidence.last() else {
+        let error = reference.distance(&evidence.actions);
+        if error <= reference.expected() * actions::MARGIN {
+            return Ok(Explained::default());
+        }
+        let (findings, considered) = search(scene, policy, evidence, reference)?;
+        return Ok(Explained { findings, considered, ..Explained::default() });
+    };
     // Stages that ran by themselves had the recording's inputs, which an f32 run made.
     let recorded = PrecisionPolicy::preset("f32")?;
-    let (runs_at, expected) = match evidence.inputs {
-        Inputs::Own => (policy, BTreeMap::new()),
-        Inputs::Recorded => (&recorded, taps::rounding(scene, policy)?),
+    let (runs_at, expected) = match (evidence.inputs, &reference.taps) {
+        (Inputs::Recorded, Some(rounding)) => (&recorded, rounding.all_allowed()),
+        _ => (policy, BTreeMap::new()),
     };
     let examine = |inference: usize| Examination {
         expected: &expected,
@@ -197,31 +256,27 @@ fn explain(
         policy: runs_at,
         denoising_steps: scene.denoising_steps,
         input: &scene.inputs[inference],
-        observed: evidence.taps[inference].as_ref(),
+        observed: &evidence.taps[&inference],
         inputs: evidence.inputs,
     };
-    let Some(last) = evidence.taps.len().checked_sub(1) else {
-        let error = reference.distance(&evidence.actions);
-        if error <= reference.expected * actions::MARGIN {
-            return Ok(Explained::default());
-        }
-        let findings = search(scene, policy, evidence, reference)?;
-        return Ok(Explained { findings, ..Explained::default() });
-    };
-    let errors = examine(last).localize(None)?.errors;
-    let Some(place) = errors.iter().find(|error| error.is_fault()) else {
-        return Ok(Explained { errors, ..Explained::default() });
+    let base = examine(last).localize()?;
+    let Some(place) = base.errors.iter().find(|error| error.is_fault()) else {
+        return Ok(Explained { errors: base.errors, ..Explained::default() });
     };
     let previous = match last.checked_sub(1) {
-        Some(before) => examine(before).results_at(&place.path)?,
+        Some(before) => examine(before).results_at(&place.path, None)?,
         None => Results::new(),
     };
     let bar = progress_bar();
-    let findings = examine(last).explain(&previous, &errors, &|progress| show(&bar, progress))?;
+    let replays = Cell::new(0);
+    let findings = examine(last).explain(&previous, &base, &|progress| {
+        replays.set(progress.of);
+        show(&bar, progress);
+    })?;
     bar.finish_and_clear();
     let mut matches = None;
-    if let Some((shape, found)) = evidence.taps[last].read(&place.name) {
-        let right = examine(last).results_at(&place.path)?;
+    if let Some((shape, found)) = taps.read(&place.name) {
+        let right = examine(last).results_at(&place.path, Some(&base))?;
         let text = &scene.model.config.eagle_config.text_config;
         let groups = [
             scene.model.config.diffusion_model_cfg.num_attention_heads,
@@ -238,7 +293,8 @@ fn explain(
         let right = right.get(&place.name).map_or(&[][..], Vec::as_slice);
         matches = Some((place.name.clone(), steadyhand_fidelity::explain(right, &found, &shape, &context)));
     }
-    Ok(Explained { findings, matches, errors })
+    let considered = Considered { hypotheses: findings.len(), replays: replays.get() };
+    Ok(Explained { findings, matches, errors: base.errors, considered })
 }
 
 /// Replays every fault of the catalogue on the first two inferences, and the best of them on all.
@@ -247,11 +303,11 @@ fn search(
     policy: &PrecisionPolicy,
     evidence: &Evidence,
     reference: &actions::Reference,
-) -> Result<Vec<Finding>> {
+) -> Result<(Vec<Finding>, Considered)> {
     /// Two, because a stale buffer shows only in the second.
     const SCREENED: usize = 2;
     const KEPT: usize = 12;
-    let floor = reference.expected * actions::MARGIN;
+    let floor = reference.expected() * actions::MARGIN;
     let bar = progress_bar();
     let replay = |inferences: usize, faults| {
         let inferences = inferences.min(scene.inputs.len());
@@ -266,10 +322,12 @@ fn search(
         engine.explain(faults, &|progress| show(&bar, progress))
     };
     let screened = replay(SCREENED, catalogue(&scene.model.config))?;
-    let best = screened.into_iter().take(KEPT).map(|finding| finding.fault).collect();
+    let hypotheses = screened.len();
+    let best: Vec<_> = screened.into_iter().take(KEPT).map(|finding| finding.fault).collect();
+    let considered = Considered { hypotheses, replays: hypotheses + best.len() };
     let findings = replay(scene.inputs.len(), best)?;
     bar.finish_and_clear();
-    Ok(findings)
+    Ok((findings, considered))
 }
 
 /// Replays cost an inference each: minutes on a model of full size.

@@ -6,13 +6,13 @@ use crate::tensors::Tensors;
 use anyhow::{Context, Result, bail};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::str::FromStr;
-use steadyhand_external::onnxruntime::OnnxRuntimeEngine;
+use steadyhand_external::onnxruntime::{OnnxRuntimeEngine, RuntimeOptions};
 use steadyhand_fidelity::Trace;
 use steadyhand_gr00t::Matrix;
 use steadyhand_gr00t::checkpoint::Checkpoint;
 use steadyhand_gr00t::cuda::{CudaEngine, Options};
-use steadyhand_gr00t::diagnosis::Observed;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::fault::{Fault, FaultyEngine, suite};
 use steadyhand_gr00t::model::Model;
@@ -100,7 +100,7 @@ pub enum Subject {
     /// It runs here, and shows its actions only.
     Closed(Box<dyn Engine>),
     /// It left tensors.
-    Trace(Trace),
+    Trace(Rc<Trace>),
     /// It left normalized actions, one matrix an inference.
     Actions(Vec<Matrix>),
 }
@@ -126,16 +126,20 @@ impl Subject {
             }
             Spec::OnnxRuntime(precision) => {
                 let own = scene.policy(precision)?;
-                let fingerprint = Checkpoint::open(&scene.checkpoint)?.fingerprint();
-                let model = model.clone();
-                let engine = OnnxRuntimeEngine::exporting(model, &fingerprint, own, denoising_steps, None)?;
+                let Some(folder) = &scene.folder else {
+                    bail!("{spec}: expected a checkpoint folder, found {}", scene.checkpoint)
+                };
+                let fingerprint = Checkpoint::open(folder)?.fingerprint();
+                let (model, runtime) = (model.clone(), RuntimeOptions::default());
+                let engine =
+                    OnnxRuntimeEngine::exporting(model, &fingerprint, own, denoising_steps, &runtime)?;
                 Subject::Closed(Box::new(engine))
             }
             Spec::Fault(name, weak) => {
                 let fault = known_fault(model, name, *weak)?;
                 Subject::Live(Box::new(FaultyEngine::new(model, policy, denoising_steps, fault)))
             }
-            Spec::Trace(folder) => Subject::Trace(Trace::open(folder)?),
+            Spec::Trace(folder) => Subject::Trace(Rc::new(Trace::open(folder)?)),
             Spec::Expected(folder, name) => Subject::Actions(recorded_actions(folder, name, scene.episode)?),
         })
     }
@@ -167,36 +171,6 @@ fn recorded_actions(folder: &Path, name: &str, episode: usize) -> Result<Vec<Mat
     };
     let chunks = actions.values.chunks_exact(rows * cols);
     Ok(chunks.map(|data| Matrix { rows, cols, data: data.to_vec() }).collect())
-}
-
-/// The tensors of one inference in a trace: names begin with the inference's number, `003/dit.output`.
-pub struct OfInference<'a> {
-    /// All tensors.
-    pub trace: &'a Trace,
-    /// Counted from 0.
-    pub inference: usize,
-}
-
-impl OfInference<'_> {
-    /// A tap's name in the trace.
-    pub fn name(inference: usize, tap: &str) -> String {
-        format!("{inference:03}/{tap}")
-    }
-
-    /// The taps of this inference.
-    pub fn taps(&self) -> Vec<String> {
-        let prefix = Self::name(self.inference, "");
-        self.trace.names().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect()
-    }
-}
-
-impl Observed for OfInference<'_> {
-    fn read(&self, tap: &str) -> Option<(Vec<usize>, Vec<f32>)> {
-        let name = Self::name(self.inference, tap);
-        let shape = self.trace.entry(&name).ok()?.shape.clone();
-        // A tensor that cannot be read was reported when the trace was audited.
-        Some((shape, self.trace.read(&name).ok()?))
-    }
 }
 
 #[cfg(test)]

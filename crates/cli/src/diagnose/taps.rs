@@ -2,7 +2,7 @@
 
 use super::actions::MARGIN;
 use super::scene::Scene;
-use super::subject::OfInference;
+use super::stored::OfInference;
 use super::types::TapError;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,25 +10,16 @@ use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::diagnosis::{LocalError, Observed};
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::Recorder;
+use steadyhand_gr00t::probe::{Probe, Recorder};
 
 /// What two correct f32 engines differ by at a tap: measured 1.1e-6 on the goldens; times 3.
 const F32_TAP: f64 = 3.3e-6;
 
 /// Total and local error of every tap of the last inference.
-///
-/// # Errors
-/// The input does not fit the model.
-pub fn table(
-    scene: &Scene,
-    policy: &PrecisionPolicy,
-    observed: Option<&dyn Observed>,
-    errors: &[LocalError],
-) -> Result<Vec<TapError>> {
-    let Some(observed) = observed else { return Ok(Vec::new()) };
-    let rounding = Rounding::measure(scene, policy)?;
+pub fn table(rounding: &Rounding, observed: &dyn Observed, errors: &[LocalError]) -> Vec<TapError> {
     let row = |error: &LocalError| {
-        let total = rounding.distance(&error.name, observed)?;
+        let (_, reference) = rounding.reference.read(&error.name)?;
+        let total = observed.read(&error.name).map_or(f64::INFINITY, |(_, b)| relative_l2(&b, &reference));
         let step = error.name.strip_prefix("step.").and_then(|rest| rest.split('.').next());
         Some(TapError {
             name: error.name.clone(),
@@ -39,46 +30,45 @@ pub fn table(
             local_expected: error.expected,
         })
     };
-    Ok(errors.iter().filter_map(row).collect())
+    errors.iter().filter_map(row).collect()
 }
 
-/// What rounding at `policy` may move each tap of the last inference by, everything before it included.
-///
-/// # Errors
-/// The input does not fit the model.
-pub fn rounding(scene: &Scene, policy: &PrecisionPolicy) -> Result<BTreeMap<String, f64>> {
-    let rounding = Rounding::measure(scene, policy)?;
-    let names = rounding.reference.tensors.keys();
-    Ok(names.filter_map(|name| Some((name.clone(), rounding.of(name)? * MARGIN))).collect())
-}
-
-/// The taps of the last inference: of the f32 reference, and of the same rounded to the nearest and at random.
-struct Rounding {
-    reference: Recorder,
-    rounded: [Recorder; 2],
+/// The taps of the f32 reference's last inference, and how far rounding moves each. As a probe it takes rounded runs.
+pub struct Rounding {
+    /// On disk, in the order of execution.
+    pub reference: OfInference,
+    /// By tap, the largest relative L2 of a rounded run so far.
+    moved: BTreeMap<String, f64>,
 }
 
 impl Rounding {
-    fn measure(scene: &Scene, policy: &PrecisionPolicy) -> Result<Self> {
-        let record = |policy: PrecisionPolicy| -> Result<Recorder> {
-            let mut recorder = Recorder::all();
-            let mut engine = CpuEngine::new(scene.model.clone(), policy, scene.denoising_steps);
-            engine.infer(&scene.inputs[scene.inputs.len() - 1..], Some(&mut recorder))?;
-            Ok(recorder)
-        };
-        let reference = record(PrecisionPolicy::preset("f32")?)?;
-        Ok(Rounding { reference, rounded: [record(policy.clone())?, record(policy.clone().stochastic(0))?] })
+    /// The reference alone, nothing rounded yet.
+    pub fn new(reference: OfInference) -> Self {
+        Rounding { reference, moved: BTreeMap::new() }
     }
 
-    /// Relative L2 to the reference's tap; none where the reference has none, infinite where `taps` has none.
-    fn distance(&self, name: &str, taps: &dyn Observed) -> Option<f64> {
-        let (_, expected) = self.reference.tensors.get(name)?;
-        Some(taps.read(name).map_or(f64::INFINITY, |(_, values)| relative_l2(&values, expected)))
-    }
-
-    /// What rounding moves a tap by.
+    /// What rounding moves a tap by, everything before it included.
     fn of(&self, name: &str) -> Option<f64> {
-        self.rounded.iter().try_fold(F32_TAP, |worst, taps| Some(self.distance(name, taps)?.max(worst)))
+        self.moved.get(name).copied()
+    }
+
+    /// What an engine's tap may differ by.
+    pub fn allowed(&self, name: &str) -> Option<f64> {
+        Some(self.of(name)? * MARGIN)
+    }
+
+    /// [`Rounding::allowed`] of all taps.
+    pub fn all_allowed(&self) -> BTreeMap<String, f64> {
+        self.moved.iter().map(|(name, moved)| (name.clone(), moved * MARGIN)).collect()
+    }
+}
+
+impl Probe for Rounding {
+    fn tap(&mut self, name: &str, _: &[usize], values: &[f32]) {
+        if let Some((_, reference)) = self.reference.read(name) {
+            let moved = self.moved.entry(name.to_owned()).or_insert(F32_TAP);
+            *moved = moved.max(relative_l2(values, &reference));
+        }
     }
 }
 

@@ -19,12 +19,17 @@ pub struct Diagnosis {
     pub audit: Vec<String>,
     /// Whether two runs gave the same bits, or why that is not known.
     pub determinism: String,
+    /// The most memory that the process had in use, where the system tells.
+    pub peak_rss_bytes: Option<u64>,
     /// Every tap that the engine gave, in the order of execution; empty where only its actions are known.
     pub taps: Vec<TapError>,
     /// Causes considered, best first.
     pub hypotheses: Vec<Hypothesis>,
+    pub considered: Considered,
     /// Where the final error comes from, by Euler step; none where the engine gave no Euler states.
     pub euler: Option<EulerSplit>,
+    /// What exchanging components with the reference does; none where it was not done.
+    pub swaps: Option<Swaps>,
     /// Recorded, reference and engine actions over the chunk of the first inference.
     pub trajectories: Vec<Trajectory>,
 }
@@ -70,9 +75,9 @@ pub struct ActionError {
     pub groups: Vec<(String, f64)>,
     /// Normalized actions by position in the chunk: relative L2.
     pub chunk_positions: Vec<f64>,
-    /// Mean squared error against the recorded actions, over these chunks.
-    pub mse_a: f64,
-    pub mse_b: f64,
+    /// Mean squared error against the recorded actions, over these chunks; none where nothing was recorded.
+    pub mse_a: Option<f64>,
+    pub mse_b: Option<f64>,
 }
 
 /// One tap of the last inference.
@@ -104,6 +109,15 @@ pub struct Hypothesis {
     pub proven: bool,
 }
 
+/// What the search for a cause cost.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Considered {
+    /// Hypotheses in all.
+    pub hypotheses: usize,
+    /// Runs of the reference with one of them in it; the others were judged from the tensors at their place.
+    pub replays: usize,
+}
+
 /// The final error, split by where it was made.
 #[derive(Debug, Clone, Serialize)]
 pub struct EulerSplit {
@@ -127,6 +141,32 @@ pub struct EulerStep {
     pub propagated: f64,
     /// The injected error after the remaining steps of the reference.
     pub contribution: f64,
+}
+
+/// Components exchanged between both engines in the last inference. Errors are relative L2 of normalized actions to
+/// the reference's.
+#[derive(Debug, Clone, Serialize)]
+pub struct Swaps {
+    /// What rounding at the engine's precision allows.
+    pub floor: f64,
+    /// The engine's own error.
+    pub all_b: f64,
+    /// In the order of execution.
+    pub components: Vec<SwapErrors>,
+    /// Components that cause an error above the floor alone, and without which none is left above it.
+    pub located: Vec<String>,
+    /// The same in words.
+    pub conclusion: String,
+}
+
+/// One component, exchanged.
+#[derive(Debug, Clone, Serialize)]
+pub struct SwapErrors {
+    pub component: String,
+    /// Only this component is b's.
+    pub only_b: f64,
+    /// All but this component is b's.
+    pub all_but_b: f64,
 }
 
 /// One action dimension over a chunk, in physical units.

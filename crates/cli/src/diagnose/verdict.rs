@@ -21,10 +21,16 @@ pub fn judge(
     claimed: &str,
 ) -> Verdict {
     let within = actions.relative_l2 <= actions.expected * MARGIN;
+    let recorded = match (actions.mse_a, actions.mse_b) {
+        (Some(a), Some(b)) => {
+            format!("; the mean squared error against the recording is {b:.6} instead of {a:.6}")
+        }
+        _ => String::new(),
+    };
     let cost = format!(
-        "Its actions lie {:.2e} (relative L2) from the reference's, where rounding at {claimed} gives {:.2e}; \
-         the mean squared error against the recording is {:.6} instead of {:.6}.",
-        actions.relative_l2, actions.expected, actions.mse_b, actions.mse_a
+        "Its actions lie {:.2e} (relative L2) from the reference's, where rounding at {claimed} gives \
+         {:.2e}{recorded}.",
+        actions.relative_l2, actions.expected
     );
     if !faulty && within {
         let split = euler.as_ref().map(|split| {
@@ -152,6 +158,18 @@ pub fn print(diagnosis: &Diagnosis, out: &mut impl Write) -> io::Result<()> {
             ]);
         }
         writeln!(out, "{table}")?;
+    }
+    if let Some(swaps) = &diagnosis.swaps {
+        let mut table = Table::new(&["component", "only it is b's", "all but it is b's"]);
+        for swap in &swaps.components {
+            let numbers = [swap.only_b, swap.all_but_b].map(|x| format!("{x:.2e}"));
+            table.row([swap.component.clone()].into_iter().chain(numbers));
+        }
+        writeln!(
+            out,
+            "{table}\nComponents exchanged, errors of the actions: all of b errs by {:.2e}, rounding allows {:.2e}: {}.\n",
+            swaps.all_b, swaps.floor, swaps.conclusion
+        )?;
     }
     if let Some(split) = &diagnosis.euler {
         let mut table = Table::new(&["Euler step", "injected", "propagated", "total", "in the final error"]);

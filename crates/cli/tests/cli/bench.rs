@@ -104,7 +104,8 @@ fn policies_are_those_of_the_other_commands() {
     std::fs::write(folder.path().join("calibration.json"), calibration.to_string()).unwrap();
     let calibrated = format!("calibration = \"calibration.json\"\n{NARROW}");
     std::fs::write(folder.path().join("calibrated.toml"), calibrated).unwrap();
-    run(&["calibrated.toml"]).refuses(&["--precision calibrated.toml", "synth:tiny has random weights"]);
+    run(&["calibrated.toml"])
+        .refuses(&["calibration.json", "checkpoint: expected synth:tiny of seed 42, found 0"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `steady diagnose`, `record` and `faults`: causes that are known because they were put there.
 
-use crate::support::{repo, steady};
+use crate::support::{json, repo, steady};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -128,6 +128,69 @@ fn two_engines_are_compared() {
     assert_eq!(faulty["first_above_rounding"], "step.0.dit.block.5.attention");
 }
 
+/// A part of the swaps: by component, the error where only it is b's and where all but it is b's.
+fn exchanged(swaps: &Value) -> BTreeMap<String, [f64; 2]> {
+    let error = |swap: &Value, name: &str| swap[name].as_f64().unwrap_or(f64::INFINITY);
+    let of = |swap: &Value| [error(swap, "only_b"), error(swap, "all_but_b")];
+    let components = swaps["components"].as_array().expect("components").iter();
+    components.map(|swap| (swap["component"].as_str().expect("a name").to_owned(), of(swap))).collect()
+}
+
+#[test]
+fn exchanged_components_name_the_faulty_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let faults = [
+        ("fault:bf16-read-as-fp16", "dit"),
+        ("fault:norm-statistics-in-a-narrow-format", "language"),
+        ("fault:channel-order-or-resize-of-the-image-wrong", "vision"),
+        ("fault:output-of-the-previous-call", "dit"),
+        ("fault:unpaired-noise", "noise"),
+    ];
+    for (fault, component) in faults {
+        let (_, found) = diagnose(folder.path(), fault, &["--inferences", "2"]);
+        let swaps = &found["swaps"];
+        assert_eq!(swaps["located"], serde_json::json!([component]), "{fault}: {swaps}");
+        let floor = swaps["floor"].as_f64().expect("a number");
+        let others = exchanged(swaps).into_iter().filter(|(name, _)| name != component);
+        for (name, [only_b, all_but_b]) in others {
+            assert!(only_b <= floor && all_but_b > floor, "{fault}, {name}: {swaps}");
+        }
+    }
+}
+
+#[test]
+fn exchanged_components_of_a_healthy_engine_err_as_rounding_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (code, found) = diagnose(folder.path(), "cpu:bf16", &["--inferences", "2", "--swaps"]);
+    assert_eq!((code, &found["swaps"]["located"]), (0, &serde_json::json!([])));
+    let floor = found["swaps"]["floor"].as_f64().expect("a number");
+    let components = exchanged(&found["swaps"]);
+    assert_eq!(components.len(), 9);
+    assert!(components.values().flatten().all(|error| *error <= floor), "{}", found["swaps"]);
+    assert!(components["dit"][0] > 0.0, "bf16 rounds in the dit");
+    let (_, found) = diagnose(folder.path(), "cpu:bf16", &["--inferences", "2"]);
+    assert!(found["swaps"].is_null(), "without an error there is nothing to look for");
+}
+
+/// Random weights of a small size, and nothing recorded to compare with.
+#[test]
+fn a_synthetic_policy_is_compared_and_diagnosed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = ["--checkpoint", "synth:tiny", "--inferences", "2", "--scratch", "."];
+    steady(folder.path(), ["compare", "--b", "cpu:bf16"].iter().chain(&options)).succeeds();
+    let found = json(&folder.path().join("steady-out/comparison.json"));
+    assert!(found["first_above_rounding"].is_null() && found["actions"]["mse_b"].is_null(), "{found}");
+    assert_eq!(found["checkpoint"], "synth:tiny");
+    if cfg!(target_os = "linux") {
+        assert!(found["peak_rss_bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 20));
+    }
+    let (code, found) = diagnose(folder.path(), "fault:erf-and-tanh-GELU-confused", &options);
+    assert_eq!((code, &found["hypotheses"][0]["kind"]), (1, &"swapped-gelu".into()), "{}", found["verdict"]);
+    let left =
+        fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with("steady-scratch")));
+}
+
 #[test]
 fn what_cannot_be_examined_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -137,6 +200,15 @@ fn what_cannot_be_examined_is_refused() {
     run(&expected("tensorrt")).refuses(&["known names", "misread", "normalized_actions.tensorrt"]);
     run("gpu").refuses(&["expected cpu:PRECISION"]);
     steady(folder.path(), ["diagnose", "--isolated", "--b", "cpu:f32"]).refuses(&["--isolated"]);
+    steady(folder.path(), ["diagnose", "--swaps", "--b", &expected("f32")])
+        .refuses(&["--swaps", "expected:"]);
+    let synthetic = |more: &[&str]| {
+        let args = ["compare", "--b", "cpu:bf16", "--checkpoint", "synth:tiny"];
+        steady(folder.path(), args.iter().chain(more))
+    };
+    synthetic(&["--traj-id", "0"]).refuses(&["--traj-id", "synth:tiny"]);
+    synthetic(&["--dataset-path", "d"]).refuses(&["--dataset-path", "synth:tiny"]);
+    synthetic(&["--scratch", "none/such"]).refuses(&["none/such", "--scratch"]);
 }
 
 /// Where there is no GPU, or no compiler for it, that is said.

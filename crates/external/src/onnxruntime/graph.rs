@@ -1,7 +1,7 @@
 //! One loaded graph: its bindings say what each buffer must be, and nothing else is handed over.
 
+use super::Sessions;
 use half::{bf16, f16};
-use ort::environment::Environment;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{
     DynValue, Outlet, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, ValueType,
@@ -55,11 +55,13 @@ impl Feed {
 
 impl Graph {
     /// Loads the graph in `path`.
-    pub(super) fn load(environment: &Environment, path: &Path) -> Result<Self> {
+    pub(super) fn load(sessions: &Sessions, path: &Path) -> Result<Self> {
         if !path.is_file() {
             return Err(Error::file(path, "expected an ONNX file, found none"));
         }
-        let mut builder = Session::builder(environment).map_err(|error| refused(path, &error))?;
+        let builder = Session::builder(&sessions.environment).map_err(|error| refused(path, &error))?;
+        let builder = builder.with_execution_providers([sessions.provider.dispatch()]);
+        let mut builder = builder.map_err(|error| refused(path, &error))?;
         let session = builder.commit_from_file(path).map_err(|error| refused(path, &error))?;
         Ok(Graph { path: path.to_path_buf(), session })
     }
@@ -143,7 +145,8 @@ impl Graph {
     }
 }
 
-fn refused(path: &Path, error: &dyn std::error::Error) -> Error {
+/// An error of ONNX Runtime's about `path`.
+pub(super) fn refused(path: &Path, error: &dyn std::error::Error) -> Error {
     Error::file(path, format!("onnxruntime: {error}"))
 }
 

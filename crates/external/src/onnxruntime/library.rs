@@ -1,18 +1,16 @@
 //! Finds and loads ONNX Runtime's library: it comes with Python's onnxruntime, or by itself.
 
-use super::providers;
+use super::provider::{self, Provider};
+use crate::places::{Wanted, libraries_in, nothing_at};
 use ort::environment::Environment;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 use steadyhand_gr00t::{Error, Result};
 
 /// One environment a process: ONNX Runtime allows no second one.
 static ENVIRONMENT: Mutex<Option<(Environment, PathBuf)>> = Mutex::new(None);
 
-/// Where the library lies without a package manager's help.
-const SYSTEM: [&str; 5] =
-    ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+const WANTED: Wanted = Wanted { variable: "ORT_DYLIB_PATH", package: "onnxruntime/capi" };
 
 /// ONNX Runtime's library, as this process has loaded it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +19,8 @@ pub struct Located {
     pub library: PathBuf,
     /// Such as `1.32.0`, as the file is named or as the library says that it was built; `None` where neither tells.
     pub version: Option<String>,
-    /// The execution providers it was built with, such as `CUDAExecutionProvider`, in its order of preference. This
-    /// crate's engine runs on `CPUExecutionProvider`.
-    pub providers: Vec<String>,
+    /// What it can compute with, of what this crate's engine can ask it for.
+    pub providers: Vec<Provider>,
 }
 
 /// Where ONNX Runtime is, and what it is. It is loaded to be asked; `given` as for
@@ -34,7 +31,7 @@ pub struct Located {
 pub fn locate(given: Option<&Path>) -> Result<Located> {
     let (_, library) = loaded(given)?;
     let version = version(&library, ort::info());
-    Ok(Located { library, version, providers: providers::available()? })
+    Ok(Located { library, version, providers: provider::available()? })
 }
 
 /// The version in the name of the file that a path leads to, or in what the library says of its build.
@@ -68,11 +65,10 @@ fn loaded(given: Option<&Path>) -> Result<(Environment, PathBuf)> {
         return Ok(loaded.clone());
     }
     let mut tried = Vec::new();
-    for place in places(given) {
-        let libraries = libraries_in(&place);
+    for place in WANTED.places(given) {
+        let libraries = libraries_in(&place, is_library);
         if libraries.is_empty() {
-            let found = if place.exists() { "no library" } else { "nothing there" };
-            tried.push(format!("{}: {found}", place.display()));
+            tried.push(nothing_at(&place));
         }
         for library in libraries {
             match ort::init_from(&library) {
@@ -93,64 +89,11 @@ fn loaded(given: Option<&Path>) -> Result<(Environment, PathBuf)> {
     ))
 }
 
-/// Files and folders to look at, in order. A place that was named is the only one.
-fn places(given: Option<&Path>) -> Vec<PathBuf> {
-    if let Some(path) = given {
-        return vec![path.to_path_buf()];
-    }
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(path) = variable("ORT_DYLIB_PATH") {
-        return vec![PathBuf::from(path)];
-    }
-    let mut roots: Vec<PathBuf> = variable("VIRTUAL_ENV").map(PathBuf::from).into_iter().collect();
-    let paths = variable("PATH").unwrap_or_default();
-    let pythons = std::env::split_paths(&paths).filter(|folder| folder.join("python3").exists());
-    roots.extend(pythons.filter_map(|folder| Some(folder.parent()?.to_path_buf())));
-    roots.extend(python_prefix());
-    roots.extend(variable("HOME").map(|home| PathBuf::from(home).join(".local")));
-    let mut places: Vec<PathBuf> = roots.iter().flat_map(|root| wheels_in(root)).collect();
-    if let Some(paths) = variable("LD_LIBRARY_PATH") {
-        places.extend(std::env::split_paths(&paths));
-    }
-    places.extend(SYSTEM.map(PathBuf::from));
-    places
-}
-
-/// Where `python3` says that it is installed. A version manager's `python3` is a script that stands elsewhere.
-fn python_prefix() -> Option<PathBuf> {
-    let output = Command::new("python3").args(["-c", "import sys; print(sys.prefix)"]).output().ok()?;
-    let prefix = String::from_utf8(output.stdout).ok()?;
-    Some(PathBuf::from(prefix.trim())).filter(|prefix| prefix.is_dir())
-}
-
-/// Folders with the library of the onnxruntime package below a Python installation.
-fn wheels_in(root: &Path) -> Vec<PathBuf> {
-    let versions = names_in(&root.join("lib"), |name| name.starts_with("python3"));
-    let packages = |version: &PathBuf| ["site-packages", "dist-packages"].map(|name| version.join(name));
-    let folders = versions.iter().flat_map(packages);
-    folders.map(|folder| folder.join("onnxruntime/capi")).filter(|folder| folder.is_dir()).collect()
-}
-
-/// The place itself where it is a file, the libraries in it where it is a folder, by name.
-fn libraries_in(place: &Path) -> Vec<PathBuf> {
-    if place.is_file() {
-        return vec![place.to_path_buf()];
-    }
-    let is_library = |name: &str| {
-        let linux = name.starts_with("libonnxruntime.so");
-        let mac = name.starts_with("libonnxruntime.") && name.ends_with(".dylib");
-        linux || mac || name == "onnxruntime.dll"
-    };
-    names_in(place, is_library)
-}
-
-/// Entries of a folder whose names fit, in order.
-fn names_in(folder: &Path, fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let fitting = entries.filter(|entry| entry.file_name().to_str().is_some_and(&fits));
-    let mut paths: Vec<PathBuf> = fitting.map(|entry| entry.path()).collect();
-    paths.sort();
-    paths
+/// Whether a file of this name is ONNX Runtime's library.
+fn is_library(name: &str) -> bool {
+    let linux = name.starts_with("libonnxruntime.so");
+    let mac = name.starts_with("libonnxruntime.") && name.ends_with(".dylib");
+    linux || mac || name == "onnxruntime.dll"
 }
 
 #[cfg(test)]

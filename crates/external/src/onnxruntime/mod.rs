@@ -2,30 +2,51 @@
 
 mod graph;
 mod library;
-mod providers;
+mod provider;
+mod runner;
 
 pub use library::{Located, locate};
+pub use provider::{Provider, RuntimeOptions};
+pub use runner::OnnxRunner;
 
 use graph::{Feed, Graph};
 use ort::environment::Environment;
+use provider::tf32_is_off;
 use std::path::{Path, PathBuf};
 use steadyhand_gr00t::engine::{Engine, ModelInput, infer_by_layout};
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::{Batch, Model, Prompt};
+use steadyhand_gr00t::ops::ModelSite;
 use steadyhand_gr00t::ops::cpu::{Cpu, Tensor};
-use steadyhand_gr00t::ops::onnx::{Products, check};
+use steadyhand_gr00t::ops::onnx::check;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
 use steadyhand_gr00t::{Error, Matrix, Result};
 use tempfile::TempDir;
 
-/// A policy in ONNX Runtime, on the CPU.
+/// A policy in ONNX Runtime.
 pub struct OnnxRuntimeEngine {
     model: Model,
     policy: PrecisionPolicy,
     denoising_steps: usize,
-    environment: Environment,
+    sessions: Sessions,
     graphs: Graphs,
+}
+
+/// What sessions are made from.
+struct Sessions {
+    environment: Environment,
+    provider: Provider,
+}
+
+impl Sessions {
+    /// Loads the library for a provider that it has, and that keeps what the policy says of these sites.
+    fn open(options: &RuntimeOptions, policy: &PrecisionPolicy, sites: &[ModelSite]) -> Result<Self> {
+        options.provider.check(policy, sites, tf32_is_off())?;
+        let environment = library::load(options.library.as_deref())?;
+        options.provider.expect_in_library()?;
+        Ok(Sessions { environment, provider: options.provider })
+    }
 }
 
 /// Where graphs come from.
@@ -37,41 +58,43 @@ enum Graphs {
 }
 
 impl OnnxRuntimeEngine {
-    /// An engine that exports what it needs to a temporary folder. `fingerprint` is the checkpoint's,
-    /// `library` ONNX Runtime's library or its folder where it is not to be looked for.
+    /// An engine that exports what it needs to a temporary folder. `fingerprint` is the checkpoint's.
     ///
     /// # Errors
-    /// A site whose formats a graph has no form for; no library, with all places that were tried.
+    /// A site whose formats a graph has no form for or the provider does not keep; no library, with all places that
+    /// were tried; a library without the provider.
     pub fn exporting(
         model: Model,
         fingerprint: &str,
         policy: PrecisionPolicy,
         denoising_steps: usize,
-        library: Option<&Path>,
+        runtime: &RuntimeOptions,
     ) -> Result<Self> {
-        check(&policy, &model.sites()?)?;
-        let environment = library::load(library)?;
+        let sites = model.sites()?;
+        check(&policy, &sites)?;
+        let sessions = Sessions::open(runtime, &policy, &sites)?;
         let folder = tempfile::Builder::new().prefix("steady-onnx-").tempdir();
         let folder = folder.map_err(|source| Error::io(std::env::temp_dir(), source))?;
         let graphs = Graphs::Exported { folder, fingerprint: fingerprint.to_owned(), made: Vec::new() };
-        Ok(OnnxRuntimeEngine { model, policy, denoising_steps, environment, graphs })
+        Ok(OnnxRuntimeEngine { model, policy, denoising_steps, sessions, graphs })
     }
 
     /// An engine that runs the graph `file`, a policy or an action head exported from the same checkpoint.
     ///
     /// # Errors
-    /// No library; a file that ONNX Runtime does not load; a graph of another checkpoint, component,
-    /// precision or number of Euler steps than asked for, naming both.
+    /// No library, or one without the provider; a site that the provider does not keep; a file that ONNX Runtime does
+    /// not load; a graph of another checkpoint, component, precision or number of Euler steps than asked for, naming
+    /// both.
     pub fn from_file(
         model: Model,
         fingerprint: &str,
         policy: PrecisionPolicy,
         denoising_steps: usize,
-        library: Option<&Path>,
+        runtime: &RuntimeOptions,
         file: &Path,
     ) -> Result<Self> {
-        let environment = library::load(library)?;
-        let graph = Graph::load(&environment, file)?;
+        let sessions = Sessions::open(runtime, &policy, &model.sites()?)?;
+        let graph = Graph::load(&sessions, file)?;
         if !matches!(graph.component()?, Component::Policy | Component::ActionHead) {
             let what = format!("expected a policy or an action_head, found a {}", graph.component()?);
             return Err(Error::file(file, what));
@@ -80,7 +103,7 @@ impl OnnxRuntimeEngine {
         graph.expect_metadata("precision", &policy.identity())?;
         graph.expect_metadata("denoising_steps", &denoising_steps.to_string())?;
         let graphs = Graphs::Given(Box::new(graph));
-        Ok(OnnxRuntimeEngine { model, policy, denoising_steps, environment, graphs })
+        Ok(OnnxRuntimeEngine { model, policy, denoising_steps, sessions, graphs })
     }
 }
 
@@ -99,10 +122,10 @@ impl Engine for OnnxRuntimeEngine {
             let what = "expected none: onnxruntime gives no intermediate tensors";
             return Err(Error::input("probe", what));
         }
-        let OnnxRuntimeEngine { model, policy, denoising_steps, environment, graphs } = self;
+        let OnnxRuntimeEngine { model, policy, denoising_steps, sessions, graphs } = self;
         infer_by_layout(model, inputs, *denoising_steps, None, &mut |batch, _| {
             let prompt = model.prompt(batch)?;
-            let graph = graphs.get(environment, model, policy, batch)?;
+            let graph = graphs.get(sessions, model, policy, batch)?;
             match graph.component()? {
                 Component::ActionHead => run_action_head(graph, model, policy, &prompt, batch),
                 _ => run_policy(graph, model, &prompt, batch),
@@ -115,7 +138,7 @@ impl Graphs {
     /// The graph that takes the batch, exported where there is none yet.
     fn get(
         &mut self,
-        environment: &Environment,
+        sessions: &Sessions,
         model: &Model,
         policy: &PrecisionPolicy,
         batch: &Batch,
@@ -135,8 +158,7 @@ impl Graphs {
                 let export = Export {
                     component: Component::Policy,
                     policy,
-                    // The CPU provider multiplies no narrow formats.
-                    products: Products::Widened,
+                    products: sessions.provider.products(),
                     opset: DEFAULT_OPSET,
                     names: Names::Steady,
                     layout: Layout {
@@ -146,7 +168,7 @@ impl Graphs {
                     },
                 };
                 export.write(model, fingerprint, &path)?;
-                made.push((images, batch.state_horizon, Graph::load(environment, &path)?));
+                made.push((images, batch.state_horizon, Graph::load(sessions, &path)?));
                 made.len() - 1
             }
         };

@@ -10,7 +10,7 @@ mod mapped;
 mod synthetic;
 mod weight;
 
-pub use fingerprint::fingerprint;
+pub use fingerprint::{fingerprint, try_fingerprint};
 pub use loader::Loader;
 pub use synthetic::Synthetic;
 pub use weight::{Dtype, Weight};

@@ -7,13 +7,15 @@ use super::elements::Element;
 use super::linear::{Linear, RowMap, Then};
 use super::norm::{Affine, Norm, NormAt, Rows};
 use super::program::Tensor;
-use super::tokens::{EulerStep, Stored};
+use super::tokens::{EulerStep, Placed};
 use super::weights::Layout;
 use crate::Result;
 use crate::checkpoint::Weight;
+use crate::component::Component;
 use crate::model::Prompt;
 use crate::model::action_head as model;
 use crate::ops::{Activation, Leading, Site, cpu};
+use std::ops::Range;
 
 /// Weights of the action head on the device, but for those of the embodiments.
 pub struct ActionHead {
@@ -140,12 +142,17 @@ fn prepare<'w>(
     let element = element.common(b.storage(&Site::new("action_tokens"))?);
     let all_tokens = b.persistent_tensor(b.batch * tokens, w.token_dim, element)?;
     encode_state(b, w, embodiment, inputs, &all_tokens)?;
+    let site = Site::new("action_head.state_features");
+    let state = item_rows(&all_tokens, b.batch, 0..inputs.state_horizon);
+    b.hand_over(Component::StateEncoder, &site, vec![state])?;
     let positions = w.position_embedding.as_ref().map(|table| positions(b, w, table, times.steps()));
     let rows = b.batch * w.action_horizon;
     let actions = b.packed_tensor(rows, w.action_dim, Element::F32)?;
     let compute = b.elements(&Site::new("action_encoder.layer1"))?.compute;
     let operand = b.persistent_tensor(rows, w.action_dim, compute)?;
-    b.input(inputs.noise, Stored { out: &actions, copy: Some(&operand) }, Site::new("noise"))?;
+    b.input(inputs.noise, Placed { out: &actions, copy: Some(&operand) }, Site::new("noise"))?;
+    let copies = vec![vec![actions.clone()], vec![operand.clone()]];
+    b.hand_over(Component::Noise, &Site::new("noise"), copies)?;
     let (positions, state_horizon) = (positions.transpose()?, inputs.state_horizon);
     Ok(Shared {
         head: w,
@@ -169,6 +176,7 @@ fn euler_step(b: &mut Builder, shared: &Shared, (step, steps): (usize, usize), b
     let element = b.operand(&site("dit.output"), &[site("decoder.layer1")])?;
     let Shared { head, tokens, memory, times, .. } = shared;
     let output = b.stage("dit", |b| dit::forward(b, &head.dit, tokens, memory, times, step, element))?;
+    b.hand_over(Component::Dit, &site("dit.output"), vec![vec![output.clone()]])?;
     b.stage("action_decoder", |b| decode_actions(b, shared, &output, (step, steps)))
 }
 
@@ -186,14 +194,18 @@ fn decode_actions(
     let x = b.linear(hidden, output, element, site("decoder.layer1"), relu)?;
     let element = b.storage(&site("decoder"))?;
     let velocity = b.linear(decoded, &x, element, site("decoder"), Then::Store)?;
+    b.hand_over(Component::Decoder, &site("decoder"), vec![vec![velocity.clone()]])?;
+    let operand = (step + 1 < steps).then_some(&shared.operand);
     b.euler(EulerStep {
         velocity: &velocity,
         actions: &shared.actions,
-        operand: (step + 1 < steps).then_some(&shared.operand),
+        operand,
         horizon: shared.head.action_horizon,
         dt: 1.0 / steps as f64,
         at: site("euler"),
-    })
+    })?;
+    let copies = [Some(&shared.actions), operand].into_iter().flatten();
+    b.hand_over(Component::Euler, &site("euler"), copies.map(|copy| vec![copy.clone()]).collect())
 }
 
 /// The backbone's features after their norm, text and image tokens apart where blocks tell them apart.
@@ -202,7 +214,7 @@ fn normalized_features(b: &mut Builder, w: &ActionHead, x: &Tensor, prompt: &Pro
     let site = Site::new("action_head.vl_norm");
     let element = match w.vl_norm {
         Some(_) => b.operand(&site, &w.dit.memory_sites())?,
-        None => x.element,
+        None => x.element.into(),
     };
     let tokens = b.tensor(x.rows, x.features, element)?;
     let mut rows = Rows::default();
@@ -241,9 +253,9 @@ fn encode_state(
 ) -> Result<()> {
     let at = &Site::new("action_head");
     let [layer1, layer2] = &embodiment.state_encoder;
-    let element = b.operand(&(at / "state"), &[at / "state_encoder.layer1"])?;
+    let element = b.wide_operand(&(at / "state"), &[at / "state_encoder.layer1"])?;
     let state = b.tensor(b.batch * inputs.state_horizon, w.state_dim, element)?;
-    b.input(inputs.state, Stored { out: &state, copy: None }, at / "state")?;
+    b.input(inputs.state, Placed { out: &state, copy: None }, at / "state")?;
     let element = b.operand(&(at / "state_encoder.relu"), &[at / "state_features"])?;
     let relu = Then::Activate(Activation::Relu, at / "state_encoder.relu");
     let x = b.linear(layer1, &state, element, at / "state_encoder.layer1", relu)?;
@@ -263,16 +275,24 @@ fn encode_actions(b: &mut Builder, shared: &Shared, step: usize, bucket: usize) 
     let element = b.operand(&(at / "swish"), std::slice::from_ref(&features))?;
     let swish = Then::Activate(Activation::Swish, at / "swish");
     let x = b.linear(layer2, &encoded, element, at / "layer2", swish)?;
-    let map = RowMap {
-        item_rows: w.action_horizon,
-        item_stride: w.action_horizon + shared.state_horizon,
-        item_offset: shared.state_horizon,
+    let item_stride = w.action_horizon + shared.state_horizon;
+    let map = RowMap { item_rows: w.action_horizon, item_stride, item_offset: shared.state_horizon };
+    let (then, site) = match &shared.positions {
+        Some(positions) => {
+            let site = at.sibling("action_tokens");
+            (Then::Add(positions, site.clone()), site)
+        }
+        None => (Then::Store, features.clone()),
     };
-    let then = match &shared.positions {
-        Some(positions) => Then::Add(positions, at.sibling("action_tokens")),
-        None => Then::Store,
-    };
-    b.linear_into(layer3, &x, &shared.tokens, Some(map), features, then)
+    b.linear_into(layer3, &x, &shared.tokens, Some(map), features, then)?;
+    let tokens = item_rows(&shared.tokens, b.batch, shared.state_horizon..item_stride);
+    b.hand_over(Component::ActionEncoder, &site, vec![tokens])
+}
+
+/// These rows of every item.
+fn item_rows(x: &Tensor, batch: usize, rows: Range<usize>) -> Vec<Tensor> {
+    let stride = x.rows / batch;
+    (0..batch).map(|item| x.slice_rows(item * stride + rows.start..item * stride + rows.end)).collect()
 }
 
 /// `[batch * action_horizon, 2 * token_dim]` with the step's time in its right half.
@@ -283,7 +303,7 @@ fn with_time(b: &mut Builder, shared: &Shared, bucket: usize, at: &Site) -> Resu
     let frequencies = model::time_frequencies(token_dim / 2);
     let mut time = cpu::time_encoding(bucket, &frequencies, Leading::Sines, Element::F32.format());
     storage.round_slice(&mut time);
-    let element = b.operand(&site, &[at / "layer2"])?;
+    let element = b.wide_operand(&site, &[at / "layer2"])?;
     let tensor = b.persistent_tensor(rows, token_dim + time.len(), element)?;
     let row: Vec<f32> = std::iter::repeat_n(0.0, token_dim).chain(time.iter().copied()).collect();
     tensor.upload(&row.repeat(rows))?;

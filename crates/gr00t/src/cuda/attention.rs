@@ -2,7 +2,7 @@
 
 use super::builder::Builder;
 use super::driver::DevicePtr;
-use super::elements::Element;
+use super::elements::Stored;
 use super::kernels::Variant;
 use super::program::{TapPlace, Tensor};
 use crate::ops::{Heads, Site};
@@ -50,6 +50,8 @@ kernel_params! {
         group: u32,
         causal: u32,
         scale: f32,
+        out_factor: f32,
+        padding: u32,
     }
 }
 
@@ -81,7 +83,7 @@ impl Builder<'_> {
         [q, k, v]: [&Tensor; 3],
         heads: Heads,
         seen: &Seen,
-        out: Element,
+        out: impl Into<Stored>,
         at: Site,
     ) -> Result<Tensor> {
         let widths = [q, k, v].map(|tensor| tensor.features);
@@ -113,6 +115,8 @@ impl Builder<'_> {
             group: (count / kv_heads) as u32,
             causal: u32::from(seen.causal),
             scale: 1.0 / (head_dim as f32).sqrt(),
+            out_factor: out.factor(),
+            padding: 0,
         };
         let place = TapPlace::whole(at, out.rows, out.features, |p: &mut AttentionParams, at| p.tap = at);
         self.launch_grid(&variant, grid, params, vec![place])?;

@@ -2,11 +2,14 @@
 
 use super::driver::Buffer;
 use super::driver::{Device, DevicePtr, Kernel, Launch, Params};
-use super::elements::{Element, SiteElements, elements, storage};
+use super::elements::{Element, SiteElements, Stored, elements, storage};
 use super::kernels::{Kernels, Variant};
 use super::product::Tiling;
-use super::program::{Constant, KernelStep, Program, Step, Tap, TapPlace, Tensor, TensorTap};
+use super::program::{
+    Constant, HandOver, KernelStep, Program, Scale, Step, Tap, TapPlace, Tensor, TensorTap,
+};
 use crate::Result;
+use crate::component::Component;
 use crate::ops::Site;
 use crate::precision::PrecisionPolicy;
 use std::ops::Range;
@@ -14,8 +17,22 @@ use std::sync::Arc;
 
 /// Rows of a tile of a product: tensors have room for a whole tile beyond their last row.
 const TILE_ROWS: usize = 128;
-/// Row strides are a multiple of this, so that a product's inner dimension needs no remainder.
-pub const ALIGN: usize = 64;
+/// Bytes of the inner dimension that tensor cores are fed at a time: with row strides of a multiple nothing remains.
+const ROW_ALIGN: usize = 128;
+
+/// Elements of a product's inner dimension that are multiplied at a time; row strides are a multiple of them.
+pub fn depth(element: Element) -> usize {
+    match element {
+        // No tensor core asks for more: as far apart as the 16-bit elements that they may be rounded to.
+        Element::F32 => depth(Element::Bf16),
+        _ => ROW_ALIGN / element.size(),
+    }
+}
+
+/// Elements from row to row of a matrix with so many columns.
+pub fn row_stride(columns: usize, element: Element) -> usize {
+    columns.next_multiple_of(depth(element))
+}
 
 /// Records a program.
 pub struct Builder<'a> {
@@ -95,21 +112,38 @@ impl<'a> Builder<'a> {
         elements(self.policy, site)
     }
 
-    /// What the result of `at` is stored in when it is an operand of `consumers` and nothing else: their element
-    /// type where they have one in common, so that it is rounded once, in its own kernel.
+    /// What the result of `at` is stored as when it is an operand of `consumers` and nothing else: what they multiply
+    /// where that is the same for all, so that it is rounded once, in its own kernel.
     ///
     /// # Errors
     /// The policy asks for what no kernel does.
-    pub fn operand(&self, at: &Site, consumers: &[Site]) -> Result<Element> {
+    pub fn operand(&self, at: &Site, consumers: &[Site]) -> Result<Stored> {
+        let storage = self.storage(at)?.into();
         let mut found = None;
         for consumer in consumers {
-            let compute = self.elements(consumer)?.compute;
-            if found.is_some_and(|element| element != compute) {
-                return self.storage(at);
+            let operand = self.elements(consumer)?.operand();
+            if operand.is_none() || found.is_some_and(|other| Some(other) != operand) {
+                return Ok(storage);
             }
-            found = Some(compute);
+            found = operand;
         }
-        Ok(found.unwrap_or(self.storage(at)?))
+        Ok(found.unwrap_or(storage))
+    }
+
+    /// [`Builder::operand`] of a kernel that stores no element type of 8 bits.
+    ///
+    /// # Errors
+    /// The policy asks for what no kernel does.
+    pub fn wide_operand(&self, at: &Site, consumers: &[Site]) -> Result<Element> {
+        match self.operand(at, consumers)? {
+            Stored { element: Element::E4m3, .. } => self.storage(at),
+            Stored { element, .. } => Ok(element),
+        }
+    }
+
+    /// Rows of one observation in a tensor of so many.
+    pub fn rows_each(&self, rows: usize) -> usize {
+        if self.rows_are_steps { 1 } else { rows / self.batch }
     }
 
     /// A tensor whose values are not set. Memory of a tensor of the same layout that nothing holds any more is
@@ -117,18 +151,20 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     /// No memory is left.
-    pub fn tensor(&mut self, rows: usize, features: usize, element: Element) -> Result<Tensor> {
+    pub fn tensor(&mut self, rows: usize, features: usize, stored: impl Into<Stored>) -> Result<Tensor> {
+        let Stored { element, amax } = stored.into();
+        let scale = amax.map_or(Scale::One, Scale::Known);
         let fits = |tensor: &Tensor| {
             (tensor.rows, tensor.features, tensor.element) == (rows, features, element)
                 // This list holds one, the program's memory the other.
                 && Arc::strong_count(&tensor.memory) == 2
         };
         if let Some(tensor) = self.free.iter().find(|tensor| fits(tensor)) {
-            return Ok(tensor.clone());
+            return Ok(Tensor { scale, ..tensor.clone() });
         }
         let tensor = self.persistent_tensor(rows, features, element)?;
         self.free.push(tensor.clone());
-        Ok(tensor)
+        Ok(Tensor { scale, ..tensor })
     }
 
     /// A tensor of zeros that keeps its memory: for values that are set when the program is recorded.
@@ -136,7 +172,7 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// No memory is left.
     pub fn persistent_tensor(&mut self, rows: usize, features: usize, element: Element) -> Result<Tensor> {
-        self.allocate(rows, features, features.next_multiple_of(ALIGN), element)
+        self.allocate(rows, features, row_stride(features, element), element)
     }
 
     /// A tensor without padding between its rows, as hosts have them. It is no operand of a product.
@@ -151,7 +187,7 @@ impl<'a> Builder<'a> {
         let padded = rows.next_multiple_of(TILE_ROWS) + TILE_ROWS;
         let memory = Arc::new(self.device.alloc_zeroed(padded * ld * element.size())?);
         self.memory.push(Arc::clone(&memory));
-        Ok(Tensor { memory, rows, features, ld, element, first: 0 })
+        Ok(Tensor { memory, rows, features, ld, element, first: 0, scale: Scale::One })
     }
 
     /// Bytes that kernels only read.
@@ -182,6 +218,17 @@ impl<'a> Builder<'a> {
     /// Shows a tensor that lies in memory when the program is probed.
     pub fn tap(&mut self, tensor: &Tensor, site: Site) {
         self.steps.push(Box::new(TensorTap { tensor: tensor.clone(), site }));
+    }
+
+    /// Lets a run with patches replace what `component` hands over, the result of `at`. Each of `copies` holds it in
+    /// parts whose rows follow each other.
+    ///
+    /// # Errors
+    /// The policy asks for what no kernel does.
+    pub fn hand_over(&mut self, component: Component, at: &Site, copies: Vec<Vec<Tensor>>) -> Result<()> {
+        let (step, format) = (at.step(), self.storage(at)?);
+        self.steps.push(Box::new(HandOver { component, step, format, copies }));
+        Ok(())
     }
 
     /// Records a kernel as it was compiled, over `grid` blocks, none of which waits for another.

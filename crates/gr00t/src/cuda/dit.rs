@@ -3,7 +3,7 @@
 use super::attention::{Seen, Segment};
 use super::builder::Builder;
 use super::driver::DevicePtr;
-use super::elements::Element;
+use super::elements::{Element, Stored};
 use super::linear::{Linear, Projection, Then};
 use super::norm::{Modulation, Norm, NormAt};
 use super::program::Tensor;
@@ -230,7 +230,7 @@ pub fn forward(
     memory: &Memory,
     times: &Times,
     step: usize,
-    out: Element,
+    out: impl Into<Stored>,
 ) -> Result<Tensor> {
     let at = &Site::in_step("dit", step);
     let mut x = tokens.clone();

@@ -13,11 +13,12 @@ use super::language::{self, Language};
 use super::program::{Program, Scratch, Tensor};
 use super::vision::{self, Vision};
 use super::weights::Layout;
-use crate::engine::{Engine, ModelInput, infer_by_layout};
+use crate::component::{Component, Patches};
+use crate::engine::{Engine, ModelInput, infer_by_layout, one};
 use crate::model::action_head::timestep_bucket;
 use crate::model::{Batch, Model};
 use crate::observation::Matrix;
-use crate::ops::cpu;
+use crate::ops::{Site, cpu};
 use crate::precision::PrecisionPolicy;
 use crate::probe::Probe;
 use crate::{Error, Result};
@@ -104,6 +105,29 @@ impl Work {
         self.program.probe(stream, scratch, probe)?;
         self.actions.read(stream, &mut self.results)
     }
+
+    /// The same with patches, step by step.
+    fn patch(&mut self, stream: &Stream, patches: &mut dyn Patches) -> Result<()> {
+        self.inputs.upload(stream)?;
+        self.program.patch(stream, patches)?;
+        self.actions.read(stream, &mut self.results)
+    }
+}
+
+/// How a batch is run.
+enum Run<'a> {
+    /// The graph of its shape.
+    Replay,
+    /// Its kernels one by one, for a probe.
+    Probe(&'a mut dyn Probe),
+    /// Its kernels, components handing their tensors over.
+    Patch(&'a mut dyn Patches),
+}
+
+impl<'a> Run<'a> {
+    fn with(probe: Option<&'a mut dyn Probe>) -> Self {
+        probe.map_or(Run::Replay, Run::Probe)
+    }
 }
 
 impl CudaEngine {
@@ -121,7 +145,8 @@ impl CudaEngine {
         if denoising_steps == 0 {
             return Err(Error::input("denoising_steps", "expected at least 1, found 0"));
         }
-        elements::check(&policy, &model.sites()?)?;
+        let sites = model.sites()?;
+        elements::check(&policy, &sites)?;
         let mut layout = Layout::new(&policy);
         let weights = Weights {
             vision: Vision::lay_out(&mut layout, &model.vision)?,
@@ -132,6 +157,7 @@ impl CudaEngine {
         let device = Device::open(options.device)?;
         let driver_version = Some(device.properties().driver_version);
         let capability = device.properties().compute_capability;
+        elements::check_on(&policy, &sites, capability)?;
         let kernels = Kernels::new(&device, Compiler::open(driver_version, options.kernel_cache)?);
         kernels.prepare(&catalogue(&model.config, &operands(&policy), capability))?;
         layout.load(&device, &kernels, &format!("the model in {policy}"))?;
@@ -187,20 +213,21 @@ impl CudaEngine {
         self.shapes.back().map_or(0, |shape| shape.graph.nodes().saturating_sub(2))
     }
 
-    /// Runs a batch of one embodiment: the graph of its shape, or its kernels one by one for a probe.
-    fn run(&mut self, batch: &Batch, probe: Option<&mut dyn Probe>) -> Result<cpu::Tensor> {
+    /// Runs a batch of one embodiment.
+    fn run(&mut self, batch: &Batch, how: Run) -> Result<cpu::Tensor> {
         self.check_ids(batch)?;
         self.shape(batch)?.work.inputs.fill(batch);
         let CudaEngine { stream, times_program, scratch, shapes, .. } = self;
         let Some(Shape { work, graph, .. }) = shapes.back_mut() else {
             return Err(Error::cuda("run", "expected a program for these inputs"));
         };
-        match probe {
-            None => stream.replay(graph)?,
-            Some(probe) => {
+        match how {
+            Run::Replay => stream.replay(graph)?,
+            Run::Probe(probe) => {
                 times_program.probe(stream, scratch, probe)?;
                 work.probe(stream, scratch, probe)?;
             }
+            Run::Patch(patches) => work.patch(stream, patches)?,
         }
         stream.synchronize()?;
         let Tensor { rows, features, .. } = work.actions;
@@ -271,11 +298,15 @@ impl CudaEngine {
         let inputs = InputMemory::new(device, batch)?;
         let images = inputs.images(batch);
         let mut b = Builder::new(device, kernels, policy, batch.len());
+        let output = |component: Component| Site::new(component.output(&model.config));
         let patches = b.stage("vision", |b| vision::forward(b, &weights.vision, &images, &grids))?;
+        b.hand_over(Component::Vision, &output(Component::Vision), vec![vec![patches.clone()]])?;
         let tokens = b.stage("connector", |b| connector::forward(b, &weights.connector, &patches, &grids))?;
+        b.hand_over(Component::Connector, &output(Component::Connector), vec![vec![tokens.clone()]])?;
         let ids = inputs.ids();
         let features =
             b.stage("language", |b| language::forward(b, &weights.language, ids, &prompt, &tokens))?;
+        b.hand_over(Component::Language, &output(Component::Language), vec![vec![features.clone()]])?;
         let from =
             Inputs { state: inputs.state(), noise: inputs.noise(), state_horizon: batch.state_horizon };
         let head = (&weights.action_head, &self.embodiments[&key.embodiment], times);
@@ -301,7 +332,9 @@ impl Engine for CudaEngine {
         slots.sort_unstable();
         slots.dedup();
         if slots.len() <= 1 {
-            return infer_by_layout(&model, inputs, steps, probe, &mut |batch, probe| self.run(batch, probe));
+            return infer_by_layout(&model, inputs, steps, probe, &mut |batch, probe| {
+                self.run(batch, Run::with(probe))
+            });
         }
         if probe.is_some() {
             return Err(Error::input("embodiment_id", "expected one in a probed inference, found several"));
@@ -311,10 +344,18 @@ impl Engine for CudaEngine {
             let members: Vec<usize> =
                 (0..inputs.len()).filter(|i| inputs[*i].embodiment_id == slot).collect();
             let group: Vec<ModelInput> = members.iter().map(|index| inputs[*index].clone()).collect();
-            let found = infer_by_layout(&model, &group, steps, None, &mut |batch, _| self.run(batch, None))?;
+            let found =
+                infer_by_layout(&model, &group, steps, None, &mut |batch, _| self.run(batch, Run::Replay))?;
             members.into_iter().zip(found).for_each(|(index, found)| actions[index] = found);
         }
         Ok(actions)
+    }
+
+    fn infer_patched(&mut self, input: &ModelInput, patches: &mut dyn Patches) -> Result<Matrix> {
+        let (model, steps) = (Arc::clone(&self.model), self.buckets.len());
+        one(infer_by_layout(&model, std::slice::from_ref(input), steps, None, &mut |batch, _| {
+            self.run(batch, Run::Patch(patches))
+        })?)
     }
 }
 

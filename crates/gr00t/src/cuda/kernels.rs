@@ -121,9 +121,9 @@ impl Variant {
         Variant::plain("tokens.cu", entry, 256)
     }
 
-    /// Brings weights to their places.
-    pub fn pack() -> Self {
-        Variant::plain("weights.cu", "pack", 256)
+    /// One of the kernels of `weights.cu`.
+    pub fn weights(entry: &'static str) -> Self {
+        Variant::plain("weights.cu", entry, 256)
     }
 
     fn plain(file: &'static str, entry: &'static str, block: u32) -> Self {
@@ -142,15 +142,20 @@ pub fn catalogue(config: &Config, operands: &[Element], capability: (u32, u32)) 
     ];
     let joined = vision.hidden_size * config.eagle_config.unshuffle().pow(2);
     let widths = [vision.hidden_size, joined, text.hidden_size, config.input_embedding_dim];
-    let mut variants = vec![Variant::rotary(text.head_dim), Variant::pack()];
+    let mut variants = vec![Variant::rotary(text.head_dim), Variant::weights("pack")];
     variants.extend(widths.map(Variant::norm));
     variants.extend(["patches", "embed", "convert", "euler"].map(Variant::tokens));
     for &element in operands {
-        for keys in [MANY_KEYS, MANY_KEYS + 1] {
+        // Attention has no operands of 8 bits.
+        for keys in [MANY_KEYS, MANY_KEYS + 1].into_iter().filter(|_| element != Element::E4m3) {
             variants.extend(head_dims.map(|head_dim| Variant::attention(element, head_dim, keys)));
         }
         let tilings = Tiling::all(element, capability).into_iter();
         variants.extend(tilings.map(|tiling| Variant::linear(element, tiling)));
+    }
+    if operands.contains(&Element::E4m3) {
+        variants.extend(["row_largest", "spread_largest"].map(Variant::weights));
+        variants.extend(["largest", "quantize"].map(Variant::tokens));
     }
     let mut seen = std::collections::HashSet::new();
     variants.retain(|variant| seen.insert(variant.clone()));

@@ -2,11 +2,12 @@
 
 use super::builder::Builder;
 use super::driver::DevicePtr;
-use super::elements::Element;
+use super::elements::{Element, Stored};
 use super::product::{Epilogue, EpilogueTap};
-use super::program::{Tap, TapPlace, Tensor};
+use super::program::{Scale, Tap, TapPlace, Tensor};
 use super::weights::Region;
 use crate::ops::{Activation, Site};
+use crate::precision::ActivationScale;
 use crate::{Error, Result};
 
 /// `y = x Wᵀ + b` with its weights on the device.
@@ -18,12 +19,23 @@ pub struct Linear {
     pub bias: Option<Region>,
     /// Element type of the weights, and of the operands.
     pub element: Element,
+    /// Scales of operands of 8 bits.
+    pub scales: Option<Scales>,
     /// Columns of the result; of gate and up together where they are one product.
     pub out_features: usize,
     /// Columns of x.
     pub in_features: usize,
     /// Whether the product is stored before the bias is added, as category-specific layers do.
     pub stores_product: bool,
+}
+
+/// The scales of a product's operands.
+#[derive(Debug, Clone)]
+pub struct Scales {
+    /// `[out_features]`, f32: what a unit of the weights stands for.
+    pub units: Region,
+    /// The scale that x is brought to.
+    pub activations: ActivationScale,
 }
 
 /// One of the layers of a [`Projection`].
@@ -43,7 +55,7 @@ pub struct Part {
 #[derive(Debug, Clone)]
 pub struct Projection {
     /// The products, and what their results are stored in.
-    pub products: Vec<(Linear, Element)>,
+    pub products: Vec<(Linear, Stored)>,
     /// The layers, in order.
     pub parts: Vec<Part>,
 }
@@ -79,6 +91,11 @@ pub struct RowMap {
     pub item_offset: usize,
 }
 
+/// What a unit of an e4m3 operand stands for whose largest value stands for `amax`; zeros need no scale.
+fn unit_of(amax: f32) -> f32 {
+    if amax > 0.0 { amax / Element::E4m3.format().max() } else { 1.0 }
+}
+
 /// The kernel's code of an activation.
 fn code(activation: Activation) -> u32 {
     match activation {
@@ -95,7 +112,14 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// Shapes that do not fit, formats without a kernel, no memory.
-    pub fn linear(&mut self, w: &Linear, x: &Tensor, out: Element, at: Site, then: Then) -> Result<Tensor> {
+    pub fn linear(
+        &mut self,
+        w: &Linear,
+        x: &Tensor,
+        out: impl Into<Stored>,
+        at: Site,
+        then: Then,
+    ) -> Result<Tensor> {
         let features = if matches!(then, Then::Gate { .. }) { w.out_features / 2 } else { w.out_features };
         let out = self.tensor(x.rows, features, out)?;
         self.linear_into(w, x, &out, None, at, then)?;
@@ -115,6 +139,7 @@ impl Builder<'_> {
         at: Site,
         then: Then,
     ) -> Result<()> {
+        let x = &self.as_operand_of(w, x)?;
         let mut epilogue = self.epilogue(w, x, out, map, &at)?;
         let (rows, features) = (x.rows, w.out_features);
         let linear = |features| tap(at.clone(), rows, features, |e, to| e.tap_linear = to);
@@ -158,6 +183,7 @@ impl Builder<'_> {
         let site = |path: &str| step.map_or(Site::new(path), |step| Site::in_step(path, step));
         let mut results = Vec::with_capacity(w.products.len());
         for (index, (linear, element)) in w.products.iter().enumerate() {
+            let x = &self.as_operand_of(linear, x)?;
             let parts: Vec<&Part> = w.parts.iter().filter(|part| part.product == index).collect();
             let out = self.tensor(x.rows, linear.out_features, *element)?;
             let epilogue = self.epilogue(linear, x, &out, None, &site(&parts[0].path))?;
@@ -176,6 +202,17 @@ impl Builder<'_> {
         Ok(w.parts.iter().map(view).collect())
     }
 
+    /// `x` as the product multiplies it: `x` itself, or a rounded copy.
+    ///
+    /// # Errors
+    /// `x` in e4m3 with another scale, no memory.
+    pub fn as_operand_of(&mut self, w: &Linear, x: &Tensor) -> Result<Tensor> {
+        match &w.scales {
+            None => self.as_operand(x, w.element),
+            Some(scales) => self.as_scaled_operand(x, scales.activations),
+        }
+    }
+
     /// An epilogue that stores the product with its bias.
     fn epilogue(
         &self,
@@ -192,6 +229,11 @@ impl Builder<'_> {
         let storage = self.storage(at)?.code();
         let map = map.unwrap_or(RowMap { item_rows: x.rows, item_stride: x.rows, item_offset: 0 });
         let null = DevicePtr::NULL;
+        let (amaxes, rows_each, unit) = match &x.scale {
+            Scale::One => (null, 1, 1.0),
+            Scale::Known(amax) => (null, 1, unit_of(*amax)),
+            Scale::Measured(amaxes, rows_each) => (amaxes.at(0), *rows_each, 1.0),
+        };
         Ok(Epilogue {
             bias: w.bias.as_ref().map_or(null, Region::pointer),
             residual: null,
@@ -200,6 +242,11 @@ impl Builder<'_> {
             tap_activation: null,
             tap_up: null,
             tap_result: null,
+            units: w.scales.as_ref().map_or(null, |scales| scales.units.pointer()),
+            amaxes,
+            rows_each: rows_each as u32,
+            unit,
+            out_factor: out.factor(),
             residual_element: 0,
             residual_ld: 0,
             residual_rows: 1,
@@ -215,7 +262,6 @@ impl Builder<'_> {
             activation_format: storage,
             up_format: storage,
             result_format: storage,
-            padding: 0,
         })
     }
 }

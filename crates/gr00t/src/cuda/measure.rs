@@ -2,6 +2,7 @@
 
 use super::builder::Builder;
 use super::driver::{Device, Event, Stream};
+use super::elements::Element;
 use super::engine::CudaEngine;
 use super::kernels::Kernels;
 use super::linear::Then;
@@ -10,7 +11,7 @@ use crate::Result;
 use crate::checkpoint::Loader;
 use crate::engine::{Engine, ModelInput};
 use crate::ops::{Linear, Site};
-use crate::precision::{Formats, PrecisionPolicy};
+use crate::precision::{Formats, PrecisionPolicy, Scale};
 use steadyhand_fidelity::Format;
 
 /// Bytes of a copy that is measured: many times any cache.
@@ -93,19 +94,24 @@ pub fn copy_bandwidth(device: &Device) -> Result<f64> {
 /// No memory is left, or no kernel multiplies the format.
 pub fn matrix_rate(device: &Device, kernels: &Kernels, operands: Format) -> Result<f64> {
     const SIZE: usize = 8192;
-    let formats = Formats::new(Format::F32, operands, Format::F32);
+    let scale = if operands.bits() == 8 { Scale::PerChannel } else { Scale::None };
+    let formats = Formats { scale, ..Formats::new(Format::F32, operands, Format::F32) };
     let policy = &PrecisionPolicy::preset("f32")?.with("matrix_rate", formats);
     let weight = Loader::synthetic(0).weight("matrix_rate.weight", &[SIZE, SIZE]);
     let at = Site::new("matrix_rate");
     let mut layout = Layout::new(policy);
     let linear = layout.linear(&Linear { weight: weight.clone(), bias: None }, &at)?;
     layout.load(device, kernels, "a product of two matrices")?;
+    let stream = device.stream()?;
+    let mut before = Builder::new(device, kernels, policy, 1);
+    let x = before.persistent_tensor(SIZE, SIZE, Element::F32)?;
+    x.upload(&weight.to_vec(Format::F32))?;
+    let x = before.as_operand_of(&linear, &x)?;
+    before.finish().enqueue(&stream)?;
     let mut b = Builder::new(device, kernels, policy, 1);
-    let element = b.elements(&at)?.compute;
-    let x = b.persistent_tensor(SIZE, SIZE, element)?;
-    x.upload(&weight.to_vec(element.format()))?;
-    b.linear(&linear, &x, element, at, Then::Store)?;
-    let (program, stream) = (b.finish(), device.stream()?);
+    let out = if operands == Format::F32 { Element::F32 } else { Element::Bf16 };
+    b.linear(&linear, &x, out, at, Then::Store)?;
+    let program = b.finish();
     let seconds = time(device, &stream, &mut || program.enqueue(&stream))?;
     Ok(2.0 * (SIZE * SIZE * SIZE) as f64 / seconds)
 }

@@ -31,5 +31,5 @@ pub mod tokens;
 pub mod vision;
 pub mod weights;
 
-pub use elements::check;
+pub use elements::{check, check_on};
 pub use engine::{CudaEngine, Options};

@@ -2,7 +2,7 @@
 
 use super::builder::Builder;
 use super::driver::DevicePtr;
-use super::elements::Element;
+use super::elements::Stored;
 use super::kernels::Variant;
 use super::program::{TapPlace, Tensor};
 use super::weights::Region;
@@ -85,7 +85,7 @@ kernel_params! {
         norm_format: u32,
         modulated_format: u32,
         eps: f32,
-        padding: u32,
+        out_factor: f32,
     }
 }
 
@@ -97,7 +97,7 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// More features than the kernel holds, formats without a kernel, no memory.
-    pub fn norm(&mut self, x: &Tensor, norm: NormAt, out: Element) -> Result<Tensor> {
+    pub fn norm(&mut self, x: &Tensor, norm: NormAt, out: impl Into<Stored>) -> Result<Tensor> {
         let out = self.tensor(x.rows, x.features, out)?;
         self.norm_into(x, norm, None, Rows::default(), &out)?;
         Ok(out)
@@ -112,7 +112,7 @@ impl Builder<'_> {
         x: &Tensor,
         norm: NormAt,
         modulation: &Modulation,
-        out: Element,
+        out: impl Into<Stored>,
     ) -> Result<Tensor> {
         let out = self.tensor(x.rows, x.features, out)?;
         self.norm_into(x, norm, Some(modulation), Rows::default(), &out)?;
@@ -159,7 +159,7 @@ impl Builder<'_> {
             norm_format: storage.code(),
             modulated_format: modulated.unwrap_or(storage).code(),
             eps: eps as f32,
-            padding: 0,
+            out_factor: out.factor(),
         };
         let mut taps: Vec<TapPlace<NormParams>> = Vec::new();
         let (rows, features) = (out.rows, out.features);

@@ -1,6 +1,6 @@
 //! Products with weights: which kernel computes one, in which tiles.
 
-use super::builder::{ALIGN, Builder};
+use super::builder::{Builder, depth, row_stride};
 use super::driver::{Boxes, DevicePtr, Launch, Properties, TensorMap};
 use super::elements::Element;
 use super::kernels::Variant;
@@ -25,6 +25,16 @@ kernel_params! {
         pub tap_up: DevicePtr,
         /// Where a probe wants the sum with the residual, or the gated product.
         pub tap_result: DevicePtr,
+        /// `[n]`, f32: what a unit of the weights stands for, where operands have 8 bits.
+        pub units: DevicePtr,
+        /// Largest magnitudes of x, f32, one for `rows_each` rows; null where `unit` is known.
+        pub amaxes: DevicePtr,
+        /// Rows of x that share a scale.
+        pub rows_each: u32,
+        /// What a unit of x stands for.
+        pub unit: f32,
+        /// Brings the result into the range of an 8-bit element type.
+        pub out_factor: f32,
         /// Element type of the residual.
         pub residual_element: u32,
         /// Elements from row to row.
@@ -55,8 +65,6 @@ kernel_params! {
         pub up_format: u32,
         /// What the last result is rounded to.
         pub result_format: u32,
-        /// Fills the struct up.
-        pub padding: u32,
     }
 }
 
@@ -111,14 +119,14 @@ pub struct Tiling {
     pub columns: usize,
     /// Blocks of a cluster, which share a tile's inner dimension.
     pub split: usize,
-    /// Stages of 64 elements of the inner dimension in shared memory.
+    /// Stages in shared memory: rows of 128 bytes of the inner dimension.
     pub stages: usize,
     /// Teams of warpgroups that take turns at the stages.
     pub teams: usize,
 }
 
-/// Elements of the inner dimension in a stage.
-const DEPTH: usize = 64;
+/// Bytes of the inner dimension in a stage.
+const DEPTH_BYTES: usize = 128;
 /// How many blocks may share an inner dimension, where there are clusters: those that `epilogue.cuh` adds up.
 pub const SPLITS: [usize; 4] = [1, 2, 4, 8];
 /// Shared memory of a multiprocessor that two blocks can share.
@@ -137,6 +145,9 @@ impl Tiling {
         };
         if element == Element::F32 {
             return vec![tile(Multiplier::Cores, 64, 64, 0)];
+        }
+        if !element.exists_on(capability) {
+            return Vec::new();
         }
         let warps = |rows, columns| tile(Multiplier::Warps, rows, columns, 4);
         if capability != (9, 0) {
@@ -160,7 +171,7 @@ impl Tiling {
 
     /// Bytes of one stage: rows of x and of the weights.
     pub fn stage_bytes(&self) -> usize {
-        (self.rows + self.columns) * DEPTH * 2
+        (self.rows + self.columns) * DEPTH_BYTES
     }
 
     /// Bytes of dynamic shared memory.
@@ -179,9 +190,15 @@ impl Tiling {
     }
 
     /// The tiling of least estimated time for a product `[rows, inner] x [inner, n]`, of those that fit it.
-    pub fn choose(candidates: &[Tiling], [rows, n, inner]: [usize; 3], processors: usize) -> Option<Tiling> {
-        let fitting = candidates.iter().filter(|tiling| inner / DEPTH >= tiling.split);
-        fitting.min_by_key(|tiling| tiling.cost([rows, n, inner], processors)).copied()
+    pub fn choose(
+        candidates: &[Tiling],
+        element: Element,
+        [rows, n, inner]: [usize; 3],
+        processors: usize,
+    ) -> Option<Tiling> {
+        let stages = inner / depth(element);
+        let fitting = candidates.iter().filter(|tiling| stages >= tiling.split);
+        fitting.min_by_key(|tiling| tiling.cost([rows, n, stages], processors)).copied()
     }
 
     /// Estimated nanoseconds: waves of blocks, each as long as its start and end and the slower of fetching and
@@ -189,7 +206,7 @@ impl Tiling {
     /// model's products (`examples/kernels.rs`): 595 bytes and 3300 pairs a nanosecond and multiprocessor, and a
     /// block's ends. Set by hand until the fastest tilings came first: 12000 bytes a nanosecond for all fetches, what
     /// meeting in a cluster takes, and how many multiprocessors clusters can use.
-    fn cost(&self, [rows, n, inner]: [usize; 3], processors: usize) -> usize {
+    fn cost(&self, [rows, n, stages]: [usize; 3], processors: usize) -> usize {
         // The blocks of a cluster need places in one part of the device: the larger it is, the more stay empty.
         let usable = match self.split {
             1 | 2 => processors,
@@ -197,21 +214,22 @@ impl Tiling {
             _ => processors * 3 / 4,
         };
         let blocks = rows.div_ceil(self.rows) * n.div_ceil(self.columns) * self.split;
-        let depth = (inner / DEPTH).div_ceil(self.split);
+        let share = stages.div_ceil(self.split);
         let together = if self.shared_bytes() <= HALF_OF_SHARED { 2 } else { 1 };
         let waves = blocks.div_ceil(usable * together);
         let busy = blocks.div_ceil(waves * usable).max(1);
         let fetch = self.stage_bytes() * busy / 595;
-        let multiply = self.rows * self.columns * DEPTH * busy / 3300;
+        // Pairs of 16 bits; twice as many of 8 bits take as long.
+        let multiply = self.rows * self.columns * depth(Element::Bf16) * busy / 3300;
         let meeting = if self.split > 1 { 100 + 250 * self.split } else { 0 };
         let ends = 5200 + self.rows * self.columns / 68 / self.split + meeting;
-        let all_fetches = 2500 + blocks * depth * self.stage_bytes() / 12000;
-        (waves * (ends + depth * fetch.max(multiply))).max(all_fetches)
+        let all_fetches = 2500 + blocks * share * self.stage_bytes() / 12000;
+        (waves * (ends + share * fetch.max(multiply))).max(all_fetches)
     }
 }
 
 impl Builder<'_> {
-    /// Records the product of `x` and the weights.
+    /// Records the product of `x`, which is of the weights' element type, and the weights.
     ///
     /// # Errors
     /// No memory is left, or the kernel does not compile.
@@ -222,15 +240,14 @@ impl Builder<'_> {
         epilogue: Epilogue,
         taps: Vec<EpilogueTap>,
     ) -> Result<()> {
-        let x = self.as_operand(x, w.element)?;
-        let inner = w.in_features.next_multiple_of(ALIGN);
+        let inner = row_stride(w.in_features, w.element);
         let device = self.kernels.device().properties();
         let candidates = match &self.tilings {
             Some(tilings) => tilings.clone(),
             None => Tiling::candidates(w.element, device),
         };
         let shape = [x.rows, w.out_features, inner];
-        let tiling = Tiling::choose(&candidates, shape, device.multiprocessors as usize);
+        let tiling = Tiling::choose(&candidates, w.element, shape, device.multiprocessors as usize);
         let tiling = tiling.ok_or_else(|| Error::cuda("choose a tiling", format!("none fits {shape:?}")))?;
         let (kernel, block, shared_bytes) = self.kernels.get(&Variant::linear(w.element, tiling))?;
         let grid = [w.out_features.div_ceil(tiling.columns), x.rows.div_ceil(tiling.rows), tiling.split];
@@ -238,9 +255,9 @@ impl Builder<'_> {
         let launch = Launch { grid, block, shared_bytes, cluster, programmatic: false };
         let (rows, n, inner) = (x.rows, w.out_features, inner);
         if tiling.multiplier == Multiplier::Warpgroups {
-            let bf16 = w.element == Element::Bf16;
-            let of_x = Boxes { bf16, rows, columns: inner, ld: x.ld, box_rows: tiling.rows };
-            let of_w = Boxes { bf16, rows: n, columns: inner, ld: inner, box_rows: tiling.columns };
+            let element = w.element;
+            let of_x = Boxes { element, rows, columns: inner, ld: x.ld, box_rows: tiling.rows };
+            let of_w = Boxes { element, rows: n, columns: inner, ld: inner, box_rows: tiling.columns };
             let params = HopperLinearParams {
                 x: TensorMap::new(x.pointer(), of_x)?,
                 w: TensorMap::new(w.weight.pointer(), of_w)?,
@@ -306,7 +323,7 @@ mod tests {
             ([324, 4304, 1152], 128, 128, 1),
             ([202, 12288, 2048], 256, 128, 1),
         ] {
-            let tiling = Tiling::choose(&candidates, shape, 132).expect("a tiling");
+            let tiling = Tiling::choose(&candidates, Element::Bf16, shape, 132).expect("a tiling");
             assert_eq!((tiling.rows, tiling.columns, tiling.split), (rows, columns, split), "{shape:?}");
         }
     }
@@ -325,11 +342,11 @@ mod tests {
                 driver_version: 13000,
                 shared_memory_per_block,
             };
-            for element in Element::ALL {
+            for element in Element::ALL.into_iter().filter(|element| element.exists_on(capability)) {
                 let candidates = Tiling::candidates(element, &device);
-                for shape in [[1, 8, 64], [5000, 100_000, 64], [64, 64, 64 * 1000]] {
+                for shape in [[1, 8, 128], [5000, 100_000, 128], [64, 64, 64 * 1000]] {
                     assert!(
-                        Tiling::choose(&candidates, shape, 16).is_some(),
+                        Tiling::choose(&candidates, element, shape, 16).is_some(),
                         "{capability:?} {element:?} {shape:?}"
                     );
                 }

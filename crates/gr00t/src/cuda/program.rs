@@ -7,10 +7,22 @@
 use super::driver::{Buffer, Device, DevicePtr, Kernel, Launch, Params, Pinned, Stream};
 use super::elements::Element;
 use crate::Result;
+use crate::component::{Component, Patches};
 use crate::ops::Site;
 use crate::probe::Probe;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// What the elements of a tensor stand for.
+#[derive(Debug, Clone)]
+pub enum Scale {
+    /// Themselves.
+    One,
+    /// This magnitude for the largest value of the element type.
+    Known(f32),
+    /// The magnitudes that lie there, one f32 for so many rows.
+    Measured(Arc<Buffer>, usize),
+}
 
 /// `[rows, features]` in device memory, with zeros between `features` and the row stride.
 #[derive(Debug, Clone)]
@@ -26,12 +38,22 @@ pub struct Tensor {
     pub element: Element,
     /// Elements before the first.
     pub(super) first: usize,
+    /// What the elements stand for.
+    pub(super) scale: Scale,
 }
 
 impl Tensor {
     /// Where the first element lies.
     pub fn pointer(&self) -> DevicePtr {
         self.memory.at(self.first * self.element.size())
+    }
+
+    /// What a kernel multiplies values with before it stores them here.
+    pub fn factor(&self) -> f32 {
+        match self.scale {
+            Scale::Known(amax) if amax > 0.0 => self.element.format().max() / amax,
+            _ => 1.0,
+        }
     }
 
     /// Some of the rows.
@@ -128,6 +150,16 @@ pub(super) trait Step: Send + Sync {
         batch: usize,
         probe: &mut dyn Probe,
     ) -> Result<()>;
+    /// Runs it where components hand their tensors over through `patches`.
+    fn patch(
+        &self,
+        stream: &Stream,
+        follows_kernel: bool,
+        _batch: usize,
+        _patches: &mut dyn Patches,
+    ) -> Result<()> {
+        self.enqueue(stream, follows_kernel)
+    }
 }
 
 /// A kernel with its arguments.
@@ -206,6 +238,48 @@ impl Step for TensorTap {
     }
 }
 
+/// Where a component's result lies for what comes after it.
+pub(super) struct HandOver {
+    pub(super) component: Component,
+    pub(super) step: Option<usize>,
+    /// What the result is rounded to, whatever it is stored in.
+    pub(super) format: Element,
+    /// Each holds the result, in parts whose rows follow each other: one after a kernel's own element type, others
+    /// as operands.
+    pub(super) copies: Vec<Vec<Tensor>>,
+}
+
+impl Step for HandOver {
+    fn enqueue(&self, _: &Stream, _: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn probe(&self, _: &Stream, _: &mut Scratch, _: usize, _: &mut dyn Probe) -> Result<()> {
+        Ok(())
+    }
+
+    fn patch(&self, stream: &Stream, _: bool, batch: usize, patches: &mut dyn Patches) -> Result<()> {
+        stream.synchronize()?;
+        let Some(parts) = self.copies.first() else { return Ok(()) };
+        let (mut values, mut rows, mut features) = (Vec::new(), 0, 0);
+        for part in parts {
+            values.extend(part.download()?);
+            (rows, features) = (rows + part.rows, part.features);
+        }
+        patches.hand_over(self.component, self.step, [batch, rows / batch, features], &mut values);
+        self.format.format().round_slice(&mut values);
+        for parts in &self.copies {
+            let mut rest = &values[..];
+            for part in parts {
+                let (own, others) = rest.split_at(part.rows * part.features);
+                part.upload(own)?;
+                rest = others;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A value that was computed on the host when the program was recorded: `[1, tokens, features]`.
 pub(super) struct Constant {
     pub(super) site: Site,
@@ -275,6 +349,15 @@ impl Program {
             probe.tap(&constant.site.to_string(), &constant.shape, &constant.values);
         }
         self.steps.iter().try_for_each(|step| step.probe(stream, scratch, self.batch, probe))
+    }
+
+    /// Runs the program step by step, components handing their tensors over through `patches`.
+    ///
+    /// # Errors
+    /// A launch or a copy fails.
+    pub fn patch(&self, stream: &Stream, patches: &mut dyn Patches) -> Result<()> {
+        let steps = self.steps.iter().enumerate();
+        steps.into_iter().try_for_each(|(index, step)| step.patch(stream, index > 0, self.batch, patches))
     }
 
     /// The stages' names and steps, in order.

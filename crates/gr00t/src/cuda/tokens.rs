@@ -4,10 +4,11 @@ use super::builder::Builder;
 use super::driver::{DevicePtr, Params};
 use super::elements::Element;
 use super::kernels::Variant;
-use super::program::{TapPlace, Tensor};
+use super::program::{Scale, TapPlace, Tensor};
 use super::weights::Table;
 use crate::ops::Site;
-use crate::{Result, kernel_params};
+use crate::precision::ActivationScale;
+use crate::{Error, Result, kernel_params};
 
 kernel_params! {
     /// As `PatchesParams` in `tokens.cu`.
@@ -67,6 +68,29 @@ kernel_params! {
 }
 
 kernel_params! {
+    /// As `QuantizeParams` in `tokens.cu`.
+    struct QuantizeParams {
+        x: DevicePtr,
+        out: DevicePtr,
+        partials: DevicePtr,
+        amaxes: DevicePtr,
+        item_rows: u32,
+        features: u32,
+        x_element: u32,
+        x_ld: u32,
+        out_ld: u32,
+        partials_ld: u32,
+        amax: f32,
+        padding: u32,
+    }
+}
+
+/// Parts of an item whose largest magnitudes are found apart: `PARTS` in `tokens.cu`.
+const LARGEST_PARTS: usize = 32;
+/// Threads of a block: `THREADS` in `tokens.cu`.
+const QUANTIZE_THREADS: usize = 256;
+
+kernel_params! {
     /// As `EulerParams` in `tokens.cu`.
     pub struct EulerParams {
         velocity: DevicePtr,
@@ -97,9 +121,9 @@ pub struct DeviceImage {
     pub width: usize,
 }
 
-/// What becomes of a value from outside.
+/// Where a value from outside goes.
 #[derive(Debug, Clone, Copy)]
-pub struct Stored<'t> {
+pub struct Placed<'t> {
     /// Where it goes.
     pub out: &'t Tensor,
     /// Where it also goes, in another element type.
@@ -201,7 +225,7 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// Formats without a kernel.
-    pub fn input(&mut self, values: DevicePtr, to: Stored, at: Site) -> Result<()> {
+    pub fn input(&mut self, values: DevicePtr, to: Placed, at: Site) -> Result<()> {
         let format = self.storage(&at)?;
         let taps =
             vec![TapPlace::whole(at, to.out.rows, to.out.features, |p: &mut ConvertParams, at| p.tap = at)];
@@ -217,8 +241,63 @@ impl Builder<'_> {
             return Ok(x.clone());
         }
         let out = self.tensor(x.rows, x.features, element)?;
-        self.convert(x.pointer(), x.element, x.ld, Stored { out: &out, copy: None }, element, Vec::new())?;
+        self.convert(x.pointer(), x.element, x.ld, Placed { out: &out, copy: None }, element, Vec::new())?;
         Ok(out)
+    }
+
+    /// `x` in e4m3, scaled as a linear layer asks for: `x` itself, or a quantized copy.
+    ///
+    /// # Errors
+    /// `x` in e4m3 with another scale, no memory.
+    pub fn as_scaled_operand(&mut self, x: &Tensor, activations: ActivationScale) -> Result<Tensor> {
+        if x.element == Element::E4m3 {
+            return match (&x.scale, activations) {
+                (Scale::Known(found), ActivationScale::Calibrated(expected)) if *found == expected => {
+                    Ok(x.clone())
+                }
+                (Scale::Measured(..), ActivationScale::Dynamic) => Ok(x.clone()),
+                (found, _) => Err(Error::cuda(
+                    "quantize",
+                    format!("expected the scale {activations:?}, found {found:?}"),
+                )),
+            };
+        }
+        let rows_each = self.rows_each(x.rows);
+        let items = x.rows / rows_each;
+        let out = self.tensor(x.rows, x.features, Element::E4m3)?;
+        let mut params = QuantizeParams {
+            x: x.pointer(),
+            out: out.pointer(),
+            partials: DevicePtr::NULL,
+            amaxes: DevicePtr::NULL,
+            item_rows: rows_each as u32,
+            features: x.features as u32,
+            x_element: x.element.code(),
+            x_ld: x.ld as u32,
+            out_ld: out.ld as u32,
+            partials_ld: 0,
+            amax: 0.0,
+            padding: 0,
+        };
+        let scale = match activations {
+            ActivationScale::Calibrated(amax) => {
+                params.amax = amax;
+                Scale::Known(amax)
+            }
+            ActivationScale::Dynamic => {
+                let partials = self.tensor(items, LARGEST_PARTS, Element::F32)?;
+                let amaxes = self.tensor(1, items, Element::F32)?;
+                (params.partials, params.amaxes) = (partials.pointer(), amaxes.pointer());
+                params.partials_ld = partials.ld as u32;
+                let largest = Variant::tokens("largest");
+                self.launch_grid(&largest, [LARGEST_PARTS, items, 1], params, Vec::new())?;
+                Scale::Measured(amaxes.memory, rows_each)
+            }
+        };
+        let eights = rows_each * x.features.div_ceil(8);
+        let grid = [eights.div_ceil(QUANTIZE_THREADS), items, 1];
+        self.launch_grid(&Variant::tokens("quantize"), grid, params, Vec::new())?;
+        Ok(Tensor { scale, ..out })
     }
 
     fn convert(
@@ -226,7 +305,7 @@ impl Builder<'_> {
         x: DevicePtr,
         x_element: Element,
         x_ld: usize,
-        Stored { out, copy }: Stored,
+        Placed { out, copy }: Placed,
         format: Element,
         taps: Vec<TapPlace<ConvertParams>>,
     ) -> Result<()> {

@@ -76,7 +76,7 @@ pub fn forward(b: &mut Builder, w: &Vision, images: &[DeviceImage], grids: &[Gri
     let at = &Site::new("vision");
     let seen = one_image_each(b, grids)?;
     let embedded = at / "patch_embedding";
-    let element = b.operand(&(at / "patches"), std::slice::from_ref(&embedded))?;
+    let element = b.wide_operand(&(at / "patches"), std::slice::from_ref(&embedded))?;
     let patches = b.patches(images, w.patch_size, element, at / "patches")?;
     let positions = positions(b, w, grids, at / "position_embedding")?;
     let sum = at / "embeddings";

@@ -3,11 +3,11 @@
 //! Loading has two steps. First the model's files lay out what they need, which allocates nothing and tells how
 //! much memory it takes; then everything is brought there at once, rearranged on the device.
 
-use super::builder::ALIGN;
+use super::builder::row_stride;
 use super::driver::{Buffer, Device, DevicePtr, Launch, Stream};
-use super::elements::{Element, SiteElements, elements, storage};
+use super::elements::{Element, SiteElements, Stored, elements, storage};
 use super::kernels::{Kernels, Variant};
-use super::linear::{Linear, Part, Projection};
+use super::linear::{Linear, Part, Projection, Scales};
 use super::norm::Affine;
 use crate::checkpoint::{Dtype, Weight};
 use crate::ops::{self, Site};
@@ -56,6 +56,8 @@ kernel_params! {
         from_index: u64,
         row_stride: u64,
         column_stride: u64,
+        amaxes: DevicePtr,
+        units: DevicePtr,
         key: u64,
         scale: f32,
         offset: f32,
@@ -94,6 +96,19 @@ struct Job {
     interleave: usize,
     /// Which of them.
     lane: usize,
+    /// Where elements of 8 bits have their scales.
+    scaled: Option<ScaledJob>,
+}
+
+/// Where the scales of a job's rows go.
+#[derive(Debug, Clone, Copy)]
+struct ScaledJob {
+    /// Whether all rows share a scale.
+    by_layer: bool,
+    /// Bytes before the largest magnitudes, `[rows of the product]`.
+    amaxes: usize,
+    /// Bytes before what a unit stands for, `[rows of the product]`.
+    units: usize,
 }
 
 /// Lays out weights for a policy.
@@ -150,6 +165,7 @@ impl<'a> Layout<'a> {
             format,
             interleave: 1,
             lane: 0,
+            scaled: None,
         });
     }
 
@@ -188,6 +204,7 @@ impl<'a> Layout<'a> {
             format: element,
             interleave: 1,
             lane: 0,
+            scaled: None,
         });
         Table { region, features, element }
     }
@@ -208,7 +225,7 @@ impl<'a> Layout<'a> {
     /// As [`Layout::vector`]; operands of different formats; a width that is not a multiple of eight.
     pub fn gate_and_up(&mut self, gate: &ops::Linear, up: &ops::Linear, sites: [&Site; 2]) -> Result<Linear> {
         let [of_gate, of_up] = [self.elements(sites[0])?, self.elements(sites[1])?];
-        if of_gate.compute != of_up.compute {
+        if (of_gate.compute, of_gate.scaling) != (of_up.compute, of_up.scaling) {
             let what = format!(
                 "expected the same operands at `{}` and `{}`, which the CUDA engine multiplies at once",
                 sites[0].path(),
@@ -230,12 +247,12 @@ impl<'a> Layout<'a> {
     /// As [`Layout::vector`].
     pub fn projection(&mut self, layers: &[(&ops::Linear, Site, Option<Site>)]) -> Result<Projection> {
         // Layers whose formats agree share a product.
-        let mut groups: Vec<(SiteElements, Element, Vec<usize>)> = Vec::new();
+        let mut groups: Vec<(SiteElements, Stored, Vec<usize>)> = Vec::new();
         for (index, (_, site, consumer)) in layers.iter().enumerate() {
             let elements = self.elements(site)?;
             let out = match consumer {
-                Some(consumer) => self.elements(consumer)?.compute,
-                None => elements.storage,
+                Some(consumer) => self.elements(consumer)?.operand().unwrap_or(elements.storage.into()),
+                None => elements.storage.into(),
             };
             match groups.iter_mut().find(|group| (group.0, group.1) == (elements, out)) {
                 Some(group) => group.2.push(index),
@@ -267,6 +284,11 @@ impl<'a> Layout<'a> {
         let out_features: usize = layers.iter().map(|layer| layer.weight.shape()[0]).sum();
         let (weight, ld) = self.reserve_matrix(out_features, in_features, elements.compute);
         let bias = layers[0].bias.is_some().then(|| self.reserve(out_features * 4));
+        let scaled = elements.scaling.map(|scaling| {
+            let [amaxes, units] = [self.reserve(out_features * 4), self.reserve(out_features * 4)];
+            let job = ScaledJob { by_layer: scaling.by_layer, amaxes: amaxes.first, units: units.first };
+            (job, Scales { units, activations: scaling.activations })
+        });
         let mut first_row = 0;
         for (index, layer) in layers.iter().enumerate() {
             let rows = layer.weight.shape()[0];
@@ -283,6 +305,7 @@ impl<'a> Layout<'a> {
                 format: elements.compute,
                 interleave: if in_turns { layers.len() } else { 1 },
                 lane: if in_turns { index } else { 0 },
+                scaled: scaled.as_ref().map(|(job, _)| *job),
             });
             if let (Some(values), Some(region)) = (&layer.bias, &bias) {
                 self.vector_job(values, 0..rows, region.first + first_row * 4, elements.storage);
@@ -290,7 +313,8 @@ impl<'a> Layout<'a> {
             first_row += rows;
         }
         let (element, stores_product) = (elements.compute, false);
-        Ok(Linear { weight, bias, element, out_features, in_features, stores_product })
+        let scales = scaled.map(|(_, scales)| scales);
+        Ok(Linear { weight, bias, element, scales, out_features, in_features, stores_product })
     }
 
     /// One embodiment's slice of a category-specific layer.
@@ -314,16 +338,17 @@ impl<'a> Layout<'a> {
             format: elements.compute,
             interleave: 1,
             lane: 0,
+            scaled: None,
         });
         let bias = self.reserve(out_features * 4);
         let slice = slot * out_features..(slot + 1) * out_features;
         self.vector_job(&layer.bias, slice, bias.first, elements.storage);
         let (element, bias, stores_product) = (elements.compute, Some(bias), true);
-        Ok(Linear { weight, bias, element, out_features, in_features, stores_product })
+        Ok(Linear { weight, bias, element, scales: None, out_features, in_features, stores_product })
     }
 
     fn reserve_matrix(&mut self, rows: usize, columns: usize, element: Element) -> (Region, usize) {
-        let ld = columns.next_multiple_of(ALIGN);
+        let ld = row_stride(columns, element);
         (self.reserve(rows.next_multiple_of(TILE_COLUMNS) * ld * element.size()), ld)
     }
 
@@ -361,48 +386,88 @@ impl Job {
     }
 
     fn run(&self, memory: &Buffer, staging: &Buffer, stream: &Stream, kernels: &Kernels) -> Result<()> {
-        let (kernel, block, shared_bytes) = kernels.get(&Variant::pack())?;
-        let (size, chunk) = (self.weight.dtype().size(), self.rows_at_a_time());
-        let synthetic = self.weight.synthetic();
-        for first in (0..self.rows).step_by(chunk) {
-            let rows = chunk.min(self.rows - first);
-            let start = self.first + first * self.columns;
-            if synthetic.is_none() {
-                let bytes = self.weight.bytes().ok_or_else(|| self.absent())?;
-                staging.upload(0, &bytes[start * size..(start + rows * self.columns) * size])?;
+        let each_chunk = |entries: &[&'static str]| -> Result<()> {
+            let chunk = self.rows_at_a_time();
+            for first in (0..self.rows).step_by(chunk) {
+                let rows = chunk.min(self.rows - first);
+                self.stage(first, rows, staging)?;
+                for entry in entries {
+                    self.launch(entry, first, rows, [memory, staging], stream, kernels)?;
+                }
+                if self.weight.synthetic().is_none() {
+                    stream.synchronize()?;
+                }
             }
-            let params = PackParams {
-                from: if synthetic.is_some() { DevicePtr::NULL } else { staging.at(0) },
-                to: memory.at(self.to),
-                from_index: start as u64,
-                row_stride: if self.transposed { 1 } else { self.columns as u64 },
-                column_stride: if self.transposed { self.rows as u64 } else { 1 },
-                key: synthetic.map_or(0, |s| s.key),
-                scale: synthetic.map_or(0.0, |s| s.scale),
-                offset: synthetic.map_or(0.0, |s| s.offset),
-                rows: rows as u32,
-                columns: self.columns as u32,
-                ld: self.ld as u32,
-                first_row: (self.first_row + first) as u32,
-                from_element: element_of(self.weight.dtype()).code(),
-                to_element: self.element.code(),
-                format: self.format.code(),
-                interleave: self.interleave as u32,
-                lane: self.lane as u32,
-                padding: 0,
-            };
-            let blocks = (rows * self.columns).div_ceil(block as usize).min(MAX_BLOCKS);
-            let grid = [blocks as u32, 1, 1];
-            stream.launch(
-                &kernel,
-                &Launch { grid, block, shared_bytes, cluster: 1, programmatic: false },
-                &params,
-            )?;
-            if synthetic.is_none() {
-                stream.synchronize()?;
+            Ok(())
+        };
+        match self.scaled {
+            None => each_chunk(&["pack"]),
+            Some(ScaledJob { by_layer: false, .. }) => each_chunk(&["row_largest", "pack"]),
+            Some(ScaledJob { by_layer: true, .. }) => {
+                // All rows must have been seen before the first is scaled.
+                each_chunk(&["row_largest"])?;
+                self.launch("spread_largest", 0, self.rows, [memory, staging], stream, kernels)?;
+                each_chunk(&["pack"])
             }
         }
-        Ok(())
+    }
+
+    /// Copies rows of the tensor to where kernels read them; those of a synthetic one are computed there.
+    fn stage(&self, first: usize, rows: usize, staging: &Buffer) -> Result<()> {
+        if self.weight.synthetic().is_some() {
+            return Ok(());
+        }
+        let size = self.weight.dtype().size();
+        let start = self.first + first * self.columns;
+        let bytes = self.weight.bytes().ok_or_else(|| self.absent())?;
+        staging.upload(0, &bytes[start * size..(start + rows * self.columns) * size])
+    }
+
+    /// Runs a kernel of `weights.cu` on rows that are staged.
+    fn launch(
+        &self,
+        entry: &'static str,
+        first: usize,
+        rows: usize,
+        [memory, staging]: [&Buffer; 2],
+        stream: &Stream,
+        kernels: &Kernels,
+    ) -> Result<()> {
+        let (kernel, block, shared_bytes) = kernels.get(&Variant::weights(entry))?;
+        let synthetic = self.weight.synthetic();
+        let of_scales = |at: fn(&ScaledJob) -> usize| {
+            self.scaled.as_ref().map_or(DevicePtr::NULL, |scaled| memory.at(at(scaled)))
+        };
+        let params = PackParams {
+            from: if synthetic.is_some() { DevicePtr::NULL } else { staging.at(0) },
+            to: memory.at(self.to),
+            from_index: (self.first + first * self.columns) as u64,
+            row_stride: if self.transposed { 1 } else { self.columns as u64 },
+            column_stride: if self.transposed { self.rows as u64 } else { 1 },
+            amaxes: of_scales(|scaled| scaled.amaxes),
+            units: of_scales(|scaled| scaled.units),
+            key: synthetic.map_or(0, |s| s.key),
+            scale: synthetic.map_or(0.0, |s| s.scale),
+            offset: synthetic.map_or(0.0, |s| s.offset),
+            rows: rows as u32,
+            columns: self.columns as u32,
+            ld: self.ld as u32,
+            first_row: (self.first_row + first) as u32,
+            from_element: element_of(self.weight.dtype()).code(),
+            to_element: self.element.code(),
+            format: self.format.code(),
+            interleave: self.interleave as u32,
+            lane: self.lane as u32,
+            padding: 0,
+        };
+        let blocks = match entry {
+            "row_largest" => rows,
+            "spread_largest" => 1,
+            _ => (rows * self.columns).div_ceil(block as usize).min(MAX_BLOCKS),
+        };
+        let grid = [blocks as u32, 1, 1];
+        let launch = Launch { grid, block, shared_bytes, cluster: 1, programmatic: false };
+        stream.launch(&kernel, &launch, &params)
     }
 
     fn absent(&self) -> Error {

@@ -2,7 +2,8 @@
 
 use super::LocalError;
 use crate::config::Config;
-use crate::fault::Fault;
+use crate::fault::{Fault, is_category_specific};
+use crate::ops::Site;
 use crate::precision::Formats;
 use steadyhand_fidelity::Format;
 
@@ -83,23 +84,11 @@ fn inputs(config: &Config, site: &str) -> Vec<Fault> {
         "vision.patches" => vec![Fault::ChannelOrder, Fault::ShiftedPixels, Fault::OtherPixels],
         "noise" => vec![Fault::UnpairedNoise { seed: 0 }],
         "action_head.state" => vec![Fault::OtherStatistics { spread: 0.0 }],
-        _ if is_category_specific(site) => {
+        _ if is_category_specific(&Site::new(site)) => {
             (0..config.max_num_embodiments).map(|slot| Fault::Embodiment { slot }).collect()
         }
         _ => Vec::new(),
     }
-}
-
-fn is_category_specific(site: &str) -> bool {
-    [
-        "action_head.state_encoder",
-        "action_head.state_features",
-        "action_encoder",
-        "action_features",
-        "decoder",
-    ]
-    .iter()
-    .any(|part| site.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
 fn time(site: &str) -> Vec<Fault> {

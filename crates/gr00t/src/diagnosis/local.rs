@@ -1,12 +1,13 @@
 //! Local errors: what each operation of an engine adds to the error it was handed.
 
 use super::Observed;
+use super::reuse::{Plan, Reuse, Visit};
 use crate::Result;
 use crate::engine::{ModelInput, infer_by_layout};
 use crate::fault::{Fault, Injection, Results};
 use crate::model::Model;
 use crate::observation::Matrix;
-use crate::ops::cpu::Cpu;
+use crate::ops::cpu::{Cpu, Tensor};
 use crate::ops::{Activation, Mask, Site};
 use crate::precision::{Formats, PrecisionPolicy};
 use crate::probe::{Edit, Recorder};
@@ -58,6 +59,8 @@ pub struct Localization {
     pub errors: Vec<LocalError>,
     /// The normalized actions at the end.
     pub actions: Matrix,
+    /// What was done at each site, by tap name: what replays start from.
+    pub(super) visits: BTreeMap<String, Visit>,
 }
 
 /// Whose inputs the engine's tensors were computed from.
@@ -90,44 +93,60 @@ pub struct Examination<'a> {
 }
 
 impl Examination<'_> {
-    /// Runs the reference on the engine's tensors. `fault` is made in the reference, together with what
-    /// buffers hold from the inference before.
+    /// Runs the reference on the engine's tensors.
     ///
     /// # Errors
     /// The input does not fit the model.
-    pub fn localize(&self, fault: Option<(&Fault, &Results)>) -> Result<Localization> {
-        let injection =
-            fault.map(|(fault, previous)| Injection { fault, previous, current: RefCell::default() });
-        let (mut model, mut policy, mut input) =
-            (self.model.clone(), self.policy.clone(), self.input.clone());
-        if let Some((fault, _)) = fault {
-            fault.damage_model(&mut model, &mut policy);
-            fault.damage_inputs(std::slice::from_mut(&mut input));
-        }
+    pub fn localize(&self) -> Result<Localization> {
         let boundaries = match self.inputs {
             Inputs::Own => Results::new(),
             Inputs::Recorded => self.boundaries()?,
         };
-        let forced = Forced { boundaries, ..Forced::new(self, injection) };
-        let actions = infer_by_layout(&model, &[input], self.denoising_steps, None, &mut |batch, probe| {
-            model.infer(&Cpu::new(&policy, probe).with_edit(&forced), batch)
-        })?;
-        let actions = actions.into_iter().next().unwrap_or_default();
-        Ok(Localization { errors: forced.errors.into_inner(), actions })
+        let forced = Forced { boundaries, ..Forced::new(self) };
+        let actions = forced.run(self.model, self.policy, self.input.clone())?;
+        let (errors, visits) = (forced.errors.into_inner(), forced.visits.into_inner());
+        Ok(Localization { errors, actions, visits })
     }
 
-    /// What the engine should have given at `path`, by tap name: the reference's results on the engine's own
-    /// inputs to it. A buffer that is not written in the next inference still holds them.
+    /// The local errors of a run in which the reference makes `fault` too, together with what buffers hold from the
+    /// inference before. `base`: the run without it.
     ///
     /// # Errors
     /// The input does not fit the model.
-    pub fn results_at(&self, path: &str) -> Result<Results> {
+    pub(super) fn replay(
+        &self,
+        base: &Localization,
+        fault: &Fault,
+        previous: &Results,
+    ) -> Result<Vec<LocalError>> {
+        let injection = Some(Injection::new(fault, previous));
+        let (mut model, mut policy) = (self.model.clone(), self.policy.clone());
+        fault.damage_model(&mut model, &mut policy);
+        let mut input = [self.input.clone()];
+        fault.damage_inputs(&mut input);
+        let (boundaries, plan) = match self.inputs {
+            Inputs::Own => (Results::new(), Some(Plan::new(&base.visits, |at| fault.touches(at)))),
+            // What a stage made is not handed on here, so nothing of the engine's can be started from.
+            Inputs::Recorded => (self.boundaries()?, None),
+        };
+        let forced = Forced { boundaries, injection, plan, ..Forced::new(self) };
+        let [input] = input;
+        forced.run(&model, &policy, input)?;
+        Ok(forced.errors.into_inner())
+    }
+
+    /// What the engine should have given at `path`, by tap name: the reference's results on the engine's own
+    /// inputs to it. A buffer that is not written in the next inference still holds them. `base`: an earlier run of the
+    /// same examination, if there was one.
+    ///
+    /// # Errors
+    /// The input does not fit the model.
+    pub fn results_at(&self, path: &str, base: Option<&Localization>) -> Result<Results> {
         let kept = Some((path, RefCell::default()));
-        let forced = Forced { kept, ..Forced::new(self, None) };
-        let input = std::slice::from_ref(self.input);
-        infer_by_layout(self.model, input, self.denoising_steps, None, &mut |batch, probe| {
-            self.model.infer(&Cpu::new(self.policy, probe).with_edit(&forced), batch)
-        })?;
+        let base = base.filter(|_| self.inputs == Inputs::Own);
+        let plan = base.map(|base| Plan::new(&base.visits, |at| at.path() == path));
+        let forced = Forced { kept, plan, ..Forced::new(self) };
+        forced.run(self.model, self.policy, self.input.clone())?;
         Ok(forced.kept.map(|(_, results)| results.into_inner()).unwrap_or_default())
     }
 }
@@ -166,30 +185,83 @@ struct Forced<'a> {
     kept: Option<(&'a str, RefCell<Results>)>,
     /// What stages that run by themselves are given instead of what the stage before them made.
     boundaries: Results,
+    /// What need not be computed.
+    plan: Option<Plan<'a>>,
+    visits: RefCell<BTreeMap<String, Visit>>,
 }
 
 impl<'a> Forced<'a> {
-    fn new(examination: &'a Examination<'a>, injection: Option<Injection<'a>>) -> Self {
-        let (errors, boundaries) = (RefCell::default(), Results::new());
-        Forced { examination, injection, errors, kept: None, boundaries }
+    fn new(examination: &'a Examination<'a>) -> Self {
+        Forced {
+            examination,
+            injection: None,
+            errors: RefCell::default(),
+            kept: None,
+            boundaries: Results::new(),
+            plan: None,
+            visits: RefCell::default(),
+        }
+    }
+
+    fn run(&self, model: &Model, policy: &PrecisionPolicy, input: ModelInput) -> Result<Matrix> {
+        let steps = self.examination.denoising_steps;
+        let actions = infer_by_layout(model, &[input], steps, None, &mut |batch, probe| {
+            model.infer(&Cpu::new(policy, probe).with_edit(self), batch)
+        })?;
+        Ok(actions.into_iter().next().unwrap_or_default())
+    }
+
+    /// Where a result that need not be computed comes from; notes its error, which is that of the run before.
+    fn reuse(&self, at: &Site, name: &str) -> Option<(Reuse, &Visit)> {
+        let (reuse, visit) = self.plan.as_ref()?.reuse(at, name)?;
+        self.errors.borrow_mut().extend(visit.error.clone());
+        Some((reuse, visit))
     }
 }
 
 impl Edit for Forced<'_> {
+    fn known(&self, at: &Site) -> Option<Tensor> {
+        let name = at.to_string();
+        let (reuse, visit) = self.reuse(at, &name)?;
+        let values = match reuse {
+            Reuse::Engines => self.examination.observed.read(&name).map(|(_, values)| values)?,
+            Reuse::Unread => vec![0.0; visit.shape.iter().product()],
+        };
+        Tensor::from_values(visit.shape, values)
+    }
+
     fn result(&self, at: &Site, shape: [usize; 3], values: &mut [f32]) {
+        let name = at.to_string();
+        if let Some((reuse, _)) = self.reuse(at, &name) {
+            let found = (reuse == Reuse::Engines).then(|| self.examination.observed.read(&name)).flatten();
+            if let Some((_, found)) = found {
+                values.copy_from_slice(&found);
+            }
+            return;
+        }
         if let Some(injection) = &self.injection {
             injection.result(at, shape, values);
         }
-        let name = at.to_string();
         if let Some((_, results)) = self.kept.as_ref().filter(|(path, _)| at.path() == *path) {
             results.borrow_mut().insert(name.clone(), values.to_vec());
         }
-        if let Some((_, found)) = self.examination.observed.read(&name) {
-            self.compare(at, name.clone(), &found, values);
-        }
+        let found = self.examination.observed.read(&name);
+        let (error, taken) = match &found {
+            Some((_, found)) => {
+                let error = self.compare(at, name.clone(), found, values);
+                let taken = self.examination.inputs == Inputs::Own && found.len() == values.len();
+                if taken {
+                    values.copy_from_slice(found);
+                }
+                self.errors.borrow_mut().push(error.clone());
+                (Some(error), taken)
+            }
+            None => (None, false),
+        };
         if let Some(right) = self.boundaries.get(&name).filter(|right| right.len() == values.len()) {
             values.copy_from_slice(right);
         }
+        self.visits.borrow_mut().insert(name, Visit { site: at.clone(), shape, error, taken });
     }
 
     fn eps(&self, at: &Site, eps: f64) -> f64 {
@@ -218,8 +290,8 @@ impl Edit for Forced<'_> {
 }
 
 impl Forced<'_> {
-    /// Notes the error of `found`, and takes it over where the engine's tensors are those of one run.
-    fn compare(&self, at: &Site, name: String, found: &[f32], values: &mut [f32]) {
+    /// The error of `found` against what the reference computed.
+    fn compare(&self, at: &Site, name: String, found: &[f32], values: &[f32]) -> LocalError {
         let error = distance(found, values);
         let Formats { storage, compute, .. } = self.examination.policy.formats(at);
         let roundoff = |format: Format| f64::from(format.epsilon()) / 2.0;
@@ -229,16 +301,13 @@ impl Forced<'_> {
         let expected = self.examination.expected.get(&name).copied().unwrap_or(rounding);
         let path = at.path().to_owned();
         let peak = peak(found) / peak(values).max(f64::MIN_POSITIVE);
-        self.errors.borrow_mut().push(LocalError { name, path, error, expected, peak });
-        if self.examination.inputs == Inputs::Own && found.len() == values.len() {
-            values.copy_from_slice(found);
-        }
+        LocalError { name, path, error, expected, peak }
     }
 }
 
 /// Relative L2 over the values that are finite in both; infinite where one side alone is not finite. A NaN
 /// that the operation was handed is not its own error.
-fn distance(found: &[f32], expected: &[f32]) -> f64 {
+pub(super) fn distance(found: &[f32], expected: &[f32]) -> f64 {
     if found.len() != expected.len() {
         return f64::INFINITY;
     }

@@ -5,15 +5,20 @@
 //! error that is made stands out at the place that makes it ([`Examination::localize`]). The places and their kind of
 //! operation suggest faults ([`at_site`]); each is injected into the reference, and the one that explains
 //! every local error away is the cause ([`Examination::explain`]). Where only final actions are known, the faults are
-//! injected into a free run instead.
+//! injected into a free run instead. An engine that runs here can also exchange components with the reference
+//! ([`swap_components`]).
 
 mod hypotheses;
 mod local;
 mod replay;
+mod reuse;
+mod swaps;
 
 pub use hypotheses::{at_site, catalogue};
 pub use local::{Examination, Inputs, LocalError, Localization};
 pub use replay::{ActionsOnly, Finding, Progress};
+pub use reuse::Backbone;
+pub use swaps::{Mixture, Reference, Side, Swap, side_by_side, swap_components};
 
 use crate::probe::Recorder;
 

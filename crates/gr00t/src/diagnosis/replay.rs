@@ -1,13 +1,15 @@
 //! Injects hypotheses into the reference and keeps those that explain the engine.
 
 use super::hypotheses::at_site;
-use super::local::{Examination, LocalError};
+use super::local::{Examination, LocalError, Localization, distance};
+use super::reuse::{Backbone, Visit};
 use crate::Result;
-use crate::engine::{Engine, ModelInput};
-use crate::fault::{Fault, FaultyEngine, Results};
+use crate::engine::{CpuEngine, Engine, ModelInput};
+use crate::fault::{Fault, FaultyEngine, Injection, Results};
 use crate::model::Model;
 use crate::observation::Matrix;
 use crate::precision::PrecisionPolicy;
+use crate::probe::Edit;
 use steadyhand_fidelity::relative_l2;
 
 /// How far a search is.
@@ -15,7 +17,7 @@ use steadyhand_fidelity::relative_l2;
 pub struct Progress {
     /// Hypotheses replayed.
     pub done: usize,
-    /// Hypotheses in all.
+    /// Hypotheses to replay in all.
     pub of: usize,
 }
 
@@ -32,29 +34,42 @@ pub struct Finding {
 }
 
 impl Examination<'_> {
-    /// Explains local errors: the findings, best first. `previous` is what a buffer that was not written
-    /// still holds, see [`Examination::results_at`]. A replay costs an inference; `progress` is told before each.
+    /// Explains the local errors of `base`: the findings, best first. `previous` is what a buffer that was not written
+    /// still holds, see [`Examination::results_at`]. A hypothesis that only changes the first bad result is judged from
+    /// that result, any other is replayed; `progress` is told before each replay.
     ///
     /// # Errors
     /// The input does not fit the model.
     pub fn explain(
         &self,
         previous: &Results,
-        errors: &[LocalError],
+        base: &Localization,
         progress: &dyn Fn(Progress),
     ) -> Result<Vec<Finding>> {
-        let unexplained: Vec<&LocalError> = errors.iter().filter(|error| error.is_fault()).collect();
-        let mut findings = Vec::new();
+        let unexplained: Vec<&LocalError> = base.errors.iter().filter(|error| error.is_fault()).collect();
+        let Some(first) = unexplained.first() else { return Ok(Vec::new()) };
+        let place = BadPlace::new(self, base, &first.path)?;
         let faults = at_site(&self.model.config, &unexplained);
-        let of = faults.len();
-        for (done, fault) in faults.into_iter().enumerate() {
-            progress(Progress { done, of });
-            let residual = if fault.is_opaque() {
+        let judged: Vec<Option<f64>> = faults
+            .iter()
+            .map(|fault| match fault.is_opaque() {
                 // Everything behind the place was judged with the engine's own values of it already.
-                largest(unexplained.iter().copied().filter(|error| error.path != fault.place()))
-            } else {
-                let injected = Some((&fault, previous));
-                largest(&self.localize(injected)?.errors)
+                true => {
+                    Some(largest(unexplained.iter().copied().filter(|error| error.path != fault.place())))
+                }
+                false => place.residual(fault, previous),
+            })
+            .collect();
+        let (of, mut done) = (judged.iter().filter(|residual| residual.is_none()).count(), 0);
+        let mut findings = Vec::new();
+        for (fault, judged) in faults.into_iter().zip(judged) {
+            let residual = match judged {
+                Some(residual) => residual,
+                None => {
+                    progress(Progress { done, of });
+                    done += 1;
+                    largest(&self.replay(base, &fault, previous)?)
+                }
             };
             // That a layer computes something else is a place, not yet a cause.
             let proven = residual <= 1.0 && !matches!(fault, Fault::OldWeights { .. });
@@ -67,6 +82,49 @@ impl Examination<'_> {
                 .then(a.residual.total_cmp(&b.residual))
         });
         Ok(findings)
+    }
+}
+
+/// A place that errs: what it should have given, and what the engine gave.
+struct BadPlace<'a> {
+    path: &'a str,
+    /// Each visit of the place, with the reference's values and the engine's.
+    results: Vec<(&'a Visit, Vec<f32>, Vec<f32>)>,
+    /// The largest error elsewhere.
+    elsewhere: f64,
+    /// Whether nothing of the place is handed on but the engine's own tensors.
+    confined: bool,
+}
+
+impl<'a> BadPlace<'a> {
+    fn new(examination: &Examination, base: &'a Localization, path: &'a str) -> Result<Self> {
+        let visits = || base.visits.iter().filter(|(_, visit)| visit.site.path() == path);
+        let elsewhere = largest(base.errors.iter().filter(|error| error.path != path));
+        if !visits().all(|(_, visit)| visit.taken) {
+            return Ok(BadPlace { path, results: Vec::new(), elsewhere, confined: false });
+        }
+        let mut right = examination.results_at(path, Some(base))?;
+        let both = |(name, visit): (&String, &'a Visit)| {
+            Some((visit, right.remove(name)?, examination.observed.read(name)?.1))
+        };
+        let results = visits().filter_map(both).collect();
+        Ok(BadPlace { path, results, elsewhere, confined: true })
+    }
+
+    /// What a fault that only changes the result here leaves; none for any other, which has to be replayed.
+    fn residual(&self, fault: &Fault, previous: &Results) -> Option<f64> {
+        if !self.confined || !fault.changes_a_result() || fault.place() != self.path {
+            return None;
+        }
+        let injection = Injection::new(fault, previous);
+        let mut worst = self.elsewhere;
+        for (visit, right, found) in &self.results {
+            let mut values = right.clone();
+            injection.result(&visit.site, visit.shape, &mut values);
+            let expected = visit.error.as_ref()?.expected;
+            worst = worst.max(distance(found, &values) / expected);
+        }
+        Some(worst)
     }
 }
 
@@ -100,19 +158,32 @@ impl ActionsOnly<'_> {
     /// An input does not fit the model.
     pub fn explain(&self, faults: Vec<Fault>, progress: &dyn Fn(Progress)) -> Result<Vec<Finding>> {
         let found: Vec<f32> = self.found.iter().flat_map(|actions| &actions.data).copied().collect();
+        let backbones = self.backbones()?;
         let mut findings = Vec::new();
         let of = faults.len();
         for (done, fault) in faults.into_iter().enumerate() {
             progress(Progress { done, of });
             let mut engine = FaultyEngine::new(self.model, self.policy, self.denoising_steps, fault.clone());
             let mut actions = Vec::with_capacity(found.len());
-            for input in self.inputs {
-                actions.extend(engine.infer(std::slice::from_ref(input), None)?.swap_remove(0).data);
+            for (input, backbone) in self.inputs.iter().zip(&backbones) {
+                let spared = Some(backbone).filter(|backbone| backbone.is_spared(|at| fault.touches(at)));
+                actions.extend(engine.infer_behind(input, spared)?.data);
             }
             let residual = relative_l2(&found, &actions);
             findings.push(Finding { fault, residual, proven: residual <= self.floor });
         }
         findings.sort_by(|a, b| a.residual.total_cmp(&b.residual));
         Ok(findings)
+    }
+
+    /// The backbone of each input, without a fault.
+    fn backbones(&self) -> Result<Vec<Backbone>> {
+        let mut engine = CpuEngine::new(self.model.clone(), self.policy.clone(), self.denoising_steps);
+        let backbone = |input| {
+            let mut backbone = Backbone::default();
+            engine.infer(std::slice::from_ref(input), Some(&mut backbone))?;
+            Ok(backbone)
+        };
+        self.inputs.iter().map(backbone).collect()
     }
 }

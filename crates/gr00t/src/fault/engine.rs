@@ -3,7 +3,9 @@
 use super::Fault;
 use super::inject::{Injection, Results};
 use crate::Result;
-use crate::engine::{Engine, ModelInput, infer_by_layout};
+use crate::component::{Patched, Patches};
+use crate::diagnosis::Backbone;
+use crate::engine::{Engine, ModelInput, infer_by_layout, one};
 use crate::model::Model;
 use crate::observation::Matrix;
 use crate::ops::cpu::Cpu;
@@ -35,6 +37,21 @@ impl FaultyEngine {
     }
 }
 
+impl FaultyEngine {
+    /// The actions of one input, whose backbone is that of `backbone` where one is given.
+    pub(crate) fn infer_behind(&mut self, input: &ModelInput, backbone: Option<&Backbone>) -> Result<Matrix> {
+        let mut input = [input.clone()];
+        self.fault.damage_inputs(&mut input);
+        let FaultyEngine { model, policy, denoising_steps, fault, previous } = self;
+        let injection = Injection { backbone, ..Injection::new(fault, previous) };
+        let actions = infer_by_layout(model, &input, *denoising_steps, None, &mut |batch, _| {
+            model.infer(&Cpu::new(policy, None).with_edit(&injection), batch)
+        });
+        *previous = injection.current.into_inner();
+        one(actions?)
+    }
+}
+
 impl Engine for FaultyEngine {
     fn name(&self) -> &str {
         "faulty"
@@ -50,11 +67,25 @@ impl Engine for FaultyEngine {
         let (model, policy) = (&self.model, &self.policy);
         let (fault, previous) = (&self.fault, &mut self.previous);
         infer_by_layout(model, &inputs, self.denoising_steps, probe, &mut |batch, probe| {
-            let injection = Injection { fault, previous, current: RefCell::default() };
+            let injection = Injection::new(fault, previous);
             let actions = model.infer(&Cpu::new(policy, probe).with_edit(&injection), batch);
             let current = injection.current.into_inner();
             *previous = current;
             actions
         })
+    }
+
+    fn infer_patched(&mut self, input: &ModelInput, patches: &mut dyn Patches) -> Result<Matrix> {
+        let mut input = [input.clone()];
+        self.fault.damage_inputs(&mut input);
+        let FaultyEngine { model, policy, denoising_steps, fault, previous } = self;
+        let injection = Injection::new(fault, previous);
+        let edit =
+            Patched { inner: &injection, patches: RefCell::new(patches), policy, config: &model.config };
+        let actions = infer_by_layout(model, &input, *denoising_steps, None, &mut |batch, _| {
+            model.infer(&Cpu::new(policy, None).with_edit(&edit), batch)
+        });
+        *previous = injection.current.into_inner();
+        one(actions?)
     }
 }

@@ -2,6 +2,8 @@
 
 use super::Fault;
 use super::inputs::wobble;
+use crate::diagnosis::Backbone;
+use crate::ops::cpu::Tensor;
 use crate::ops::{Activation, Mask, Site};
 use crate::probe::Edit;
 use std::cell::RefCell;
@@ -19,9 +21,21 @@ pub(crate) struct Injection<'a> {
     pub(crate) previous: &'a Results,
     /// Results of this one.
     pub(crate) current: RefCell<Results>,
+    /// The backbone, where it is known.
+    pub(crate) backbone: Option<&'a Backbone>,
+}
+
+impl<'a> Injection<'a> {
+    pub(crate) fn new(fault: &'a Fault, previous: &'a Results) -> Self {
+        Injection { fault, previous, current: RefCell::default(), backbone: None }
+    }
 }
 
 impl Edit for Injection<'_> {
+    fn known(&self, at: &Site) -> Option<Tensor> {
+        self.backbone?.known(at)
+    }
+
     fn result(&self, at: &Site, shape: [usize; 3], values: &mut [f32]) {
         let [_, tokens, features] = shape;
         match self.fault {

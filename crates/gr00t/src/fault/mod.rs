@@ -8,11 +8,13 @@ mod describe;
 mod engine;
 mod inject;
 mod inputs;
+mod reach;
 mod suite;
 
 pub use engine::FaultyEngine;
 pub(crate) use inject::Injection;
 pub use inject::Results;
+pub(crate) use reach::is_category_specific;
 pub use suite::{Case, suite};
 
 use crate::engine::ModelInput;

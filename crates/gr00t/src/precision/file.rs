@@ -64,10 +64,13 @@ impl PrecisionPolicy {
 
     /// The policy as [`PrecisionPolicy::from_toml_file`] reads it. Random rounding is not part of a file.
     pub fn to_toml(&self) -> String {
+        self.to_toml_with(self.calibration().and_then(Calibration::file).map(Path::display))
+    }
+
+    /// The same, with `calibration` as where a calibration lies: a path from the folder of the policy's file.
+    pub fn to_toml_with(&self, calibration: Option<impl Display>) -> String {
         let mut text = format!("base = {}\n", quoted(self.base));
-        if let Some(file) = self.calibration().and_then(Calibration::file) {
-            put(&mut text, "calibration", Some(file.display()));
-        }
+        put(&mut text, "calibration", calibration);
         for rule in &self.rules[self.inherited..] {
             text.push_str("\n[[site]]\n");
             put(&mut text, "pattern", Some(&rule.pattern));

@@ -130,6 +130,12 @@ impl PrecisionPolicy {
         })
     }
 
+    /// This policy under another name.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        PrecisionPolicy { name: name.to_owned(), ..self }
+    }
+
     /// This policy with one more rule, which wins over all before it.
     #[must_use]
     pub fn with_rule(mut self, rule: Rule) -> Self {

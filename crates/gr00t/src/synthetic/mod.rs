@@ -24,6 +24,11 @@ pub fn config(checkpoint: &str) -> Result<Option<Config>> {
     }
 }
 
+/// What random weights are told apart by, in place of a checkpoint's fingerprint: their sizes' name and their seed.
+pub fn fingerprint(checkpoint: &str, seed: u64) -> String {
+    format!("{checkpoint} of seed {seed}")
+}
+
 /// The published model: 2.96 billion parameters in use, 50 action steps, states and actions of 128 values.
 pub fn n1_6() -> Config {
     Config {

@@ -1,5 +1,6 @@
 //! Models and inputs for tests on a GPU, and how far apart results may lie.
 
+pub mod patched;
 pub mod products;
 pub mod refusals;
 
@@ -7,6 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use std::path::{Path, PathBuf};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Matrix;
+use steadyhand_gr00t::calibration::{Calibration, Collector};
 use steadyhand_gr00t::cuda::{CudaEngine, Options};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::Model;
@@ -26,7 +28,7 @@ pub const F32_LIMIT: f64 = 1e-5;
 /// Lower precisions against the CPU engine at the same: the CPU engine's own distance from its f32 result, times
 /// this. Sums in another order turn some roundings around, after which the two rounding errors have little in
 /// common; each is about as large as the other, so the results lie no further apart than both together.
-const ROUNDED_FACTOR: f64 = 2.0;
+pub const ROUNDED_FACTOR: f64 = 2.0;
 
 /// A model, what it is shown, and its number of Euler steps.
 pub struct Case {
@@ -65,6 +67,15 @@ impl Case {
     pub fn cpu(&self, policy: &PrecisionPolicy, input: &ModelInput) -> Matrix {
         let mut engine = CpuEngine::new(self.model.clone(), policy.clone(), self.steps);
         infer(&mut engine, input)
+    }
+
+    /// The largest activations of the f32 reference.
+    pub fn calibration(&self) -> Calibration {
+        let collector = Collector::default();
+        let engine = CpuEngine::new(self.model.clone(), preset("f32"), self.steps);
+        infer(&mut engine.with_edit(&collector), &self.input);
+        let amax = collector.amax(100.0).expect("finite activations");
+        Calibration::new("a golden".to_owned(), "any", "its input", 1, self.steps, 100.0, amax)
     }
 
     /// The CPU engine's tensors.

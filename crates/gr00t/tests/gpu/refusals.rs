@@ -75,7 +75,23 @@ pub fn of_policies() {
         (
             preset("mixed").with("language.layer.1.down", Formats::new(f32, fp8, f32)),
             4,
-            site("language.layer.1.down", "compute: expected f32, bf16 or fp16, found fp8_e4m3"),
+            site(
+                "language.layer.1.down",
+                "scale: expected per_tensor or per_channel with fp8_e4m3, found none",
+            ),
+        ),
+        (
+            preset("mixed").with("language.layer.1.down", Formats::new(f32, Format::Fp8E5m2, f32)),
+            4,
+            site("language.layer.1.down", "compute: expected f32, bf16, fp16 or fp8_e4m3, found fp8_e5m2"),
+        ),
+        (
+            preset("mixed").with("language.layer.1.attention", Formats::new(f32, fp8, f32)),
+            4,
+            site(
+                "language.layer.1.attention",
+                "compute: expected f32, bf16 or fp16 in attention, found fp8_e4m3",
+            ),
         ),
         (
             preset("mixed").with("euler", Formats::new(fp8, f32, f32)),

@@ -15,6 +15,9 @@ pub struct DoctorArgs {
     /// ONNX Runtime's library, or the folder that it is in; looked for otherwise.
     #[arg(long, value_name = "PATH")]
     pub onnxruntime: Option<PathBuf>,
+    /// TensorRT-RTX's library, or the folder that it is in; looked for otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub tensorrt: Option<PathBuf>,
     /// Where the JSON goes.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

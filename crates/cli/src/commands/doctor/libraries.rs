@@ -3,7 +3,8 @@
 use super::args::DoctorArgs;
 use super::machine::{Found, Gpus, KernelCache, Library, Problem};
 use std::path::PathBuf;
-use steadyhand_external::onnxruntime;
+use steadyhand_external::onnxruntime::{self, Provider};
+use steadyhand_external::tensorrt;
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::cuda::compile::{Arch, Compiler, Source, user_cache};
 use steadyhand_gr00t::cuda::driver::Device;
@@ -16,7 +17,7 @@ const TRIAL: Source =
 
 /// All of them, those of the engine that runs most first.
 pub fn look(args: &DoctorArgs, gpus: &Gpus) -> Vec<Library> {
-    vec![nvrtc(gpus), onnx_runtime(args)]
+    vec![nvrtc(gpus), onnx_runtime(args), tensorrt_rtx(args)]
 }
 
 fn nvrtc(gpus: &Gpus) -> Library {
@@ -68,7 +69,10 @@ fn onnx_runtime(args: &DoctorArgs) -> Library {
     let found = onnxruntime::locate(args.onnxruntime.as_deref()).map(|found| Found {
         path: Some(found.library),
         version: found.version,
-        notes: vec![format!("providers: {}", found.providers.join(", "))],
+        notes: vec![format!(
+            "providers: {}",
+            found.providers.iter().map(Provider::to_string).collect::<Vec<_>>().join(", ")
+        )],
     });
     Library::looked_for(
         "ONNX Runtime",
@@ -76,6 +80,16 @@ fn onnx_runtime(args: &DoctorArgs) -> Library {
         found,
         "pip install onnxruntime, if --engine onnxruntime is wanted",
     )
+}
+
+fn tensorrt_rtx(args: &DoctorArgs) -> Library {
+    let found = tensorrt::locate(args.tensorrt.as_deref()).map(|found| Found {
+        path: Some(found.runtime),
+        version: Some(found.version.to_string()),
+        notes: vec![format!("parser: {}", found.parser.display())],
+    });
+    let mend = "pip install tensorrt-rtx-cu13-libs, if steady engine is wanted";
+    Library::looked_for("TensorRT-RTX", "steady engine", found, mend)
 }
 
 /// Where compiled kernels are kept, and how many there are.

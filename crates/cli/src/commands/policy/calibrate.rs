@@ -25,7 +25,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<()> {
     let (processor, model) =
         load_parts(&checkpoint, args.embodiment_tag.as_deref(), args.tokenizer.as_deref())?;
     let dataset = Dataset::open(&dataset_path)?;
-    let chosen = choose(&dataset, args)?;
+    let chosen = spread(&dataset, &args.traj_ids, args.frames as usize)?;
     let frames = chosen.values().map(Vec::len).sum();
     let steps = usize::from(args.denoising_steps);
     let [horizon, dim] = [model.config.action_horizon, model.config.max_action_dim];
@@ -46,7 +46,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<()> {
     progress.finish_and_clear();
     let amax = collector.amax(args.percentile)?;
     let calibration = Calibration::new(
-        &Checkpoint::open(&checkpoint)?,
+        Checkpoint::open(&checkpoint)?.fingerprint(),
         processor.embodiment_tag(),
         &dataset_hash(&dataset_path)?,
         frames,
@@ -66,9 +66,10 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<()> {
     Ok(())
 }
 
-/// Rows of each episode to observe, spread evenly over all rows of the episodes asked for.
-fn choose(dataset: &Dataset, args: &CalibrateArgs) -> Result<BTreeMap<usize, Vec<usize>>> {
-    let mut episodes = args.traj_ids.clone();
+/// `frames` rows to observe, spread evenly over all rows of the episodes of these numbers, or of all episodes: the rows
+/// of each episode.
+pub fn spread(dataset: &Dataset, traj_ids: &[usize], frames: usize) -> Result<BTreeMap<usize, Vec<usize>>> {
+    let mut episodes = traj_ids.to_vec();
     if episodes.is_empty() {
         episodes = (0..dataset.len()).collect();
     }
@@ -81,7 +82,7 @@ fn choose(dataset: &Dataset, args: &CalibrateArgs) -> Result<BTreeMap<usize, Vec
         rows.extend((0..dataset.episode_meta(episode)?.length).map(|row| (episode, row)));
     }
     ensure!(!rows.is_empty(), "{}: no rows to observe", dataset.path().display());
-    let count = (args.frames as usize).min(rows.len());
+    let count = frames.min(rows.len());
     let mut chosen: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for frame in 0..count {
         let (episode, row) = rows[frame * rows.len() / count];

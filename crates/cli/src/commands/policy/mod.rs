@@ -8,6 +8,7 @@ mod show;
 mod table;
 
 pub use args::PolicyArgs;
+pub use calibrate::spread;
 
 use crate::{Outcome, demo_assets, engines};
 use anyhow::Result;

@@ -8,7 +8,9 @@ mod plot;
 mod tests;
 mod text;
 
-use super::types::{ActionError, Diagnosis, EulerSplit, Hypothesis, Inference, Status, Verdict};
+use super::types::{
+    ActionError, Considered, Diagnosis, EulerSplit, Hypothesis, Inference, Status, SwapErrors, Swaps, Verdict,
+};
 use text::{escape, number, percent, times};
 
 /// Inline, so that the page can be mailed and archived as it is.
@@ -26,7 +28,8 @@ pub fn page(diagnosis: &Diagnosis) -> String {
         key_figures(diagnosis),
         taps(diagnosis),
         diagnosis.euler.as_ref().filter(|split| !split.steps.is_empty()).map(euler).unwrap_or_default(),
-        hypotheses(&diagnosis.hypotheses),
+        diagnosis.swaps.as_ref().map(swaps).unwrap_or_default(),
+        hypotheses(&diagnosis.hypotheses, diagnosis.considered),
         actions(&diagnosis.actions),
         trajectories(diagnosis),
         conditions(diagnosis),
@@ -86,16 +89,17 @@ fn key_figures(diagnosis: &Diagnosis) -> String {
         number(actions.expected),
         times(if actions.relative_l2 == 0.0 { 0.0 } else { actions.relative_l2 / actions.expected })
     );
-    let change = match actions.mse_b / actions.mse_a - 1.0 {
-        change if change.is_finite() => format!("{} against a", percent(change, true)),
-        _ => "engine against recording".to_owned(),
-    };
-    let figures = [
-        ("Action error", number(actions.relative_l2), error),
-        ("MSE of a", number(actions.mse_a), "reference against recording".to_owned()),
-        ("MSE of b", number(actions.mse_b), change),
-        ("Inferences", diagnosis.inferences.len().to_string(), episodes(&diagnosis.inferences)),
-    ];
+    let mut figures = vec![("Action error", number(actions.relative_l2), error)];
+    if let (Some(a), Some(b)) = (actions.mse_a, actions.mse_b) {
+        let change = match b / a - 1.0 {
+            change if change.is_finite() => format!("{} against a", percent(change, true)),
+            _ => "engine against recording".to_owned(),
+        };
+        figures.push(("MSE of a", number(a), "reference against recording".to_owned()));
+        figures.push(("MSE of b", number(b), change));
+    }
+    let inferences = diagnosis.inferences.len().to_string();
+    figures.push(("Inferences", inferences, episodes(&diagnosis.inferences)));
     let figures: String = figures
         .iter()
         .map(|(name, value, note)| {
@@ -168,7 +172,35 @@ fn euler(split: &EulerSplit) -> String {
     section("Euler steps", &lead, &format!("<figure>{}</figure>", charts::euler(split)))
 }
 
-fn hypotheses(hypotheses: &[Hypothesis]) -> String {
+fn swaps(swaps: &Swaps) -> String {
+    let row = |swap: &SwapErrors| {
+        let (class, mark) = match swaps.located.contains(&swap.component) {
+            true => (" class=\"proven\"", r#"<span class="badge">● located</span>"#),
+            false => ("", ""),
+        };
+        let cell = |error: f64| {
+            let above = if error <= swaps.floor { "" } else { " ▲" };
+            format!("<td class=\"number\">{}{above}</td>", number(error))
+        };
+        let (only, others) = (cell(swap.only_b), cell(swap.all_but_b));
+        format!("<tr{class}><td>{}{mark}</td>{only}{others}</tr>", escape(&swap.component))
+    };
+    let rows: String = swaps.components.iter().map(row).collect();
+    let table = format!(
+        "<div class=\"scroll\"><table><thead><tr><th>Component</th><th class=\"number\">Only it is b’s</th>\
+         <th class=\"number\">All but it is b’s</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    );
+    let lead = format!(
+        "Both engines ran side by side, each component computed by one of them. Error of the actions; ▲ is above what \
+         rounding allows, {}. All of b: {}. In short: {}.",
+        number(swaps.floor),
+        number(swaps.all_b),
+        escape(&swaps.conclusion)
+    );
+    section("Components exchanged", &lead, &table)
+}
+
+fn hypotheses(hypotheses: &[Hypothesis], considered: Considered) -> String {
     if hypotheses.is_empty() {
         return String::new();
     }
@@ -198,7 +230,9 @@ fn hypotheses(hypotheses: &[Hypothesis]) -> String {
          <th>What would have happened</th><th>Fix</th></tr></thead><tbody>{rows}</tbody></table></div>"
     );
     let lead = format!(
-        "{lead} “Error left” is what remains between the engines if the reference makes the same fault."
+        "{lead} “Error left” is what remains between the engines if the reference makes the same fault. {} were \
+         considered, in {} replays.",
+        considered.hypotheses, considered.replays
     );
     section("Hypotheses", &lead, &table)
 }

@@ -2,8 +2,8 @@
 
 use super::page;
 use crate::diagnose::types::{
-    ActionError, Diagnosis, EulerSplit, EulerStep, Hypothesis, Inference, Status, TapError, Trajectory,
-    Verdict,
+    ActionError, Considered, Diagnosis, EulerSplit, EulerStep, Hypothesis, Inference, Status, SwapErrors,
+    Swaps, TapError, Trajectory, Verdict,
 };
 
 /// A tap with this local error, in an engine where 1e-3 is healthy.
@@ -45,6 +45,7 @@ fn full() -> Diagnosis {
         residual: 1e-3,
         proven: index == 0,
     };
+    let swap = |name: &str| SwapErrors { component: name.to_owned(), only_b: 3e-1, all_but_b: 1e-3 };
     let trajectory = |index| Trajectory {
         name: format!("joint-{index}."),
         recorded: vec![0.0, 0.5, 1.0],
@@ -68,14 +69,23 @@ fn full() -> Diagnosis {
             expected: 3e-3,
             groups: vec![("left_arm".to_owned(), 1e-2), ("right_arm".to_owned(), 2e-2)],
             chunk_positions: vec![1e-1, 2e-1, 3e-1],
-            mse_a: 1e-3,
-            mse_b: 2e-3,
+            mse_a: Some(1e-3),
+            mse_b: Some(2e-3),
         },
         audit: vec!["language.norm is missing".to_owned()],
         determinism: "two runs gave the same bits".to_owned(),
+        peak_rss_bytes: Some(1 << 30),
         taps: model(2, 3, 8, 4),
         hypotheses: (0..20).map(hypothesis).collect(),
+        considered: Considered { hypotheses: 90, replays: 40 },
         euler: Some(EulerSplit { steps: (0..4).map(step).collect(), conditioning: 2e-3, closure: 0.01 }),
+        swaps: Some(Swaps {
+            floor: 1e-2,
+            all_b: 3e-1,
+            components: ["language", "dit"].map(swap).to_vec(),
+            located: vec!["dit".to_owned()],
+            conclusion: "dit makes the error".to_owned(),
+        }),
         trajectories: (0..40).map(trajectory).collect(),
     }
 }
@@ -110,9 +120,15 @@ fn a_full_page_is_well_formed_and_needs_nothing_else() {
     for absent in ["<script", "http:", "https:", "src=", "href=", "@import"] {
         assert!(!html.contains(absent), "{absent}");
     }
-    for present in
-        ["Where the error is made", "Euler steps", "Hypotheses", "Predicted trajectories", "Determinism"]
-    {
+    for present in [
+        "Where the error is made",
+        "Euler steps",
+        "Components exchanged",
+        "● located",
+        "Hypotheses",
+        "Predicted trajectories",
+        "Determinism",
+    ] {
         assert!(html.contains(present), "{present}");
     }
 }
@@ -120,7 +136,7 @@ fn a_full_page_is_well_formed_and_needs_nothing_else() {
 #[test]
 fn tables_and_panels_are_cut_short() {
     let html = page(&full());
-    assert_eq!(html.matches("<tr").count(), 1 + 12);
+    assert_eq!(html.matches("<tr").count(), 1 + 2 + 1 + 12);
     assert!(html.contains("8 more are worse"));
     assert_eq!(html.matches("class=\"name\"").count(), 32);
     assert!(!html.contains(">joint-7.<") && html.contains(">joint-8.<"), "those that differ most are kept");
@@ -142,6 +158,8 @@ fn markup_in_the_data_is_escaped() {
     let hypothesis = &mut diagnosis.hypotheses[0];
     (hypothesis.kind, hypothesis.place) = (text(), text());
     (hypothesis.description, hypothesis.fix) = (text(), text());
+    let swaps = diagnosis.swaps.as_mut().unwrap();
+    (swaps.components[0].component, swaps.conclusion) = (text(), text());
     let html = page(&diagnosis);
     assert!(!html.contains("<script") && !html.contains(r#"alert("1")"#) && !html.contains("&'"));
     assert_balanced(&html);
@@ -161,9 +179,12 @@ fn values_that_are_not_finite_have_no_coordinates() {
             (step.injected, step.propagated, step.contribution) = (value, value, value);
         }
         let actions = &mut diagnosis.actions;
-        (actions.relative_l2, actions.expected, actions.mse_a, actions.mse_b) = (value, value, value, value);
+        (actions.relative_l2, actions.expected) = (value, value);
+        (actions.mse_a, actions.mse_b) = (Some(value), Some(value));
         (actions.groups[0].1, actions.chunk_positions[1]) = (value, value);
         diagnosis.hypotheses[0].residual = value;
+        let swaps = diagnosis.swaps.as_mut().unwrap();
+        (swaps.floor, swaps.all_b, swaps.components[1].only_b) = (value, value, value);
         let panel = &mut diagnosis.trajectories[0];
         (panel.recorded[0], panel.b[1]) = (value as f32, value as f32);
         diagnosis.trajectories[1].recorded.clear();
@@ -182,13 +203,23 @@ fn sections_without_data_are_left_out() {
         taps: Vec::new(),
         hypotheses: Vec::new(),
         euler: None,
+        swaps: None,
         trajectories: Vec::new(),
         audit: Vec::new(),
+        actions: ActionError { mse_a: None, mse_b: None, ..full().actions },
         ..full()
     };
     let html = page(&diagnosis);
-    for absent in ["Where the error is made", "Euler steps", "Hypotheses", "Predicted trajectories", "Audit"]
-    {
+    let absent = [
+        "Where the error is made",
+        "Euler steps",
+        "Hypotheses",
+        "Predicted trajectories",
+        "Audit",
+        "MSE",
+        "Components",
+    ];
+    for absent in absent {
         assert!(!html.contains(absent), "{absent}");
     }
     assert!(html.contains("Action error") && html.contains("Determinism"));

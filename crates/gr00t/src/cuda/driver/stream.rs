@@ -234,6 +234,12 @@ impl Stream {
         }
     }
 
+    /// The driver's handle (`CUstream`, `cudaStream_t`), for libraries that queue work of their own. It lives as long
+    /// as the stream.
+    pub fn raw(&self) -> *mut c_void {
+        self.handle.cast()
+    }
+
     fn recording(&self) -> MutexGuard<'_, Option<Vec<Arc<PinnedMemory>>>> {
         // Each change is one assignment or push: a panic elsewhere leaves it whole.
         self.recording.lock().unwrap_or_else(|poisoned| poisoned.into_inner())

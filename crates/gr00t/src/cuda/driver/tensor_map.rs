@@ -2,6 +2,7 @@
 
 use super::{DevicePtr, Plain, check};
 use crate::Result;
+use crate::cuda::elements::Element;
 use cudarc::driver::sys;
 
 /// Describes a matrix in device memory, for a kernel that fetches boxes of it. Part of a kernel's argument.
@@ -14,23 +15,23 @@ pub struct TensorMap {
 // SAFETY: `CUtensorMap` is 128 opaque bytes at 64; no pattern is invalid to hold.
 unsafe impl Plain for TensorMap {}
 
-/// A matrix of 16-bit elements and the boxes that are fetched of it.
+/// A matrix and the boxes that are fetched of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Boxes {
-    /// Whether the elements are bf16, else fp16.
-    pub bf16: bool,
+    /// Element type.
+    pub element: Element,
     /// Rows of the matrix: what a box has beyond is zeros.
     pub rows: usize,
     /// Columns of the matrix.
     pub columns: usize,
     /// Elements from row to row.
     pub ld: usize,
-    /// Rows of a box, at most 256. It is 64 columns wide: rows of 128 bytes, swizzled.
+    /// Rows of a box, at most 256. They have 128 bytes, swizzled.
     pub box_rows: usize,
 }
 
-/// Columns of a box.
-const BOX_COLUMNS: u32 = 64;
+/// Bytes of a box's rows.
+const ROW_BYTES: usize = 128;
 
 impl TensorMap {
     /// Describes the matrix at an address, which must be a multiple of 16.
@@ -38,14 +39,16 @@ impl TensorMap {
     /// # Errors
     /// CUDA's, such as a stride that is not a multiple of 16 bytes.
     pub fn new(at: DevicePtr, boxes: Boxes) -> Result<Self> {
-        let Boxes { bf16, rows, columns, ld, box_rows } = boxes;
-        let kind = match bf16 {
-            true => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-            false => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+        let Boxes { element, rows, columns, ld, box_rows } = boxes;
+        let kind = match element {
+            Element::F32 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+            Element::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            Element::Fp16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+            Element::E4m3 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8,
         };
         let mut map = TensorMap { words: [0; 16] };
-        let (sizes, strides) = ([columns as u64, rows as u64], [(ld * 2) as u64]);
-        let (shape, steps) = ([BOX_COLUMNS, box_rows as u32], [1u32; 2]);
+        let (sizes, strides) = ([columns as u64, rows as u64], [(ld * element.size()) as u64]);
+        let (shape, steps) = ([(ROW_BYTES / element.size()) as u32, box_rows as u32], [1u32; 2]);
         // SAFETY: `map` has the size and alignment of a `CUtensorMap` and is written; the arrays have as many
         // elements as the two dimensions ask for. The address is not followed.
         let result = unsafe {

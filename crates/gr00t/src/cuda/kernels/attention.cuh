@@ -29,4 +29,6 @@ struct AttentionParams {
     u32 group;
     u32 causal;
     float scale;
+    float out_factor;  // brings the result into the range of an 8-bit element type
+    u32 padding;
 };

@@ -9,12 +9,6 @@
 constexpr int WARPS = 8, THREADS = 32 * WARPS, KEYS = 32, LD = HEAD_DIM + 1;
 constexpr int COLUMNS = (HEAD_DIM + 31) / 32;  // of the values, to a lane
 
-__device__ __forceinline__ float warp_max(float value) {
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, lanes));
-    return value;
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_constant__ AttentionParams p) {
     extern __shared__ float shared[];
     float* keys = shared;
@@ -67,7 +61,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
         const u32 d = c * 32 + lane;
         if (d >= HEAD_DIM) continue;
         const float value = round_to(p.out_format, out[c] / sum);
-        store(p.out, p.out_element, row * p.out_ld + head * HEAD_DIM + d, value);
+        const float stored = p.out_element == E4M3 ? value * p.out_factor : value;
+        store(p.out, p.out_element, row * p.out_ld + head * HEAD_DIM + d, stored);
         if (p.tap != nullptr) p.tap[row * p.heads * HEAD_DIM + head * HEAD_DIM + d] = value;
     }
 }

@@ -13,6 +13,11 @@ struct Epilogue {
     float* tap_activation;
     float* tap_up;
     float* tap_result;
+    const float* units;    // [n]: what the weights' units stand for; null where operands have more than 8 bits
+    const float* amaxes;   // largest magnitude of x, one for `rows_each` rows; null where `unit` is known
+    u32 rows_each;
+    float unit;            // what a unit of x stands for
+    float out_factor;      // brings the result into the range of an 8-bit element type
     u32 residual_element;
     u32 residual_ld;
     u32 residual_rows;     // rows after which the residual repeats
@@ -60,6 +65,15 @@ __device__ __forceinline__ void read_residual(const Epilogue& e, u32 row, u32 co
     load8(e.residual, e.residual_element, size_t(from) * e.residual_ld + column, residual);
 }
 
+// Sums of products of 8-bit operands become what they stand for.
+__device__ __forceinline__ void rescale(const Epilogue& e, u32 row, u32 column, u32 n, float (&v)[8]) {
+    if (e.units == nullptr) return;
+    const float unit = e.amaxes == nullptr ? e.unit : unit_of(e.amaxes[row / e.rows_each]);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+        if (column + i < n) v[i] = __fmul_rn(v[i], __fmul_rn(unit, e.units[column + i]));
+}
+
 // Eight neighbouring sums of one row; `residual` counts where there is one.
 __device__ __forceinline__ void finish(const Epilogue& e, const float (&bias)[8], const float (&residual)[8], u32 row, u32 column,
                                        u32 n, float (&v)[8]) {
@@ -79,7 +93,7 @@ __device__ __forceinline__ void finish(const Epilogue& e, const float (&bias)[8]
         round8(e.result_format, v);
         tap8(e.tap_result, row, n, column, v);
     }
-    store8(e.out, e.out_element, out_row(e, row) * e.out_ld + column, v, int(n - column));
+    store_operand8(e.out, e.out_element, e.out_factor, out_row(e, row) * e.out_ld + column, v, int(n - column));
 }
 
 // Eight sums of the gate and the eight that it multiplies; `column` and `n` count the columns of the result.
@@ -95,7 +109,7 @@ __device__ __forceinline__ void finish_gated(const Epilogue& e, u32 row, u32 col
     for (int i = 0; i < 8; ++i) gate[i] *= up[i];
     round8(e.result_format, gate);
     tap8(e.tap_result, row, n, column, gate);
-    store8(e.out, e.out_element, out_row(e, row) * e.out_ld + column, gate, int(n - column));
+    store_operand8(e.out, e.out_element, e.out_factor, out_row(e, row) * e.out_ld + column, gate, int(n - column));
 }
 
 __device__ __forceinline__ void load_tile8(const float* at, float (&v)[8]) {
@@ -151,9 +165,11 @@ __device__ __forceinline__ void finish_tile(const Epilogue& e, const Place<ROWS,
     for (u32 local = my.first; local < my.share && row_of(local) < rows && column < n; local += my.step) {
         float v[8];
         load_tile8(place(local), v);
+        rescale(e, row_of(local), column, n, v);
         if (e.gated) {
             float up[8];
             load_tile8(place(local) + 8, up);
+            rescale(e, row_of(local), column + 8, n, up);
             finish_gated(e, row_of(local), column / 2, n / 2, v, up);
             continue;
         }

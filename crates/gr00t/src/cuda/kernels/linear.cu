@@ -4,37 +4,37 @@
 // and add their partial sums in a fixed order. Weights are fetched before the kernel waits for its input: they
 // are what the time goes to when there are few rows.
 //
-// Compiled for: ELEMENT (BF16, FP16), TILE_ROWS (64, 128), TILE_COLUMNS (64, 128), STAGES.
+// Compiled for: ELEMENT (BF16, FP16, and E4M3 from compute capability 8.9 on), TILE_ROWS (64, 128), TILE_COLUMNS (64, 128), STAGES.
 #include "epilogue.cuh"
 
 // As `LinearParams` in `linear.rs`.
 struct LinearParams {
-    const u16* x;  // [rows rounded up to the tile, ldx], zeros beyond the inner dimension
-    const u16* w;  // [n rounded up to 128, inner], zeros beyond
+    const u8* x;  // [rows rounded up to the tile, ldx], zeros beyond the inner dimension
+    const u8* w;  // [n rounded up to 128, inner], zeros beyond
     u32 rows;
     u32 n;
-    u32 inner;     // a multiple of 64
+    u32 inner;    // a multiple of DEPTH
     u32 ldx;
     Epilogue epilogue;
 };
 
-constexpr int DEPTH = 64;  // of the inner dimension at a time: rows of 128 bytes
-constexpr int CHUNKS = DEPTH / 8;
+constexpr int SIZE = ELEMENT == E4M3 ? 1 : 2, ROW_BYTES = 128, DEPTH = ROW_BYTES / SIZE;  // of the inner dimension at a time
+constexpr int CHUNKS = ROW_BYTES / 16;
 constexpr int WARPS_M = 2, WARPS_N = 4, THREADS = 32 * WARPS_M * WARPS_N;
 constexpr int WARP_ROWS = TILE_ROWS / WARPS_M, WARP_COLUMNS = TILE_COLUMNS / WARPS_N;
 constexpr int MMA_M = WARP_ROWS / 16, MMA_N = WARP_COLUMNS / 8;
-constexpr int X_BYTES = TILE_ROWS * DEPTH * 2, W_BYTES = TILE_COLUMNS * DEPTH * 2, STAGE_BYTES = X_BYTES + W_BYTES;
+constexpr int X_BYTES = TILE_ROWS * ROW_BYTES, W_BYTES = TILE_COLUMNS * ROW_BYTES, STAGE_BYTES = X_BYTES + W_BYTES;
 constexpr int TILE_LD = TILE_COLUMNS + 4;
 static_assert(TILE_ROWS * TILE_LD * 4 <= STAGES * STAGE_BYTES, "the sums take the place of the operands");
 
-// Copies rows of 64 elements. The eight 16-byte chunks of row r are permuted by r % 8, so that the eight rows
+// Copies rows of 128 bytes, `ld` bytes apart. The eight 16-byte chunks of row r are permuted by r % 8, so that the eight rows
 // that a matrix load touches lie in different banks.
 template <int ROWS>
-__device__ __forceinline__ void copy_rows(u32 to, const u16* from, u32 ld) {
+__device__ __forceinline__ void copy_rows(u32 to, const u8* from, u32 ld) {
 #pragma unroll
     for (int i = 0; i < ROWS * CHUNKS / THREADS; ++i) {
         const u32 index = threadIdx.x + i * THREADS, row = index / CHUNKS, chunk = index % CHUNKS;
-        copy16_async(to + row * 128 + ((chunk ^ (row & 7)) << 4), from + size_t(row) * ld + chunk * 8);
+        copy16_async(to + row * ROW_BYTES + ((chunk ^ (row & 7)) << 4), from + size_t(row) * ld + chunk * 16);
     }
 }
 
@@ -44,17 +44,17 @@ __device__ __forceinline__ void multiply_stage(u32 stage, float (&sums)[MMA_M][M
     const u32 x_row = (warp / WARPS_N) * WARP_ROWS + (lane & 15), x_half = lane >> 4;
     const u32 w_row = (warp % WARPS_N) * WARP_COLUMNS + (lane & 7) + ((lane >> 4) << 3), w_half = (lane >> 3) & 1;
 #pragma unroll
-    for (int k = 0; k < DEPTH / 16; ++k) {
+    for (int k = 0; k < ROW_BYTES / 32; ++k) {
         u32 x[MMA_M][4], w[MMA_N / 2][4];
 #pragma unroll
         for (int m = 0; m < MMA_M; ++m) {
             const u32 row = x_row + m * 16;
-            load_matrices(x[m], stage + row * 128 + (((k * 2 + x_half) ^ (row & 7)) << 4));
+            load_matrices(x[m], stage + row * ROW_BYTES + (((k * 2 + x_half) ^ (row & 7)) << 4));
         }
 #pragma unroll
         for (int n = 0; n < MMA_N / 2; ++n) {
             const u32 row = w_row + n * 16;
-            load_matrices(w[n], stage + X_BYTES + row * 128 + (((k * 2 + w_half) ^ (row & 7)) << 4));
+            load_matrices(w[n], stage + X_BYTES + row * ROW_BYTES + (((k * 2 + w_half) ^ (row & 7)) << 4));
         }
 #pragma unroll
         for (int m = 0; m < MMA_M; ++m)
@@ -83,11 +83,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
     const u32 first_row = blockIdx.y * TILE_ROWS, first_column = blockIdx.x * TILE_COLUMNS;
     const u32 depths = p.inner / DEPTH, ranks = gridDim.z;
     const u32 from = depths * blockIdx.z / ranks, count = depths * (blockIdx.z + 1) / ranks - from;
-    const u16* x = p.x + size_t(first_row) * p.ldx + from * DEPTH;
-    const u16* w = p.w + size_t(first_column) * p.inner + from * DEPTH;
+    const u8* x = p.x + size_t(first_row) * p.ldx * SIZE + from * ROW_BYTES;
+    const u8* w = p.w + size_t(first_column) * p.inner * SIZE + from * ROW_BYTES;
     auto stage = [&](u32 index) { return base + index % STAGES * STAGE_BYTES; };
-    auto copy_x = [&](u32 index) { copy_rows<TILE_ROWS>(stage(index), x + index * DEPTH, p.ldx); };
-    auto copy_w = [&](u32 index) { copy_rows<TILE_COLUMNS>(stage(index) + X_BYTES, w + index * DEPTH, p.inner); };
+    auto copy_x = [&](u32 index) { copy_rows<TILE_ROWS>(stage(index), x + index * ROW_BYTES, p.ldx * SIZE); };
+    auto copy_w = [&](u32 index) { copy_rows<TILE_COLUMNS>(stage(index) + X_BYTES, w + index * ROW_BYTES, p.inner * SIZE); };
 
     allow_next_kernel();
     const Epilogue& e = p.epilogue;

@@ -6,7 +6,7 @@
 // time, and their sums are added in the end. The blocks of a cluster (grid z) share the inner dimension. Weights are fetched before
 // the kernel waits for its input.
 //
-// Compiled for: ELEMENT (BF16, FP16), FEATURES (64, 128), TOKENS (64, 128, 192, 256), STAGES, TEAMS.
+// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128), TOKENS (64, 128, 192, 256), STAGES, TEAMS.
 #include "epilogue.cuh"
 
 // A tensor as the copy engine sees it (`TensorMap` in `driver/`).
@@ -16,19 +16,19 @@ struct __align__(64) TensorMap {
 
 // As `HopperLinearParams` in `linear.rs`.
 struct HopperLinearParams {
-    TensorMap x;  // [rows, inner] in boxes of [TOKENS, 64]
-    TensorMap w;  // [n, inner] in boxes of [FEATURES, 64]
+    TensorMap x;  // [rows, inner] in boxes of [TOKENS, DEPTH]
+    TensorMap w;  // [n, inner] in boxes of [FEATURES, DEPTH]
     u32 rows;
     u32 n;
-    u32 inner;    // a multiple of 64
+    u32 inner;    // a multiple of DEPTH
     u32 padding;
     Epilogue epilogue;
 };
 
-constexpr int DEPTH = 64;  // of the inner dimension at a time: rows of 128 bytes
+constexpr int ROW_BYTES = 128, DEPTH = ELEMENT == E4M3 ? ROW_BYTES : ROW_BYTES / 2;  // of the inner dimension at a time
 constexpr int GROUPS = FEATURES / 64, SUMS = TOKENS / 2, CONSUMERS = 128 * GROUPS * TEAMS;
 constexpr int THREADS = CONSUMERS + 32;
-constexpr int W_BYTES = FEATURES * DEPTH * 2, X_BYTES = TOKENS * DEPTH * 2, STAGE_BYTES = W_BYTES + X_BYTES;
+constexpr int W_BYTES = FEATURES * ROW_BYTES, X_BYTES = TOKENS * ROW_BYTES, STAGE_BYTES = W_BYTES + X_BYTES;
 constexpr int TILE_LD = FEATURES + 4;
 static_assert(TOKENS * TILE_LD * 4 <= STAGES * STAGE_BYTES, "the sums take the place of the operands");
 static_assert(STAGES % TEAMS == 0, "a stage is always the same team's");
@@ -86,19 +86,28 @@ __device__ __forceinline__ void wait_for_products() {
 }
 
 #if ELEMENT == 1
-#define PRODUCT(SHAPE) "wgmma.mma_async.sync.aligned." SHAPE ".f32.bf16.bf16 "
+#define PRODUCT(SHAPE) "wgmma.mma_async.sync.aligned." SHAPE "k16.f32.bf16.bf16 "
+#elif ELEMENT == 2
+#define PRODUCT(SHAPE) "wgmma.mma_async.sync.aligned." SHAPE "k16.f32.f16.f16 "
 #else
-#define PRODUCT(SHAPE) "wgmma.mma_async.sync.aligned." SHAPE ".f32.f16.f16 "
+#define PRODUCT(SHAPE) "wgmma.mma_async.sync.aligned." SHAPE "k32.f32.e4m3.e4m3 "
 #endif
 
-// d += a bᵀ for 64 rows of a and TOKENS of b, 16 deep.
+// Added to what is there, neither operand negated; both with their inner dimension in rows, as 8-bit ones always are.
+#if ELEMENT == 3
+#define FLAGS "1, 1, 1;"
+#else
+#define FLAGS "1, 1, 1, 0, 0;"
+#endif
+
+// d += a bᵀ for 64 rows of a and TOKENS of b, 32 bytes deep.
 __device__ __forceinline__ void multiply_add(float (&d)[SUMS], u64 a, u64 b) {
 #if TOKENS == 64
     asm volatile(
-        PRODUCT("m64n64k16")
+        PRODUCT("m64n64")
         "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "%32, %33, 1, 1, 1, 0, 0;"
+        "%32, %33, " FLAGS
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
           "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
           "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
@@ -108,12 +117,12 @@ __device__ __forceinline__ void multiply_add(float (&d)[SUMS], u64 a, u64 b) {
         : "l"(a), "l"(b));
 #elif TOKENS == 128
     asm volatile(
-        PRODUCT("m64n128k16")
+        PRODUCT("m64n128")
         "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
         "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "%64, %65, 1, 1, 1, 0, 0;"
+        "%64, %65, " FLAGS
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
           "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
           "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
@@ -128,14 +137,14 @@ __device__ __forceinline__ void multiply_add(float (&d)[SUMS], u64 a, u64 b) {
         : "l"(a), "l"(b));
 #elif TOKENS == 192
     asm volatile(
-        PRODUCT("m64n192k16")
+        PRODUCT("m64n192")
         "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
         "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
         "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
         "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
-        "%96, %97, 1, 1, 1, 0, 0;"
+        "%96, %97, " FLAGS
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
           "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
           "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
@@ -155,7 +164,7 @@ __device__ __forceinline__ void multiply_add(float (&d)[SUMS], u64 a, u64 b) {
         : "l"(a), "l"(b));
 #elif TOKENS == 256
     asm volatile(
-        PRODUCT("m64n256k16")
+        PRODUCT("m64n256")
         "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
@@ -164,7 +173,7 @@ __device__ __forceinline__ void multiply_add(float (&d)[SUMS], u64 a, u64 b) {
         "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
         "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
         "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-        "%128, %129, 1, 1, 1, 0, 0;"
+        "%128, %129, " FLAGS
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
           "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
           "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
@@ -235,7 +244,7 @@ __device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums
     const u32 warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
     const u32 team = warpgroup / GROUPS, group = warpgroup % GROUPS;
     const u32 first = __shfl_sync(0xffffffffu, s.w(team), 0), barriers = __shfl_sync(0xffffffffu, s.filled(team), 0);
-    const u64 w = operand(first + group * 64 * DEPTH * 2), x = operand(first + W_BYTES);
+    const u64 w = operand(first + group * 64 * ROW_BYTES), x = operand(first + W_BYTES);
     const bool speaker = threadIdx.x % 128 == 0;
     for (u32 round = 0; round * STAGES + team < count; ++round) {
 #pragma unroll
@@ -244,7 +253,7 @@ __device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums
             wait(barriers + j * 8, round & 1);
             fence_sums();
 #pragma unroll
-            for (int k = 0; k < DEPTH / 16; ++k) {
+            for (int k = 0; k < ROW_BYTES / 32; ++k) {
                 const u32 offset = j * (STAGE_BYTES / 16) + k * 2;
                 multiply_add(sums, w + offset, x + offset);
             }

@@ -30,6 +30,7 @@ struct NormParams {
     u32 norm_format;
     u32 modulated_format;
     float eps;
+    float out_factor;     // brings the result into the range of an 8-bit element type
 };
 
 constexpr int THREADS = 256, WARPS = THREADS / 32;
@@ -110,6 +111,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalize(const __grid_con
             round8(p.modulated_format, x);
             tap8(p.tap_modulated, row, p.features, column, x);
         }
-        store8(p.out, p.out_element, to * p.out_ld + column, x, int(p.features - column));
+        store_operand8(p.out, p.out_element, p.out_factor, to * p.out_ld + column, x, int(p.features - column));
     }
 }

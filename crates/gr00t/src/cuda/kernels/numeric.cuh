@@ -2,7 +2,7 @@
 //
 // A format (what a value is rounded to) and an element type (what it is stored in) share their codes: precision
 // is a value that kernels are given, never something they are compiled for. Only the operands of tensor core
-// products have a type that is fixed when a kernel is compiled.
+// products have a type that is fixed when a kernel is compiled. E4M3 is an element type of such operands alone.
 #pragma once
 
 typedef unsigned char u8;
@@ -11,7 +11,7 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 
 // As `Element` in `elements.rs`.
-enum Element { F32 = 0, BF16 = 1, FP16 = 2 };
+enum Element { F32 = 0, BF16 = 1, FP16 = 2, E4M3 = 3 };
 
 __device__ __forceinline__ u16 to_bf16(float value) {
     u16 bits;
@@ -32,6 +32,23 @@ __device__ __forceinline__ float from_fp16(u16 bits) {
     asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
     return value;
 }
+
+// Two values as e4m3, the first in the low byte; what lies beyond 448 becomes 448. From compute capability 8.9 on: the
+// engine asks for it nowhere else.
+__device__ __forceinline__ u16 to_e4m3x2(float low, float high) {
+    u16 bits = 0;
+#if __CUDA_ARCH__ >= 890
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(bits) : "f"(high), "f"(low));
+#endif
+    return bits;
+}
+
+constexpr float E4M3_MAX = 448.0f;
+
+// What brings values of this largest magnitude into the range of e4m3, and what a unit of them then stands for. Zeros
+// need no scale.
+__device__ __forceinline__ float factor_of(float amax) { return amax > 0.0f ? __fdiv_rn(E4M3_MAX, amax) : 1.0f; }
+__device__ __forceinline__ float unit_of(float amax) { return amax > 0.0f ? __fdiv_rn(amax, E4M3_MAX) : 1.0f; }
 
 // The nearest value of a format, ties to even.
 __device__ __forceinline__ float round_to(int format, float value) {
@@ -68,6 +85,8 @@ __device__ __forceinline__ float load(const void* base, int element, size_t inde
 __device__ __forceinline__ void store(void* base, int element, size_t index, float value) {
     if (element == F32) {
         static_cast<float*>(base)[index] = value;
+    } else if (element == E4M3) {
+        static_cast<u8*>(base)[index] = u8(to_e4m3x2(value, 0.0f));
     } else {
         static_cast<u16*>(base)[index] = encode16(element, value);
     }
@@ -107,6 +126,14 @@ __device__ __forceinline__ void store8(void* base, int element, size_t index, co
         to[1] = make_float4(values[4], values[5], values[6], values[7]);
         return;
     }
+    if (element == E4M3) {
+        u32 halves[2];
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+            halves[i] = u32(to_e4m3x2(values[4 * i], values[4 * i + 1])) | u32(to_e4m3x2(values[4 * i + 2], values[4 * i + 3])) << 16;
+        *reinterpret_cast<uint2*>(static_cast<u8*>(base) + index) = make_uint2(halves[0], halves[1]);
+        return;
+    }
     u32 words[4];
     if (element == BF16) {
 #pragma unroll
@@ -116,6 +143,12 @@ __device__ __forceinline__ void store8(void* base, int element, size_t index, co
         for (int i = 0; i < 4; ++i) words[i] = u32(to_fp16(values[2 * i])) | u32(to_fp16(values[2 * i + 1])) << 16;
     }
     *reinterpret_cast<uint4*>(static_cast<u16*>(base) + index) = make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+// The same for what may be an operand of 8 bits: `factor` brings it into the range of e4m3.
+__device__ __forceinline__ void store_operand8(void* base, int element, float factor, size_t index, float (&values)[8], int count) {
+    if (element == E4M3) each8(values, [&](float x) { return x * factor; });
+    store8(base, element, index, values, count);
 }
 
 // Tensors that a probe asked for: always f32, rows without padding. Null where nobody asked.
@@ -141,6 +174,26 @@ __device__ __forceinline__ void activate8(int kind, int format, float (&values)[
 }
 
 __device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }
+
+// The largest value of a warp's lanes, the same in every lane.
+__device__ __forceinline__ float warp_max(float value) {
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, lanes));
+    return value;
+}
+
+// The largest value of a block's threads, the same in every thread. Once in a kernel: its memory is not free again.
+template <int WARPS>
+__device__ __forceinline__ float block_max(float value) {
+    __shared__ float largest[WARPS];
+    value = warp_max(value);
+    if (threadIdx.x % 32 == 0) largest[threadIdx.x / 32] = value;
+    __syncthreads();
+    float result = largest[0];
+#pragma unroll
+    for (int warp = 1; warp < WARPS; ++warp) result = fmaxf(result, largest[warp]);
+    return result;
+}
 
 // Sum over the lanes of a warp, the same in every lane.
 __device__ __forceinline__ float warp_sum(float value) {

@@ -107,6 +107,64 @@ extern "C" __global__ void __launch_bounds__(THREADS) convert(const __grid_const
     if (p.tap != nullptr) p.tap[index] = value;
 }
 
+// As `QuantizeParams` in `tokens.rs`.
+struct QuantizeParams {
+    const void* x;    // [items * item_rows, x_ld]
+    void* out;        // [items * item_rows, out_ld], e4m3
+    float* partials;  // [items, partials_ld]: the largest magnitudes of the parts of an item; null where `amax` is known
+    float* amaxes;    // [items]
+    u32 item_rows;
+    u32 features;
+    u32 x_element;
+    u32 x_ld;
+    u32 out_ld;
+    u32 partials_ld;
+    float amax;
+};
+
+constexpr u32 PARTS = 32;  // a lane of a warp for each
+
+// Calls f(row, column) for eights of an item's values (grid y), a share of them to each block.
+template <typename F>
+__device__ __forceinline__ void each_eight(const QuantizeParams& p, F f) {
+    const u32 chunks = (p.features + 7) / 8;
+    for (u32 i = thread_index(); i < p.item_rows * chunks; i += gridDim.x * THREADS)
+        f(size_t(blockIdx.y) * p.item_rows + i / chunks, i % chunks * 8);
+}
+
+// The largest magnitude of each part of an item. Grid: PARTS, items.
+extern "C" __global__ void __launch_bounds__(THREADS) largest(const __grid_constant__ QuantizeParams p) {
+    allow_next_kernel();
+    wait_for_earlier_kernels();
+    float amax = 0;
+    each_eight(p, [&](size_t row, u32 column) {
+        float v[8];
+        load8(p.x, p.x_element, row * p.x_ld + column, v);
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+            if (column + i < p.features) amax = fmaxf(amax, fabsf(v[i]));
+    });
+    amax = block_max<THREADS / 32>(amax);
+    if (threadIdx.x == 0) p.partials[blockIdx.y * p.partials_ld + blockIdx.x] = amax;
+}
+
+// Rows of an operand in e4m3. Grid: any number, items.
+extern "C" __global__ void __launch_bounds__(THREADS) quantize(const __grid_constant__ QuantizeParams p) {
+    allow_next_kernel();
+    wait_for_earlier_kernels();
+    float amax = p.amax;
+    if (p.partials != nullptr) {
+        amax = warp_max(p.partials[blockIdx.y * p.partials_ld + threadIdx.x % PARTS]);
+        if (blockIdx.x == 0 && threadIdx.x == 0) p.amaxes[blockIdx.y] = amax;
+    }
+    const float factor = factor_of(amax);
+    each_eight(p, [&](size_t row, u32 column) {
+        float v[8];
+        load8(p.x, p.x_element, row * p.x_ld + column, v);
+        store_operand8(p.out, E4M3, factor, row * p.out_ld + column, v, int(p.features - column));
+    });
+}
+
 // As `EulerParams` in `tokens.rs`.
 struct EulerParams {
     const void* velocity;  // [batch * tokens, velocity_ld]: the last `horizon` tokens of each item count

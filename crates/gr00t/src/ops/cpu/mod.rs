@@ -21,11 +21,13 @@ mod tests;
 pub(crate) use pointwise::{rotary_turns, time_encoding};
 pub use tensor::Tensor;
 
-use super::{Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Ops, Site, Tokens};
+use super::{
+    Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Operation, Ops, Site, Tokens,
+};
 use crate::checkpoint::Weight;
 use crate::model::ImageBatch;
 use crate::precision::{Formats, PrecisionPolicy, Scale};
-use crate::probe::{Edit, NoEdit, Probe};
+use crate::probe::{Edit, NoEdit, Probe, Product};
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -57,6 +59,13 @@ impl<'a, 'p> Cpu<'a, 'p> {
         let tensor = Tensor::new(shape, values);
         self.offer(&tensor, at);
         tensor
+    }
+
+    /// The result at a site that need not be computed.
+    fn known(&self, at: &Site) -> Option<Tensor> {
+        let known = self.edit.known(at)?;
+        self.offer(&known, at);
+        Some(known)
     }
 
     fn offer(&self, x: &Tensor, at: &Site) {
@@ -154,18 +163,25 @@ impl Ops for Cpu<'_, '_> {
     }
 
     fn resize_positions(&self, table: &Weight, grids: &[Grid], at: Site) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         let values = resize_positions(table, grids, self.policy.formats(&at).storage);
         let features = table.shape()[1];
         Ok(self.store([1, values.len() / features, features], values, &at))
     }
 
     fn linear(&self, x: &Tensor, layer: &Linear, at: Site) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         let (out_features, in_features) = (layer.weight.shape()[0], layer.weight.shape()[1]);
         if x.features() != in_features {
             return Err(mismatch(&at, "linear", format!("{:?} by {:?}", x.shape, layer.weight.shape())));
         }
         let formats = self.policy.formats(&at);
-        self.edit.operand(&at, &x.values);
+        let weight = Some((&layer.weight, 0..layer.weight.len()));
+        self.edit.product(&at, &Product { operation: Operation::Linear, operands: &[&x.values], weight });
         let mut values = if formats.scale == Scale::None {
             let operand = self.operand(x, formats.compute);
             matmul::by_transposed(&operand, x.rows(), &layer.weight, formats)
@@ -186,6 +202,9 @@ impl Ops for Cpu<'_, '_> {
         embodiments: &[usize],
         at: Site,
     ) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         let [slots, in_features, out_features] = *layer.weight.shape() else {
             return Err(mismatch(&at, "category_linear", format!("weight {:?}", layer.weight.shape())));
         };
@@ -197,11 +216,17 @@ impl Ops for Cpu<'_, '_> {
         let formats = self.policy.formats(&at);
         let operand = self.operand(x, formats.compute);
         let mut values = Vec::with_capacity(batch * tokens * out_features);
-        for (item, &slot) in operand.chunks_exact(tokens * in_features).zip(embodiments) {
+        let size = in_features * out_features;
+        let items = x.values.chunks_exact(tokens * in_features);
+        for ((item, handed), &slot) in operand.chunks_exact(tokens * in_features).zip(items).zip(embodiments)
+        {
             let slot = self.edit.embodiment(&at, slot);
             if slot >= slots {
                 return Err(Error::input("embodiment_id", format!("expected below {slots}, found {slot}")));
             }
+            let weight = Some((&layer.weight, slot * size..(slot + 1) * size));
+            let operation = Operation::CategoryLinear;
+            self.edit.product(&at, &Product { operation, operands: &[handed], weight });
             let mut product = matmul::by_slot(item, tokens, &layer.weight, slot, formats);
             formats.storage.round_slice(&mut product);
             let mut bias = vec![0.0; out_features];
@@ -221,9 +246,15 @@ impl Ops for Cpu<'_, '_> {
         mask: &Mask,
         at: Site,
     ) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         let mask = &self.edit.mask(&at, mask);
         attention::check(q, k, v, heads, mask).map_err(|what| mismatch(&at, "attention", what))?;
         let formats = self.policy.formats(&at);
+        let handed = [&q.values[..], &k.values, &v.values];
+        let product = Product { operation: Operation::Attention, operands: &handed, weight: None };
+        self.edit.product(&at, &product);
         let operands = [q, k, v].map(|x| Tensor::new(x.shape, self.operand(x, formats.compute).into_owned()));
         let [q, k, v] = &operands;
         let values = attention::attend(q, k, v, heads, mask, formats);
@@ -231,6 +262,9 @@ impl Ops for Cpu<'_, '_> {
     }
 
     fn layer_norm(&self, x: &Tensor, affine: Option<&Affine>, eps: f64, at: Site) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         let Formats { storage, accumulate, .. } = self.policy.formats(&at);
         let affine = affine.map(|affine| (affine.weight.to_vec(storage), affine.bias.to_vec(storage)));
         if affine.as_ref().is_some_and(|(weight, _)| weight.len() != x.features()) {
@@ -248,6 +282,9 @@ impl Ops for Cpu<'_, '_> {
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Weight, eps: f64, at: Site) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         if weight.is_empty() || !x.features().is_multiple_of(weight.len()) {
             return Err(mismatch(&at, "rms_norm", format!("{:?} by {:?}", x.shape, weight.shape())));
         }
@@ -259,6 +296,9 @@ impl Ops for Cpu<'_, '_> {
     }
 
     fn rotary(&self, x: &Tensor, head_dim: usize, theta: f64, at: Site) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         if head_dim == 0 || !x.features().is_multiple_of(head_dim) || !head_dim.is_multiple_of(2) {
             return Err(mismatch(&at, "rotary", format!("{:?} by heads of {head_dim}", x.shape)));
         }
@@ -276,6 +316,9 @@ impl Ops for Cpu<'_, '_> {
     }
 
     fn activation(&self, x: &Tensor, kind: Activation, at: Site) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         let format = self.policy.formats(&at).storage;
         Ok(self.store(
             x.shape,

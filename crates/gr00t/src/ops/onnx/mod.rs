@@ -10,11 +10,13 @@ mod data;
 mod graph;
 mod layout;
 mod pointwise;
+mod ports;
 mod proto;
 mod record;
 mod scope;
 mod write;
 
+pub use ports::{Port, PortDim, file_metadata};
 pub use write::{Metadata, Written};
 
 use super::{ModelSite, Part, Site};

@@ -1,0 +1,68 @@
+//! `steady engine build`: an ONNX graph, or a checkpoint's, as an engine of TensorRT-RTX.
+
+use super::args::BuildArgs;
+use super::graph::CheckpointGraph;
+use crate::Outcome;
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use steadyhand_external::tensorrt::{BuildOptions, BuildRecord, Range, TensorRt};
+use tempfile::TempDir;
+
+/// Builds, and says what was written.
+pub fn run(args: &BuildArgs) -> Result<Outcome> {
+    // clap asks for no option that another one rules out.
+    if let (Some(_), Some(option)) = (&args.onnx, args.graph.given()) {
+        bail!("{option}: expected with --checkpoint, found with --onnx: a graph has its own");
+    }
+    let tensorrt = TensorRt::open(args.tensorrt.as_deref())?;
+    let folder = match args.out.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be created", folder.display()))?;
+    let source = Source::new(args, folder)?;
+    let mut ranges = source.ranges;
+    for (name, range) in &args.shapes {
+        ranges.insert(name.clone(), *range);
+    }
+    let started = Instant::now();
+    let options = BuildOptions { onnx: &source.onnx, ranges: &ranges, flags: &args.builder_flag };
+    let built = tensorrt.build(&options)?;
+    std::fs::write(&args.out, &built.engine)
+        .with_context(|| format!("{}: cannot be written", args.out.display()))?;
+    built.record.write(&args.out)?;
+    let megabytes = built.engine.len() as f64 / 1e6;
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{}: {megabytes:.1} MB, {} in {seconds:.1} s", args.out.display(), tensorrt.name());
+    let sizes: Vec<String> = ranges.iter().map(|(name, range)| format!("{name}={range}")).collect();
+    println!("{}: shapes {}", BuildRecord::path_of(&args.out).display(), sizes.join(" "));
+    Ok(Outcome::Success)
+}
+
+/// The graph that is built.
+struct Source {
+    onnx: PathBuf,
+    ranges: BTreeMap<String, Range>,
+    /// Holds the graph while it is built.
+    _folder: Option<TempDir>,
+}
+
+impl Source {
+    /// The file that was named, or the checkpoint's graph, exported to a folder of its own in `beside`.
+    fn new(args: &BuildArgs, beside: &Path) -> Result<Self> {
+        let Some(checkpoint) = &args.checkpoint else {
+            let Some(onnx) = args.onnx.clone() else { bail!("--onnx or --checkpoint: expected one of them") };
+            return Ok(Source { onnx, ranges: BTreeMap::new(), _folder: None });
+        };
+        let graph = CheckpointGraph::load(checkpoint, &args.graph)?;
+        let export = graph.export();
+        let ranges = graph.ranges(&export.ports(&graph.model)?)?;
+        let folder = tempfile::Builder::new().prefix("steady-engine-").tempdir_in(beside);
+        let folder = folder.with_context(|| format!("{}: no folder could be made", beside.display()))?;
+        let onnx = folder.path().join(format!("{}.onnx", graph.component));
+        export.write(&graph.model, &graph.fingerprint, &onnx)?;
+        Ok(Source { onnx, ranges, _folder: Some(folder) })
+    }
+}

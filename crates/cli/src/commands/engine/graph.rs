@@ -1,0 +1,104 @@
+//! The graph of a checkpoint that an engine is built from or compared with.
+
+use super::args::GraphArgs;
+use crate::args::{NamesArg, ProductsArg};
+use crate::engines;
+use anyhow::Result;
+use std::collections::BTreeMap;
+use std::path::Path;
+use steadyhand_external::tensorrt::Range;
+use steadyhand_gr00t::checkpoint::Checkpoint;
+use steadyhand_gr00t::config::Config;
+use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
+use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::ops::onnx::{Port, PortDim, Products};
+use steadyhand_gr00t::precision::PrecisionPolicy;
+
+/// Observations of a batch.
+const BATCH: [usize; 3] = [1, 1, 8];
+/// Tokens of a prompt beside its images: the task and the frame around it.
+const TEXT_TOKENS: usize = 40;
+/// Tokens of one image of 252 x 252 pixels.
+const IMAGE_TOKENS: usize = 81;
+/// The longest prompt, unless its images alone are half of that.
+const MOST_TOKENS: usize = 512;
+
+/// A checkpoint's component at a policy.
+pub struct CheckpointGraph {
+    pub fingerprint: String,
+    pub model: Model,
+    pub policy: PrecisionPolicy,
+    pub component: Component,
+    pub products: Products,
+    names: Names,
+    layout: Layout,
+}
+
+impl CheckpointGraph {
+    /// Loads the checkpoint and the policy.
+    ///
+    /// # Errors
+    /// A file or a policy that does not fit.
+    pub fn load(checkpoint: &Path, args: &GraphArgs) -> Result<Self> {
+        let config = Config::load(checkpoint)?;
+        let opened = Checkpoint::open(checkpoint)?;
+        let model = Model::load(&opened, config)?;
+        let policy = engines::policy(args.precision.as_deref().unwrap_or("f32"), checkpoint, &model, None)?;
+        let layout = Layout {
+            images: args.image.clone(),
+            state_horizon: args.state_horizon.map_or(1, usize::from),
+            denoising_steps: args.denoising_steps.map_or(model.config.num_inference_timesteps, usize::from),
+        };
+        Ok(CheckpointGraph {
+            fingerprint: opened.fingerprint(),
+            model,
+            policy,
+            component: args.component.unwrap_or(Component::Dit),
+            products: args.products.unwrap_or(ProductsArg::Native).into(),
+            names: args.io_names.unwrap_or(NamesArg::Steady).into(),
+            layout,
+        })
+    }
+
+    /// How it is exported.
+    pub fn export(&self) -> Export<'_> {
+        Export {
+            component: self.component,
+            policy: &self.policy,
+            products: self.products,
+            opset: DEFAULT_OPSET,
+            names: self.names,
+            layout: self.layout.clone(),
+        }
+    }
+
+    /// Sizes of the open dimensions of its inputs, by name.
+    pub fn ranges(&self, ports: &[Port]) -> Result<BTreeMap<String, Range>> {
+        let inputs = ports.iter().filter(|port| !port.is_output);
+        let open = inputs.flat_map(|port| &port.dims).filter_map(|dim| match dim {
+            PortDim::Open(name) => Some(name.clone()),
+            PortDim::Fixed(_) => None,
+        });
+        open.map(|name| Ok((name.clone(), self.range(&name)?))).collect()
+    }
+
+    fn range(&self, name: &str) -> Result<Range> {
+        let [least, best, most] = match name {
+            "batch" | "batch_size" => BATCH,
+            "state_action_tokens" | "sa_seq_len" => {
+                let count = self.layout.state_horizon + self.model.config.action_horizon;
+                [count; 3]
+            }
+            _ => {
+                let eagle = &self.model.config.eagle_config;
+                let unit = eagle.vision_config.patch_size * eagle.unshuffle();
+                let tokens = self.layout.images.iter().map(|[height, width]| height / unit * (width / unit));
+                // A graph with images has a place for each of their features.
+                let images: usize = tokens.sum();
+                let best = if images == 0 { IMAGE_TOKENS } else { images } + TEXT_TOKENS;
+                [images.max(1), best, MOST_TOKENS.max(2 * best)]
+            }
+        };
+        Ok(Range::new(least, best, most)?)
+    }
+}

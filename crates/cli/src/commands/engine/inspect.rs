@@ -1,0 +1,184 @@
+//! `steady engine inspect`: what an engine takes and gives, and whether that is what a policy says.
+
+use super::args::{GraphArgs, InspectEngineArgs};
+use super::graph::CheckpointGraph;
+use crate::Outcome;
+use crate::args::{NamesArg, ProductsArg, image_size};
+use crate::table::Table;
+use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
+use std::collections::BTreeMap;
+use std::path::Path;
+use steadyhand_external::bindings::{Bindings, Runner};
+use steadyhand_external::tensorrt::{
+    BuildRecord, Check, Operation, TensorRt, TensorRtEngine, audit_bindings, audit_operations,
+};
+
+/// Shows the engine, and audits it where a policy was named.
+pub fn run(args: &InspectEngineArgs) -> Result<Outcome> {
+    let path = args.engine.as_path();
+    let bytes = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let record = BuildRecord::read(path, &bytes)?;
+    let opened = open(args, &bytes)?;
+    if let Some(layers) = &args.layers {
+        let engine = opened.as_ref().map_err(|reason| anyhow!("--layers: {reason}"))?;
+        std::fs::write(layers, engine.information()?)
+            .with_context(|| format!("{}: cannot be written", layers.display()))?;
+    }
+    let mut checks = Vec::new();
+    let bindings = match (&opened, &record) {
+        (Ok(engine), record) => {
+            println!("bindings, as the engine says:\n");
+            if let Some(record) = record {
+                checks.extend(record_checks(&record.bindings, engine.bindings()));
+            }
+            engine.bindings()
+        }
+        (Err(reason), Some(record)) => {
+            println!("bindings, as recorded when it was built; the engine was not asked: {reason}\n");
+            &record.bindings
+        }
+        (Err(reason), None) => {
+            let record = BuildRecord::path_of(path);
+            bail!("{reason}; and there is no record of how it was built, {}", record.display())
+        }
+    };
+    print!("{}", bindings_table(bindings));
+    if let Some(record) = &record {
+        print_record(record);
+    }
+    if let Some(checkpoint) = &args.checkpoint {
+        checks.extend(audit(checkpoint, &args.graph, bindings, record.as_ref())?);
+    }
+    Ok(judge(&checks))
+}
+
+/// The engine on a GPU, or why it is not. A library that was named must be there.
+fn open(args: &InspectEngineArgs, bytes: &[u8]) -> Result<Result<TensorRtEngine, String>> {
+    let tensorrt = match TensorRt::open(args.tensorrt.as_deref()) {
+        Ok(tensorrt) => tensorrt,
+        Err(error) if args.tensorrt.is_some() => return Err(error.into()),
+        Err(_) => return Ok(Err("TensorRT-RTX's libraries were not found".to_owned())),
+    };
+    Ok(tensorrt.open_engine(&args.engine, bytes, args.device).map_err(|error| error.to_string()))
+}
+
+fn bindings_table(bindings: &Bindings) -> Table {
+    let mut table = Table::new(&["binding", "", "type", "shape", "smallest", "best", "largest"]);
+    for binding in bindings.iter() {
+        let profile = binding.profile.iter().flatten().map(|shape| format!("{shape:?}"));
+        let own = [
+            binding.name.clone(),
+            binding.direction.to_string(),
+            binding.dtype.to_string(),
+            format!("{:?}", binding.shape),
+        ];
+        table.row(own.into_iter().chain(profile));
+    }
+    table
+}
+
+fn print_record(record: &BuildRecord) {
+    let flags = if record.flags.is_empty() { "none".to_owned() } else { record.flags.join(", ") };
+    println!("\nbuilt by {} from a strongly typed network; flags: {flags}; TF32: off", record.builder);
+    for (key, value) in &record.source {
+        // A policy file's text has lines.
+        println!("  {key}: {}", value.lines().next().unwrap_or_default());
+    }
+    println!();
+    let mut counts = BTreeMap::new();
+    for Operation { kind, dtype, .. } in &record.operations {
+        let dtype = dtype.map_or("other".to_owned(), |dtype| dtype.to_string());
+        *counts.entry((*kind, dtype)).or_insert(0usize) += 1;
+    }
+    let mut table = Table::new(&["operation", "type", "count"]);
+    for ((kind, dtype), count) in counts {
+        table.row([kind.to_string(), dtype, count.to_string()]);
+    }
+    print!("{table}");
+}
+
+/// An engine's own bindings against those that were recorded when it was built.
+fn record_checks(recorded: &Bindings, own: &Bindings) -> Vec<Check> {
+    let of = |bindings: &Bindings, name: &str| {
+        bindings.get(name).map_or("none".to_owned(), |binding| format!("{} {binding}", binding.direction))
+    };
+    let mut names: Vec<&str> =
+        recorded.iter().chain(own.iter()).map(|binding| binding.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+        .iter()
+        .map(|name| Check::new(format!("record of {name}"), of(recorded, name), of(own, name)))
+        .collect()
+}
+
+/// The engine against a checkpoint's graph at a policy.
+fn audit(
+    checkpoint: &Path,
+    args: &GraphArgs,
+    bindings: &Bindings,
+    record: Option<&BuildRecord>,
+) -> Result<Vec<Check>> {
+    let none = BTreeMap::new();
+    let source = record.map_or(&none, |record| &record.source);
+    let graph = CheckpointGraph::load(checkpoint, &completed(args, source, bindings)?)?;
+    let expected = [
+        ("checkpoint", graph.fingerprint.clone()),
+        ("component", graph.component.to_string()),
+        ("precision", graph.policy.identity()),
+    ];
+    let mut checks = Vec::new();
+    for (key, expected) in expected {
+        checks.extend(source.get(key).map(|found| Check::new(key, &expected, found)));
+    }
+    checks.extend(audit_bindings(bindings, &graph.export().ports(&graph.model)?));
+    if let Some(record) = record {
+        let sites = graph.component.sites(&graph.model)?;
+        checks.extend(audit_operations(&record.operations, &graph.policy, graph.products, &sites));
+    }
+    Ok(checks)
+}
+
+/// The arguments, with what the record says where they say nothing.
+fn completed(args: &GraphArgs, source: &BTreeMap<String, String>, bindings: &Bindings) -> Result<GraphArgs> {
+    let field = |key: &str| source.get(key).map(String::as_str);
+    let wrong = |key: &str, value: &str| anyhow!("record of the engine: {key}: `{value}` is not understood");
+    let mut args = args.clone();
+    if args.component.is_none() {
+        let component = field("component").context("--component: expected what the engine is, found none")?;
+        args.component = Some(component.parse()?);
+    }
+    if let (None, Some(products)) = (args.products, field("products")) {
+        args.products =
+            Some(ProductsArg::from_str(products, false).map_err(|_| wrong("products", products))?);
+    }
+    if args.io_names.is_none() && bindings.get("sa_embs").is_some() {
+        args.io_names = Some(NamesArg::Nvidia);
+    }
+    if let (true, Some(images)) = (args.image.is_empty(), field("images")) {
+        let sizes: Result<_, String> = images.split(',').map(image_size).collect();
+        args.image = sizes.map_err(|_| wrong("images", images))?;
+    }
+    let number = |given: Option<u16>, key: &str| match (given, field(key)) {
+        (None, Some(value)) => value.parse().map(Some).map_err(|_| wrong(key, value)),
+        (given, _) => Ok(given),
+    };
+    args.denoising_steps = number(args.denoising_steps, "denoising_steps")?;
+    args.state_horizon = number(args.state_horizon, "state_horizon")?;
+    Ok(args)
+}
+
+/// Prints what differs, and how much agrees.
+fn judge(checks: &[Check]) -> Outcome {
+    if checks.is_empty() {
+        return Outcome::Success;
+    }
+    println!();
+    for check in checks.iter().filter(|check| !check.agrees()) {
+        println!("differs: {}: expected {}, found {}", check.what, check.expected, check.found);
+    }
+    let agreeing = checks.iter().filter(|check| check.agrees()).count();
+    println!("audit: {agreeing} of {} agree", checks.len());
+    if agreeing == checks.len() { Outcome::Success } else { Outcome::Failure }
+}

@@ -1,0 +1,80 @@
+//! `steady engine run`: an engine on recorded inputs, its outputs as a trace.
+
+use super::args::RunArgs;
+use super::feeds::{Call, Recording};
+use crate::Outcome;
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+use steadyhand_external::bindings::{Binding, Runner, Tensor};
+use steadyhand_external::onnxruntime::OnnxRunner;
+use steadyhand_external::tensorrt::TensorRt;
+use steadyhand_fidelity::{Trace, TraceWriter};
+
+/// Runs the engine and says what was written.
+pub fn run(args: &RunArgs) -> Result<Outcome> {
+    ensure!(!args.out.exists(), "--out: {}: expected a folder that does not exist yet", args.out.display());
+    let recording = Recording::new(Trace::open(&args.bindings)?)?;
+    let mut runner = open(args)?;
+    let metadata = [
+        ("engine", args.engine.display().to_string()),
+        ("recording", args.bindings.display().to_string()),
+        ("denoising_steps", recording.denoising_steps.to_string()),
+    ];
+    let metadata: BTreeMap<String, String> =
+        metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let calls = recording.calls(runner.bindings());
+    // Nothing is written where a call fails.
+    let mut outputs = Vec::new();
+    for call in &calls {
+        let inputs = inputs(&recording, runner.as_ref(), *call, args.round_inputs)?;
+        for (name, tensor) in runner.run(inputs)? {
+            outputs.extend(recording.output(&name, *call)?.map(|tap| (tap, tensor)));
+        }
+    }
+    let mut writer = TraceWriter::create(&args.out, metadata)?;
+    for (tap, tensor) in outputs {
+        writer.add_bytes(&tap, tensor.dtype(), tensor.shape(), tensor.bytes())?;
+    }
+    writer.finish()?;
+    let out = args.out.display();
+    println!("{out}: outputs of {} calls on {} inferences", calls.len(), recording.inferences);
+    println!("steady diagnose --isolated --b trace:{out}");
+    Ok(Outcome::Success)
+}
+
+/// The engine, by its file's name.
+fn open(args: &RunArgs) -> Result<Box<dyn Runner>> {
+    let is_graph = args.engine.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
+    if is_graph {
+        ensure!(args.tensorrt.is_none(), "--tensorrt: expected with an engine, found with an ONNX graph");
+        ensure!(args.device.is_none(), "--device: expected with an engine, found with an ONNX graph");
+        return Ok(Box::new(OnnxRunner::load(&args.engine, args.onnxruntime.as_deref())?));
+    }
+    ensure!(args.onnxruntime.is_none(), "--onnxruntime: expected with an ONNX graph, found with an engine");
+    let tensorrt = TensorRt::open(args.tensorrt.as_deref())?;
+    let path = &args.engine;
+    let bytes = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    Ok(Box::new(tensorrt.open_engine(path, &bytes, args.device.unwrap_or(0))?))
+}
+
+/// A tensor for every input. Recorded floats take the binding's format; where that changes a value, only if asked to.
+fn inputs(
+    recording: &Recording,
+    runner: &dyn Runner,
+    call: Call,
+    round: bool,
+) -> Result<Vec<(String, Tensor)>> {
+    let input = |binding: &Binding| -> Result<(String, Tensor)> {
+        let recorded = recording.input(binding, call)?;
+        let found = recorded.dtype();
+        let (tensor, exact) = recorded.in_format(binding.dtype);
+        ensure!(
+            exact || round,
+            "input {}: expected values that {} holds, found others recorded as {found}; --round-inputs rounds them",
+            binding.name,
+            binding.dtype
+        );
+        Ok((binding.name.clone(), tensor))
+    };
+    runner.bindings().inputs().map(input).collect()
+}

@@ -1,0 +1,192 @@
+//! `steady engine` where no runtime is needed: refusals, and audits of what was recorded at the build.
+
+use crate::support::{Run, has_line, repo, steady};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use steadyhand_fidelity::trace::Dtype;
+use steadyhand_fidelity::{Format, Trace, TraceWriter};
+use steadyhand_gr00t::checkpoint::fingerprint;
+use steadyhand_gr00t::policy::load_model;
+use steadyhand_gr00t::precision::PrecisionPolicy;
+
+fn demo() -> String {
+    repo("demo/checkpoint").display().to_string()
+}
+
+#[test]
+fn what_cannot_be_built_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = demo();
+    let refused = |options: &[&str], words: &[&str]| {
+        let command = ["engine", "build", "--out", "x.engine"].iter().chain(options);
+        steady(folder.path(), command).refuses(words);
+    };
+    let of_demo =
+        |option: &'static str, value: &'static str| ["--checkpoint", checkpoint.as_str(), option, value];
+    for flag in ["fp16", "bf16", "prefer-precision-constraints"] {
+        let name = format!("builder flag {flag}: TensorRT-RTX has none: its networks are strongly typed");
+        refused(&of_demo("--builder-flag", flag), &[&name]);
+    }
+    refused(&of_demo("--builder-flag", "tf32"), &["builder flag tf32: ", "rounded to TF32"]);
+    refused(&of_demo("--shapes", "tokens"), &["expected DIM=MIN:BEST:MAX"]);
+    refused(&of_demo("--shapes", "tokens=3:2:1"), &["expected MIN <= BEST <= MAX, found 3:2:1"]);
+    let missing = ["expected TensorRT-RTX's libraries", "nowhere: nothing there"];
+    refused(&of_demo("--tensorrt", "nowhere"), &missing);
+    refused(&["--onnx", "dit.onnx", "--precision", "bf16"], &["--precision: expected with --checkpoint"]);
+    refused(&[], &["--onnx"]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// Every product of the demo's DiT with the type that `dtype_of` gives its site.
+fn operations(dtype_of: &dyn Fn(&str) -> &'static str) -> Vec<Value> {
+    let model = load_model(&repo("demo/checkpoint")).unwrap();
+    let sites = steadyhand_gr00t::export::Component::Dit.sites(&model).unwrap();
+    let products = sites.iter().filter(|site| site.operation.multiplies());
+    let product =
+        |site: &str| json!({"name": format!("{site}/MatMul"), "kind": "product", "dtype": dtype_of(site)});
+    products.map(|site| product(&site.path)).collect()
+}
+
+/// What stands for an engine, and the record of a bf16 DiT with NVIDIA's names.
+fn engine(folder: &Path, output: &str, operations: Vec<Value>) {
+    let bytes = b"stands for an engine";
+    fs::write(folder.join("dit.engine"), bytes).unwrap();
+    let binding = |name: &str, direction: &str, dtype: &str, shape: &[i64]| json!({"name": name, "direction": direction, "dtype": dtype, "shape": shape, "profile": null});
+    let record = json!({
+        "format": "steadyhand-engine", "version": 1, "builder": "TensorRT-RTX 1.7.1",
+        "engine": fingerprint([("engine", bytes.as_slice())]),
+        "source": {"component": "dit", "products": "native",
+                   "precision": PrecisionPolicy::preset("bf16").unwrap().identity()},
+        "flags": [],
+        "bindings": [
+            binding("sa_embs", "input", "BF16", &[-1, -1, 128]),
+            binding("vl_embs", "input", "BF16", &[-1, -1, 96]),
+            binding("timestep", "input", "I64", &[-1]),
+            binding("image_mask", "input", "BOOL", &[-1, -1]),
+            binding("backbone_attention_mask", "input", "BOOL", &[-1, -1]),
+            binding("output", "output", output, &[-1, -1, 128]),
+        ],
+        "operations": operations,
+    });
+    fs::write(folder.join("dit.engine.json"), record.to_string()).unwrap();
+}
+
+fn inspect(folder: &Path, precision: &str) -> Run {
+    let checkpoint = demo();
+    steady(folder, ["engine", "inspect", "dit.engine", "--checkpoint", &checkpoint, "--precision", precision])
+}
+
+#[test]
+fn an_audit_holds_an_engine_to_the_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    engine(folder.path(), "BF16", operations(&|_| "BF16"));
+    let run = inspect(folder.path(), "bf16").succeeds();
+    has_line(&run, &["output", "output", "BF16"]);
+    has_line(&run, &["product", "BF16"]);
+    assert!(run.stdout.contains("audit: ") && !run.stdout.contains("differs"), "{}", run.stdout);
+
+    let run = inspect(folder.path(), "fp16");
+    assert_eq!(run.code, 1, "{run:#?}");
+    assert!(
+        run.stdout.contains("differs: input sa_embs: expected F16 [-1, -1, 128], found BF16"),
+        "{}",
+        run.stdout
+    );
+    assert!(run.stdout.contains("differs: precision: expected fp16, found bf16"), "{}", run.stdout);
+}
+
+#[test]
+fn one_binding_or_one_product_of_another_type_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    engine(folder.path(), "F16", operations(&|_| "BF16"));
+    let run = inspect(folder.path(), "bf16");
+    assert_eq!(run.code, 1, "{run:#?}");
+    let differing = |run: &Run| run.stdout.matches("differs: ").count();
+    assert!(
+        run.stdout.contains("differs: output output: expected BF16 [-1, -1, 128], found F16"),
+        "{}",
+        run.stdout
+    );
+    assert_eq!(differing(&run), 1, "{}", run.stdout);
+
+    let one = |site: &str| if site == "dit.block.3.fc1" { "F16" } else { "BF16" };
+    engine(folder.path(), "BF16", operations(&one));
+    let run = inspect(folder.path(), "bf16");
+    assert_eq!((run.code, differing(&run)), (1, 1), "{run:#?}");
+    assert!(
+        run.stdout.contains("differs: product dit.block.3.fc1/MatMul: expected BF16, found F16"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
+fn an_engine_that_cannot_be_read_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let inspect = || steady(folder.path(), ["engine", "inspect", "dit.engine"]);
+    inspect().refuses(&["dit.engine: cannot be read"]);
+    fs::write(folder.path().join("dit.engine"), "not an engine").unwrap();
+    inspect().refuses(&["there is no record of how it was built, dit.engine.json"]);
+    engine(folder.path(), "BF16", Vec::new());
+    fs::write(folder.path().join("dit.engine"), "another engine").unwrap();
+    inspect().refuses(&["dit.engine.json: engine: expected ", ", that of dit.engine, found "]);
+    fs::write(folder.path().join("dit.engine.json"), "{}").unwrap();
+    inspect().refuses(&["dit.engine.json: missing field"]);
+}
+
+#[test]
+fn what_cannot_be_run_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |file: &str, more: &[&str]| {
+        let command = ["engine", "run", file, "--bindings", "recorded", "--out", "out"];
+        steady(folder.path(), command.iter().chain(more))
+    };
+    run("dit.engine", &[]).refuses(&["recorded: "]);
+    steady(folder.path(), ["record", "--inferences", "1", "--out", "recorded"]).succeeds();
+    run("dit.onnx", &["--device", "1"]).refuses(&["--device: expected with an engine"]);
+    run("dit.onnx", &[]).refuses(&["dit.onnx: expected an ONNX file, found none"]);
+    run("dit.engine", &["--onnxruntime", "x"]).refuses(&["--onnxruntime: expected with an ONNX graph"]);
+    run("dit.engine", &["--tensorrt", "nowhere"]).refuses(&["nowhere: nothing there"]);
+    assert!(!folder.path().join("out").exists());
+}
+
+#[test]
+fn providers_are_options_of_onnxruntime() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |options: &[&str], words: &str| {
+        steady(folder.path(), ["demo"].iter().chain(options)).refuses(&[words]);
+    };
+    refused(
+        &["--provider", "cuda"],
+        "--provider: expected with --engine onnxruntime, found with another engine",
+    );
+    let known = "expected one of cpu, cuda, tensorrt, nv-tensorrt-rtx, found `rocm`";
+    refused(&["--engine", "onnxruntime", "--provider", "rocm"], known);
+}
+
+/// An engine whose bf16 output was taken into a buffer of fp16: the file's type is the buffer's.
+#[test]
+fn outputs_in_a_buffer_of_another_type_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    steady(folder.path(), ["record", "--inferences", "2", "--out", "recorded"]).succeeds();
+    let trace = Trace::open(folder.path().join("recorded")).unwrap();
+    let mut writer = TraceWriter::create(folder.path().join("engine"), BTreeMap::new()).unwrap();
+    for name in trace.names().filter(|name| name.ends_with(".dit.output")) {
+        let values = trace.read(name).unwrap();
+        let codes = values.iter().flat_map(|value| (Format::Bf16.encode(*value) as u16).to_le_bytes());
+        let codes: Vec<u8> = codes.collect();
+        writer.add_bytes(name, Dtype::F16, &trace.entry(name).unwrap().shape, &codes).unwrap();
+    }
+    writer.finish().unwrap();
+    let run = steady(folder.path(), ["diagnose", "--isolated", "--b", "trace:engine"]);
+    assert_eq!(run.code, 1, "{run:#?}");
+    assert!(
+        run.stdout
+            .contains("CAUSE FOUND: the engine writes bf16 at `dit.output` and the bytes are read as fp16"),
+        "{}",
+        run.stdout
+    );
+    assert!(run.stdout.contains("of types F16"), "{}", run.stdout);
+}

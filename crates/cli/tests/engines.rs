@@ -1,0 +1,168 @@
+//! `steady engine` on runtimes that are found here; tests whose runtime is missing are ignored, by name.
+
+#[path = "cli/support.rs"]
+#[allow(dead_code)] // The other tests use the rest of it.
+mod support;
+
+use libtest_mimic::{Arguments, Trial};
+use std::path::Path;
+use std::process::ExitCode;
+use steadyhand_external::onnxruntime::{OnnxRuntimeEngine, RuntimeOptions};
+use steadyhand_external::tensorrt::locate;
+use steadyhand_gr00t::policy::load_model;
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use support::{Run, has_line, repo, steady};
+
+fn main() -> ExitCode {
+    let trial = |name: &str, present: bool, test: fn()| {
+        let run = move || {
+            test();
+            Ok(())
+        };
+        Trial::test(name, run).with_ignored_flag(!present)
+    };
+    let (tensorrt, onnxruntime) = (locate(None).is_ok(), has_onnxruntime());
+    let tests = vec![
+        trial("a_checkpoint_is_built_and_audited", tensorrt, a_checkpoint_is_built_and_audited),
+        trial("sizes_of_a_graph_are_asked_for", tensorrt, sizes_of_a_graph_are_asked_for),
+        trial("a_run_gives_a_trace_that_is_healthy", onnxruntime, a_run_gives_a_trace_that_is_healthy),
+        trial("inputs_are_rounded_only_if_asked_to", onnxruntime, inputs_are_rounded_only_if_asked_to),
+        trial("a_missing_provider_is_refused", onnxruntime, a_missing_provider_is_refused),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
+}
+
+fn has_onnxruntime() -> bool {
+    let model = load_model(&repo("demo/checkpoint")).expect("the demo");
+    let policy = PrecisionPolicy::preset("f32").expect("a preset");
+    OnnxRuntimeEngine::exporting(model, "test", policy, 4, &RuntimeOptions::default()).is_ok()
+}
+
+/// Runs `steady` with the demo's checkpoint.
+fn with_demo(folder: &Path, command: &[&str], options: &[&str]) -> Run {
+    let checkpoint = repo("demo/checkpoint").display().to_string();
+    steady(folder, command.iter().chain(&["--checkpoint", &checkpoint]).chain(options))
+}
+
+fn a_checkpoint_is_built_and_audited() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let options = [
+        "--precision",
+        "bf16",
+        "--io-names",
+        "nvidia",
+        "--out",
+        "new/dit.engine",
+        "--shapes",
+        "batch_size=1",
+    ];
+    let run = with_demo(folder, &["engine", "build"], &options).succeeds();
+    assert!(
+        run.stdout.contains("shapes batch_size=1:1:1 sa_seq_len=17:17:17 vl_seq_len=1:121:512"),
+        "{}",
+        run.stdout
+    );
+    let left: Vec<_> = std::fs::read_dir(folder.join("new")).expect("the folder").collect();
+    assert_eq!(left.len(), 2, "the engine and its record: {left:?}");
+
+    let inspect = ["engine", "inspect", "new/dit.engine"];
+    let run = with_demo(folder, &inspect, &["--precision", "bf16"]).succeeds();
+    has_line(&run, &["vl_embs", "input", "BF16", "[-1", "-1", "96]", "[1", "121", "96]"]);
+    // Three facts of the export, 6 bindings, 76 products, 8 softmaxes, 17 normalizations.
+    assert!(run.stdout.contains("audit: 110 of 110 agree"), "{}", run.stdout);
+    let run = with_demo(folder, &inspect, &["--precision", "fp16"]);
+    assert_eq!(run.code, 1, "{run:#?}");
+    assert!(
+        run.stdout.contains("differs: product dit.block.5.query/MatMul: expected F16, found BF16"),
+        "{}",
+        run.stdout
+    );
+
+    steady(folder, ["record", "--inferences", "1", "--out", "recorded"]).succeeds();
+    let run = steady(
+        folder,
+        ["engine", "run", "new/dit.engine", "--bindings", "recorded", "--round-inputs", "--out", "out"],
+    );
+    if run.code == 2 {
+        let reasons = ["open device: ", "TensorRT-RTX"];
+        assert!(reasons.iter().any(|reason| run.stderr.contains(reason)), "{run:#?}");
+    } else {
+        run.succeeds();
+        steady(folder, ["diagnose", "--isolated", "--b", "trace:out"]).succeeds();
+    }
+}
+
+fn sizes_of_a_graph_are_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    with_demo(folder, &["export", "onnx"], &["--component", "dit", "--out", "dit.onnx"]).succeeds();
+    let build = |more: &[&str]| {
+        steady(folder, ["engine", "build", "--onnx", "dit.onnx", "--out", "dit.engine"].iter().chain(more))
+    };
+    build(&[]).refuses(&["dimension `batch` is open: expected a range of sizes, found none"]);
+    let all = ["--shapes", "batch=1", "tokens=1:121:512", "state_action_tokens=17"];
+    build(&[&all[..], &["width=2"]].concat()).refuses(&["shape of `width`: open dimensions are: batch"]);
+    build(&[&all[..], &["--builder-flag", "strict-nans"]].concat()).succeeds();
+    let run = steady(folder, ["engine", "inspect", "dit.engine"]).succeeds();
+    assert!(run.stdout.contains("flags: strict-nans; TF32: off"), "{}", run.stdout);
+}
+
+fn a_run_gives_a_trace_that_is_healthy() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    steady(folder, ["record", "--inferences", "2", "--out", "recorded"]).succeeds();
+    for component in ["dit", "action_head", "backbone", "policy"] {
+        let file = format!("{component}.onnx");
+        let options = ["--component", component, "--image", "252x252", "--out", &file];
+        with_demo(folder, &["export", "onnx"], &options).succeeds();
+        let run =
+            steady(folder, ["engine", "run", &file, "--bindings", "recorded", "--out", component]).succeeds();
+        let calls = if component == "dit" { 8 } else { 2 };
+        assert!(run.stdout.contains(&format!("outputs of {calls} calls on 2 inferences")), "{}", run.stdout);
+        let trace = format!("trace:{component}");
+        steady(folder, ["diagnose", "--isolated", "--b", &trace, "--b-precision", "f32"]).succeeds();
+    }
+}
+
+fn inputs_are_rounded_only_if_asked_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    steady(folder, ["record", "--inferences", "1", "--out", "recorded"]).succeeds();
+    let options = [
+        "--component",
+        "dit",
+        "--precision",
+        "bf16",
+        "--products",
+        "widened",
+        "--io-names",
+        "nvidia",
+        "--out",
+        "d.onnx",
+    ];
+    with_demo(folder, &["export", "onnx"], &options).succeeds();
+    let run = |more: &[&str]| {
+        steady(
+            folder,
+            ["engine", "run", "d.onnx", "--bindings", "recorded", "--out", "out"].iter().chain(more),
+        )
+    };
+    run(&[]).refuses(&["input sa_embs: expected values that BF16 holds, found others recorded as F32"]);
+    assert!(!folder.join("out").exists());
+    run(&["--round-inputs"]).succeeds();
+    let run = steady(folder, ["diagnose", "--isolated", "--b", "trace:out"]).succeeds();
+    assert!(run.stdout.contains("of types BF16"), "{}", run.stdout);
+}
+
+/// The library of Python's onnxruntime has no TensorRT; onnxruntime-gpu's has no TensorRT-RTX.
+fn a_missing_provider_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let refused = |provider: &str, precision: &str, words: &str| {
+        let options = ["demo", "--engine", "onnxruntime", "--provider", provider, "--precision", precision];
+        steady(folder.path(), options).refuses(&[words]);
+    };
+    let words = "provider nv-tensorrt-rtx: expected one that ONNX Runtime's library has: cpu";
+    refused("nv-tensorrt-rtx", "bf16", words);
+    refused("tensorrt", "f32", "multiplies in f32, which it may round to TF32; set NVIDIA_TF32_OVERRIDE=0");
+}

@@ -1,0 +1,110 @@
+//! Tuning: the cheapest precision policy that keeps the actions, found by measuring.
+//!
+//! [`tune`] runs the f32 reference once to find the range of every tensor ([`ranges`]), then measures on the target
+//! what other operand formats do to the actions and to the cost: of all layers of a kind at once, and group by group
+//! ([`groups`]) where something is to be gained. A knapsack over these effects ([`knapsack`]) proposes policies, which
+//! are built and measured; the chosen one is the cheapest that was measured to be within the budget.
+//! docs/TUNING.md has the method.
+
+pub mod budget;
+pub mod error;
+pub mod groups;
+pub mod knapsack;
+mod measure;
+mod outcome;
+pub mod ranges;
+mod search;
+mod sensitivity;
+pub mod state;
+pub mod target;
+
+pub use budget::Budget;
+pub use error::{ActionError, Spread};
+pub use measure::{Deadline, Subject};
+pub use outcome::{Kept, MeasuredPolicy, Outcome, Why};
+pub use search::Prediction;
+pub use sensitivity::{BASES, FORMATS, GroupEffect, KindEffect, Raising};
+pub use state::State;
+pub use target::{BASELINE, CpuTarget, CudaTarget, Target, Unit};
+
+use crate::calibration::Calibration;
+use crate::{Error, Result};
+use groups::Groups;
+use measure::Measurer;
+use sensitivity::{Choices, Sensitivity};
+
+/// What errors are measured against.
+pub const REFERENCE: &str = "f32";
+
+/// What a tuning tells of its progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A part of the work begins.
+    Phase {
+        /// Its name.
+        name: &'static str,
+        /// At most how many steps it has.
+        total: usize,
+    },
+    /// One of its steps is done.
+    Done,
+}
+
+/// Finds the cheapest policy within the budget. Measurements that `state` has are taken over.
+///
+/// # Errors
+/// No frame; the reference, the baseline or the budget's preset cannot be measured; the state cannot be written.
+pub fn tune(
+    subject: &Subject,
+    target: &mut dyn Target,
+    budget: &Budget,
+    state: State,
+    deadline: Deadline,
+    progress: &mut dyn FnMut(Event),
+) -> Result<(Outcome, Calibration)> {
+    if subject.inputs.is_empty() || subject.inputs.len() != subject.observations.len() {
+        return Err(Error::input("frames", "expected an input for each of at least one observation"));
+    }
+    let (of, taken_over) = (subject.header(target), state.taken_over);
+    let cost_unit = target.unit();
+    let mut m = Measurer::new(subject, target, state, deadline, progress);
+    let ranges = m.ranges()?;
+    let sites = subject.model.sites()?;
+    let groups = Groups::new(&sites, &subject.model.config);
+    let calibration = ranges.calibration(&subject.calibration_subject());
+    let choices = Choices::new(sites, groups, ranges, calibration, cost_unit);
+
+    let mut found = search::presets(&mut m, &choices, budget)?;
+    let of_preset = found.iter().find(|candidate| candidate.name == budget.preset);
+    let allowed = of_preset.map_or(0.0, |candidate| candidate.error.worst()) * budget.factor;
+    let sensitivity = Sensitivity::measure(&mut m, &choices)?;
+    let mut whole = search::search(&mut m, &choices, &sensitivity, allowed, &mut found)?;
+    // Counted costs are exact.
+    if cost_unit == Unit::Milliseconds {
+        whole &= search::confirm(&mut m, &choices, &mut found)?;
+    }
+    let chosen = search::choose(&found, allowed).ok_or_else(|| {
+        let what = format!("expected a policy whose error is at most {allowed:.3e}, measured none");
+        Error::input(format!("budget {budget}"), what)
+    })?;
+    let outcome = Outcome {
+        of,
+        budget: budget.to_string(),
+        allowed_error: allowed,
+        spread: m.spread()?,
+        cost_unit,
+        cut_short: sensitivity.cut_short || !whole,
+        taken_over,
+        pareto: search::front(&found),
+        kept: outcome::kept(&choices, &sensitivity, &found[chosen], allowed),
+        policies: found.iter().map(MeasuredPolicy::from).collect(),
+        chosen,
+        ranges: choices.ranges.findings(),
+        best_base: sensitivity.best().name,
+        refused: m.refused,
+        kinds: sensitivity.kinds,
+        raising: sensitivity.raising,
+        groups: sensitivity.groups,
+    };
+    Ok((outcome, choices.calibration))
+}

@@ -1,0 +1,253 @@
+//! The search: policies that the measurements predict to be cheapest within a budget, built and measured.
+
+use super::knapsack::{self, Item};
+use super::measure::Measurer;
+use super::sensitivity::{Base, Choices, Sensitivity};
+use super::{ActionError, Budget};
+use crate::precision::PrecisionPolicy;
+use crate::{Error, Result};
+use std::collections::HashSet;
+use steadyhand_fidelity::Format;
+
+/// The budgets that policies are searched for, as multiples of the one asked for, that one first.
+const MULTIPLES: [f64; 4] = [1.0, 2.0, 0.5, 4.0];
+/// Policies built for one budget.
+const ROUNDS: usize = 5;
+/// The share of a budget from which a policy makes enough use of it.
+const USED: f64 = 0.9;
+/// By how much a budget that was exceeded is undercut in the next round.
+const CAUTION: f64 = 0.98;
+/// The share of the time after which no more policies are searched.
+const UNTIL: f64 = 0.85;
+/// How far measured and predicted errors may lie apart before the correction stops to follow.
+const CORRECTION: [f64; 2] = [0.1, 10.0];
+
+/// A policy of the whole model that was measured.
+#[derive(Debug, Clone)]
+pub(super) struct Candidate {
+    pub(super) name: String,
+    /// The preset that it starts from; none for a preset itself.
+    pub(super) base: Option<&'static str>,
+    pub(super) policy: PrecisionPolicy,
+    /// The operand format of each group, where it was chosen.
+    pub(super) formats: Option<Vec<Format>>,
+    pub(super) predicted: Option<Prediction>,
+    pub(super) error: ActionError,
+    pub(super) cost: f64,
+    pub(super) noise: f64,
+    /// Whether the cost was measured at length.
+    pub(super) lasting: bool,
+}
+
+/// What the measurements of kinds and groups say of a policy.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct Prediction {
+    /// Its error.
+    pub error: f64,
+    /// By what the errors of its base's policies exceeded their predictions so far; part of `error`.
+    pub correction: f64,
+    /// Its cost.
+    pub cost: f64,
+}
+
+/// A base with its errors and costs beyond those of its operands' formats, and what its predictions were off by.
+struct Start<'a> {
+    base: &'a Base,
+    square: f64,
+    cost: f64,
+    correction: f64,
+}
+
+/// The presets, measured.
+///
+/// # Errors
+/// The reference or the budget's preset cannot be measured.
+pub(super) fn presets(m: &mut Measurer, choices: &Choices, budget: &Budget) -> Result<Vec<Candidate>> {
+    let mut names = PrecisionPolicy::PRESETS.to_vec();
+    names.sort_by_key(|name| *name != budget.preset);
+    m.phase("presets", names.len());
+    let mut found = Vec::new();
+    for name in names {
+        let policy = PrecisionPolicy::preset(name)?;
+        if m.runs(&policy, &choices.sites) {
+            found.extend(measured(m, choices, policy, None, None)?);
+        }
+        m.done();
+    }
+    match found.iter().any(|candidate| candidate.name == budget.preset && candidate.error.worst().is_finite())
+    {
+        true => Ok(found),
+        false => {
+            let what = format!("expected a preset that the target runs with finite actions, found {budget}");
+            Err(Error::input("budget", what))
+        }
+    }
+}
+
+/// Measures a policy of the whole model; none where the target refuses it.
+fn measured(
+    m: &mut Measurer,
+    choices: &Choices,
+    policy: PrecisionPolicy,
+    chosen: Option<(&'static str, Vec<Format>)>,
+    predicted: Option<Prediction>,
+) -> Result<Option<Candidate>> {
+    let Some(error) = m.error(&policy)? else { return Ok(None) };
+    let Some((cost, noise)) = m.cost(&policy, &choices.ranges, false)? else { return Ok(None) };
+    let (base, formats) = chosen.unzip();
+    let name = policy.name().to_owned();
+    Ok(Some(Candidate { name, base, policy, formats, predicted, error, cost, noise, lasting: false }))
+}
+
+/// Searches policies for multiples of an error and adds those that were built to `found`; false where time was up
+/// before.
+///
+/// # Errors
+/// Those of the measurements.
+pub(super) fn search(
+    m: &mut Measurer,
+    choices: &Choices,
+    sensitivity: &Sensitivity,
+    allowed: f64,
+    found: &mut Vec<Candidate>,
+) -> Result<bool> {
+    let mut starts: Vec<Start> =
+        sensitivity.bases.iter().filter_map(|base| start(sensitivity, base)).collect();
+    let mut built: HashSet<String> = found.iter().map(|candidate| candidate.policy.identity()).collect();
+    m.phase("search", MULTIPLES.len() * ROUNDS);
+    for multiple in MULTIPLES {
+        let mut caution = 1.0;
+        for _ in 0..ROUNDS {
+            if m.deadline.passed(UNTIL) {
+                return Ok(false);
+            }
+            let target = allowed * multiple * caution;
+            let Some((index, formats, predicted)) = cheapest(sensitivity, &starts, target, choices) else {
+                break;
+            };
+            let base = starts[index].base;
+            let policy = choices.policy(base.name, &formats, &format!("tuned-{}", found.len() + 1))?;
+            if !built.insert(policy.identity()) || !m.runs(&policy, &choices.sites) {
+                break;
+            }
+            let Some(candidate) = measured(m, choices, policy, Some((base.name, formats)), Some(predicted))?
+            else {
+                break;
+            };
+            m.done();
+            let error = candidate.error.worst();
+            let uncorrected = predicted.error / predicted.correction;
+            starts[index].correction = (error / uncorrected).clamp(CORRECTION[0], CORRECTION[1]);
+            let enough = error <= allowed * multiple && error >= USED * allowed * multiple;
+            if error > allowed * multiple {
+                caution *= CAUTION;
+            }
+            found.push(candidate);
+            if enough {
+                break;
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// What a base adds to what its operands' formats give; none where an effect of its formats is not known.
+fn start<'a>(sensitivity: &Sensitivity, base: &'a Base) -> Option<Start<'a>> {
+    let best = sensitivity.best();
+    let (mut square, mut cost) = (best.error.powi(2), best.cost);
+    for (options, format) in sensitivity.options.iter().zip(&base.defaults) {
+        let option = options.iter().find(|option| option.format == *format)?;
+        square += option.square;
+        cost += option.cost;
+    }
+    let square = (base.error.powi(2) - square).max(0.0);
+    Some(Start { base, square, cost: base.cost - cost, correction: 1.0 })
+}
+
+/// The base and formats of least predicted cost among those whose predicted error is at most `allowed`.
+fn cheapest(
+    sensitivity: &Sensitivity,
+    starts: &[Start],
+    allowed: f64,
+    choices: &Choices,
+) -> Option<(usize, Vec<Format>, Prediction)> {
+    let parts = choices.unit.parts();
+    let best = sensitivity.best();
+    let item = |option: &super::sensitivity::GroupOption| Item {
+        cost: (option.cost * parts).round() as i64,
+        square: option.square,
+    };
+    let items: Vec<Vec<Item>> =
+        sensitivity.options.iter().map(|options| options.iter().map(item).collect()).collect();
+    let mut found: Option<(usize, Vec<Format>, Prediction)> = None;
+    for (index, start) in starts.iter().enumerate() {
+        let fixed = best.error.powi(2) + start.square;
+        let room = (allowed / start.correction).powi(2) - fixed;
+        let Some(chosen) = knapsack::solve(&items, room) else { continue };
+        let options = sensitivity.options.iter().zip(chosen).map(|(options, chosen)| options[chosen]);
+        let (mut square, mut cost, mut formats) = (fixed, best.cost + start.cost, Vec::new());
+        for option in options {
+            square += option.square;
+            cost += option.cost;
+            formats.push(option.format);
+        }
+        let error = square.max(0.0).sqrt() * start.correction;
+        let predicted = Prediction { error, correction: start.correction, cost };
+        let better =
+            |(_, _, other): &(usize, Vec<Format>, Prediction)| (cost, error) < (other.cost, other.error);
+        if found.as_ref().is_none_or(better) {
+            found = Some((index, formats, predicted));
+        }
+    }
+    found
+}
+
+/// Measures the costs of the policies worth it at length: the presets, and what no other policy beats; false where
+/// time was up before.
+///
+/// # Errors
+/// Those of the measurements.
+pub(super) fn confirm(m: &mut Measurer, choices: &Choices, found: &mut [Candidate]) -> Result<bool> {
+    let worth: Vec<usize> = {
+        let front = front(found);
+        (0..found.len()).filter(|index| found[*index].base.is_none() || front.contains(index)).collect()
+    };
+    m.phase("costs at length", worth.len());
+    for index in worth {
+        if m.deadline.passed(1.0) {
+            return Ok(false);
+        }
+        if let Some((cost, noise)) = m.cost(&found[index].policy, &choices.ranges, true)? {
+            let candidate = &mut found[index];
+            (candidate.cost, candidate.noise, candidate.lasting) = (cost, noise, true);
+        }
+        m.done();
+    }
+    Ok(true)
+}
+
+/// The policies that no other one beats in both error and cost, cheapest first.
+pub(super) fn front(found: &[Candidate]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..found.len()).filter(|i| found[*i].error.worst().is_finite()).collect();
+    order.sort_by(|a, b| {
+        let (a, b) = (&found[*a], &found[*b]);
+        a.cost.total_cmp(&b.cost).then(a.error.worst().total_cmp(&b.error.worst()))
+    });
+    let mut least = f64::INFINITY;
+    order.retain(|index| {
+        let better = found[*index].error.worst() < least;
+        least = least.min(found[*index].error.worst());
+        better
+    });
+    order
+}
+
+/// The cheapest policy of at most this error, costs measured at length before others.
+pub(super) fn choose(found: &[Candidate], allowed: f64) -> Option<usize> {
+    let fits = |index: &usize| found[*index].error.worst() <= allowed;
+    let lasting = found.iter().any(|candidate| candidate.lasting && candidate.error.worst() <= allowed);
+    (0..found.len()).filter(fits).filter(|index| found[*index].lasting || !lasting).min_by(|a, b| {
+        let (a, b) = (&found[*a], &found[*b]);
+        a.cost.total_cmp(&b.cost).then(a.error.worst().total_cmp(&b.error.worst()))
+    })
+}
