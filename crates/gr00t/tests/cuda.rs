@@ -7,6 +7,7 @@ mod gpu;
 
 use gpu::{
     Case, GOLDENS, bits, distance, infer, like, made, patched, preset, probe, products, refusals, taps_agree,
+    tuning,
 };
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -102,12 +103,13 @@ fn on_gpu() -> Vec<Trial> {
         let run = move || synthetic_weights_are_the_same(precision);
         trials.push(trial(format!("{precision} synthetic: weights are made as on the CPU"), run));
     }
-    let others: [(&str, fn()); 5] = [
+    let others: [(&str, fn()); 6] = [
         ("products are right in every tiling", products::of_every_tiling),
         ("one block has formats of its own", one_block_has_formats_of_its_own),
         ("query, key and value have different formats", query_key_and_value_differ),
         ("inputs are refused by field", refusals::of_inputs),
         ("a GPU that is not there is refused", refusals::of_a_device),
+        ("a policy is tuned for the device", tuning::for_this_device),
     ];
     trials.extend(others.map(|(name, test)| trial(name.to_owned(), test)));
     trials

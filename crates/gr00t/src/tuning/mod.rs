@@ -68,12 +68,7 @@ pub fn tune(
     let (of, taken_over) = (subject.header(target), state.taken_over);
     let cost_unit = target.unit();
     let mut m = Measurer::new(subject, target, state, deadline, progress);
-    let ranges = m.ranges()?;
-    let sites = subject.model.sites()?;
-    let groups = Groups::new(&sites, &subject.model.config);
-    let calibration = ranges.calibration(&subject.calibration_subject());
-    let choices = Choices::new(sites, groups, ranges, calibration, cost_unit);
-
+    let choices = choices(&mut m, cost_unit)?;
     let mut found = search::presets(&mut m, &choices, budget)?;
     let of_preset = found.iter().find(|candidate| candidate.name == budget.preset);
     let allowed = of_preset.map_or(0.0, |candidate| candidate.error.worst()) * budget.factor;
@@ -107,4 +102,13 @@ pub fn tune(
         groups: sensitivity.groups,
     };
     Ok((outcome, choices.calibration))
+}
+
+/// The choices that the model's ranges leave.
+fn choices(m: &mut Measurer, unit: Unit) -> Result<Choices> {
+    let ranges = m.ranges()?;
+    let sites = m.subject.model.sites()?;
+    let groups = Groups::new(&sites, &m.subject.model.config);
+    let calibration = ranges.calibration(&m.subject.calibration_subject());
+    Ok(Choices::new(sites, groups, ranges, calibration, unit))
 }

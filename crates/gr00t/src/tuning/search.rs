@@ -115,40 +115,42 @@ pub(super) fn search(
         sensitivity.bases.iter().filter_map(|base| start(sensitivity, base)).collect();
     let mut built: HashSet<String> = found.iter().map(|candidate| candidate.policy.identity()).collect();
     m.phase("search", MULTIPLES.len() * ROUNDS);
-    for multiple in MULTIPLES {
-        let mut caution = 1.0;
+    for limit in MULTIPLES.map(|multiple| allowed * multiple) {
+        let mut target = limit;
         for _ in 0..ROUNDS {
             if m.deadline.passed(UNTIL) {
                 return Ok(false);
             }
-            let target = allowed * multiple * caution;
-            let Some((index, formats, predicted)) = cheapest(sensitivity, &starts, target, choices) else {
-                break;
-            };
-            let base = starts[index].base;
-            let policy = choices.policy(base.name, &formats, &format!("tuned-{}", found.len() + 1))?;
+            let proposal = cheapest(sensitivity, &starts, target, choices);
+            let Some((index, formats, predicted)) = proposal else { break };
+            let base = starts[index].base.name;
+            let policy = choices.policy(base, &formats, &format!("tuned-{}", found.len() + 1))?;
             if !built.insert(policy.identity()) || !m.runs(&policy, &choices.sites) {
                 break;
             }
-            let Some(candidate) = measured(m, choices, policy, Some((base.name, formats)), Some(predicted))?
-            else {
-                break;
-            };
+            let chosen = Some((base, formats));
+            let Some(candidate) = measured(m, choices, policy, chosen, Some(predicted))? else { break };
             m.done();
             let error = candidate.error.worst();
-            let uncorrected = predicted.error / predicted.correction;
-            starts[index].correction = (error / uncorrected).clamp(CORRECTION[0], CORRECTION[1]);
-            let enough = error <= allowed * multiple && error >= USED * allowed * multiple;
-            if error > allowed * multiple {
-                caution *= CAUTION;
-            }
             found.push(candidate);
-            if enough {
+            starts[index].correct(error, &predicted);
+            if (USED * limit..=limit).contains(&error) {
                 break;
+            }
+            if error > limit {
+                target *= CAUTION;
             }
         }
     }
     Ok(true)
+}
+
+impl Start<'_> {
+    /// Learns from a policy's measured error.
+    fn correct(&mut self, error: f64, predicted: &Prediction) {
+        let uncorrected = predicted.error / predicted.correction;
+        self.correction = (error / uncorrected).clamp(CORRECTION[0], CORRECTION[1]);
+    }
 }
 
 /// What a base adds to what its operands' formats give; none where an effect of its formats is not known.

@@ -1,6 +1,6 @@
 //! What each choice of a format does to the error and to the cost, measured.
 
-use super::groups::Groups;
+use super::groups::{Group, Groups, Kind};
 use super::measure::Measurer;
 use super::ranges::{Damage, Finding, Ranges};
 use super::target::{BASELINE, Unit};
@@ -126,7 +126,7 @@ impl Choices {
         calibration: Calibration,
         unit: Unit,
     ) -> Self {
-        let overflow = |group: &super::groups::Group, format: Format| {
+        let overflow = |group: &Group, format: Format| {
             let findings = group.sites.iter().flat_map(|path| ranges.operand_findings(path, format));
             findings.into_iter().find(|finding| finding.damage == Damage::Overflow)
         };
@@ -147,7 +147,7 @@ impl Choices {
     /// A base with these operand formats by group.
     pub(super) fn policy(&self, base: &str, formats: &[Format], name: &str) -> Result<PrecisionPolicy> {
         let preset = PrecisionPolicy::preset(base)?;
-        let of_group = |(group, format): (&super::groups::Group, &Format)| {
+        let of_group = |(group, format): (&Group, &Format)| {
             let has = |path: &String| preset.formats_of(path).compute == *format;
             (!group.sites.iter().all(has)).then_some(*format)
         };
@@ -216,38 +216,19 @@ impl Sensitivity {
         &self.bases[self.best]
     }
 
+    /// Narrow formats first: where time is short, they matter most.
     fn measure_kinds(&mut self, m: &mut Measurer, choices: &Choices) -> Result<()> {
         let best = self.best().clone();
-        let formats: Vec<Format> = FORMATS.into_iter().filter(|format| *format != best.compute).collect();
+        let mut formats: Vec<Format> = FORMATS.into_iter().filter(|format| *format != best.compute).collect();
+        formats.sort_by_key(|format| format.bits());
         m.phase("kinds of sites", choices.groups.kinds.len() * formats.len());
-        for kind in &choices.groups.kinds {
-            for &format in &formats {
+        for format in formats {
+            for kind in &choices.groups.kinds {
                 if m.deadline.passed(UNTIL[0]) {
                     self.cut_short = true;
                     return Ok(());
                 }
-                let mut chosen = best.defaults.clone();
-                let allowed = kind.groups.iter().filter(|group| !choices.is_excluded(**group, format));
-                let groups = allowed.map(|group| chosen[*group] = format).count();
-                let policy = choices.policy(best.name, &chosen, &format!("{} {format}", kind.name))?;
-                if groups > 0
-                    && m.runs(&policy, &choices.sites)
-                    && let Some(error) = m.error(&policy)?
-                    && let Some((cost, noise)) = m.cost(&policy, &choices.ranges, false)?
-                {
-                    let (kind, cost_difference) = (kind.name.clone(), cost - best.cost);
-                    let error = Some(error.worst()).filter(|error| error.is_finite());
-                    let saves = -cost_difference > choices.least_difference(noise, best.cost);
-                    self.kinds.push(KindEffect {
-                        kind,
-                        format,
-                        groups,
-                        error,
-                        cost_difference,
-                        noise,
-                        saves,
-                    });
-                }
+                self.kinds.extend(kind_effect(m, choices, &best, kind, format)?);
                 m.done();
             }
         }
@@ -346,6 +327,29 @@ impl Sensitivity {
         }
         options
     }
+}
+
+/// What a format does in all groups of a kind that it is not excluded from; none where the target refuses it.
+fn kind_effect(
+    m: &mut Measurer,
+    choices: &Choices,
+    best: &Base,
+    kind: &Kind,
+    format: Format,
+) -> Result<Option<KindEffect>> {
+    let mut chosen = best.defaults.clone();
+    let allowed = kind.groups.iter().filter(|group| !choices.is_excluded(**group, format));
+    let groups = allowed.map(|group| chosen[*group] = format).count();
+    let policy = choices.policy(best.name, &chosen, &format!("{} {format}", kind.name))?;
+    if groups == 0 || !m.runs(&policy, &choices.sites) {
+        return Ok(None);
+    }
+    let Some(error) = m.error(&policy)? else { return Ok(None) };
+    let Some((cost, noise)) = m.cost(&policy, &choices.ranges, false)? else { return Ok(None) };
+    let (kind, cost_difference) = (kind.name.clone(), cost - best.cost);
+    let error = Some(error.worst()).filter(|error| error.is_finite());
+    let saves = -cost_difference > choices.least_difference(noise, best.cost);
+    Ok(Some(KindEffect { kind, format, groups, error, cost_difference, noise, saves }))
 }
 
 /// The bases that the target runs, with their errors and costs.

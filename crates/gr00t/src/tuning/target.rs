@@ -1,7 +1,7 @@
 //! What a policy is tuned for: where it runs, and what running it costs.
 
 use super::ranges::Ranges;
-use crate::cuda::driver::Device;
+use crate::cuda::driver::{Device, Properties};
 use crate::cuda::{self, CudaEngine, Options};
 use crate::engine::{CpuEngine, Engine, ModelInput};
 use crate::model::Model;
@@ -158,7 +158,7 @@ pub struct CudaTarget {
     sites: Vec<ModelSite>,
     denoising_steps: usize,
     options: Options,
-    device: String,
+    device: Properties,
     /// [`BASELINE`]'s engine, kept to take turns with.
     baseline: Option<CudaEngine>,
     /// The engine used last, by its policy's identity: errors and costs are asked for one after the other.
@@ -171,7 +171,7 @@ impl CudaTarget {
     /// # Errors
     /// No driver or no such GPU.
     pub fn new(model: Model, denoising_steps: usize, options: Options) -> Result<Self> {
-        let device = Device::open(options.device)?.properties().name.clone();
+        let device = Device::open(options.device)?.properties().clone();
         let (sites, baseline, last) = (model.sites()?, None, None);
         Ok(CudaTarget { model, sites, denoising_steps, options, device, baseline, last })
     }
@@ -198,7 +198,7 @@ impl Target for CudaTarget {
     }
 
     fn device(&self) -> String {
-        self.device.clone()
+        self.device.name.clone()
     }
 
     fn unit(&self) -> Unit {
@@ -206,7 +206,7 @@ impl Target for CudaTarget {
     }
 
     fn check(&self, policy: &PrecisionPolicy) -> Result<()> {
-        cuda::check(policy, &self.sites)
+        cuda::check_on(policy, &self.sites, self.device.compute_capability)
     }
 
     fn actions(&mut self, policy: &PrecisionPolicy, inputs: &[ModelInput]) -> Result<Vec<Matrix>> {

@@ -3,6 +3,7 @@
 pub mod patched;
 pub mod products;
 pub mod refusals;
+pub mod tuning;
 
 use safetensors::{Dtype, SafeTensors};
 use std::path::{Path, PathBuf};
