@@ -36,9 +36,12 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
         writer.add_bytes(&tap, tensor.dtype(), tensor.shape(), tensor.bytes())?;
     }
     writer.finish()?;
-    let out = args.out.display();
-    println!("{out}: outputs of {} calls on {} inferences", calls.len(), recording.inferences);
-    println!("steady diagnose --isolated --b trace:{out}");
+    println!(
+        "{}: outputs of {} calls on {} inferences",
+        args.out.display(),
+        calls.len(),
+        recording.inferences
+    );
     Ok(Outcome::Success)
 }
 

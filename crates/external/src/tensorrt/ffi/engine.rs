@@ -14,6 +14,8 @@ const LINEAR: i32 = 0;
 const JSON: i32 = 1;
 /// `ExecutionContextAllocationStrategy::kSTATIC`.
 const STATIC_MEMORY: i32 = 0;
+/// `EngineValidity::kINVALID`.
+const INVALID: i32 = 2;
 /// What the bits of `EngineInvalidityDiagnostics` mean.
 const REASONS: [&str; 7] = [
     "it was built by another version of TensorRT-RTX",
@@ -42,18 +44,20 @@ impl Engine {
     pub(in crate::tensorrt) fn deserialize(library: &Library, bytes: &[u8]) -> Result<Self, String> {
         let runtime = library.runtime().ok_or_else(|| logger::errors("no runtime was made"))?;
         let mut diagnostics = 0u64;
-        // SAFETY: the runtime lives, the bytes live over the calls, `diagnostics` is written, and the engine is
-        // given to this value alone.
+        // SAFETY: the runtime lives, the bytes live over the call, and `diagnostics` is written.
+        let validity =
+            unsafe { runtime.validity(bytes.as_ptr().cast(), bytes.len() as i64, &mut diagnostics) };
+        let reasons = REASONS.iter().enumerate().filter(|(bit, _)| diagnostics >> bit & 1 == 1);
+        let reasons: Vec<&str> = reasons.map(|(_, reason)| *reason).collect();
+        if validity == INVALID && !reasons.is_empty() {
+            let reasons = reasons.join("; ");
+            return Err(format!("{reasons}: {}", logger::errors("the runtime says no more")));
+        }
+        // SAFETY: as above; the engine is given to this value alone.
         let engine = unsafe {
-            runtime.validity(bytes.as_ptr().cast(), bytes.len() as i64, &mut diagnostics);
             abi::Engine::from_address(runtime.deserialize_engine(bytes.as_ptr().cast(), bytes.len()))
         };
-        let Some(engine) = engine else {
-            let reasons = REASONS.iter().enumerate().filter(|(bit, _)| diagnostics >> bit & 1 == 1);
-            let mut reasons: Vec<String> = reasons.map(|(_, reason)| (*reason).to_owned()).collect();
-            reasons.push(logger::errors("the runtime gives no reason"));
-            return Err(reasons.join("; "));
-        };
+        let engine = engine.ok_or_else(|| logger::errors("the runtime gives no reason"))?;
         Ok(Engine { engine, _runtime: runtime })
     }
 

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use steadyhand_fidelity::trace::Dtype;
 
+/// No protobuf message is longer.
+const MOST_BYTES: u64 = 2 << 30;
+
 /// An input or output of a recorded graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
@@ -64,6 +67,13 @@ fn port(info: &ValueInfoProto, is_output: bool) -> Option<Port> {
 /// # Errors
 /// The file cannot be read or is no ONNX.
 pub fn file_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
+    let length = std::fs::metadata(path).map_err(|source| Error::io(path, source))?.len();
+    if length > MOST_BYTES {
+        return Err(Error::file(
+            path,
+            format!("expected an ONNX file of at most 2 GiB, found {length} bytes"),
+        ));
+    }
     let bytes = std::fs::read(path).map_err(|source| Error::io(path, source))?;
     let model = ModelProto::decode(bytes.as_slice());
     let model = model.map_err(|error| Error::file(path, format!("expected an ONNX file: {error}")))?;
