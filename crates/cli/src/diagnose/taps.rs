@@ -10,7 +10,7 @@ use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::diagnosis::{LocalError, Observed};
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::{Probe, Recorder};
+use steadyhand_gr00t::probe::Probe;
 
 /// What two correct f32 engines differ by at a tap: measured 1.1e-6 on the goldens; times 3.
 const F32_TAP: f64 = 3.3e-6;
@@ -77,14 +77,14 @@ impl Probe for Rounding {
 /// # Errors
 /// The input does not fit the model.
 pub fn audit(scene: &Scene, policy: &PrecisionPolicy, taps: &OfInference) -> Result<Vec<String>> {
-    let mut recorder = Recorder::all();
+    let mut shapes = Shapes::default();
     let mut engine = CpuEngine::new(scene.model.clone(), policy.clone(), scene.denoising_steps);
-    engine.infer(&scene.inputs[..1], Some(&mut recorder))?;
+    engine.infer(&scene.inputs[..1], Some(&mut shapes))?;
     let mut found = Vec::new();
     let names = taps.taps();
     for name in &names {
         let entry = taps.trace.entry(&OfInference::name(taps.inference, name))?;
-        let Some((shape, _)) = recorder.tensors.get(name) else {
+        let Some(shape) = shapes.0.get(name) else {
             if !is_input(name) {
                 found.push(format!("{name}: the reference has no tensor of this name"));
             }
@@ -112,6 +112,16 @@ pub fn audit(scene: &Scene, policy: &PrecisionPolicy, taps: &OfInference) -> Res
         dtypes.into_iter().collect::<Vec<_>>().join(", ")
     ));
     Ok(found)
+}
+
+/// The shape of every tap.
+#[derive(Default)]
+struct Shapes(BTreeMap<String, Vec<usize>>);
+
+impl Probe for Shapes {
+    fn tap(&mut self, name: &str, shape: &[usize], _: &[f32]) {
+        self.0.insert(name.to_owned(), shape.to_vec());
+    }
 }
 
 /// Names of recorded inputs, which no operation of the reference computes.

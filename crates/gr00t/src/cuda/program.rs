@@ -150,7 +150,7 @@ pub(super) trait Step: Send + Sync {
         batch: usize,
         probe: &mut dyn Probe,
     ) -> Result<()>;
-    /// Runs it where components hand their tensors over through `patches`.
+    /// Puts it on the stream of a run in which components hand their tensors over through `patches`.
     fn patch(
         &self,
         stream: &Stream,
@@ -244,8 +244,8 @@ pub(super) struct HandOver {
     pub(super) step: Option<usize>,
     /// What the result is rounded to, whatever it is stored in.
     pub(super) format: Element,
-    /// Each holds the result, in parts whose rows follow each other: one after a kernel's own element type, others
-    /// as operands.
+    /// Each holds the whole result, in parts whose rows follow each other. Copies differ in element type: one to add
+    /// to, one as an operand.
     pub(super) copies: Vec<Vec<Tensor>>,
 }
 
@@ -356,8 +356,10 @@ impl Program {
     /// # Errors
     /// A launch or a copy fails.
     pub fn patch(&self, stream: &Stream, patches: &mut dyn Patches) -> Result<()> {
-        let steps = self.steps.iter().enumerate();
-        steps.into_iter().try_for_each(|(index, step)| step.patch(stream, index > 0, self.batch, patches))
+        for (index, step) in self.steps.iter().enumerate() {
+            step.patch(stream, index > 0, self.batch, patches)?;
+        }
+        Ok(())
     }
 
     /// The stages' names and steps, in order.

@@ -154,15 +154,14 @@ impl Examination<'_> {
 impl Examination<'_> {
     /// What the reference hands from stage to stage, by tap name.
     fn boundaries(&self) -> Result<Results> {
-        let mut taps = Recorder::all();
+        let in_steps = |path| (0..self.denoising_steps).map(move |step| format!("step.{step}.{path}"));
+        let once = BOUNDARIES.iter().map(|path| (*path).to_owned());
+        let mut taps = Recorder::only(once.chain(BOUNDARIES.iter().flat_map(in_steps)));
         let input = std::slice::from_ref(self.input);
         infer_by_layout(self.model, input, self.denoising_steps, Some(&mut taps), &mut |batch, probe| {
             self.model.infer(&Cpu::new(self.policy, probe), batch)
         })?;
-        let is_boundary =
-            |name: &str| BOUNDARIES.iter().any(|path| name == *path || name.ends_with(&format!(".{path}")));
-        let kept = taps.tensors.into_iter().filter(|(name, _)| is_boundary(name));
-        Ok(kept.map(|(name, (_, values))| (name, values)).collect())
+        Ok(taps.tensors.into_iter().map(|(name, (_, values))| (name, values)).collect())
     }
 }
 

@@ -29,6 +29,14 @@ fn is_boundary(path: &str) -> bool {
     PARTS.iter().any(|(_, boundary)| *boundary == path)
 }
 
+/// The layer or block that a site belongs to, whose own site is its output: no other depends on anything else of it.
+fn block(path: &str) -> Option<&str> {
+    ["vision.layer.", "language.layer.", "dit.block."].iter().find_map(|prefix| {
+        let number = path.strip_prefix(prefix)?.split('.').next()?;
+        path.get(..prefix.len() + number.len())
+    })
+}
+
 /// What the run without a fault did at a site.
 #[derive(Debug, Clone)]
 pub(super) struct Visit {
@@ -57,6 +65,8 @@ pub(super) struct Plan<'a> {
     touched: BTreeSet<&'a str>,
     /// By part, whether it has such a site.
     parts: [bool; HEAD + 1],
+    /// The blocks that have such a site.
+    blocks: BTreeSet<&'a str>,
     /// Whether every tensor of the reference was replaced.
     complete: bool,
     /// The last part before all touched ones whose boundary was replaced.
@@ -67,15 +77,17 @@ impl<'a> Plan<'a> {
     /// A replay of the run that made `visits`, in which only the operations at touched sites may compute something
     /// else.
     pub(super) fn new(visits: &'a BTreeMap<String, Visit>, touches: impl Fn(&Site) -> bool) -> Self {
-        let (mut touched, mut parts) = (BTreeSet::new(), [false; HEAD + 1]);
+        let (mut touched, mut blocks) = (BTreeSet::new(), BTreeSet::new());
+        let mut parts = [false; HEAD + 1];
         for (name, visit) in visits.iter().filter(|(_, visit)| touches(&visit.site)) {
             touched.insert(name.as_str());
+            blocks.extend(block(visit.site.path()));
             parts[part(visit.site.path())] = true;
         }
         let first = parts.iter().position(|touched| *touched).unwrap_or(HEAD);
         let taken = |part: &usize| visits.get(PARTS[*part].1).is_some_and(|visit| visit.taken);
         let start = (0..first).rev().find(taken);
-        Plan { complete: visits.values().all(|visit| visit.taken), visits, touched, parts, start }
+        Plan { complete: visits.values().all(|visit| visit.taken), visits, touched, parts, blocks, start }
     }
 
     /// Where the result at a site comes from; none where it has to be computed.
@@ -85,16 +97,19 @@ impl<'a> Plan<'a> {
             return None;
         }
         let (part, boundary) = (part(at.path()), is_boundary(at.path()));
-        let reuse = if self.complete {
-            if self.parts[part] || boundary { Reuse::Engines } else { Reuse::Unread }
+        let read = if self.complete {
+            boundary || self.parts[part] && self.is_read_beside(at.path())
         } else if part > self.start? {
             return None;
-        } else if boundary && Some(part) == self.start {
-            Reuse::Engines
         } else {
-            Reuse::Unread
+            boundary && Some(part) == self.start
         };
-        Some((reuse, visit))
+        Some((if read { Reuse::Engines } else { Reuse::Unread }, visit))
+    }
+
+    /// Whether a touched operation of the same part may read the result at `path`.
+    fn is_read_beside(&self, path: &str) -> bool {
+        block(path).is_none_or(|block| block == path || self.blocks.contains(block))
     }
 }
 
@@ -143,7 +158,10 @@ mod tests {
             Site::new("vision.layer.0"),
             Site::new("vision.post_layernorm"),
             Site::new("connector"),
+            Site::new("language.layer.0.down"),
             Site::new("language.layer.0"),
+            Site::new("language.layer.1.down"),
+            Site::new("language.layer.1"),
             Site::new("language.norm"),
             Site::in_step("dit.block.0", 1),
             Site::in_step("dit.output", 1),
@@ -164,7 +182,7 @@ mod tests {
         visits.iter().map(of).collect()
     }
 
-    fn expect(found: Vec<(String, Option<Reuse>)>, expected: [(&str, Option<Reuse>); 7]) {
+    fn expect(found: Vec<(String, Option<Reuse>)>, expected: [(&str, Option<Reuse>); 10]) {
         let expected: BTreeMap<_, _> =
             expected.into_iter().map(|(name, reuse)| (name.to_owned(), reuse)).collect();
         assert_eq!(found.into_iter().collect::<BTreeMap<_, _>>(), expected);
@@ -174,12 +192,15 @@ mod tests {
     fn of_a_whole_trace_only_touched_operations_are_computed() {
         let (engines, unread) = (Some(Reuse::Engines), Some(Reuse::Unread));
         expect(
-            reuse(&|_| true, "language.layer"),
+            reuse(&|_| true, "language.layer.1.down"),
             [
                 ("vision.layer.0", unread),
                 ("vision.post_layernorm", engines),
                 ("connector", engines),
-                ("language.layer.0", None),
+                ("language.layer.0.down", unread),
+                ("language.layer.0", engines),
+                ("language.layer.1.down", None),
+                ("language.layer.1", engines),
                 ("language.norm", engines),
                 ("step.1.dit.block.0", unread),
                 ("step.1.dit.output", unread),
@@ -196,7 +217,10 @@ mod tests {
                 ("vision.layer.0", unread),
                 ("vision.post_layernorm", unread),
                 ("connector", engines),
+                ("language.layer.0.down", None),
                 ("language.layer.0", None),
+                ("language.layer.1.down", None),
+                ("language.layer.1", None),
                 ("language.norm", None),
                 ("step.1.dit.block.0", None),
                 ("step.1.dit.output", None),
