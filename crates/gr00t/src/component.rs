@@ -105,8 +105,12 @@ impl Edit for Patched<'_> {
     fn result(&self, site: &Site, shape: [usize; 3], values: &mut [f32]) {
         self.inner.result(site, shape, values);
         if let Some(component) = Component::with_output(site.path(), self.config) {
+            let own = values.to_vec();
             self.patches.borrow_mut().hand_over(component, site.step(), shape, values);
-            self.policy.round_stored(values, site);
+            // What another edit made of a stored result may not be a value of the format.
+            if values != own {
+                self.policy.round_stored(values, site);
+            }
         }
     }
 
