@@ -5,7 +5,6 @@ use super::machine::{Gpu, PolicyHere, Runs};
 use crate::{demo_assets, engines};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
-use steadyhand_fidelity::Format;
 use steadyhand_gr00t::cuda;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::ModelSite;
@@ -48,27 +47,20 @@ fn here(
 
 /// Whether the CUDA engine runs the policy, or the first reason why not.
 fn native(policy: &PrecisionPolicy, sites: &[ModelSite], gpu: Result<&Gpu, &str>) -> Result<(), String> {
-    cuda::check(policy, sites).map_err(|error| error.to_string())?;
-    let gpu = gpu?;
-    let lacking = sites.iter().filter(|site| site.operation.multiplies()).find_map(|site| {
-        let compute = policy.formats_of(&site.path).compute;
-        let has = compute == Format::F32 || gpu.tensor_core_formats.contains(&compute);
-        (!has).then_some((&site.path, compute))
-    });
-    match lacking {
-        None => Ok(()),
-        Some((site, format)) => {
-            let (major, minor) = gpu.compute_capability;
-            let name = &gpu.name;
-            Err(format!("site `{site}`: {name}, compute capability {major}.{minor}, multiplies no {format}"))
-        }
-    }
+    let fits = match gpu {
+        Ok(gpu) => cuda::check_on(policy, sites, gpu.compute_capability),
+        Err(_) => cuda::check(policy, sites),
+    };
+    fits.map_err(|error| error.to_string())?;
+    Ok(gpu.map(drop)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::capability::tensor_core_formats;
     use super::*;
+    use steadyhand_fidelity::Format;
+    use steadyhand_gr00t::precision::Formats;
     use steadyhand_gr00t::synthetic::tiny;
 
     fn gpu(capability: (u32, u32)) -> Gpu {
@@ -85,17 +77,19 @@ mod tests {
     #[test]
     fn a_policy_needs_an_engine_and_hardware_that_take_its_formats() {
         let sites = Model::synthetic(tiny(), 1).unwrap().sites().unwrap();
-        let (turing, orin) = (gpu((7, 5)), gpu((8, 7)));
+        let (orin, ada) = (gpu((8, 7)), gpu((8, 9)));
         let run = |name: &str, gpu| native(&PrecisionPolicy::preset(name).unwrap(), &sites, gpu);
         for name in ["f32", "bf16", "fp16", "mixed", "mixed-fp16"] {
             assert_eq!(run(name, Ok(&orin)), Ok(()), "{name}");
             assert_eq!(run(name, Err("no driver")), Err("no driver".to_owned()), "{name}");
         }
-        // A Turing GPU multiplies fp16 alone.
-        assert_eq!(run("fp16", Ok(&turing)), Ok(()));
-        let reason = run("bf16", Ok(&turing)).unwrap_err();
-        assert!(reason.contains("compute capability 7.5, multiplies no bf16"), "{reason}");
+        assert_eq!(run("fp8", Ok(&ada)), Ok(()));
         let reason = run("fp8", Ok(&orin)).unwrap_err();
         assert!(reason.contains("site `vision.layer.0.query`") && reason.contains("fp8_e4m3"), "{reason}");
+        // What no kernel has is said where there is no GPU too.
+        let narrow = PrecisionPolicy::preset("mixed").unwrap();
+        let narrow = narrow.with("euler", Formats::new(Format::Tf32, Format::F32, Format::F32));
+        let reason = native(&narrow, &sites, Err("no driver")).unwrap_err();
+        assert!(reason.contains("site `euler`"), "{reason}");
     }
 }
