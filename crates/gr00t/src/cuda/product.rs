@@ -160,7 +160,7 @@ impl Tiling {
         let small = [groups(2, 64, 64, 12), groups(2, 64, 128, 8), groups(2, 128, 64, 8)];
         if element == Element::E4m3 {
             // Each stage's sums apart from those of all stages: larger tiles leave no registers for both.
-            return small.into_iter().chain([groups(1, 128, 128, 6), groups(1, 192, 64, 6)]).collect();
+            return small.into_iter().chain([groups(1, 128, 128, 6)]).collect();
         }
         let large = [
             groups(2, 128, 128, 6),

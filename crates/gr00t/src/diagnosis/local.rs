@@ -52,9 +52,9 @@ const ROUNDING_MARGIN: f64 = 1.25;
 /// the CUDA engine's `mixed`: 0.055; times 4.
 const RUNNING_MAXIMUM: f64 = 0.22;
 
-/// Tensor cores sum products of 8-bit operands with fewer bits than f32 has, which no policy can ask them for: those of
-/// an H200 lie up to 5.0e-4 from the exact sums, over 70 to 6144 terms, as the GPU test of products prints; times 2.
-const FP8_SUMS: f64 = 1e-3;
+/// Tensor cores sum products of 8-bit operands with fewer bits than f32 has, which no policy can ask them for. Measured
+/// on the demo with the CUDA engine's `fp8` on an H200, worst over its layers: 5.7e-4; times 2.
+const FP8_SUMS: f64 = 1.2e-3;
 
 /// What a run with the engine's tensors gives.
 #[derive(Debug, Clone)]
