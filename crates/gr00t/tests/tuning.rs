@@ -130,7 +130,7 @@ fn times_with_noise_lead_to_a_faster_policy_and_records_to_the_same() {
         let path = folder.path().join("state.jsonl");
         let mut device = Device::new(subject.model);
         let found = run(subject, &mut device, &path, None, "error<=1.0x bf16");
-        let (choice, bf16) = (found.choice(), found.preset("bf16").expect("measured"));
+        let (choice, bf16) = (found.choice(), found.of_preset("bf16").expect("measured"));
         assert!(!found.cut_short && choice.lasting);
         assert!(choice.error <= bf16.error && choice.cost < bf16.cost, "{choice:?}");
         let faster = found.pareto.iter().map(|index| &found.policies[*index]).any(|policy| {
@@ -156,7 +156,7 @@ fn formats_that_a_target_refuses_are_left_out_and_named() {
         let found = run(subject, &mut device, &path, None, "error<=1.0x bf16");
         assert!(found.policies.iter().all(|measured| !device.has_fp8(&measured.policy, "")));
         assert!(found.refused["fp8"].contains("no kernel for fp8_e4m3"), "{:?}", found.refused);
-        assert!(found.choice().error <= found.preset("bf16").expect("measured").error);
+        assert!(found.choice().error <= found.of_preset("bf16").expect("measured").error);
 
         let mut device = Device { breaks: true, ..Device::new(subject.model) };
         let path = folder.path().join("breaks.jsonl");
@@ -179,6 +179,6 @@ fn without_time_the_best_preset_is_given() {
         let mut device = Device::new(subject.model);
         let found = run(subject, &mut device, &path, Some(Duration::ZERO), "error<=1.0x bf16");
         assert!(found.cut_short && found.kinds.is_empty() && found.groups.is_empty());
-        assert!(found.choice().error <= found.preset("bf16").expect("measured").error);
+        assert!(found.choice().error <= found.of_preset("bf16").expect("measured").error);
     });
 }

@@ -94,7 +94,7 @@ impl Plane {
         let errors = outcome.policies.iter().filter_map(|policy| policy.error);
         let errors = Decades::around(errors.chain([outcome.allowed_error]))?;
         let unit = if outcome.cost_unit == Unit::Bytes { 1e6 } else { 1.0 };
-        let widest = outcome.preset(BASELINE).map_or(f64::INFINITY, |baseline| baseline.cost * WIDEST);
+        let widest = outcome.of_preset(BASELINE).map_or(f64::INFINITY, |baseline| baseline.cost * WIDEST);
         let near = outcome.policies.iter().map(|policy| policy.cost).filter(|cost| *cost <= widest);
         let costs = Axis::around(near.map(|cost| (cost / unit) as f32), 8);
         Some(Plane { area, costs, errors, unit, widest })
@@ -131,13 +131,14 @@ impl Plane {
 
 /// Cost to the right, error upwards.
 fn policies(canvas: &mut Canvas, outcome: &Outcome, area: Area) {
-    let heading = match outcome.cost_unit {
-        Unit::Milliseconds => "error of the physical actions against milliseconds per inference",
-        Unit::Bytes => {
-            "error of the physical actions against bytes per inference (counted; no time of any device)"
-        }
+    let cost = match outcome.cost_unit {
+        Unit::Milliseconds => "milliseconds per inference",
+        Unit::Bytes => "bytes per inference (counted; no time of any device)",
     };
-    canvas.text(area.x, area.y - 12.0, heading, &style(12.0, Weight::Medium, INK));
+    let of = outcome.preset;
+    let heading =
+        format!("error of the physical actions, times {of}'s in the worst joint group, against {cost}");
+    canvas.text(area.x, area.y - 12.0, &heading, &style(12.0, Weight::Medium, INK));
     let Some(plane) = Plane::new(outcome, area) else { return };
     plane.draw(canvas, outcome);
     let front = outcome.pareto.iter().map(|index| &outcome.policies[*index]);
@@ -181,7 +182,7 @@ fn sensitivities(canvas: &mut Canvas, outcome: &Outcome, area: Area) {
         "error that a format adds in a single group of sites, by layer within each kind",
         &title,
     );
-    let best = outcome.preset(outcome.best_base).and_then(|policy| policy.error).unwrap_or(0.0);
+    let best = outcome.of_preset(outcome.best_base).and_then(|policy| policy.error).unwrap_or(0.0);
     let added = |error: f64| (error.powi(2) - best.powi(2)).max(0.0).sqrt();
     let values: Vec<(usize, f64, &str)> = outcome
         .groups

@@ -10,6 +10,9 @@ use steadyhand_gr00t::tuning::{BASELINE, Kept, MeasuredPolicy, Outcome, Unit, Wh
 /// Groups that are listed by name.
 const LISTED: usize = 6;
 
+/// A joint group and its error.
+type GroupError = (String, Option<f64>);
+
 /// What is printed.
 pub fn page(outcome: &Outcome, checkpoint: &str, out: &Path) -> String {
     let mut text = String::new();
@@ -25,11 +28,7 @@ fn write_page(text: &mut String, outcome: &Outcome, checkpoint: &str, out: &Path
         "{checkpoint} for {} ({}), {} frames, {} Euler steps, seed {}",
         of.target, of.device, of.frames, of.denoising_steps, of.seed
     )?;
-    writeln!(
-        text,
-        "budget {}: {:.3e} of the {} (95 % of frames and positions, worst joint group)",
-        outcome.budget, outcome.allowed_error, outcome.spread.source
-    )?;
+    writeln!(text, "budget {} in every joint group, for 95 % of frames and chunk positions", outcome.budget)?;
     if outcome.cut_short {
         writeln!(text, "time was up before everything was measured: run again to go on")?;
     }
@@ -37,6 +36,7 @@ fn write_page(text: &mut String, outcome: &Outcome, checkpoint: &str, out: &Path
     let choice = outcome.choice();
     writeln!(text, "chosen: {}, {}", choice.name, measured(outcome, choice))?;
     writeln!(text, "{}", against_f32(outcome))?;
+    write_groups(text, outcome)?;
     write_kept(text, &outcome.kept)?;
     write_refused(text, outcome)?;
     writeln!(text, "policy: {}", out.join("policy.toml").display())?;
@@ -49,14 +49,13 @@ fn table(outcome: &Outcome) -> Table {
         Unit::Milliseconds => "ms",
         Unit::Bytes => "bytes",
     };
-    let mut table = Table::new(&["policy", cost, "of bf16's", "error", "x bf16", "predicted", ""]);
+    let mut table =
+        Table::new(&["policy", cost, "of bf16's", &format!("error, x {}", outcome.preset), "predicted", ""]);
     for (index, policy) in outcome.policies.iter().enumerate() {
         let front = outcome.pareto.contains(&index);
         if policy.base.is_some() && !front && index != outcome.chosen {
             continue;
         }
-        let error =
-            |error: Option<f64>| error.map_or("not finite".to_owned(), |error| format!("{error:.3e}"));
         let note = match (index == outcome.chosen, front) {
             (true, _) => "chosen",
             (false, true) => "pareto",
@@ -65,12 +64,9 @@ fn table(outcome: &Outcome) -> Table {
         table.row([
             policy.name.clone(),
             cost_text(outcome, policy.cost),
-            ratio(policy.cost, outcome.preset(BASELINE).map(|baseline| baseline.cost)),
-            error(policy.error),
-            policy.error.map_or("-".to_owned(), |error| {
-                ratio(error, outcome.preset(BASELINE).and_then(|baseline| baseline.error))
-            }),
-            policy.predicted.map_or("-".to_owned(), |predicted| format!("{:.3e}", predicted.error)),
+            ratio(policy.cost, outcome.of_preset(BASELINE).map(|baseline| baseline.cost)),
+            policy.error.map_or("not finite".to_owned(), |error| format!("{error:.3}")),
+            policy.predicted.map_or("-".to_owned(), |predicted| format!("{:.3}", predicted.error)),
             note.to_owned(),
         ]);
     }
@@ -88,21 +84,20 @@ fn cost_text(outcome: &Outcome, cost: f64) -> String {
     }
 }
 
-/// A policy's cost and error beside the baseline's.
+/// A policy's cost beside the baseline's, and its error beside that of the budget's preset.
 pub fn measured(outcome: &Outcome, policy: &MeasuredPolicy) -> String {
-    let unit = outcome.cost_unit.label();
-    let mut text = format!("{} {unit}", cost_text(outcome, policy.cost));
-    if let Some(baseline) = outcome.preset(BASELINE) {
+    let mut text = format!("{} {}", cost_text(outcome, policy.cost), outcome.cost_unit.label());
+    if let Some(baseline) = outcome.of_preset(BASELINE) {
         let _ = write!(text, " ({} of {BASELINE}'s)", ratio(policy.cost, Some(baseline.cost)));
-        if let (Some(error), Some(of)) = (policy.error, baseline.error) {
-            let _ = write!(text, ", error {error:.3e} ({} of {BASELINE}'s)", ratio(error, Some(of)));
-        }
+    }
+    if let Some(error) = policy.error {
+        let _ = write!(text, ", error {error:.3}x {}", outcome.preset);
     }
     text
 }
 
 fn against_f32(outcome: &Outcome) -> String {
-    match outcome.preset("f32") {
+    match outcome.of_preset("f32") {
         Some(f32) => format!(
             "f32, which errors are measured from: {} {}; the choice needs {} of that",
             cost_text(outcome, f32.cost),
@@ -111,6 +106,18 @@ fn against_f32(outcome: &Outcome) -> String {
         ),
         None => "f32 is what errors are measured from".to_owned(),
     }
+}
+
+/// The choice's error by joint group, beside that of the budget's preset.
+fn write_groups(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
+    let Some(preset) = outcome.of_preset(outcome.preset) else { return Ok(()) };
+    let error = |error: Option<f64>| error.map_or("not finite".to_owned(), |error| format!("{error:.2e}"));
+    let pairs = outcome.choice().error_by_group.groups.iter().zip(&preset.error_by_group.groups);
+    let group = |((name, own), (_, other)): (&GroupError, &GroupError)| {
+        format!("{name} {} ({} {})", error(*own), preset.name, error(*other))
+    };
+    let groups: Vec<String> = pairs.map(group).collect();
+    writeln!(text, "error by joint group, of the {}: {}", outcome.spread.source, groups.join(", "))
 }
 
 /// What the target does not run: presets by name, of the others how many and why one of them.

@@ -45,9 +45,21 @@ pub struct ActionError {
 }
 
 impl ActionError {
-    /// The largest of the joint groups; infinite where an action is not finite.
-    pub fn worst(&self) -> f64 {
-        self.groups.iter().map(|(_, error)| error.unwrap_or(f64::INFINITY)).fold(0.0, f64::max)
+    /// By how much it exceeds another policy's: the largest ratio of any joint group. Infinite where an action is not
+    /// finite, or a group has an error where the other has none.
+    pub fn relative_to(&self, other: &ActionError) -> f64 {
+        let ratio = |own: Option<f64>, other: Option<f64>| match (own, other) {
+            (Some(0.0), _) => 0.0,
+            (Some(own), Some(other)) => own / other,
+            _ => f64::INFINITY,
+        };
+        let pairs = self.groups.iter().zip(&other.groups);
+        pairs.map(|((_, own), (_, other))| ratio(*own, *other)).fold(0.0, f64::max)
+    }
+
+    /// Whether every action is finite.
+    pub fn is_finite(&self) -> bool {
+        self.groups.iter().all(|(_, error)| error.is_some())
     }
 
     /// The error of actions that are not finite.
@@ -120,11 +132,21 @@ mod tests {
         let error = ActionError::between(&[chunk(0.1)], &[chunk(0.0)], &spread).expect("the same shapes");
         let [arm, hand, still] = [0, 1, 2].map(|index| error.groups[index].1.expect("finite"));
         assert!((arm - 0.1 / 2.872).abs() < 1e-4 && (hand / arm - 1.0).abs() < 1e-3 && still == 0.0);
-        assert_eq!(error.worst(), arm.max(hand));
-        assert_eq!(ActionError::infinite(&spread).worst(), f64::INFINITY);
+        assert!(error.is_finite() && !ActionError::infinite(&spread).is_finite());
         let mut other = chunk(0.0);
         other.groups.pop();
         assert!(ActionError::between(&[other], &[chunk(0.0)], &spread).is_err());
+    }
+
+    #[test]
+    fn the_worst_joint_group_counts() {
+        let error =
+            |arm, hand| ActionError { groups: vec![("arm".to_owned(), arm), ("hand".to_owned(), hand)] };
+        let of = error(Some(0.1), Some(0.01));
+        assert_eq!(error(Some(0.05), Some(0.02)).relative_to(&of), 2.0);
+        assert_eq!(error(Some(0.0), Some(0.0)).relative_to(&of), 0.0);
+        assert_eq!(error(Some(0.1), None).relative_to(&of), f64::INFINITY);
+        assert_eq!(of.relative_to(&error(Some(0.1), Some(0.0))), f64::INFINITY);
     }
 
     #[test]

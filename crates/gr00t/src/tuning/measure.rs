@@ -104,6 +104,8 @@ pub(super) struct Measurer<'a> {
     progress: &'a mut dyn FnMut(Event),
     /// Policies that the target does not run, by name, and why.
     pub(super) refused: BTreeMap<String, String>,
+    /// The error of the budget's preset, once it is measured.
+    pub(super) allowance: Option<ActionError>,
     /// The actions of f32 on the target, and what one error is.
     reference: Option<(Vec<ActionChunk>, Spread)>,
 }
@@ -116,8 +118,8 @@ impl<'a> Measurer<'a> {
         deadline: Deadline,
         progress: &'a mut dyn FnMut(Event),
     ) -> Self {
-        let (refused, reference) = (BTreeMap::new(), None);
-        Measurer { subject, target, state, deadline, progress, refused, reference }
+        let (refused, allowance, reference) = (BTreeMap::new(), None, None);
+        Measurer { subject, target, state, deadline, progress, refused, allowance, reference }
     }
 
     /// Begins a part of the work.
@@ -128,6 +130,11 @@ impl<'a> Measurer<'a> {
     /// Ends a step of it.
     pub(super) fn done(&mut self) {
         (self.progress)(Event::Done);
+    }
+
+    /// An error as a multiple of that of the budget's preset.
+    pub(super) fn level(&self, error: &ActionError) -> f64 {
+        self.allowance.as_ref().map_or(f64::INFINITY, |allowance| error.relative_to(allowance))
     }
 
     /// Whether a policy fits the model and the target; what does not is noted.

@@ -70,8 +70,7 @@ pub fn tune(
     let mut m = Measurer::new(subject, target, state, deadline, progress);
     let choices = choices(&mut m, cost_unit)?;
     let mut found = search::presets(&mut m, &choices, budget)?;
-    let of_preset = found.iter().find(|candidate| candidate.name == budget.preset);
-    let allowed = of_preset.map_or(0.0, |candidate| candidate.error.worst()) * budget.factor;
+    let allowed = budget.factor;
     let sensitivity = Sensitivity::measure(&mut m, &choices)?;
     let mut whole = search::search(&mut m, &choices, &sensitivity, allowed, &mut found)?;
     // Counted costs are exact.
@@ -79,13 +78,13 @@ pub fn tune(
         whole &= search::confirm(&mut m, &choices, &mut found)?;
     }
     let chosen = search::choose(&found, allowed).ok_or_else(|| {
-        let what = format!("expected a policy whose error is at most {allowed:.3e}, measured none");
-        Error::input(format!("budget {budget}"), what)
+        Error::input(format!("budget {budget}"), "expected a policy that is within it, measured none")
     })?;
     let outcome = Outcome {
         of,
         budget: budget.to_string(),
         allowed_error: allowed,
+        preset: budget.preset,
         spread: m.spread()?,
         cost_unit,
         cut_short: sensitivity.cut_short || !whole,

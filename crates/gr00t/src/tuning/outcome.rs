@@ -18,10 +18,13 @@ pub struct Outcome {
     pub of: Header,
     /// The budget, as it was asked for.
     pub budget: String,
-    /// The error that it allows.
+    /// The error that it allows: every error is a multiple of that of the budget's preset, in the joint group where it
+    /// is largest.
     pub allowed_error: f64,
-    /// What errors are: the 95th percentile, over frames and chunk positions, of the distance of the physical
-    /// actions from those of f32 on the same target, in these spreads; of several joint groups the largest counts.
+    /// The budget's preset.
+    pub preset: &'static str,
+    /// What errors by joint group are counted in: each is the 95th percentile, over frames and chunk positions, of the
+    /// distance of the group's physical actions from those of f32 on the same target.
     pub spread: Spread,
     /// What costs are.
     pub cost_unit: Unit,
@@ -61,9 +64,9 @@ pub struct MeasuredPolicy {
     pub policy: PrecisionPolicy,
     /// The preset that a searched policy starts from.
     pub base: Option<&'static str>,
-    /// Its error, of the worst joint group; none where an action is not finite.
+    /// Its error as a multiple of that of the budget's preset; none where an action is not finite.
     pub error: Option<f64>,
-    /// By joint group.
+    /// By joint group, in spreads.
     pub error_by_group: ActionError,
     /// Its cost.
     pub cost: f64,
@@ -108,7 +111,7 @@ impl From<&Candidate> for MeasuredPolicy {
             name: candidate.name.clone(),
             policy: candidate.policy.clone(),
             base: candidate.base,
-            error: Some(candidate.error.worst()).filter(|error| error.is_finite()),
+            error: Some(candidate.level).filter(|error| error.is_finite()),
             error_by_group: candidate.error.clone(),
             cost: candidate.cost,
             cost_noise: candidate.noise,
@@ -125,7 +128,7 @@ impl Outcome {
     }
 
     /// A preset that was measured.
-    pub fn preset(&self, name: &str) -> Option<&MeasuredPolicy> {
+    pub fn of_preset(&self, name: &str) -> Option<&MeasuredPolicy> {
         self.policies.iter().find(|policy| policy.base.is_none() && policy.name == name)
     }
 }

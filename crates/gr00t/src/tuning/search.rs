@@ -33,6 +33,8 @@ pub(super) struct Candidate {
     pub(super) formats: Option<Vec<Format>>,
     pub(super) predicted: Option<Prediction>,
     pub(super) error: ActionError,
+    /// The error as a multiple of that of the budget's preset.
+    pub(super) level: f64,
     pub(super) cost: f64,
     pub(super) noise: f64,
     /// Whether the cost was measured at length.
@@ -70,16 +72,22 @@ pub(super) fn presets(m: &mut Measurer, choices: &Choices, budget: &Budget) -> R
     for name in names {
         let policy = PrecisionPolicy::preset(name)?;
         if m.runs(&policy, &choices.sites) {
-            found.extend(measured(m, choices, policy, None, None)?);
+            let error = m.error(&policy)?;
+            if name == budget.preset {
+                m.allowance = error.filter(ActionError::is_finite);
+            }
+            if m.allowance.is_some() {
+                found.extend(measured(m, choices, policy, None, None)?);
+            }
         }
         m.done();
     }
-    match found.iter().any(|candidate| candidate.name == budget.preset && candidate.error.worst().is_finite())
-    {
-        true => Ok(found),
-        false => {
-            let what = format!("expected a preset that the target runs with finite actions, found {budget}");
-            Err(Error::input("budget", what))
+    match found.is_empty() {
+        false => Ok(found),
+        true => {
+            let why = m.refused.get(budget.preset).map_or("actions that are not finite", String::as_str);
+            let what = format!("expected a preset that the target runs with finite actions, found {why}");
+            Err(Error::input(format!("budget {budget}"), what))
         }
     }
 }
@@ -95,8 +103,8 @@ fn measured(
     let Some(error) = m.error(&policy)? else { return Ok(None) };
     let Some((cost, noise)) = m.cost(&policy, &choices.ranges, false)? else { return Ok(None) };
     let (base, formats) = chosen.unzip();
-    let name = policy.name().to_owned();
-    Ok(Some(Candidate { name, base, policy, formats, predicted, error, cost, noise, lasting: false }))
+    let (name, level) = (policy.name().to_owned(), m.level(&error));
+    Ok(Some(Candidate { name, base, policy, formats, predicted, error, level, cost, noise, lasting: false }))
 }
 
 /// Searches policies for multiples of an error and adds those that were built to `found`; false where time was up
@@ -131,7 +139,7 @@ pub(super) fn search(
             let chosen = Some((base, formats));
             let Some(candidate) = measured(m, choices, policy, chosen, Some(predicted))? else { break };
             m.done();
-            let error = candidate.error.worst();
+            let error = candidate.level;
             found.push(candidate);
             starts[index].correct(error, &predicted);
             if (USED * limit..=limit).contains(&error) {
@@ -230,15 +238,15 @@ pub(super) fn confirm(m: &mut Measurer, choices: &Choices, found: &mut [Candidat
 
 /// The policies that no other one beats in both error and cost, cheapest first.
 pub(super) fn front(found: &[Candidate]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..found.len()).filter(|i| found[*i].error.worst().is_finite()).collect();
+    let mut order: Vec<usize> = (0..found.len()).filter(|i| found[*i].level.is_finite()).collect();
     order.sort_by(|a, b| {
         let (a, b) = (&found[*a], &found[*b]);
-        a.cost.total_cmp(&b.cost).then(a.error.worst().total_cmp(&b.error.worst()))
+        a.cost.total_cmp(&b.cost).then(a.level.total_cmp(&b.level))
     });
     let mut least = f64::INFINITY;
     order.retain(|index| {
-        let better = found[*index].error.worst() < least;
-        least = least.min(found[*index].error.worst());
+        let better = found[*index].level < least;
+        least = least.min(found[*index].level);
         better
     });
     order
@@ -246,10 +254,10 @@ pub(super) fn front(found: &[Candidate]) -> Vec<usize> {
 
 /// The cheapest policy of at most this error, costs measured at length before others.
 pub(super) fn choose(found: &[Candidate], allowed: f64) -> Option<usize> {
-    let fits = |index: &usize| found[*index].error.worst() <= allowed;
-    let lasting = found.iter().any(|candidate| candidate.lasting && candidate.error.worst() <= allowed);
+    let fits = |index: &usize| found[*index].level <= allowed;
+    let lasting = found.iter().any(|candidate| candidate.lasting && candidate.level <= allowed);
     (0..found.len()).filter(fits).filter(|index| found[*index].lasting || !lasting).min_by(|a, b| {
         let (a, b) = (&found[*a], &found[*b]);
-        a.cost.total_cmp(&b.cost).then(a.error.worst().total_cmp(&b.error.worst()))
+        a.cost.total_cmp(&b.cost).then(a.level.total_cmp(&b.level))
     })
 }

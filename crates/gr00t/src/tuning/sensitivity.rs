@@ -249,7 +249,7 @@ impl Sensitivity {
             if m.runs(&policy, &choices.sites)
                 && let Some(error) = m.error(&policy)?
             {
-                let error = Some(error.worst()).filter(|error| error.is_finite());
+                let error = Some(m.level(&error)).filter(|error| error.is_finite());
                 self.raising.push(Raising { kind: kind.name.clone(), error });
             }
             m.done();
@@ -291,7 +291,7 @@ impl Sensitivity {
                         layer: group.layer,
                         kind: kind.name.clone(),
                         format: effect.format,
-                        error: Some(error.worst()).filter(|error| error.is_finite()),
+                        error: Some(m.level(&error)).filter(|error| error.is_finite()),
                     });
                 }
                 m.done();
@@ -347,7 +347,7 @@ fn kind_effect(
     let Some(error) = m.error(&policy)? else { return Ok(None) };
     let Some((cost, noise)) = m.cost(&policy, &choices.ranges, false)? else { return Ok(None) };
     let (kind, cost_difference) = (kind.name.clone(), cost - best.cost);
-    let error = Some(error.worst()).filter(|error| error.is_finite());
+    let error = Some(m.level(&error)).filter(|error| error.is_finite());
     let saves = -cost_difference > choices.least_difference(noise, best.cost);
     Ok(Some(KindEffect { kind, format, groups, error, cost_difference, noise, saves }))
 }
@@ -363,9 +363,9 @@ fn bases(m: &mut Measurer, choices: &Choices) -> Result<Vec<Base>> {
         if m.runs(&policy, &choices.sites)
             && let Some(error) = m.error(&policy)?
             && let Some((cost, _)) = m.cost(&policy, &choices.ranges, false)?
-            && error.worst().is_finite()
+            && m.level(&error).is_finite()
         {
-            bases.push(Base { name, compute, defaults, error: error.worst(), cost });
+            bases.push(Base { name, compute, defaults, error: m.level(&error), cost });
         }
         m.done();
     }

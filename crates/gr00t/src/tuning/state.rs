@@ -292,8 +292,8 @@ mod tests {
         let path = filled(folder.path());
         let mut state = State::open(&path, &header()).expect("the same");
         assert_eq!((state.taken_over, state.torn), (3, false));
-        assert_eq!(state.error("a\n").expect("known").worst(), 0.1);
-        assert_eq!(state.error("b").expect("known").worst(), f64::INFINITY);
+        assert_eq!(state.error("a\n").expect("known").groups[0].1, Some(0.1));
+        assert_eq!(state.error("b").expect("known").groups[0].1, None);
         let cost = Cost { value: 7.85, baseline: 7.9, noise: 0.01 };
         state.add(Record::Cost { policy: "b".to_owned(), lasting: true, cost }).expect("written");
         let error = State::open(&path, &header()).expect_err("two at a time").to_string();

@@ -39,10 +39,10 @@ pub fn for_this_device() {
     let deadline = Deadline::after(Some(LIMIT));
     let (found, _) = tune(&subject, &mut target, &budget, state, deadline, &mut |_| ()).expect("tuned");
     for name in ["f32", "bf16", "fp16", "mixed", "mixed-fp16"] {
-        let measured = found.preset(name).expect(name);
+        let measured = found.of_preset(name).expect(name);
         assert!(measured.cost > 0.0 && measured.error.is_some(), "{measured:?}");
     }
-    assert_eq!(found.preset("f32").and_then(|measured| measured.error), Some(0.0));
+    assert_eq!(found.of_preset("f32").and_then(|measured| measured.error), Some(0.0));
     let choice = found.choice();
     assert!(choice.error.is_some_and(|error| error <= found.allowed_error), "{choice:?}");
     let mut engine = CudaEngine::new(model.clone(), choice.policy.clone(), steps, Options::default())
