@@ -112,11 +112,6 @@ limit=300 check policies "$steady" policy table --engine cuda --noise tests/fixt
 limit=200 check compare-full "$steady" compare --model-path synth:n1.6 --inferences 1 --b cuda:bf16 \
     --out "$work/compare-full"
 
-# A policy at least as fast as bf16 with no more error, and faster ones with more.
-limit=600 check tune "$steady" tune --checkpoint synth:n1.6 --target cuda --time-limit 5m --out "$work/tune"
-mkdir -p "$out/tune"
-cp "$work"/tune/tuning.png "$work"/tune/tuning.json "$work"/tune/policy.toml "$out/tune/"
-
 # Looks beside the toolkit too: its tools are often not in PATH.
 sanitizer=$(command -v compute-sanitizer || find /usr/local/cuda*/bin /usr/local/cuda*/compute-sanitizer \
     -maxdepth 1 -name compute-sanitizer -print -quit 2>/dev/null)

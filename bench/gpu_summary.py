@@ -60,8 +60,6 @@ def numbers(name, text, work, out):
         return f"emulation predicts CUDA for {len(held)} of {len(judged)} policies; {others} not run by both"
     if kind == "calibrate":
         return first(r"^.*?: (\d+ sites, .*)$", text)
-    if kind == "tune":
-        return first(r"^chosen: (.*)$", text)
     if kind in ("memcheck", "racecheck"):
         return first(r"^=+ ((?:ERROR|RACECHECK) SUMMARY.*)$", text)
     return ""
