@@ -78,10 +78,11 @@ for workload in W1 W2; do
     for precision in bf16 mixed fp16; do
         bench "$workload-$precision" --workload "$workload" --precision "$precision"
     done
+    bench "$workload-fp8" --workload "$workload" --precision fp8 --calibrate
 done
 
 # Trials that are ignored where there is no GPU must not pass for it here.
-limit=180 check tests "$tests" --include-ignored
+limit=240 check tests "$tests" --include-ignored
 
 for precision in f32 bf16 mixed fp16 mixed-fp16; do
     check "verify-golden-$precision" "$steady" verify tests/fixtures/golden --engine cuda --precision "$precision"
@@ -96,10 +97,25 @@ for precision in f32 bf16 mixed; do
     check "compare-$precision" "$steady" compare --b "cuda:$precision" --out "$work/compare-$precision"
     check "diagnose-$precision" "$steady" diagnose --b "cuda:$precision" --out "$work/diagnose-$precision"
 done
+for precision in fp16 fp8; do
+    check "diagnose-$precision" "$steady" diagnose --b "cuda:$precision" --out "$work/diagnose-$precision"
+done
 
 # What each policy costs, here and emulated; fails where the emulation does not predict this device's error.
+check calibrate "$steady" policy calibrate --frames 64 --out "$work/calibration.json"
+printf 'base = "fp8"\ncalibration = "calibration.json"\n' >"$work/fp8-calibrated.toml"
 limit=300 check policies "$steady" policy table --engine cuda --noise tests/fixtures/demo_expected \
+    --precisions "f32,bf16,mixed,fp16,mixed-fp16,fp8,$work/fp8-calibrated.toml" \
     --latency synth:n1.6 --workload W1,W2 --json "$out/policies.json"
+
+# The full size: every tensor of an inference beside the reference's, neither trace in memory.
+limit=200 check compare-full "$steady" compare --model-path synth:n1.6 --inferences 1 --b cuda:bf16 \
+    --out "$work/compare-full"
+
+# A policy at least as fast as bf16 with no more error, and faster ones with more.
+limit=600 check tune "$steady" tune --checkpoint synth:n1.6 --target cuda --time-limit 5m --out "$work/tune"
+mkdir -p "$out/tune"
+cp "$work"/tune/tuning.png "$work"/tune/tuning.json "$work"/tune/policy.toml "$out/tune/"
 
 # Looks beside the toolkit too: its tools are often not in PATH.
 sanitizer=$(command -v compute-sanitizer || find /usr/local/cuda*/bin /usr/local/cuda*/compute-sanitizer \

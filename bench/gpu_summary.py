@@ -44,7 +44,11 @@ def numbers(name, text, work, out):
         actions = json.loads((work / name / "comparison.json").read_text())
         beyond = actions["first_above_rounding"] or "none"
         distance, expected = actions["actions"]["relative_l2"], actions["actions"]["expected"]
-        return f"actions {distance:.2e} apart, rounding {expected:.2e}; first tap beyond rounding: {beyond}"
+        memory = actions["peak_rss_bytes"] / 2**20
+        return (
+            f"actions {distance:.2e} apart, rounding {expected:.2e}; first tap beyond rounding: {beyond}; "
+            f"{memory:.0f} MiB of host memory at most"
+        )
     if kind == "diagnose":
         diagnosis = json.loads((work / name / "diagnosis.json").read_text())
         return f"{diagnosis['verdict']['status']}; {diagnosis['determinism']}"
@@ -54,6 +58,10 @@ def numbers(name, text, work, out):
         judged = [row for row in rows if row["predicted"] is not None]
         others = len(rows) - len(judged)
         return f"emulation predicts CUDA for {len(held)} of {len(judged)} policies; {others} not run by both"
+    if kind == "calibrate":
+        return first(r"^.*?: (\d+ sites, .*)$", text)
+    if kind == "tune":
+        return first(r"^chosen: (.*)$", text)
     if kind in ("memcheck", "racecheck"):
         return first(r"^=+ ((?:ERROR|RACECHECK) SUMMARY.*)$", text)
     return ""

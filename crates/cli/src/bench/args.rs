@@ -55,8 +55,8 @@ pub struct BenchArgs {
     /// in TOML.
     #[arg(long, default_value = "bf16", value_parser = precision)]
     pub precision: String,
-    /// Scale fp8 activations by the largest that the f32 reference has on the same observations, in place of scales from
-    /// each tensor at hand: one inference on the CPU first.
+    /// Scale fp8 activations by the largest that the f32 reference has on the same observations, in place of the
+    /// policy's own calibration or of scales from each tensor at hand: one inference on the CPU first.
     #[arg(long)]
     pub calibrate: bool,
     /// Shapes with a name; the options below change single ones. W1 for synthetic checkpoints otherwise.

@@ -70,7 +70,6 @@ pub fn measure(args: &BenchArgs) -> Result<Report> {
             operands.bits() == 8,
             "--calibrate: expected --precision with operands of 8 bits, found {found}"
         );
-        ensure!(precision.calibration().is_none(), "--calibrate: {found} comes with a calibration already");
         let start = Instant::now();
         precision = precision.with_calibration(run.calibration(args, subject.model.clone(), steps)?);
         calibrating = start.elapsed();

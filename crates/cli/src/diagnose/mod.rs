@@ -267,7 +267,7 @@ fn explain(
         Some(before) => examine(before).results_at(&place.path, None)?,
         None => Results::new(),
     };
-    let bar = progress_bar();
+    let bar = progress_bar("hypotheses replayed");
     let replays = Cell::new(0);
     let findings = examine(last).explain(&previous, &base, &|progress| {
         replays.set(progress.of);
@@ -308,7 +308,7 @@ fn search(
     const SCREENED: usize = 2;
     const KEPT: usize = 12;
     let floor = reference.expected() * actions::MARGIN;
-    let bar = progress_bar();
+    let bar = progress_bar("hypotheses replayed");
     let replay = |inferences: usize, faults| {
         let inferences = inferences.min(scene.inputs.len());
         let engine = ActionsOnly {
@@ -330,10 +330,10 @@ fn search(
     Ok((findings, considered))
 }
 
-/// Replays cost an inference each: minutes on a model of full size.
-fn progress_bar() -> ProgressBar {
-    let style = "[{bar:40}] {pos}/{len} hypotheses replayed, {eta} left";
-    let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+/// Replays and mixtures cost up to an inference each: minutes on a model of full size.
+fn progress_bar(what: &str) -> ProgressBar {
+    let style = format!("[{{bar:40}}] {{pos}}/{{len}} {what}, {{eta}} left");
+    let style = ProgressStyle::with_template(&style).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(0).with_style(style.progress_chars("=> "))
 }
 

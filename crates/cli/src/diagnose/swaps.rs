@@ -1,10 +1,10 @@
 //! Components exchanged between the reference and a running engine, in both directions.
 
 use super::actions::{MARGIN, Reference};
+use super::progress_bar;
 use super::scene::Scene;
 use super::types::{SwapErrors, Swaps};
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Matrix;
 use steadyhand_gr00t::diagnosis::{self, Swap, swap_components};
@@ -39,11 +39,7 @@ pub fn run(scene: &Scene, reference: &Reference, exchange: Exchange) -> Result<O
     let (model, denoising_steps) = (&scene.model, scene.denoising_steps);
     let side_a = diagnosis::Reference { model, policy: &f32, denoising_steps };
     let before: Option<&ModelInput> = before.last().filter(|_| keeps_state);
-    let bar = ProgressBar::new(0).with_style(
-        ProgressStyle::with_template("[{bar:40}] {pos}/{len} mixtures of both engines, {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar())
-            .progress_chars("=> "),
-    );
+    let bar = progress_bar("mixtures of both engines");
     let swaps = swap_components(side_a, engine, (input, before), right, &|done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);

@@ -157,16 +157,19 @@ impl Tiling {
             teams,
             ..tile(Multiplier::Warpgroups, rows, columns, stages)
         };
-        vec![
-            groups(2, 64, 64, 12),
-            groups(2, 64, 128, 8),
-            groups(2, 128, 64, 8),
+        let small = [groups(2, 64, 64, 12), groups(2, 64, 128, 8), groups(2, 128, 64, 8)];
+        if element == Element::E4m3 {
+            // Each stage's sums apart from those of all stages: larger tiles leave no registers for both.
+            return small.into_iter().chain([groups(1, 128, 128, 6)]).collect();
+        }
+        let large = [
             groups(2, 128, 128, 6),
             groups(3, 192, 64, 6),
             groups(1, 192, 128, 5),
             groups(2, 256, 64, 4),
             groups(1, 256, 128, 4),
-        ]
+        ];
+        small.into_iter().chain(large).collect()
     }
 
     /// Bytes of one stage: rows of x and of the weights.

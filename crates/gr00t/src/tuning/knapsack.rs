@@ -1,6 +1,6 @@
 //! The multiple-choice knapsack: of each group one choice, least cost within an error budget.
 //!
-//! Errors of groups are taken as independent, so their squares add up. The budget's square is cut into [`BINS`] equal
+//! Errors of groups are taken as independent, so their squares add up. The budget's square is cut into `BINS` equal
 //! parts and every choice's square is rounded up to whole parts: the solution never exceeds the budget, and what the
 //! rounding gives away is at most one part a group. Within that, dynamic programming finds the least cost exactly; of
 //! equal costs it takes the smaller error.

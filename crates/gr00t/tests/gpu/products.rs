@@ -16,17 +16,17 @@ use steadyhand_gr00t::ops::{Linear, Site};
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy, Scale};
 use steadyhand_gr00t::probe::Recorder;
 
-/// Operands are exactly what is multiplied and sums are f32: only the order of summation differs. Half of f32's unit
-/// roundoff (6e-8) times the square root of the longest sum (1088), which is what rounding at random gives; the
-/// distance itself was not recorded, an H100 stays below this in every tiling.
+/// Operands are exactly what is multiplied and sums are f32: only the order of summation differs. What rounding at
+/// random gives: half of f32's unit roundoff (6e-8) times the square root of a sum's length. These values have so few
+/// digits that the distance is 0 in every tiling of an H200.
 const LIMIT: f64 = 1e-6;
 
-/// The same for e4m3. Hopper's tensor cores keep fewer bits of such sums than f32 has: 4.92e-4 at most, in all tilings of
-/// an H200; times 2.
-const FP8_LIMIT: f64 = 1e-3;
+/// The same for e4m3, whose products Hopper's tensor cores add up with fewer bits than f32 has: 1.2e-4 at most, in all
+/// tilings of an H200; times 2.
+const FP8_LIMIT: f64 = 2.4e-4;
 
 /// Rows, outputs and inputs that fill no tile.
-const SHAPES: [[usize; 3]; 3] = [[1, 10, 70], [51, 200, 640], [201, 136, 1088]];
+const SHAPES: [[usize; 3]; 4] = [[1, 10, 70], [51, 200, 640], [201, 136, 1088], [33, 72, 6144]];
 
 /// What must succeed for a product to be compared.
 fn must<T, E: Debug>(result: Result<T, E>, what: &str) -> T {
@@ -52,22 +52,22 @@ pub fn of_every_tiling() {
         let policy = must(PrecisionPolicy::preset("f32"), "preset").with("", formats);
         let Some(element) = Element::of(format) else { panic!("{format:?}: no element type") };
         let limit = if format == Format::Fp8E4m3 { FP8_LIMIT } else { LIMIT };
-        let mut worst: f64 = 0.0;
         let mut tilings = Tiling::all(element, capability);
         // Those of devices without warpgroups.
         tilings.extend(Tiling::all(element, (8, 9)));
         tilings.retain(|tiling| tiling.shared_bytes() <= device.properties().shared_memory_per_block);
         for shape in SHAPES {
+            let mut worst: f64 = 0.0;
             let fitting = splits.iter().filter(|split| shape[2].div_ceil(depth(element)) >= **split);
             for (split, tiling) in fitting.flat_map(|split| tilings.iter().map(move |tiling| (split, tiling)))
             {
                 let tiling = Tiling { split: *split, ..*tiling };
                 let error = error_of(&device, &kernels, &policy, tiling, shape);
-                assert!(error <= limit, "{format:?} {shape:?} {tiling:?}: {error:.2e}");
                 worst = worst.max(error);
+                assert!(error <= limit, "{format:?} {shape:?} {tiling:?}: {error:.2e}");
             }
+            eprintln!("{format:?}, {scale:?}, {shape:?}: at most {worst:.2e} from the exact product");
         }
-        eprintln!("{format:?}, {scale:?}: at most {worst:.2e} from the exact product");
     }
 }
 

@@ -64,6 +64,15 @@ __device__ __forceinline__ void multiply_stage(u32 stage, float (&sums)[MMA_M][M
     }
 }
 
+__device__ __forceinline__ void add(float (&sums)[MMA_M][MMA_N][4], const float (&part)[MMA_M][MMA_N][4]) {
+#pragma unroll
+    for (int m = 0; m < MMA_M; ++m)
+#pragma unroll
+        for (int n = 0; n < MMA_N; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sums[m][n][i] += part[m][n][i];
+}
+
 __device__ __forceinline__ void store_sums(float* tile, const float (&sums)[MMA_M][MMA_N][4]) {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u32 row = (warp / WARPS_N) * WARP_ROWS + lane / 4, column = (warp % WARPS_N) * WARP_COLUMNS + lane % 4 * 2;
@@ -111,7 +120,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
         const u32 next = i + STAGES - 1;
         if (next < count) copy_x(next), copy_w(next);
         commit_copies();
-        multiply_stage(stage(i), sums);
+        if constexpr (ELEMENT == E4M3) {
+            // The tensor cores keep few bits of what they add 8-bit products to: a stage at a time, the rest in f32.
+            float part[MMA_M][MMA_N][4] = {};
+            multiply_stage(stage(i), part);
+            add(sums, part);
+        } else {
+            multiply_stage(stage(i), sums);
+        }
     }
     wait_for_copies<0>();
     __syncthreads();

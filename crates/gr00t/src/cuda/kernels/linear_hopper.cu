@@ -200,6 +200,14 @@ __device__ __forceinline__ void multiply_add(float (&d)[SUMS], u64 a, u64 b) {
 #endif
 }
 
+// The products of one stage, added to d once they are waited for.
+__device__ __forceinline__ void multiply_stage(float (&d)[SUMS], u64 w, u64 x) {
+    fence_sums();
+#pragma unroll
+    for (int k = 0; k < ROW_BYTES / 32; ++k) multiply_add(d, w + k * 2, x + k * 2);
+    commit_products();
+}
+
 // This thread's sums to the tile [TOKENS, FEATURES], or added to what is there: a product's rows are features, its
 // columns tokens.
 template <bool ADD>
@@ -251,18 +259,23 @@ __device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums
         for (u32 j = 0; j < STAGES; j += TEAMS) {
             if (round * STAGES + team + j >= count) break;
             wait(barriers + j * 8, round & 1);
-            fence_sums();
-#pragma unroll
-            for (int k = 0; k < ROW_BYTES / 32; ++k) {
-                const u32 offset = j * (STAGE_BYTES / 16) + k * 2;
-                multiply_add(sums, w + offset, x + offset);
-            }
-            commit_products();
-            // The team's tile before this one has been read once its products are done.
-            wait_for_products<1>();
             constexpr u32 EMPTY = STAGES * 8;
-            const u32 before = j >= TEAMS ? j - TEAMS : STAGES - TEAMS;
-            if (speaker && (j > 0 || round > 0)) arrive(barriers + EMPTY + before * 8);
+            const u32 offset = j * (STAGE_BYTES / 16);
+            if constexpr (ELEMENT == E4M3) {
+                // The tensor cores keep few bits of what they add 8-bit products to: a stage at a time, the rest in f32.
+                float part[SUMS] = {};
+                multiply_stage(part, w + offset, x + offset);
+                wait_for_products<0>();
+#pragma unroll
+                for (int i = 0; i < SUMS; ++i) sums[i] += part[i];
+                if (speaker) arrive(barriers + EMPTY + j * 8);
+            } else {
+                multiply_stage(sums, w + offset, x + offset);
+                // The team's tile before this one has been read once its products are done.
+                wait_for_products<1>();
+                const u32 before = j >= TEAMS ? j - TEAMS : STAGES - TEAMS;
+                if (speaker && (j > 0 || round > 0)) arrive(barriers + EMPTY + before * 8);
+            }
         }
     }
     wait_for_products<0>();

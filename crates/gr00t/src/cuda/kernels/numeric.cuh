@@ -170,7 +170,8 @@ __device__ __forceinline__ void activate8(int kind, int format, float (&values)[
     }
     if (kind == SILU) each8(values, [](float x) { return x / (1.0f + expf(-x)); });
     if (kind == SWISH) each8(values, [&](float x) { return x * round_to(format, 1.0f / (1.0f + expf(-x))); });
-    if (kind == RELU) each8(values, [](float x) { return fmaxf(x, 0.0f); });
+    // What is not a number stays so.
+    if (kind == RELU) each8(values, [](float x) { return x <= 0.0f ? 0.0f : x; });
 }
 
 __device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }

@@ -110,15 +110,16 @@ impl Gpu {
     }
 
     /// The inference of every workload at a precision, measured as `steady bench` does; nothing where no latency was
-    /// asked for.
+    /// asked for. A calibrated policy is calibrated again, on the model that is measured.
     ///
     /// # Errors
     /// The command line of `steady bench` has changed.
-    pub fn latency(&self, precision: &str) -> Result<Vec<Latency>> {
+    pub fn latency(&self, name: &str, policy: &PrecisionPolicy) -> Result<Vec<Latency>> {
         let Some((model, workloads)) = &self.latency else { return Ok(Vec::new()) };
         let measure = |workload: &WorkloadName| {
             let value = workload.to_possible_value().context("a workload without a name")?;
-            let milliseconds = match self.measure(model, value.get_name(), precision) {
+            let calibrate = policy.calibration().is_some();
+            let milliseconds = match self.measure(model, value.get_name(), name, calibrate) {
                 Ok(statistics) => Tried::Done(statistics),
                 Err(error) => Tried::Refused { refused: crate::describe(&error) },
             };
@@ -127,11 +128,18 @@ impl Gpu {
         workloads.iter().map(measure).collect()
     }
 
-    fn measure(&self, model: &str, workload: &str, precision: &str) -> Result<bench::Statistics> {
+    fn measure(
+        &self,
+        model: &str,
+        workload: &str,
+        precision: &str,
+        calibrate: bool,
+    ) -> Result<bench::Statistics> {
         let device = self.options.device.to_string();
         let words = ["steady", "bench", "--engine", "cuda", "--checkpoint", model, "--workload", workload];
         let mut command: Vec<OsString> = words.map(OsString::from).into();
         command.extend(["--precision", precision, "--device", &device].map(OsString::from));
+        command.extend(calibrate.then(|| OsString::from("--calibrate")));
         if let Some(folder) = &self.options.kernel_cache {
             command.extend(["--kernel-cache".into(), folder.clone().into_os_string()]);
         }

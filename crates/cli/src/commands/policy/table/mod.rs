@@ -127,7 +127,7 @@ fn fill(args: &TableArgs, subject: &Subject, gpu: Option<&Gpu>) -> Result<Policy
         // The reference ran on the same data: what fails here is the policy's, such as a number beyond fp16.
         let accuracy = accuracy.map_or_else(|e| Tried::Failed { failed: crate::describe(&e) }, Tried::Done);
         let cuda = gpu.map(|gpu| gpu.accuracy(subject, policy, &reference, &progress)).transpose()?;
-        let latency = gpu.map_or(Ok(Vec::new()), |gpu| gpu.latency(name))?;
+        let latency = gpu.map_or(Ok(Vec::new()), |gpu| gpu.latency(name, policy))?;
         let row = Row::new(name, accuracy, cuda, latency, args.max_ratio);
         rows.push(Row { calibration: calibration.clone(), ..row });
     }
