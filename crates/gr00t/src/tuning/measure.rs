@@ -188,13 +188,12 @@ impl<'a> Measurer<'a> {
         if self.was_refused(policy) {
             return Ok(None);
         }
-        if self.reference.is_none() {
-            self.reference = Some(self.find_reference()?);
-        }
+        self.reference()?;
         let found = self.target.actions(policy, &self.subject.inputs);
         let Some(actions) = self.or_refused(policy, found)? else { return Ok(None) };
-        let Some((expected, spread)) = &self.reference else { return Ok(None) };
-        let error = match self.subject.decode(&actions)? {
+        let decoded = self.subject.decode(&actions)?;
+        let (expected, spread) = self.reference()?;
+        let error = match decoded {
             Some(found) => ActionError::between(&found, expected, spread)?,
             None => ActionError::infinite(spread),
         };
@@ -260,15 +259,21 @@ impl<'a> Measurer<'a> {
         }
     }
 
+    /// The actions of f32 on the target, and what one error is.
+    fn reference(&mut self) -> Result<&(Vec<ActionChunk>, Spread)> {
+        let reference = match self.reference.take() {
+            Some(known) => known,
+            None => self.find_reference()?,
+        };
+        Ok(self.reference.insert(reference))
+    }
+
     fn find_reference(&mut self) -> Result<(Vec<ActionChunk>, Spread)> {
         let actions = self.target.actions(&PrecisionPolicy::preset(REFERENCE)?, &self.subject.inputs)?;
         let chunks = self.subject.decode(&actions)?.ok_or_else(|| {
             Error::input("action", format!("expected finite actions of {REFERENCE}, found others"))
         })?;
-        let spread = match &self.subject.spread {
-            Some(spread) => spread.clone(),
-            None => spread_of(&chunks),
-        };
+        let spread = self.subject.spread.clone().unwrap_or_else(|| spread_of(&chunks));
         Ok((chunks, spread))
     }
 
@@ -277,16 +282,10 @@ impl<'a> Measurer<'a> {
     /// # Errors
     /// The reference fails.
     pub(super) fn spread(&mut self) -> Result<Spread> {
-        if let Some(spread) = &self.subject.spread {
-            return Ok(spread.clone());
+        match &self.subject.spread {
+            Some(spread) => Ok(spread.clone()),
+            None => Ok(self.reference()?.1.clone()),
         }
-        if self.reference.is_none() {
-            self.reference = Some(self.find_reference()?);
-        }
-        self.reference
-            .as_ref()
-            .map(|(_, spread)| spread.clone())
-            .ok_or_else(|| Error::input("action", "none"))
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! [`tune`] runs the f32 reference once to find the range of every tensor ([`ranges`]), then measures on the target
 //! what other operand formats do to the actions and to the cost: of all layers of a kind at once, and group by group
-//! ([`groups`]) where something is to be gained. A knapsack over these effects ([`knapsack`]) proposes policies, which
+//! (`groups`) where something is to be gained. A knapsack over these effects (`knapsack`) proposes policies, which
 //! are built and measured; the chosen one is the cheapest that was measured to be within the budget.
 //! docs/TUNING.md has the method.
 
-pub mod budget;
-pub mod error;
-pub mod groups;
-pub mod knapsack;
+mod budget;
+mod error;
+mod groups;
+mod knapsack;
 mod measure;
 mod outcome;
 pub mod ranges;

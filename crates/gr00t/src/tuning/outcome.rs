@@ -1,7 +1,7 @@
 //! What a tuning found, as evidence: every measurement of a whole policy, ranges, sensitivities.
 
 use super::error::{ActionError, Spread};
-use super::ranges::{Damage, Finding};
+use super::ranges::Finding;
 use super::search::{Candidate, Prediction};
 use super::sensitivity::{Choices, FORMATS, GroupEffect, KindEffect, Raising, Sensitivity};
 use super::state::Header;
@@ -154,7 +154,6 @@ pub(super) fn kept(
             if let Some(finding) =
                 finding.as_ref().filter(|_| narrow != format && narrow.bits() <= format.bits())
             {
-                debug_assert_eq!(finding.damage, Damage::Overflow);
                 keep(narrow, Why::Overflow(finding.clone()));
             }
         }

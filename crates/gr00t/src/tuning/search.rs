@@ -6,7 +6,6 @@ use super::sensitivity::{Base, Choices, Sensitivity};
 use super::{ActionError, Budget};
 use crate::precision::PrecisionPolicy;
 use crate::{Error, Result};
-use std::collections::HashSet;
 use steadyhand_fidelity::Format;
 
 /// The budgets that policies are searched for, as multiples of the one asked for, that one first.
@@ -15,12 +14,12 @@ const MULTIPLES: [f64; 4] = [1.0, 2.0, 0.5, 4.0];
 const ROUNDS: usize = 5;
 /// The share of a budget from which a policy makes enough use of it.
 const USED: f64 = 0.9;
-/// By how much a budget that was exceeded is undercut in the next round.
-const CAUTION: f64 = 0.98;
+/// By how much more a prediction is corrected after a budget was exceeded.
+const CAUTION: f64 = 1.02;
 /// The share of the time after which no more policies are searched.
 const UNTIL: f64 = 0.85;
-/// How far measured and predicted errors may lie apart before the correction stops to follow.
-const CORRECTION: [f64; 2] = [0.1, 10.0];
+/// By how much the correction changes at most in a round.
+const STEP: f64 = 2.0;
 
 /// A policy of the whole model that was measured.
 #[derive(Debug, Clone)]
@@ -46,18 +45,17 @@ pub(super) struct Candidate {
 pub struct Prediction {
     /// Its error.
     pub error: f64,
-    /// By what the errors of its base's policies exceeded their predictions so far; part of `error`.
+    /// By what predictions were multiplied at the time, after earlier proposals' measured errors; part of `error`.
     pub correction: f64,
     /// Its cost.
     pub cost: f64,
 }
 
-/// A base with its errors and costs beyond those of its operands' formats, and what its predictions were off by.
+/// A base with its squared error and its cost beyond those of its operands' formats.
 struct Start<'a> {
     base: &'a Base,
     square: f64,
     cost: f64,
-    correction: f64,
 }
 
 /// The presets, measured.
@@ -119,45 +117,65 @@ pub(super) fn search(
     allowed: f64,
     found: &mut Vec<Candidate>,
 ) -> Result<bool> {
-    let mut starts: Vec<Start> =
-        sensitivity.bases.iter().filter_map(|base| start(sensitivity, base)).collect();
-    let mut built: HashSet<String> = found.iter().map(|candidate| candidate.policy.identity()).collect();
+    let starts: Vec<Start> = sensitivity.bases.iter().filter_map(|base| start(sensitivity, base)).collect();
+    let mut correction = 1.0;
     m.phase("search", MULTIPLES.len() * ROUNDS);
     for limit in MULTIPLES.map(|multiple| allowed * multiple) {
-        let mut target = limit;
+        let mut aim = Aim { limit, correction, under: None, over: None };
         for _ in 0..ROUNDS {
             if m.deadline.passed(UNTIL) {
                 return Ok(false);
             }
-            let proposal = cheapest(sensitivity, &starts, target, choices);
+            let proposal = cheapest(sensitivity, &starts, &aim, choices);
             let Some((index, formats, predicted)) = proposal else { break };
             let base = starts[index].base.name;
             let policy = choices.policy(base, &formats, &format!("tuned-{}", found.len() + 1))?;
-            if !built.insert(policy.identity()) || !m.runs(&policy, &choices.sites) {
-                break;
-            }
-            let chosen = Some((base, formats));
-            let Some(candidate) = measured(m, choices, policy, chosen, Some(predicted))? else { break };
+            let identity = policy.identity();
+            let level = match found.iter().find(|known| known.policy.identity() == identity) {
+                Some(known) => known.level,
+                None if !m.runs(&policy, &choices.sites) => break,
+                None => {
+                    let chosen = Some((base, formats));
+                    let Some(new) = measured(m, choices, policy, chosen, Some(predicted))? else { break };
+                    found.push(new);
+                    found[found.len() - 1].level
+                }
+            };
             m.done();
-            let error = candidate.level;
-            found.push(candidate);
-            starts[index].correct(error, &predicted);
-            if (USED * limit..=limit).contains(&error) {
+            if (USED * limit..=limit).contains(&level) {
                 break;
             }
-            if error > limit {
-                target *= CAUTION;
-            }
+            aim.learn(level);
         }
+        correction = aim.correction;
     }
     Ok(true)
 }
 
-impl Start<'_> {
-    /// Learns from a policy's measured error.
-    fn correct(&mut self, error: f64, predicted: &Prediction) {
-        let uncorrected = predicted.error / predicted.correction;
-        self.correction = (error / uncorrected).clamp(CORRECTION[0], CORRECTION[1]);
+/// What is asked of predictions so that the measured error comes near its limit.
+struct Aim {
+    limit: f64,
+    /// By what predicted errors are multiplied.
+    correction: f64,
+    /// The least correction known to stay within the limit, and the largest known to exceed it.
+    under: Option<f64>,
+    over: Option<f64>,
+}
+
+impl Aim {
+    /// Learns what the proposal's error was measured to be.
+    fn learn(&mut self, measured: f64) {
+        let tried = self.correction;
+        match measured <= self.limit {
+            true => self.under = Some(self.under.map_or(tried, |under| under.min(tried))),
+            false => self.over = Some(self.over.map_or(tried, |over| over.max(tried))),
+        }
+        let ratio = (measured / self.limit).clamp(1.0 / STEP, STEP);
+        self.correction = match (self.under, self.over) {
+            (Some(under), Some(over)) if over < under => (under * over).sqrt(),
+            _ if measured > self.limit => tried * ratio * CAUTION,
+            _ => tried * ratio,
+        };
     }
 }
 
@@ -171,14 +189,14 @@ fn start<'a>(sensitivity: &Sensitivity, base: &'a Base) -> Option<Start<'a>> {
         cost += option.cost;
     }
     let square = (base.error.powi(2) - square).max(0.0);
-    Some(Start { base, square, cost: base.cost - cost, correction: 1.0 })
+    Some(Start { base, square, cost: base.cost - cost })
 }
 
-/// The base and formats of least predicted cost among those whose predicted error is at most `allowed`.
+/// The base and formats of least predicted cost among those whose predicted error is within the limit.
 fn cheapest(
     sensitivity: &Sensitivity,
     starts: &[Start],
-    allowed: f64,
+    aim: &Aim,
     choices: &Choices,
 ) -> Option<(usize, Vec<Format>, Prediction)> {
     let parts = choices.unit.parts();
@@ -192,7 +210,7 @@ fn cheapest(
     let mut found: Option<(usize, Vec<Format>, Prediction)> = None;
     for (index, start) in starts.iter().enumerate() {
         let fixed = best.error.powi(2) + start.square;
-        let room = (allowed / start.correction).powi(2) - fixed;
+        let room = (aim.limit / aim.correction).powi(2) - fixed;
         let Some(chosen) = knapsack::solve(&items, room) else { continue };
         let options = sensitivity.options.iter().zip(chosen).map(|(options, chosen)| options[chosen]);
         let (mut square, mut cost, mut formats) = (fixed, best.cost + start.cost, Vec::new());
@@ -201,8 +219,8 @@ fn cheapest(
             cost += option.cost;
             formats.push(option.format);
         }
-        let error = square.max(0.0).sqrt() * start.correction;
-        let predicted = Prediction { error, correction: start.correction, cost };
+        let error = square.max(0.0).sqrt() * aim.correction;
+        let predicted = Prediction { error, correction: aim.correction, cost };
         let better =
             |(_, _, other): &(usize, Vec<Format>, Prediction)| (cost, error) < (other.cost, other.error);
         if found.as_ref().is_none_or(better) {
@@ -260,4 +278,26 @@ pub(super) fn choose(found: &[Candidate], allowed: f64) -> Option<usize> {
         let (a, b) = (&found[*a], &found[*b]);
         a.cost.total_cmp(&b.cost).then(a.level.total_cmp(&b.level))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_aim_closes_in_on_the_limit() {
+        // Predictions are off by a third, and not quite in proportion.
+        let measured = |correction: f64| 1.5 * (1.0f64 / correction).powf(1.3);
+        let mut aim = Aim { limit: 1.0, correction: 1.0, under: None, over: None };
+        let mut rounds = 0;
+        while !(USED..=1.0).contains(&measured(aim.correction)) {
+            aim.learn(measured(aim.correction));
+            rounds += 1;
+        }
+        assert!(rounds < ROUNDS, "{rounds}");
+        // An error without bound moves the aim by a step.
+        let mut aim = Aim { limit: 1.0, correction: 1.0, under: None, over: None };
+        aim.learn(f64::INFINITY);
+        assert_eq!(aim.correction, STEP * CAUTION);
+    }
 }
