@@ -24,8 +24,9 @@ pub(super) fn load(given: Option<&Path>) -> Result<Environment> {
     if let Some(environment) = &*environment {
         return Ok(environment.clone());
     }
-    let mut tried = Vec::new();
-    for place in WANTED.places(given) {
+    let places = WANTED.places(given);
+    let mut tried: Vec<String> = WANTED.no_package(&places).into_iter().collect();
+    for place in places {
         let libraries = libraries_in(&place, is_library);
         if libraries.is_empty() {
             tried.push(nothing_at(&place));
