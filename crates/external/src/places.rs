@@ -40,6 +40,14 @@ impl Wanted {
         places
     }
 
+    /// What stands in an error where no folder of Python's packages was among the places.
+    pub(crate) fn no_package(&self, places: &[PathBuf]) -> Option<String> {
+        let none = places.len() > 1 && !places.iter().any(|place| place.ends_with(self.package));
+        let roots = "Python's packages in VIRTUAL_ENV, beside a python3 in PATH, where python3 says that it is \
+                     installed and in ~/.local";
+        none.then(|| format!("{roots}: no {}", self.package))
+    }
+
     /// Folders with the package's library below a Python installation.
     fn wheels_in(&self, root: &Path) -> Vec<PathBuf> {
         let versions = names_in(&root.join("lib"), |name| name.starts_with("python3"));
@@ -47,14 +55,6 @@ impl Wanted {
         let folders = versions.iter().flat_map(packages);
         folders.map(|folder| folder.join(self.package)).filter(|folder| folder.is_dir()).collect()
     }
-}
-
-/// What stands in an error where no folder of Python's packages has the library.
-pub(crate) fn no_package(wanted: &Wanted, places: &[PathBuf]) -> Option<String> {
-    let looked = places.len() > 1 && !places.iter().any(|place| place.ends_with(wanted.package));
-    let roots = "Python's packages in VIRTUAL_ENV, beside a python3 in PATH, where python3 says that it is installed \
-                 and in ~/.local";
-    looked.then(|| format!("{roots}: no {}", wanted.package))
 }
 
 /// What stands in an error for a place without a library.

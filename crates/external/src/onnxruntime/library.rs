@@ -64,8 +64,9 @@ fn loaded(given: Option<&Path>) -> Result<(Environment, PathBuf)> {
     if let Some(loaded) = &*environment {
         return Ok(loaded.clone());
     }
-    let mut tried = Vec::new();
-    for place in WANTED.places(given) {
+    let places = WANTED.places(given);
+    let mut tried: Vec<String> = WANTED.no_package(&places).into_iter().collect();
+    for place in places {
         let libraries = libraries_in(&place, is_library);
         if libraries.is_empty() {
             tried.push(nothing_at(&place));

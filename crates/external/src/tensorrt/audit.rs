@@ -33,18 +33,19 @@ impl Check {
     }
 }
 
-/// Compares an engine's bindings with those of a graph exported at the policy: type and shape of each, and none more or
-/// less.
+/// Compares an engine's bindings with those of a graph exported at the policy: type and shape of each, but for open
+/// dimensions, and none more or less.
 pub fn audit_bindings(bindings: &Bindings, expected: &[Port]) -> Vec<Check> {
     let direction = |is_output: bool| if is_output { Direction::Output } else { Direction::Input };
     let mut checks: Vec<Check> = Vec::with_capacity(expected.len());
     for port in expected {
-        let dims = port.dims.iter().map(|dim| match dim {
+        let found = bindings.get(&port.name).filter(|found| found.direction == direction(port.is_output));
+        // An engine may fix a dimension that its graph leaves open.
+        let dims = port.dims.iter().enumerate().map(|(index, dim)| match dim {
             PortDim::Fixed(size) => *size as i64,
-            PortDim::Open(_) => -1,
+            PortDim::Open(_) => found.and_then(|found| found.shape.get(index)).copied().unwrap_or(-1),
         });
         let wanted = format!("{} {:?}", port.dtype, dims.collect::<Vec<_>>());
-        let found = bindings.get(&port.name).filter(|found| found.direction == direction(port.is_output));
         let found = found.map_or(NONE.to_owned(), |found| format!("{} {:?}", found.dtype, found.shape));
         checks.push(Check::new(format!("{} {}", direction(port.is_output), port.name), wanted, found));
     }
@@ -137,6 +138,10 @@ mod tests {
         assert!(audit_bindings(&bindings(Dtype::Bf16), &ports(Dtype::Bf16)).iter().all(Check::agrees));
         let found = audit_bindings(&bindings(Dtype::F16), &ports(Dtype::Bf16));
         assert_eq!(found[1], Check::new("output output", "BF16 [-1, 8]", "F16 [-1, 8]"));
+        let mut fixed = ports(Dtype::Bf16);
+        fixed[0].dims = vec![PortDim::Fixed(1), PortDim::Open("width".to_owned())];
+        let fixed = audit_bindings(&bindings(Dtype::Bf16), &fixed);
+        assert_eq!(fixed[0], Check::new("input tokens", "BF16 [1, 8]", "BF16 [-1, 8]"));
         let missing = audit_bindings(&bindings(Dtype::Bf16), &ports(Dtype::Bf16)[..1]);
         assert_eq!(missing[1], Check::new("output output", "none", "BF16 [-1, 8]"));
         let more = audit_bindings(&Bindings::new(Vec::new()), &ports(Dtype::Bf16));

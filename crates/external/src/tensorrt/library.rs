@@ -1,7 +1,7 @@
 //! Finds TensorRT-RTX's libraries: they come with Python's tensorrt-rtx, or with NVIDIA's archive.
 
 use super::ffi::{KNOWN, Library, Version};
-use crate::places::{Wanted, libraries_in, no_package, nothing_at};
+use crate::places::{Wanted, libraries_in, nothing_at};
 use std::path::{Path, PathBuf};
 use steadyhand_gr00t::{Error, Result};
 
@@ -36,7 +36,7 @@ pub fn locate(given: Option<&Path>) -> Result<Located> {
 /// As [`locate`], with the libraries loaded.
 pub(super) fn load(given: Option<&Path>) -> Result<(Library, Located)> {
     let places = WANTED.places(given);
-    let mut tried: Vec<String> = no_package(&WANTED, &places).into_iter().collect();
+    let mut tried: Vec<String> = WANTED.no_package(&places).into_iter().collect();
     for place in places {
         let runtimes = libraries_in(&place, |name| name.starts_with(RUNTIME));
         if runtimes.is_empty() {

@@ -98,10 +98,13 @@ fn print_record(record: &BuildRecord) {
     print!("{table}");
 }
 
-/// An engine's own bindings against those that were recorded when it was built.
+/// Way and type of an engine's own bindings against those that were recorded when it was built. An engine may fix a
+/// dimension that its network leaves open.
 fn record_checks(recorded: &Bindings, own: &Bindings) -> Vec<Check> {
     let of = |bindings: &Bindings, name: &str| {
-        bindings.get(name).map_or("none".to_owned(), |binding| format!("{} {binding}", binding.direction))
+        bindings
+            .get(name)
+            .map_or("none".to_owned(), |binding| format!("{} {}", binding.direction, binding.dtype))
     };
     let mut names: Vec<&str> =
         recorded.iter().chain(own.iter()).map(|binding| binding.name.as_str()).collect();
