@@ -116,7 +116,7 @@ limit=200 check compare-full "$steady" compare --model-path synth:n1.6 --inferen
 sanitizer=$(command -v compute-sanitizer || find /usr/local/cuda*/bin /usr/local/cuda*/compute-sanitizer \
     -maxdepth 1 -name compute-sanitizer -print -quit 2>/dev/null)
 if [ -n "$sanitizer" ]; then
-    for precision in bf16 f32; do
+    for precision in bf16 fp8 f32; do
         for tool in memcheck racecheck; do
             check "$tool-$precision" "$sanitizer" --tool "$tool" --error-exitcode 1 "$steady" verify \
                 tests/fixtures/golden/one_view --engine cuda --precision "$precision"

@@ -30,8 +30,14 @@ fn numbers_that_make_no_sense() {
     let horizon = ["--action-horizon", "17", "--engine", "onnxruntime", "--onnxruntime", "nowhere"];
     demo.eval(&horizon).refuses(&["action_horizon", "at most 16", "new_embodiment", "found 17"]);
     demo.eval(&["--precision", "fp4"]).refuses(&["--precision", "fp4", "bf16", ".toml"]);
-    demo.eval(&["--engine", "cuda", "--precision", "fp8"])
-        .refuses(&["precision fp8", "`vision.layer.0.query`"]);
+    let narrow = demo.folder().join("narrow.toml");
+    fs::write(&narrow, "base = \"mixed\"\n[[site]]\npattern = \"dit.block.0.fc1\"\naccumulate = \"fp16\"\n")
+        .unwrap();
+    demo.eval(&["--engine", "cuda", "--precision", narrow.to_str().unwrap()]).refuses(&[
+        "precision narrow",
+        "`dit.block.0.fc1`",
+        "accumulate: expected f32, found fp16",
+    ]);
     demo.eval(&["--device", "0"]).refuses(&["--device", "cuda or auto"]);
     demo.eval(&["--kernel-cache", "kernels"]).refuses(&["--kernel-cache", "cuda or auto"]);
     demo.eval(&["--save-plot-path", "plot.pdf"]).refuses(&["--save-plot-path", ".png", ".pdf"]);

@@ -111,11 +111,13 @@ fn policies_are_those_of_the_other_commands() {
 #[test]
 fn what_no_kernel_does_is_refused_before_a_gpu_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
-    let reason = "precision fp8: site `vision.layer.0.query`: the CUDA engine cannot: compute: expected f32, bf16 or \
-                  fp16, found fp8_e4m3";
+    let policy = "base = \"mixed\"\n[[site]]\npattern = \"dit.block.0.fc1\"\ncompute = \"fp8_e5m2\"\n";
+    std::fs::write(folder.path().join("narrow.toml"), policy).unwrap();
+    let reason = "precision narrow: site `dit.block.0.fc1`: the CUDA engine cannot: compute: expected f32, bf16, fp16 \
+                  or fp8_e4m3, found fp8_e5m2";
     let tiny = ["bench", "--checkpoint", "synth:tiny", "--warmup", "0", "--iterations", "1"];
     let run = |engine| {
-        let options = ["--precision", "fp8", "--engine", engine, "--json", "bench.json"];
+        let options = ["--precision", "narrow.toml", "--engine", engine, "--json", "bench.json"];
         steady(folder.path(), tiny.iter().chain(&options))
     };
     run("cuda").refuses(&[reason]);
