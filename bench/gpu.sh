@@ -118,8 +118,8 @@ sanitizer=$(command -v compute-sanitizer || find /usr/local/cuda*/bin /usr/local
 if [ -n "$sanitizer" ]; then
     for precision in bf16 fp8 f32; do
         for tool in memcheck racecheck; do
-            check "$tool-$precision" "$sanitizer" --tool "$tool" --error-exitcode 1 "$steady" verify \
-                tests/fixtures/golden/one_view --engine cuda --precision "$precision"
+            check "$tool-$precision" "$sanitizer" --tool "$tool" --error-exitcode 1 "$steady" compare \
+                --inferences 1 --b "cuda:$precision" --out "$work/$tool-$precision"
         done
     done
 else

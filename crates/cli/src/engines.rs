@@ -34,7 +34,18 @@ pub fn policy(
 /// # Errors
 /// As [`policy`], but for the calibration.
 pub fn fitting(name: &str, model: &Model) -> Result<PrecisionPolicy> {
-    let policy = PrecisionPolicy::load(name)?;
+    checked(PrecisionPolicy::load(name)?, model)
+}
+
+/// [`fitting`] without the policy's calibration, which may be of another model.
+///
+/// # Errors
+/// As there.
+pub fn uncalibrated(name: &str, model: &Model) -> Result<PrecisionPolicy> {
+    checked(PrecisionPolicy::load(name)?.without_calibration(), model)
+}
+
+fn checked(policy: PrecisionPolicy, model: &Model) -> Result<PrecisionPolicy> {
     policy.check(&model.sites()?)?;
     Ok(policy)
 }

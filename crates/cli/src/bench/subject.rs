@@ -56,8 +56,7 @@ impl Subject {
         config.action_horizon = args.action_horizon.unwrap_or(config.action_horizon);
         let made = Synthetic::make(config, args.seed, &shapes)?;
         let precision = match args.calibrate {
-            // A calibration of other weights is about to be replaced.
-            true => engines::fitting(&args.precision, &made.model)?,
+            true => engines::uncalibrated(&args.precision, &made.model)?,
             false => synthetic::policy(&args.precision, &made.model, &args.checkpoint, args.seed)?,
         };
         let observations = seeds(args).map(|seed| made.observation(seed)).collect();

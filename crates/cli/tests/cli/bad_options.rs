@@ -31,12 +31,12 @@ fn numbers_that_make_no_sense() {
     demo.eval(&horizon).refuses(&["action_horizon", "at most 16", "new_embodiment", "found 17"]);
     demo.eval(&["--precision", "fp4"]).refuses(&["--precision", "fp4", "bf16", ".toml"]);
     let narrow = demo.folder().join("narrow.toml");
-    fs::write(&narrow, "base = \"mixed\"\n[[site]]\npattern = \"dit.block.0.fc1\"\naccumulate = \"fp16\"\n")
+    fs::write(&narrow, "base = \"mixed\"\n[[site]]\npattern = \"dit.block.0.fc1\"\ncompute = \"fp8_e5m2\"\n")
         .unwrap();
     demo.eval(&["--engine", "cuda", "--precision", narrow.to_str().unwrap()]).refuses(&[
         "precision narrow",
         "`dit.block.0.fc1`",
-        "accumulate: expected f32, found fp16",
+        "found fp8_e5m2",
     ]);
     demo.eval(&["--device", "0"]).refuses(&["--device", "cuda or auto"]);
     demo.eval(&["--kernel-cache", "kernels"]).refuses(&["--kernel-cache", "cuda or auto"]);

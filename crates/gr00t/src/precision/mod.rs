@@ -149,6 +149,12 @@ impl PrecisionPolicy {
         PrecisionPolicy { calibration: Some(Arc::new(calibration)), ..self }
     }
 
+    /// This policy with dynamic activation scales in place of calibrated ones.
+    #[must_use]
+    pub fn without_calibration(self) -> Self {
+        PrecisionPolicy { calibration: None, ..self }
+    }
+
     /// This policy with results rounded to one of their two neighbours at random, as often up as their place
     /// between the two asks for. Runs with several seeds show what rounding alone can do to an inference.
     #[must_use]

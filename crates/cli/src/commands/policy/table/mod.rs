@@ -128,7 +128,7 @@ fn fill(args: &TableArgs, subject: &Subject, gpu: Option<&Gpu>) -> Result<Policy
         let accuracy = accuracy.map_or_else(|e| Tried::Failed { failed: crate::describe(&e) }, Tried::Done);
         let cuda = gpu.map(|gpu| gpu.accuracy(subject, policy, &reference, &progress)).transpose()?;
         let latency = gpu.map_or(Ok(Vec::new()), |gpu| gpu.latency(name, policy))?;
-        let row = Row::new(name, accuracy, cuda, latency, args.max_ratio);
+        let row = Row::new(policy.name(), accuracy, cuda, latency, args.max_ratio);
         rows.push(Row { calibration: calibration.clone(), ..row });
     }
     progress.finish_and_clear();
