@@ -158,8 +158,10 @@ impl CudaEngine {
         let driver_version = Some(device.properties().driver_version);
         let capability = device.properties().compute_capability;
         elements::check_on(&policy, &sites, capability)?;
-        let kernels = Kernels::new(&device, Compiler::open(driver_version, options.kernel_cache)?);
-        kernels.prepare(&catalogue(&model.config, &operands(&policy), capability))?;
+        let operands = operands(&policy);
+        let compiler = Compiler::open(driver_version, options.kernel_cache)?;
+        let kernels = Kernels::new(&device, compiler, &operands);
+        kernels.prepare(&catalogue(&model.config, &operands, capability))?;
         layout.load(&device, &kernels, &format!("the model in {policy}"))?;
         let stream = device.stream()?;
         let buckets: Vec<usize> = (0..denoising_steps)

@@ -167,6 +167,8 @@ pub struct Kernels {
     device: Device,
     compiler: Compiler,
     arch: Arch,
+    /// Whether they are compiled with what operands of 8 bits need.
+    eight_bits: bool,
     modules: Mutex<HashMap<ModuleKey, Module>>,
 }
 
@@ -174,10 +176,11 @@ pub struct Kernels {
 type ModuleKey = (&'static str, Vec<(&'static str, usize)>);
 
 impl Kernels {
-    /// Kernels for a device, none compiled yet.
-    pub fn new(device: &Device, compiler: Compiler) -> Self {
+    /// Kernels for a device and a policy whose products have these operands, none compiled yet.
+    pub fn new(device: &Device, compiler: Compiler, operands: &[Element]) -> Self {
         let arch = Arch::of(device.properties().compute_capability);
-        Kernels { device: device.clone(), compiler, arch, modules: Mutex::default() }
+        let eight_bits = operands.contains(&Element::E4m3);
+        Kernels { device: device.clone(), compiler, arch, eight_bits, modules: Mutex::default() }
     }
 
     /// The device.
@@ -220,7 +223,7 @@ impl Kernels {
             return Ok(module.clone());
         }
         // Not locked while compiling: others compile their own kernels meanwhile.
-        let cubin = compile(key, &self.compiler, self.arch)?;
+        let cubin = compile(key, self.eight_bits, &self.compiler, self.arch)?;
         let module = self.device.load_module(&cubin)?;
         modules().insert(key.clone(), module.clone());
         Ok(module)
@@ -228,12 +231,12 @@ impl Kernels {
 }
 
 impl Variant {
-    /// The cubin for an architecture.
+    /// The cubin for an architecture, with or without what operands of 8 bits need.
     ///
     /// # Errors
     /// No such file; the compiler's.
-    pub fn compile(&self, compiler: &Compiler, arch: Arch) -> Result<Vec<u8>> {
-        compile(&self.module(), compiler, arch)
+    pub fn compile(&self, eight_bits: bool, compiler: &Compiler, arch: Arch) -> Result<Vec<u8>> {
+        compile(&self.module(), eight_bits, compiler, arch)
     }
 
     fn module(&self) -> ModuleKey {
@@ -241,10 +244,16 @@ impl Variant {
     }
 }
 
-fn compile((file, defines): &ModuleKey, compiler: &Compiler, arch: Arch) -> Result<Vec<u8>> {
+fn compile(
+    (file, defines): &ModuleKey,
+    eight_bits: bool,
+    compiler: &Compiler,
+    arch: Arch,
+) -> Result<Vec<u8>> {
     let source = SOURCES.iter().find(|(name, _)| name == file);
     let (name, text) = source.ok_or_else(|| Error::cuda("compile", format!("no kernel source {file}")))?;
-    let defines = defines.iter().map(|(name, value)| format!("-D{name}={value}"));
+    let eight_bits = ("EIGHT_BITS", usize::from(eight_bits));
+    let defines = defines.iter().chain([&eight_bits]).map(|(name, value)| format!("-D{name}={value}"));
     let options: Vec<String> = OPTIONS.iter().map(|option| option.to_string()).chain(defines).collect();
     compiler.compile(&Source { name, text, headers: HEADERS }, &options, arch)
 }

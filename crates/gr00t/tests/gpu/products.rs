@@ -37,7 +37,8 @@ fn must<T, E: Debug>(result: Result<T, E>, what: &str) -> T {
 pub fn of_every_tiling() {
     let device = must(Device::open(0), "open");
     let driver_version = Some(device.properties().driver_version);
-    let kernels = Kernels::new(&device, must(Compiler::open(driver_version, None), "compiler"));
+    let compiler = must(Compiler::open(driver_version, None), "compiler");
+    let kernels = Kernels::new(&device, compiler, &Element::ALL);
     let capability = device.properties().compute_capability;
     let splits: &[usize] = if capability.0 >= 9 { &SPLITS } else { &[1] };
     let kinds = [

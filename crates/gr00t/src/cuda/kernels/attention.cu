@@ -189,7 +189,7 @@ __device__ __forceinline__ void store_values(const AttentionParams& p, State& st
         auto narrow_pair = [&](u32 column) { return reinterpret_cast<u32*>(narrow + column); };
         if (p.out_element == F32) {
             each_pair(state, half, [&](u32 column, float low, float high) { wide[column] = low, wide[column + 1] = high; });
-        } else if (p.out_element == E4M3) {
+        } else if (EIGHT_BITS && p.out_element == E4M3) {
             u8* bytes = static_cast<u8*>(p.out) + to;
             const float factor = p.out_factor;
             each_pair(state, half, [&](u32 column, float low, float high) {

@@ -61,7 +61,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
         const u32 d = c * 32 + lane;
         if (d >= HEAD_DIM) continue;
         const float value = round_to(p.out_format, out[c] / sum);
-        const float stored = p.out_element == E4M3 ? value * p.out_factor : value;
+        const float stored = EIGHT_BITS && p.out_element == E4M3 ? value * p.out_factor : value;
         store(p.out, p.out_element, row * p.out_ld + head * HEAD_DIM + d, stored);
         if (p.tap != nullptr) p.tap[row * p.heads * HEAD_DIM + head * HEAD_DIM + d] = value;
     }

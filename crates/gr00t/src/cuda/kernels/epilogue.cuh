@@ -67,7 +67,7 @@ __device__ __forceinline__ void read_residual(const Epilogue& e, u32 row, u32 co
 
 // Sums of products of 8-bit operands become what they stand for.
 __device__ __forceinline__ void rescale(const Epilogue& e, u32 row, u32 column, u32 n, float (&v)[8]) {
-    if (e.units == nullptr) return;
+    if (!EIGHT_BITS || e.units == nullptr) return;
     const float unit = e.amaxes == nullptr ? e.unit : unit_of(e.amaxes[row / e.rows_each]);
 #pragma unroll
     for (int i = 0; i < 8; ++i)
