@@ -81,17 +81,25 @@ impl Subject<'_> {
 pub struct Deadline {
     start: Instant,
     limit: Option<Duration>,
+    /// What had passed when shares began to count.
+    spent: Duration,
 }
 
 impl Deadline {
     /// From now on; never without a limit.
     pub fn after(limit: Option<Duration>) -> Self {
-        Deadline { start: Instant::now(), limit }
+        Deadline { start: Instant::now(), limit, spent: Duration::ZERO }
     }
 
-    /// Whether this share of the time has passed.
+    /// Lets shares count from now on: what came before is never left out, however long it takes.
+    pub(super) fn share_what_is_left(&mut self) {
+        self.spent = self.limit.map_or(Duration::ZERO, |limit| self.start.elapsed().min(limit));
+    }
+
+    /// Whether this share of the time that is shared has passed.
     pub fn passed(&self, share: f64) -> bool {
-        self.limit.is_some_and(|limit| self.start.elapsed() >= limit.mul_f64(share))
+        let passes = |limit: Duration| self.spent + (limit - self.spent).mul_f64(share);
+        self.limit.is_some_and(|limit| self.start.elapsed() >= passes(limit))
     }
 }
 

@@ -70,6 +70,7 @@ pub fn tune(
     let mut m = Measurer::new(subject, target, state, deadline, progress);
     let choices = choices(&mut m, cost_unit)?;
     let mut found = search::presets(&mut m, &choices, budget)?;
+    m.deadline.share_what_is_left();
     let allowed = budget.factor;
     let sensitivity = Sensitivity::measure(&mut m, &choices)?;
     let mut whole = search::search(&mut m, &choices, &sensitivity, allowed, &mut found)?;
