@@ -37,7 +37,7 @@ fn write_page(text: &mut String, outcome: &Outcome, checkpoint: &str, out: &Path
     writeln!(text, "chosen: {}, {}", choice.name, measured(outcome, choice))?;
     writeln!(text, "{}", against_f32(outcome))?;
     write_groups(text, outcome)?;
-    write_kept(text, &outcome.kept)?;
+    write_kept(text, outcome)?;
     write_refused(text, outcome)?;
     writeln!(text, "policy: {}", out.join("policy.toml").display())?;
     writeln!(text, "evidence: {}", out.join("tuning.json").display())
@@ -128,18 +128,22 @@ fn write_refused(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
         writeln!(text, "{name} was not measured: {why}")?;
     }
     match others.first() {
-        Some((name, why)) => writeln!(text, "{} more policies do not run; {name}: {why}", others.len()),
+        Some((name, why)) => writeln!(text, "not run, {} in all, such as {name}: {why}", others.len()),
         None => Ok(()),
     }
 }
 
 /// Groups whose operands are wider than they could be: those that overflow by name, of those that would cost too much
 /// error the worst.
-fn write_kept(text: &mut String, kept: &[Kept]) -> std::fmt::Result {
+fn write_kept(text: &mut String, Outcome { kept, cut_short, .. }: &Outcome) -> std::fmt::Result {
     let (overflow, error): (Vec<&Kept>, Vec<&Kept>) =
         kept.iter().partition(|kept| matches!(kept.why, Why::Overflow(_)));
-    if kept.is_empty() {
-        return writeln!(text, "every group of sites has its cheapest format");
+    match (kept.is_empty(), cut_short) {
+        (true, false) => return writeln!(text, "every group of sites has its cheapest format"),
+        (true, true) => {
+            return writeln!(text, "no group of sites was seen to have a cheaper format in that time");
+        }
+        (false, _) => {}
     }
     for (index, kept) in overflow.iter().enumerate() {
         if let Why::Overflow(finding) = &kept.why {
