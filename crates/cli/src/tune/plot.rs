@@ -194,7 +194,11 @@ fn sensitivities(canvas: &mut Canvas, outcome: &Outcome, area: Area) {
         .collect();
     let Some(errors) = Decades::around(values.iter().map(|(_, value, _)| *value)) else {
         let none = style(11.0, Weight::Regular, MUTED);
-        canvas.text(area.x, area.y + 20.0, "no format saves anything on this target", &none);
+        let why = match outcome.cut_short {
+            true => "time was up before single groups were measured",
+            false => "no format saves anything on this target",
+        };
+        canvas.text(area.x, area.y + 20.0, why, &none);
         return;
     };
     errors.draw(canvas, area);

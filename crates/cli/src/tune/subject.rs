@@ -108,7 +108,10 @@ impl Loaded {
             spread: Some(Spread::of("standard deviation of the dataset's actions", groups)),
             checkpoint: Checkpoint::open(checkpoint)?.fingerprint(),
             dataset: dataset_hash(dataset_path)?,
-            name: checkpoint.display().to_string(),
+            name: match args.checkpoint {
+                Some(_) => checkpoint.display().to_string(),
+                None => "the embedded demo".to_owned(),
+            },
             noise: draws,
             model,
             processor,
