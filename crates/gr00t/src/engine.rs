@@ -179,7 +179,7 @@ fn finite(field: &str, values: &[f32]) -> Result<()> {
 }
 
 /// Indices of inputs that can share a batch, in the order of their first member.
-fn by_layout(inputs: &[ModelInput]) -> Vec<Vec<usize>> {
+pub(crate) fn by_layout(inputs: &[ModelInput]) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for (index, input) in inputs.iter().enumerate() {
         match groups.iter_mut().find(|group| same_layout(&inputs[group[0]], input)) {

@@ -5,7 +5,7 @@ use super::ranges::{CalibrationSubject, Ranges, Scanner};
 use super::state::{Header, Record, State};
 use super::target::{BASELINE, Target};
 use super::{Event, REFERENCE};
-use crate::engine::{CpuEngine, Engine, ModelInput};
+use crate::engine::{CpuEngine, Engine, ModelInput, by_layout};
 use crate::model::Model;
 use crate::observation::{ActionChunk, Matrix, Observation};
 use crate::ops::ModelSite;
@@ -14,6 +14,9 @@ use crate::processor::Processor;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+/// Frames that the reference takes as one batch: it reads the weights once for all of them.
+const SCANNED_AT_ONCE: usize = 8;
 
 /// What is tuned, and what it is measured on.
 pub struct Subject<'a> {
@@ -175,9 +178,13 @@ impl<'a> Measurer<'a> {
         let scanner = Scanner::default();
         let mut engine =
             CpuEngine::new(model, PrecisionPolicy::preset(REFERENCE)?, steps).with_edit(&scanner);
-        for input in &self.subject.inputs {
-            engine.infer(std::slice::from_ref(input), None)?;
-            (self.progress)(Event::Done);
+        let inputs = &self.subject.inputs;
+        for layout in by_layout(inputs) {
+            for frames in layout.chunks(SCANNED_AT_ONCE) {
+                scanner.begin(frames.len());
+                engine.infer(&frames.iter().map(|frame| inputs[*frame].clone()).collect::<Vec<_>>(), None)?;
+                frames.iter().for_each(|_| (self.progress)(Event::Done));
+            }
         }
         let ranges = scanner.finish(self.subject.inputs.len())?;
         self.state.add(Record::Ranges(ranges.clone()))?;

@@ -8,7 +8,7 @@ use crate::probe::{Edit, Product};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use steadyhand_fidelity::Format;
@@ -208,6 +208,8 @@ fn finding(
 /// An edit that changes nothing and counts what passes the sites.
 #[derive(Debug, Default)]
 pub struct Scanner {
+    /// Frames in the batch at hand.
+    frames: Cell<usize>,
     sites: RefCell<Vec<SiteCounts>>,
     places: RefCell<BTreeMap<String, usize>>,
 }
@@ -220,6 +222,8 @@ struct SiteCounts {
     results: Counts,
     linear: bool,
     elements: Elements,
+    /// Elements that the product under way reads: of its weight, and of what it multiplies.
+    reads: [usize; 2],
 }
 
 /// Counts of magnitudes by power of two.
@@ -299,6 +303,11 @@ impl Counts {
 }
 
 impl Scanner {
+    /// Begins an inference of so many frames at once.
+    pub fn begin(&self, frames: usize) {
+        self.frames.set(frames);
+    }
+
     fn at(&self, path: &str, count: impl FnOnce(&mut SiteCounts)) {
         let (mut sites, mut places) = (self.sites.borrow_mut(), self.places.borrow_mut());
         let index = *places.entry(path.to_owned()).or_insert_with(|| {
@@ -338,26 +347,35 @@ impl Scanner {
 }
 
 impl Edit for Scanner {
-    fn result(&self, site: &Site, _shape: [usize; 3], values: &mut [f32]) {
+    fn result(&self, site: &Site, shape: [usize; 3], values: &mut [f32]) {
+        let frames = self.frames.get() as f64;
         self.at(site.path(), |site| {
             site.results = std::mem::take(&mut site.results).join(Counts::of_values(values));
-            site.elements.results += values.len() as f64;
+            // Each frame by itself would make what all frames share.
+            let each = frames / shape[0].max(1) as f64;
+            let [weights, operands] = std::mem::take(&mut site.reads).map(|elements| elements as f64);
+            site.elements.weights += weights;
+            site.elements.operands += operands * each;
+            site.elements.results += values.len() as f64 * each;
         });
     }
 
     fn product(&self, site: &Site, product: &Product) {
+        // Each frame by itself would read the whole weight, as those of its embodiment are read here.
+        let alone = product.operation == Operation::CategoryLinear;
+        let readers = if alone { 1 } else { self.frames.get() };
         self.at(site.path(), |site| {
             site.linear = product.operation == Operation::Linear;
             for values in product.operands {
                 site.operands = std::mem::take(&mut site.operands).join(Counts::of_values(values));
-                site.elements.operands += values.len() as f64;
+                site.reads[1] += values.len();
             }
             if let Some((weight, range)) = &product.weight {
                 // A weight is the same in every step and frame.
                 if site.elements.weights == 0.0 {
                     site.weights = Counts::of(weight, range);
                 }
-                site.elements.weights += range.len() as f64;
+                site.reads[0] += range.len() * readers;
             }
         });
     }
@@ -366,9 +384,15 @@ impl Edit for Scanner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{CpuEngine, Engine, ModelInput};
+    use crate::model::Model;
+    use crate::noise::gaussian;
+    use crate::processor::PixelValues;
+    use crate::synthetic::tiny;
 
     fn scanned(values: &[f32], operation: Operation) -> Ranges {
         let scanner = Scanner::default();
+        scanner.begin(1);
         let (site, mut results) = (Site::in_step("dit.block.1.fc1", 2), vec![1.0; 4]);
         scanner.product(&site, &Product { operation, operands: &[values], weight: None });
         scanner.result(&site, [1, 1, 4], &mut results);
@@ -395,8 +419,34 @@ mod tests {
     }
 
     #[test]
+    fn frames_in_a_batch_count_as_they_do_alone() {
+        let model = Model::synthetic(tiny(), 3).expect("consistent sizes");
+        let config = &model.config;
+        let image_tokens = std::iter::repeat_n(config.eagle_config.image_token_index, 6);
+        let frame = |seed: u64| ModelInput {
+            images: vec![PixelValues { height: 56, width: 84, data: gaussian(seed, 1, 0, 3, 56 * 84).data }],
+            input_ids: image_tokens.clone().chain([seed as u32, 9]).collect(),
+            state: gaussian(seed, 2, 0, 1, config.max_state_dim),
+            embodiment_id: seed as usize % 2,
+            noise: gaussian(seed, 3, 0, config.action_horizon, config.max_action_dim),
+        };
+        let frames: Vec<ModelInput> = (1..4).map(frame).collect();
+        let scanned = |at_once: usize| {
+            let (scanner, f32) = (Scanner::default(), PrecisionPolicy::preset("f32").expect("a preset"));
+            let mut engine = CpuEngine::new(model.clone(), f32, 2).with_edit(&scanner);
+            for batch in frames.chunks(at_once) {
+                scanner.begin(batch.len());
+                engine.infer(batch, None).expect("an inference");
+            }
+            scanner.finish(frames.len()).expect("finite")
+        };
+        assert_eq!(scanned(3), scanned(1));
+    }
+
+    #[test]
     fn a_reference_that_is_not_finite_is_an_error() {
         let scanner = Scanner::default();
+        scanner.begin(1);
         scanner.result(&Site::new("euler"), [1, 1, 2], &mut [1.0, f32::NAN]);
         let error = scanner.finish(1).expect_err("NaN").to_string();
         assert!(error.starts_with("euler: results"), "{error}");
