@@ -29,6 +29,25 @@ enum Alternative {
 }
 
 impl Pattern {
+    /// The segment that stands for these ascending numbers: `3`, or `{0..2,5}`.
+    pub fn numbers(numbers: &[usize]) -> String {
+        let mut runs: Vec<(usize, usize)> = Vec::new();
+        for &number in numbers {
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == number => *last = number,
+                _ => runs.push((number, number)),
+            }
+        }
+        let run = |(first, last): &(usize, usize)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}..{last}"),
+        };
+        match numbers {
+            [number] => number.to_string(),
+            _ => format!("{{{}}}", runs.iter().map(run).collect::<Vec<_>>().join(",")),
+        }
+    }
+
     /// Parses a pattern.
     ///
     /// # Errors

@@ -116,7 +116,8 @@ impl Groups {
         }
         for Joined { first, format, mut layers } in joined {
             layers.sort_unstable();
-            let pattern = format!("{}.{}.{}", first.section, ranges(&layers), braced(&first.names()));
+            let pattern =
+                format!("{}.{}.{}", first.section, Pattern::numbers(&layers), braced(&first.names()));
             rules.push(rule(Pattern::parse(&pattern)?, format, first.linear));
         }
         Ok(rules)
@@ -202,25 +203,6 @@ fn braced(names: &[&str]) -> String {
     }
 }
 
-/// `3`, or `{0..2,5}` of ascending numbers.
-fn ranges(numbers: &[usize]) -> String {
-    let mut runs: Vec<(usize, usize)> = Vec::new();
-    for &number in numbers {
-        match runs.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => runs.push((number, number)),
-        }
-    }
-    let run = |(first, last): &(usize, usize)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}..{last}"),
-    };
-    match &numbers {
-        [number] => number.to_string(),
-        _ => format!("{{{}}}", runs.iter().map(run).collect::<Vec<_>>().join(",")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,6 +237,6 @@ mod tests {
                 assert_eq!(formats.scale == Scale::PerChannel, scaled, "{path}");
             }
         }
-        assert_eq!(ranges(&[0, 1, 2, 5]), "{0..2,5}");
+        assert_eq!(Pattern::numbers(&[0, 1, 2, 5]), "{0..2,5}");
     }
 }

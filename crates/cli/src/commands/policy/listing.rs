@@ -3,7 +3,7 @@
 use serde::Serialize;
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::ops::{ModelSite, Operation};
-use steadyhand_gr00t::precision::{ActivationScale, PrecisionPolicy, Scale};
+use steadyhand_gr00t::precision::{ActivationScale, Pattern, PrecisionPolicy, Scale};
 
 /// The formats that count at a site: what its operation does not use is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -78,7 +78,7 @@ pub fn groups(sites: &[ModelSite], alike: impl Fn(usize, usize) -> bool) -> Vec<
         let layers = match members.len() {
             1 => layers.first().map_or(String::new(), ToString::to_string),
             count if count == of_place(first) => "*".to_owned(),
-            _ => ranges(&layers),
+            _ => Pattern::numbers(&layers),
         };
         let pattern = [&first.before, &layers, &first.after].map(String::as_str);
         let pattern: Vec<&str> = pattern.into_iter().filter(|part| !part.is_empty()).collect();
@@ -112,22 +112,6 @@ impl Split {
             && self.after == other.after
             && self.layer.is_some() == other.layer.is_some()
     }
-}
-
-/// `{0..2,5}` of ascending numbers.
-fn ranges(numbers: &[usize]) -> String {
-    let mut runs: Vec<(usize, usize)> = Vec::new();
-    for &number in numbers {
-        match runs.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => runs.push((number, number)),
-        }
-    }
-    let run = |(first, last): &(usize, usize)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}..{last}"),
-    };
-    format!("{{{}}}", runs.iter().map(run).collect::<Vec<_>>().join(","))
 }
 
 #[cfg(test)]
