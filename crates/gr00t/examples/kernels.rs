@@ -52,8 +52,7 @@ fn main() -> Result<()> {
     let policy = PrecisionPolicy::preset("bf16")?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let operands = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(Format::Bf16);
-    let elements: Vec<Element> = Element::of(operands).into_iter().collect();
-    let kernels = Kernels::new(&device, Compiler::open(driver_version, None)?, &elements);
+    let kernels = Kernels::new(&device, Compiler::open(driver_version, None)?);
     let scale = if operands.bits() == 8 { Scale::PerChannel } else { Scale::None };
     let formats = Formats { scale, ..Formats::new(Format::Bf16, operands, Format::F32) };
     let products = policy.clone().with("product", formats);

@@ -3,7 +3,7 @@
 use super::builder::Builder;
 use super::driver::DevicePtr;
 use super::elements::Stored;
-use super::kernels::Variant;
+use super::kernels::{Argument, Variant, is_eight_bits};
 use super::program::{TapPlace, Tensor};
 use crate::ops::{Heads, Site};
 use crate::{Error, Result, kernel_params};
@@ -52,6 +52,12 @@ kernel_params! {
         scale: f32,
         out_factor: f32,
         padding: u32,
+    }
+}
+
+impl Argument for AttentionParams {
+    fn eight_bits(&self) -> bool {
+        is_eight_bits(self.out_element)
     }
 }
 

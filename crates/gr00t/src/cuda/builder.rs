@@ -1,9 +1,9 @@
 //! Records programs.
 
 use super::driver::Buffer;
-use super::driver::{Device, DevicePtr, Kernel, Launch, Params};
+use super::driver::{Device, DevicePtr, Launch};
 use super::elements::{Element, SiteElements, Stored, elements, storage};
-use super::kernels::{Kernels, Variant};
+use super::kernels::{Argument, Kernels, Variant};
 use super::product::Tiling;
 use super::program::{
     Constant, HandOver, KernelStep, Program, Scale, Step, Tap, TapPlace, Tensor, TensorTap,
@@ -231,36 +231,40 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Records a kernel as it was compiled, over `grid` blocks, none of which waits for another.
+    /// Records a kernel over `grid` blocks, none of which waits for another.
     ///
     /// # Errors
     /// The kernel cannot be compiled or loaded.
-    pub fn launch_grid<P: Params + Send + Sync + 'static>(
+    pub fn launch_grid<P: Argument + Send + Sync + 'static>(
         &mut self,
         variant: &Variant,
         grid: [usize; 3],
         params: P,
         taps: Vec<TapPlace<P>>,
     ) -> Result<()> {
-        let (kernel, block, shared_bytes) = self.kernels.get(variant)?;
-        let grid = grid.map(|blocks| blocks as u32);
-        let launch = Launch { grid, block, shared_bytes, cluster: 1, programmatic: false };
-        self.launch(kernel, launch, params, taps);
-        Ok(())
+        self.launch_clusters(variant, grid, 1, params, taps)
     }
 
-    /// Records a kernel.
-    pub fn launch<P: Params + Send + Sync + 'static>(
+    /// Records a kernel over `grid` blocks, `cluster` of which work together.
+    ///
+    /// # Errors
+    /// As [`Builder::launch_grid`].
+    pub fn launch_clusters<P: Argument + Send + Sync + 'static>(
         &mut self,
-        kernel: Kernel,
-        launch: Launch,
+        variant: &Variant,
+        grid: [usize; 3],
+        cluster: usize,
         params: P,
         mut taps: Vec<TapPlace<P>>,
-    ) {
+    ) -> Result<()> {
+        let (kernel, block, shared_bytes) = self.kernels.get(variant, &params)?;
+        let (grid, cluster) = (grid.map(|blocks| blocks as u32), cluster as u32);
+        let launch = Launch { grid, block, shared_bytes, cluster, programmatic: false };
         if self.rows_are_steps {
             taps.iter_mut().for_each(|place| place.taps = place.taps.iter().flat_map(by_row).collect());
         }
         self.steps.push(Box::new(KernelStep { kernel, launch, params, taps }));
+        Ok(())
     }
 }
 

@@ -159,9 +159,10 @@ impl CudaEngine {
         let capability = device.properties().compute_capability;
         elements::check_on(&policy, &sites, capability)?;
         let operands = operands(&policy);
+        let stored_in_8_bits = operands.contains(&Element::E4m3) && policy.calibration().is_some();
         let compiler = Compiler::open(driver_version, options.kernel_cache)?;
-        let kernels = Kernels::new(&device, compiler, &operands);
-        kernels.prepare(&catalogue(&model.config, &operands, capability))?;
+        let kernels = Kernels::new(&device, compiler);
+        kernels.prepare(&catalogue(&model.config, &operands, stored_in_8_bits, capability))?;
         layout.load(&device, &kernels, &format!("the model in {policy}"))?;
         let stream = device.stream()?;
         let buckets: Vec<usize> = (0..denoising_steps)

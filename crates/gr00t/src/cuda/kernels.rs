@@ -1,13 +1,13 @@
 //! The kernels: which there are, and those that are compiled and loaded.
 
 use super::compile::{Arch, Compiler, Source};
-use super::driver::{Device, Kernel, Module};
+use super::driver::{Device, Kernel, Module, Params};
 use super::elements::Element;
 use super::product::{Multiplier, Tiling};
 use crate::config::Config;
 use crate::{Error, Result};
 use rayon::prelude::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 /// Files of `kernels/` with their texts.
@@ -41,12 +41,26 @@ pub struct Variant {
     pub file: &'static str,
     /// What it is compiled for.
     pub defines: Vec<(&'static str, usize)>,
+    /// Whether it is compiled with what elements of 8 bits need; [`Kernels::get`] asks the argument.
+    pub eight_bits: bool,
     /// Its name in the file.
     pub entry: &'static str,
     /// Threads of a block.
     pub block: u32,
     /// Dynamic shared memory of a block, bytes.
     pub shared_bytes: u32,
+}
+
+/// The argument of a kernel, which tells what the kernel must be compiled with.
+pub trait Argument: Params {
+    /// Whether elements of 8 bits are among what the kernel multiplies or stores. Where none are, the kernel is
+    /// compiled without the branches for them: in every kernel they cost an inference 2 %.
+    fn eight_bits(&self) -> bool;
+}
+
+/// Whether this is the code of an element type of 8 bits.
+pub fn is_eight_bits(element: u32) -> bool {
+    element == Element::E4m3.code()
 }
 
 /// Keys from which on two teams share them.
@@ -75,6 +89,8 @@ impl Variant {
         ];
         Variant {
             defines,
+            // Sums of products of 8-bit operands are rescaled, whatever they are stored as.
+            eight_bits: element == Element::E4m3,
             shared_bytes: tiling.shared_bytes() as u32,
             ..Variant::plain(file, "linear", block)
         }
@@ -127,12 +143,24 @@ impl Variant {
     }
 
     fn plain(file: &'static str, entry: &'static str, block: u32) -> Self {
-        Variant { file, defines: Vec::new(), entry, block, shared_bytes: 0 }
+        Variant { file, defines: Vec::new(), eight_bits: false, entry, block, shared_bytes: 0 }
+    }
+
+    /// The same kernel, with or without what elements of 8 bits need.
+    #[must_use]
+    pub fn with_eight_bits(self, eight_bits: bool) -> Self {
+        Variant { eight_bits, ..self }
     }
 }
 
 /// Every kernel that a model of these sizes may use with these operands on a device of this compute capability.
-pub fn catalogue(config: &Config, operands: &[Element], capability: (u32, u32)) -> Vec<Variant> {
+/// `stored_in_8_bits`: kernels before a product store its operand in 8 bits, as they do where its scale is known.
+pub fn catalogue(
+    config: &Config,
+    operands: &[Element],
+    stored_in_8_bits: bool,
+    capability: (u32, u32),
+) -> Vec<Variant> {
     let vision = &config.eagle_config.vision_config;
     let text = &config.eagle_config.text_config;
     let head_dims = [
@@ -142,9 +170,7 @@ pub fn catalogue(config: &Config, operands: &[Element], capability: (u32, u32)) 
     ];
     let joined = vision.hidden_size * config.eagle_config.unshuffle().pow(2);
     let widths = [vision.hidden_size, joined, text.hidden_size, config.input_embedding_dim];
-    let mut variants = vec![Variant::rotary(text.head_dim), Variant::weights("pack")];
-    variants.extend(widths.map(Variant::norm));
-    variants.extend(["patches", "embed", "convert", "euler"].map(Variant::tokens));
+    let mut variants = widths.map(Variant::norm).to_vec();
     for &element in operands {
         // Attention has no operands of 8 bits.
         for keys in [MANY_KEYS, MANY_KEYS + 1].into_iter().filter(|_| element != Element::E4m3) {
@@ -153,11 +179,20 @@ pub fn catalogue(config: &Config, operands: &[Element], capability: (u32, u32)) 
         let tilings = Tiling::all(element, capability).into_iter();
         variants.extend(tilings.map(|tiling| Variant::linear(element, tiling)));
     }
-    if operands.contains(&Element::E4m3) {
-        variants.extend(["row_largest", "spread_largest"].map(Variant::weights));
-        variants.extend(["largest", "quantize"].map(Variant::tokens));
+    // All of these may store an operand of a product.
+    if stored_in_8_bits {
+        let stores: Vec<Variant> =
+            variants.iter().map(|variant| variant.clone().with_eight_bits(true)).collect();
+        variants.extend(stores);
     }
-    let mut seen = std::collections::HashSet::new();
+    variants.extend([Variant::rotary(text.head_dim), Variant::weights("pack")]);
+    variants.extend(["patches", "embed", "convert", "euler"].map(Variant::tokens));
+    if operands.contains(&Element::E4m3) {
+        let scaled = ["row_largest", "spread_largest", "pack"].map(Variant::weights);
+        let quantized = ["largest", "quantize"].map(Variant::tokens);
+        variants.extend(scaled.into_iter().chain(quantized).map(|variant| variant.with_eight_bits(true)));
+    }
+    let mut seen = HashSet::new();
     variants.retain(|variant| seen.insert(variant.clone()));
     variants
 }
@@ -167,20 +202,17 @@ pub struct Kernels {
     device: Device,
     compiler: Compiler,
     arch: Arch,
-    /// Whether they are compiled with what operands of 8 bits need.
-    eight_bits: bool,
     modules: Mutex<HashMap<ModuleKey, Module>>,
 }
 
-/// A module's file and what it was compiled for.
-type ModuleKey = (&'static str, Vec<(&'static str, usize)>);
+/// A module's file, what it was compiled for, and whether with what elements of 8 bits need.
+type ModuleKey = (&'static str, Vec<(&'static str, usize)>, bool);
 
 impl Kernels {
-    /// Kernels for a device and a policy whose products have these operands, none compiled yet.
-    pub fn new(device: &Device, compiler: Compiler, operands: &[Element]) -> Self {
+    /// Kernels for a device, none compiled yet.
+    pub fn new(device: &Device, compiler: Compiler) -> Self {
         let arch = Arch::of(device.properties().compute_capability);
-        let eight_bits = operands.contains(&Element::E4m3);
-        Kernels { device: device.clone(), compiler, arch, eight_bits, modules: Mutex::default() }
+        Kernels { device: device.clone(), compiler, arch, modules: Mutex::default() }
     }
 
     /// The device.
@@ -199,11 +231,13 @@ impl Kernels {
         keys.par_iter().try_for_each(|key| self.module(key).map(|_| ()))
     }
 
-    /// A kernel, with the threads and the dynamic shared memory of a block.
+    /// The kernel for this argument, with the threads and the dynamic shared memory of a block. No other way leads to
+    /// a kernel, so none meets elements of 8 bits that it was not compiled for.
     ///
     /// # Errors
     /// NVRTC is missing, the kernel does not compile, or it needs more shared memory than the device has.
-    pub fn get(&self, variant: &Variant) -> Result<(Kernel, u32, u32)> {
+    pub fn get(&self, variant: &Variant, argument: &impl Argument) -> Result<(Kernel, u32, u32)> {
+        let variant = variant.clone().with_eight_bits(argument.eight_bits());
         let available = self.device.properties().shared_memory_per_block;
         if variant.shared_bytes as usize > available {
             let what = format!(
@@ -223,7 +257,7 @@ impl Kernels {
             return Ok(module.clone());
         }
         // Not locked while compiling: others compile their own kernels meanwhile.
-        let cubin = compile(key, self.eight_bits, &self.compiler, self.arch)?;
+        let cubin = compile(key, &self.compiler, self.arch)?;
         let module = self.device.load_module(&cubin)?;
         modules().insert(key.clone(), module.clone());
         Ok(module)
@@ -231,48 +265,45 @@ impl Kernels {
 }
 
 impl Variant {
-    /// The cubin for an architecture, with or without what operands of 8 bits need.
+    /// The cubin for an architecture.
     ///
     /// # Errors
     /// No such file; the compiler's.
-    pub fn compile(&self, eight_bits: bool, compiler: &Compiler, arch: Arch) -> Result<Vec<u8>> {
-        compile(&self.module(), eight_bits, compiler, arch)
+    pub fn compile(&self, compiler: &Compiler, arch: Arch) -> Result<Vec<u8>> {
+        compile(&self.module(), compiler, arch)
     }
 
     fn module(&self) -> ModuleKey {
-        (self.file, self.defines.clone())
+        (self.file, self.defines.clone(), self.eight_bits)
     }
 }
 
-fn compile(
-    (file, defines): &ModuleKey,
-    eight_bits: bool,
-    compiler: &Compiler,
-    arch: Arch,
-) -> Result<Vec<u8>> {
+fn compile((file, defines, eight_bits): &ModuleKey, compiler: &Compiler, arch: Arch) -> Result<Vec<u8>> {
     let source = SOURCES.iter().find(|(name, _)| name == file);
     let (name, text) = source.ok_or_else(|| Error::cuda("compile", format!("no kernel source {file}")))?;
-    let eight_bits = ("EIGHT_BITS", usize::from(eight_bits));
+    let eight_bits = ("EIGHT_BITS", usize::from(*eight_bits));
     let defines = defines.iter().chain([&eight_bits]).map(|(name, value)| format!("-D{name}={value}"));
     let options: Vec<String> = OPTIONS.iter().map(|option| option.to_string()).chain(defines).collect();
     compiler.compile(&Source { name, text, headers: HEADERS }, &options, arch)
 }
 
 impl std::fmt::Display for Variant {
-    /// Such as `linear.cu linear TILE_ROWS=64 STAGES=4`.
+    /// Such as `linear.cu linear TILE_ROWS=64 STAGES=4 EIGHT_BITS=1`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.file, self.entry)?;
-        self.defines.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+        let eight_bits = ("EIGHT_BITS", usize::from(self.eight_bits));
+        self.defines.iter().chain([&eight_bits]).try_for_each(|(name, value)| write!(f, " {name}={value}"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::synthetic::n1_6;
     use std::path::Path;
 
     fn of_all_devices() -> Vec<Variant> {
-        let of = |capability| catalogue(&Config::default(), &Element::ALL, capability);
+        let of = |capability| catalogue(&Config::default(), &Element::ALL, true, capability);
         of((8, 0)).into_iter().chain(of((9, 0))).collect()
     }
 
@@ -292,8 +323,38 @@ mod tests {
 
     #[test]
     fn variants_differ() {
-        let variants = catalogue(&Config::default(), &Element::ALL, (9, 0));
-        let different: std::collections::HashSet<_> = variants.iter().collect();
+        let variants = catalogue(&Config::default(), &Element::ALL, true, (9, 0));
+        let different: HashSet<_> = variants.iter().collect();
         assert_eq!(different.len(), variants.len());
+    }
+
+    /// Modules of a policy with these operands on a device with warpgroups.
+    fn modules(operands: &[Element], stored_in_8_bits: bool) -> HashSet<ModuleKey> {
+        let variants = catalogue(&n1_6(), operands, stored_in_8_bits, (9, 0));
+        variants.iter().map(Variant::module).collect()
+    }
+
+    #[test]
+    fn what_has_no_elements_of_8_bits_is_compiled_as_without_them() {
+        let wide = modules(&[Element::Bf16], false);
+        assert!(wide.iter().all(|(_, _, eight_bits)| !eight_bits));
+        for stored in [false, true] {
+            let mixed = modules(&[Element::Bf16, Element::E4m3], stored);
+            let plain: HashSet<_> = mixed.iter().filter(|(_, _, eight_bits)| !eight_bits).cloned().collect();
+            assert_eq!(plain, wide, "the same cubins");
+            let others: HashSet<_> = mixed.difference(&wide).map(|(file, ..)| *file).collect();
+            let kernels_before = ["norm.cu", "attention.cu"].iter().all(|file| others.contains(file));
+            assert_eq!(kernels_before, stored, "{others:?}");
+            assert!(["weights.cu", "tokens.cu", "linear_hopper.cu"].iter().all(|file| others.contains(file)));
+        }
+    }
+
+    #[test]
+    fn products_of_8_bit_operands_have_one_form() {
+        let variants = catalogue(&n1_6(), &Element::ALL, true, (9, 0));
+        let element = ("ELEMENT", Element::E4m3.code() as usize);
+        let products: Vec<_> = variants.iter().filter(|variant| variant.defines.contains(&element)).collect();
+        assert_eq!(products.len(), Tiling::all(Element::E4m3, (9, 0)).len());
+        assert!(products.iter().all(|variant| variant.eight_bits));
     }
 }

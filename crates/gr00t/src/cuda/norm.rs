@@ -3,7 +3,7 @@
 use super::builder::Builder;
 use super::driver::DevicePtr;
 use super::elements::Stored;
-use super::kernels::Variant;
+use super::kernels::{Argument, Variant, is_eight_bits};
 use super::program::{TapPlace, Tensor};
 use super::weights::Region;
 use crate::ops::Site;
@@ -86,6 +86,12 @@ kernel_params! {
         modulated_format: u32,
         eps: f32,
         out_factor: f32,
+    }
+}
+
+impl Argument for NormParams {
+    fn eight_bits(&self) -> bool {
+        is_eight_bits(self.out_element)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Products with weights: which kernel computes one, in which tiles.
 
 use super::builder::{Builder, depth, row_stride};
-use super::driver::{Boxes, DevicePtr, Launch, Properties, TensorMap};
+use super::driver::{Boxes, DevicePtr, Properties, TensorMap};
 use super::elements::Element;
-use super::kernels::Variant;
+use super::kernels::{Argument, Variant, is_eight_bits};
 use super::linear::Linear;
 use super::program::{TapPlace, Tensor};
 use crate::{Error, Result, kernel_params};
@@ -91,6 +91,25 @@ kernel_params! {
         inner: u32,
         padding: u32,
         epilogue: Epilogue,
+    }
+}
+
+impl Epilogue {
+    /// Whether it rescales sums of products of 8-bit operands, or stores an operand of 8 bits.
+    fn eight_bits(&self) -> bool {
+        self.units != DevicePtr::NULL || is_eight_bits(self.out_element)
+    }
+}
+
+impl Argument for LinearParams {
+    fn eight_bits(&self) -> bool {
+        self.epilogue.eight_bits()
+    }
+}
+
+impl Argument for HopperLinearParams {
+    fn eight_bits(&self) -> bool {
+        self.epilogue.eight_bits()
     }
 }
 
@@ -252,10 +271,8 @@ impl Builder<'_> {
         let shape = [x.rows, w.out_features, inner];
         let tiling = Tiling::choose(&candidates, w.element, shape, device.multiprocessors as usize);
         let tiling = tiling.ok_or_else(|| Error::cuda("choose a tiling", format!("none fits {shape:?}")))?;
-        let (kernel, block, shared_bytes) = self.kernels.get(&Variant::linear(w.element, tiling))?;
+        let variant = Variant::linear(w.element, tiling);
         let grid = [w.out_features.div_ceil(tiling.columns), x.rows.div_ceil(tiling.rows), tiling.split];
-        let (grid, cluster) = (grid.map(|size| size as u32), tiling.split as u32);
-        let launch = Launch { grid, block, shared_bytes, cluster, programmatic: false };
         let (rows, n, inner) = (x.rows, w.out_features, inner);
         if tiling.multiplier == Multiplier::Warpgroups {
             let element = w.element;
@@ -271,8 +288,7 @@ impl Builder<'_> {
                 epilogue,
             };
             let taps = within(taps, |p: &mut HopperLinearParams| &mut p.epilogue);
-            self.launch(kernel, launch, params, taps);
-            return Ok(());
+            return self.launch_clusters(&variant, grid, tiling.split, params, taps);
         }
         let params = LinearParams {
             x: x.pointer(),
@@ -283,8 +299,8 @@ impl Builder<'_> {
             ldx: x.ld as u32,
             epilogue,
         };
-        self.launch(kernel, launch, params, within(taps, |p: &mut LinearParams| &mut p.epilogue));
-        Ok(())
+        let taps = within(taps, |p: &mut LinearParams| &mut p.epilogue);
+        self.launch_clusters(&variant, grid, tiling.split, params, taps)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::builder::Builder;
 use super::driver::DevicePtr;
 use super::elements::Element;
-use super::kernels::Variant;
+use super::kernels::{Argument, Variant, is_eight_bits};
 use super::program::{TapPlace, Tensor};
 use super::weights::Region;
 use crate::ops::{Heads, Site};
@@ -41,6 +41,12 @@ kernel_params! {
         key_format: u32,
         eps: f32,
         padding: u32,
+    }
+}
+
+impl Argument for RotaryParams {
+    fn eight_bits(&self) -> bool {
+        is_eight_bits(self.out_element)
     }
 }
 

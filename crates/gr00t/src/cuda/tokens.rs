@@ -1,9 +1,9 @@
 //! Kernels that bring values to where they are used: inputs, image patches, embeddings, the Euler step.
 
 use super::builder::Builder;
-use super::driver::{DevicePtr, Params};
+use super::driver::DevicePtr;
 use super::elements::Element;
-use super::kernels::Variant;
+use super::kernels::{Argument, Variant, is_eight_bits};
 use super::program::{Scale, TapPlace, Tensor};
 use super::weights::Table;
 use crate::ops::Site;
@@ -107,6 +107,37 @@ kernel_params! {
         operand_ld: u32,
         format: u32,
         dt: f32,
+    }
+}
+
+impl Argument for PatchesParams {
+    fn eight_bits(&self) -> bool {
+        is_eight_bits(self.out_element)
+    }
+}
+
+impl Argument for EmbedParams {
+    fn eight_bits(&self) -> bool {
+        is_eight_bits(self.out_element)
+    }
+}
+
+impl Argument for ConvertParams {
+    fn eight_bits(&self) -> bool {
+        [self.out_element, self.copy_element].into_iter().any(is_eight_bits)
+    }
+}
+
+/// What quantizes stores elements of 8 bits and nothing else.
+impl Argument for QuantizeParams {
+    fn eight_bits(&self) -> bool {
+        true
+    }
+}
+
+impl Argument for EulerParams {
+    fn eight_bits(&self) -> bool {
+        is_eight_bits(self.operand_element)
     }
 }
 
@@ -355,7 +386,7 @@ impl Builder<'_> {
         self.launch_flat("euler", actions.rows * actions.features, params, taps)
     }
 
-    fn launch_flat<P: Params + Send + Sync + 'static>(
+    fn launch_flat<P: Argument + Send + Sync + 'static>(
         &mut self,
         entry: &'static str,
         values: usize,

@@ -6,7 +6,7 @@
 use super::builder::row_stride;
 use super::driver::{Buffer, Device, DevicePtr, Launch, Stream};
 use super::elements::{Element, SiteElements, Stored, elements, storage};
-use super::kernels::{Kernels, Variant};
+use super::kernels::{Argument, Kernels, Variant, is_eight_bits};
 use super::linear::{Linear, Part, Projection, Scales};
 use super::norm::Affine;
 use crate::checkpoint::{Dtype, Weight};
@@ -71,6 +71,12 @@ kernel_params! {
         interleave: u32,
         lane: u32,
         padding: u32,
+    }
+}
+
+impl Argument for PackParams {
+    fn eight_bits(&self) -> bool {
+        is_eight_bits(self.to_element)
     }
 }
 
@@ -433,7 +439,6 @@ impl Job {
         stream: &Stream,
         kernels: &Kernels,
     ) -> Result<()> {
-        let (kernel, block, shared_bytes) = kernels.get(&Variant::weights(entry))?;
         let synthetic = self.weight.synthetic();
         let of_scales = |at: fn(&ScaledJob) -> usize| {
             self.scaled.as_ref().map_or(DevicePtr::NULL, |scaled| memory.at(at(scaled)))
@@ -460,6 +465,7 @@ impl Job {
             lane: self.lane as u32,
             padding: 0,
         };
+        let (kernel, block, shared_bytes) = kernels.get(&Variant::weights(entry), &params)?;
         let blocks = match entry {
             "row_largest" => rows,
             "spread_largest" => 1,

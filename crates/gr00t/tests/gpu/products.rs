@@ -38,7 +38,7 @@ pub fn of_every_tiling() {
     let device = must(Device::open(0), "open");
     let driver_version = Some(device.properties().driver_version);
     let compiler = must(Compiler::open(driver_version, None), "compiler");
-    let kernels = Kernels::new(&device, compiler, &Element::ALL);
+    let kernels = Kernels::new(&device, compiler);
     let capability = device.properties().compute_capability;
     let splits: &[usize] = if capability.0 >= 9 { &SPLITS } else { &[1] };
     let kinds = [

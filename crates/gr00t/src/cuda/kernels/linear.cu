@@ -24,6 +24,7 @@ constexpr int WARPS_M = 2, WARPS_N = 4, THREADS = 32 * WARPS_M * WARPS_N;
 constexpr int WARP_ROWS = TILE_ROWS / WARPS_M, WARP_COLUMNS = TILE_COLUMNS / WARPS_N;
 constexpr int MMA_M = WARP_ROWS / 16, MMA_N = WARP_COLUMNS / 8;
 constexpr int X_BYTES = TILE_ROWS * ROW_BYTES, W_BYTES = TILE_COLUMNS * ROW_BYTES, STAGE_BYTES = X_BYTES + W_BYTES;
+static_assert(EIGHT_BITS || ELEMENT != E4M3, "sums of 8-bit products are rescaled");
 constexpr int TILE_LD = TILE_COLUMNS + 4;
 static_assert(TILE_ROWS * TILE_LD * 4 <= STAGES * STAGE_BYTES, "the sums take the place of the operands");
 

@@ -29,6 +29,7 @@ constexpr int ROW_BYTES = 128, DEPTH = ELEMENT == E4M3 ? ROW_BYTES : ROW_BYTES /
 constexpr int GROUPS = FEATURES / 64, SUMS = TOKENS / 2, CONSUMERS = 128 * GROUPS * TEAMS;
 constexpr int THREADS = CONSUMERS + 32;
 constexpr int W_BYTES = FEATURES * ROW_BYTES, X_BYTES = TOKENS * ROW_BYTES, STAGE_BYTES = W_BYTES + X_BYTES;
+static_assert(EIGHT_BITS || ELEMENT != E4M3, "sums of 8-bit products are rescaled");
 constexpr int TILE_LD = FEATURES + 4;
 static_assert(TOKENS * TILE_LD * 4 <= STAGES * STAGE_BYTES, "the sums take the place of the operands");
 static_assert(STAGES % TEAMS == 0, "a stage is always the same team's");

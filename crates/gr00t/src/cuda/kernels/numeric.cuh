@@ -10,8 +10,8 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// Every file is compiled with EIGHT_BITS: whether some product has operands of 8 bits. Where none has, nothing is left of
-// them in any kernel: a branch that is never taken in every epilogue cost an inference 2 %.
+// Every file is compiled with EIGHT_BITS: whether a kernel multiplies or stores elements of 8 bits. Where it does not,
+// nothing is left of them in it: a branch that is never taken, in every epilogue, cost an inference 2 %.
 
 // As `Element` in `elements.rs`.
 enum Element { F32 = 0, BF16 = 1, FP16 = 2, E4M3 = 3 };
