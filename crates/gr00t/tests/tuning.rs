@@ -13,7 +13,9 @@ use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::{Processor, random_instruction};
 use steadyhand_gr00t::tuning::ranges::Ranges;
 use steadyhand_gr00t::tuning::target::Cost;
-use steadyhand_gr00t::tuning::{CpuTarget, Deadline, Outcome, State, Subject, Target, Unit, tune};
+use steadyhand_gr00t::tuning::{
+    CALIBRATED, CpuTarget, Deadline, Outcome, State, Subject, Target, Unit, tune,
+};
 use steadyhand_gr00t::{Error, Matrix, Result, synthetic};
 
 /// Milliseconds that a product takes by its operands' bits, and what each difference is off by at random.
@@ -132,6 +134,10 @@ fn times_with_noise_lead_to_a_faster_policy_and_records_to_the_same() {
         let found = run(subject, &mut device, &path, None, "error<=1.0x bf16");
         let (choice, bf16) = (found.choice(), found.of_preset("bf16").expect("measured"));
         assert!(!found.cut_short && choice.lasting);
+        // The scales that are known before an inference begins are a policy of their own.
+        let fp8 = ["fp8", CALIBRATED].map(|name| found.of_preset(name).expect("measured"));
+        assert_eq!(fp8.map(|measured| measured.policy.calibration().is_some()), [false, true]);
+        assert!(fp8[1].lasting && fp8[1].error != fp8[0].error, "{fp8:?}");
         assert!(choice.error <= bf16.error && choice.cost < bf16.cost, "{choice:?}");
         let faster = found.pareto.iter().map(|index| &found.policies[*index]).any(|policy| {
             policy.cost < choice.cost && policy.error.expect("finite") <= 2.0 * bf16.error.expect("finite")
@@ -155,7 +161,9 @@ fn formats_that_a_target_refuses_are_left_out_and_named() {
         let path = folder.path().join("refuses.jsonl");
         let found = run(subject, &mut device, &path, None, "error<=1.0x bf16");
         assert!(found.policies.iter().all(|measured| !device.has_fp8(&measured.policy, "")));
-        assert!(found.refused["fp8"].contains("no kernel for fp8_e4m3"), "{:?}", found.refused);
+        for name in ["fp8", CALIBRATED] {
+            assert!(found.refused[name].contains("no kernel for fp8_e4m3"), "{:?}", found.refused);
+        }
         assert!(found.choice().error <= found.of_preset("bf16").expect("measured").error);
 
         let mut device = Device { breaks: true, ..Device::new(subject.model) };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::tuning::{BASELINE, Kept, MeasuredPolicy, Outcome, Unit, Why};
+use steadyhand_gr00t::tuning::{BASELINE, CALIBRATED, Kept, MeasuredPolicy, Outcome, Unit, Why};
 
 /// Groups that are listed by name.
 const LISTED: usize = 6;
@@ -122,8 +122,8 @@ fn write_groups(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
 
 /// What the target does not run: presets by name, of the others how many and why one of them.
 fn write_refused(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
-    let (presets, others): (Vec<_>, Vec<_>) =
-        outcome.refused.iter().partition(|(name, _)| PrecisionPolicy::PRESETS.contains(&name.as_str()));
+    let by_name = |name: &str| name == CALIBRATED || PrecisionPolicy::PRESETS.contains(&name);
+    let (presets, others): (Vec<_>, Vec<_>) = outcome.refused.iter().partition(|(name, _)| by_name(name));
     for (name, why) in presets {
         writeln!(text, "{name} was not measured: {why}")?;
     }

@@ -22,7 +22,7 @@ pub use budget::Budget;
 pub use error::{ActionError, Spread};
 pub use measure::{Deadline, Subject};
 pub use outcome::{Kept, MeasuredPolicy, Outcome, Why};
-pub use search::Prediction;
+pub use search::{CALIBRATED, Prediction};
 pub use sensitivity::{BASES, FORMATS, GroupEffect, KindEffect, Raising};
 pub use state::State;
 pub use target::{BASELINE, CpuTarget, CudaTarget, Target, Unit};

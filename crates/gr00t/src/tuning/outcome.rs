@@ -32,7 +32,7 @@ pub struct Outcome {
     pub cut_short: bool,
     /// Measurements taken over from an earlier run.
     pub taken_over: usize,
-    /// The presets, then the policies that were searched, as they were measured.
+    /// The presets and [`CALIBRATED`](super::CALIBRATED), then the policies that were searched, as they were measured.
     pub policies: Vec<MeasuredPolicy>,
     /// The chosen one's place in `policies`.
     pub chosen: usize,
@@ -57,7 +57,7 @@ pub struct Outcome {
 /// A policy of the whole model.
 #[derive(Debug, Clone, Serialize)]
 pub struct MeasuredPolicy {
-    /// A preset's name, or `tuned-N`.
+    /// A preset's name, [`CALIBRATED`](super::CALIBRATED) or `tuned-N`.
     pub name: String,
     /// Its text; a preset's name.
     #[serde(serialize_with = "identity")]
@@ -127,7 +127,7 @@ impl Outcome {
         &self.policies[self.chosen]
     }
 
-    /// A preset that was measured.
+    /// A preset that was measured, or [`CALIBRATED`](super::CALIBRATED).
     pub fn of_preset(&self, name: &str) -> Option<&MeasuredPolicy> {
         self.policies.iter().find(|policy| policy.base.is_none() && policy.name == name)
     }

@@ -21,11 +21,14 @@ const UNTIL: f64 = 0.85;
 /// By how much the correction changes at most in a round.
 const STEP: f64 = 2.0;
 
+/// The preset `fp8` with the scales of the range scan, where the preset itself finds them in every inference.
+pub const CALIBRATED: &str = "fp8-calibrated";
+
 /// A policy of the whole model that was measured.
 #[derive(Debug, Clone)]
 pub(super) struct Candidate {
     pub(super) name: String,
-    /// The preset that it starts from; none for a preset itself.
+    /// The preset that it starts from; none for a preset itself, calibrated or not.
     pub(super) base: Option<&'static str>,
     pub(super) policy: PrecisionPolicy,
     /// The operand format of each group, where it was chosen.
@@ -58,20 +61,22 @@ struct Start<'a> {
     cost: f64,
 }
 
-/// The presets, measured.
+/// The presets and [`CALIBRATED`], measured.
 ///
 /// # Errors
 /// The reference or the budget's preset cannot be measured.
 pub(super) fn presets(m: &mut Measurer, choices: &Choices, budget: &Budget) -> Result<Vec<Candidate>> {
     let mut names = PrecisionPolicy::PRESETS.to_vec();
     names.sort_by_key(|name| *name != budget.preset);
-    m.phase("presets", names.len());
+    let mut policies = names.into_iter().map(PrecisionPolicy::preset).collect::<Result<Vec<_>>>()?;
+    let calibrated = PrecisionPolicy::preset("fp8")?.with_calibration(choices.calibration.clone());
+    policies.push(calibrated.named(CALIBRATED));
+    m.phase("presets", policies.len());
     let mut found = Vec::new();
-    for name in names {
-        let policy = PrecisionPolicy::preset(name)?;
+    for policy in policies {
         if m.runs(&policy, &choices.sites) {
             let error = m.error(&policy)?;
-            if name == budget.preset {
+            if policy.name() == budget.preset {
                 m.allowance = error.filter(ActionError::is_finite);
             }
             if m.allowance.is_some() {
