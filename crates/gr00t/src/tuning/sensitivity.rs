@@ -6,7 +6,7 @@ use super::ranges::{Damage, Finding, Ranges};
 use super::target::{BASELINE, Unit};
 use crate::calibration::Calibration;
 use crate::ops::ModelSite;
-use crate::precision::{Pattern, PrecisionPolicy, Rule};
+use crate::precision::{Formats, Pattern, PrecisionPolicy, Rule};
 use crate::{Error, Result};
 use serde::Serialize;
 use steadyhand_fidelity::Format;
@@ -45,6 +45,8 @@ pub(super) struct Base {
     pub(super) name: &'static str,
     /// Its operand format.
     pub(super) compute: Format,
+    /// What it stores results in.
+    pub(super) storage: Format,
     /// Its operand formats by group, where something else is needed included.
     pub(super) defaults: Vec<Format>,
     pub(super) error: f64,
@@ -357,7 +359,7 @@ fn bases(m: &mut Measurer, choices: &Choices) -> Result<Vec<Base>> {
     m.phase("bases", BASES.len());
     let mut bases = Vec::new();
     for name in BASES {
-        let compute = PrecisionPolicy::preset(name)?.formats_of("").compute;
+        let Formats { compute, storage, .. } = PrecisionPolicy::preset(name)?.formats_of("");
         let defaults = choices.defaults(compute);
         let policy = choices.policy(name, &defaults, name)?;
         if m.runs(&policy, &choices.sites)
@@ -365,7 +367,7 @@ fn bases(m: &mut Measurer, choices: &Choices) -> Result<Vec<Base>> {
             && let Some((cost, _)) = m.cost(&policy, &choices.ranges, false)?
             && m.level(&error).is_finite()
         {
-            bases.push(Base { name, compute, defaults, error: m.level(&error), cost });
+            bases.push(Base { name, compute, storage, defaults, error: m.level(&error), cost });
         }
         m.done();
     }
