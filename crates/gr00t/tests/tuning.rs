@@ -1,26 +1,30 @@
 //! Tuning for targets that are not here: one that measures times with noise, refuses formats, or fails to open.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise::gaussian;
-use steadyhand_gr00t::ops::ModelSite;
+use steadyhand_gr00t::ops::{ModelSite, Operation};
 use steadyhand_gr00t::policy::prepare;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::{Processor, random_instruction};
 use steadyhand_gr00t::tuning::ranges::Ranges;
 use steadyhand_gr00t::tuning::target::Cost;
 use steadyhand_gr00t::tuning::{
-    CALIBRATED, CpuTarget, Deadline, Outcome, State, Subject, Target, Unit, tune,
+    CALIBRATED, CpuTarget, Deadline, KindEffect, Outcome, State, Subject, Target, Unit, tune,
 };
 use steadyhand_gr00t::{Error, Matrix, Result, synthetic};
 
 /// Milliseconds that a product takes by its operands' bits, and what each difference is off by at random.
 const MS_OF_BIT: f64 = 0.002;
 const NOISE: f64 = 1e-4;
+/// Milliseconds for each format beyond the first among the products of a DiT block, where neighbours count: more than
+/// any product saves in fp8.
+const MS_OF_ANOTHER_FORMAT: f64 = 0.06;
 
 /// A device: the reference's actions, and times that follow from the formats.
 struct Device {
@@ -30,6 +34,8 @@ struct Device {
     refuses: bool,
     /// Fails to open a policy with fp8 in the language model.
     breaks: bool,
+    /// Takes longer for products of other operands than their neighbours'.
+    neighbours: bool,
     measured: Cell<u32>,
 }
 
@@ -37,7 +43,8 @@ impl Device {
     fn new(model: &Model) -> Self {
         let sites = model.sites().expect("sites");
         let measured = Cell::new(0);
-        Device { cpu: CpuTarget::new(model.clone(), 2), sites, refuses: false, breaks: false, measured }
+        let (refuses, breaks, neighbours) = (false, false, false);
+        Device { cpu: CpuTarget::new(model.clone(), 2), sites, refuses, breaks, neighbours, measured }
     }
 
     fn has_fp8(&self, policy: &PrecisionPolicy, section: &str) -> bool {
@@ -49,7 +56,24 @@ impl Device {
 
     fn time(&self, policy: &PrecisionPolicy) -> f64 {
         let products = self.sites.iter().filter(|site| site.operation.multiplies());
-        products.map(|site| f64::from(policy.formats_of(&site.path).compute.bits()) * MS_OF_BIT).sum()
+        let time: f64 =
+            products.map(|site| f64::from(policy.formats_of(&site.path).compute.bits()) * MS_OF_BIT).sum();
+        time + if self.neighbours { self.others(policy) as f64 * MS_OF_ANOTHER_FORMAT } else { 0.0 }
+    }
+
+    /// Formats beyond the first among the linear layers of each DiT block; its modulation is computed elsewhere.
+    fn others(&self, policy: &PrecisionPolicy) -> usize {
+        let mut blocks: BTreeMap<&str, Vec<Format>> = BTreeMap::new();
+        let linear = self.sites.iter().filter(|site| site.operation == Operation::Linear);
+        for site in linear.filter(|site| !site.path.ends_with("modulation")) {
+            let (block, _) = site.path.rsplit_once('.').unwrap_or_default();
+            let format = policy.formats_of(&site.path).compute;
+            let formats = blocks.entry(block).or_default();
+            if block.starts_with("dit.block") && !formats.contains(&format) {
+                formats.push(format);
+            }
+        }
+        blocks.values().map(|formats| formats.len().saturating_sub(1)).sum()
     }
 }
 
@@ -150,6 +174,37 @@ fn times_with_noise_lead_to_a_faster_policy_and_records_to_the_same() {
         // Another budget is no other experiment.
         let wider = run(subject, &mut device, &path, None, "error<=3x bf16");
         assert!(wider.choice().cost < choice.cost && wider.taken_over > 0);
+    });
+}
+
+#[test]
+fn layers_get_fp8_as_wholes_where_no_product_saves_beside_others() {
+    with_subject(|subject| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state.jsonl");
+        let mut device = Device { neighbours: true, ..Device::new(subject.model) };
+        let found = run(subject, &mut device, &path, None, "error<=2x bf16");
+        for name in ["query-key-value (text)", "attention_output", "fc1", "fc2"] {
+            let of = |kind: &&KindEffect| kind.kind.ends_with(name) && kind.kind.starts_with("dit.block");
+            let mut kinds = found.kinds.iter().filter(of).filter(|kind| kind.format == Format::Fp8E4m3);
+            assert!(kinds.next().is_some_and(|kind| !kind.saves), "{name}: {:?}", found.kinds);
+        }
+        let section =
+            found.sections.iter().find(|section| section.section == "dit.block.*").expect("measured");
+        assert!(section.saves, "{section:?}");
+        let mut searched = found.policies.iter().filter(|measured| measured.base.is_some());
+        let fc1 = |block: usize| format!("dit.block.{block}.fc1");
+        let in_fp8 = |policy: &PrecisionPolicy| (0..3).any(|block| device.has_fp8(policy, &fc1(block)));
+        assert!(
+            searched.any(|measured| in_fp8(&measured.policy) && device.others(&measured.policy) == 0),
+            "{:?}",
+            found.policies
+        );
+        // Neither bases of other operands nor whole layers lead predictions astray.
+        for searched in &found.policies {
+            let predicted = searched.predicted.map_or(searched.cost, |predicted| predicted.cost);
+            assert!((predicted - searched.cost).abs() < MS_OF_ANOTHER_FORMAT, "{searched:?}");
+        }
     });
 }
 

@@ -22,7 +22,7 @@ pub struct Group {
     /// Whether all of its products are linear layers, whose operands can be scaled.
     pub linear: bool,
     /// What precedes the layer's number, such as `dit.block`.
-    section: String,
+    pub section: String,
 }
 
 /// The groups at the same place of several layers: equal shapes, so equal cost.

@@ -14,6 +14,7 @@ mod measure;
 mod outcome;
 pub mod ranges;
 mod search;
+mod sections;
 mod sensitivity;
 pub mod state;
 pub mod target;
@@ -23,6 +24,7 @@ pub use error::{ActionError, Spread};
 pub use measure::{Deadline, Subject};
 pub use outcome::{Kept, MeasuredPolicy, Outcome, Why};
 pub use search::{CALIBRATED, Prediction};
+pub use sections::SectionEffect;
 pub use sensitivity::{BASES, FORMATS, GroupEffect, KindEffect, Raising};
 pub use state::State;
 pub use target::{BASELINE, CpuTarget, CudaTarget, Target, Unit};
@@ -97,6 +99,7 @@ pub fn tune(
         ranges: choices.ranges.findings(),
         best_base: sensitivity.best().name,
         refused: m.refused,
+        sections: sensitivity.sections,
         kinds: sensitivity.kinds,
         raising: sensitivity.raising,
         groups: sensitivity.groups,

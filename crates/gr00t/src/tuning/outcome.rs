@@ -3,6 +3,7 @@
 use super::error::{ActionError, Spread};
 use super::ranges::Finding;
 use super::search::{Candidate, Prediction};
+use super::sections::SectionEffect;
 use super::sensitivity::{Choices, FORMATS, GroupEffect, KindEffect, Raising, Sensitivity};
 use super::state::Header;
 use super::target::Unit;
@@ -46,6 +47,8 @@ pub struct Outcome {
     pub refused: BTreeMap<String, String>,
     /// The base that formats were lowered from.
     pub best_base: &'static str,
+    /// What whole layers in fp8 do, by section.
+    pub sections: Vec<SectionEffect>,
     /// What each kind's formats do.
     pub kinds: Vec<KindEffect>,
     /// What f32 operands do to the baseline, by kind.
@@ -144,6 +147,9 @@ pub(super) fn kept(
         Some(formats) => formats[group],
         None => candidate.policy.formats_of(&choices.groups.groups[group].sites[0]).compute,
     };
+    // Layers that are cheapest as they are, whatever their groups cost alone.
+    let whole = sensitivity.together.iter().filter(|layer| layer.is_in(formats_of));
+    let whole: Vec<usize> = whole.flat_map(|layer| layer.groups.iter().copied()).collect();
     let mut kept = Vec::new();
     for (index, group) in choices.groups.groups.iter().enumerate() {
         let format = formats_of(index);
@@ -156,6 +162,9 @@ pub(super) fn kept(
             {
                 keep(narrow, Why::Overflow(finding.clone()));
             }
+        }
+        if whole.contains(&index) {
+            continue;
         }
         let options = &sensitivity.options[index];
         let Some(own) = options.iter().find(|option| option.format == format) else { continue };

@@ -1,8 +1,9 @@
 //! The search: policies that the measurements predict to be cheapest within a budget, built and measured.
 
-use super::knapsack::{self, Item};
+use super::knapsack::{self, Item, Joint};
 use super::measure::Measurer;
-use super::sensitivity::{Base, Choices, Sensitivity};
+use super::sections::Together;
+use super::sensitivity::{Base, Choices, GroupOption, Sensitivity};
 use super::{ActionError, Budget};
 use crate::precision::PrecisionPolicy;
 use crate::{Error, Result};
@@ -210,17 +211,23 @@ fn cheapest(
 ) -> Option<(usize, Vec<Format>, Prediction)> {
     let parts = choices.unit.parts();
     let best = sensitivity.best();
-    let item = |option: &super::sensitivity::GroupOption| Item {
-        cost: (option.cost * parts).round() as i64,
-        square: option.square,
-    };
+    let whole = |cost: f64| (cost * parts).round() as i64;
+    let item = |option: &GroupOption| Item { cost: whole(option.cost), square: option.square };
     let items: Vec<Vec<Item>> =
         sensitivity.options.iter().map(|options| options.iter().map(item).collect()).collect();
+    let place = |group: usize, format: Format| {
+        sensitivity.options[group].iter().position(|option| option.format == format)
+    };
+    let joint = |layer: &Together| {
+        let items = layer.groups.iter().map(|group| Some((*group, place(*group, layer.format)?)));
+        Some(Joint { items: items.collect::<Option<_>>()?, cost: whole(layer.cost) })
+    };
+    let joints: Vec<Joint> = sensitivity.together.iter().filter_map(joint).collect();
     let mut found: Option<(usize, Vec<Format>, Prediction)> = None;
     for (index, start) in starts.iter().enumerate() {
         let fixed = best.error.powi(2) + start.square;
         let room = (aim.limit / aim.correction).powi(2) - fixed;
-        let Some(chosen) = knapsack::solve(&items, room) else { continue };
+        let Some(chosen) = knapsack::solve(&items, &joints, room) else { continue };
         let options = sensitivity.options.iter().zip(chosen).map(|(options, chosen)| options[chosen]);
         let (mut square, mut cost, mut formats) = (fixed, best.cost + start.cost, Vec::new());
         for option in options {
@@ -228,6 +235,8 @@ fn cheapest(
             cost += option.cost;
             formats.push(option.format);
         }
+        let layers = sensitivity.together.iter().filter(|layer| layer.is_in(|group| formats[group]));
+        cost += layers.map(|layer| layer.cost).sum::<f64>();
         let error = square.max(0.0).sqrt() * aim.correction;
         let predicted = Prediction { error, correction: aim.correction, cost };
         let better =

@@ -3,6 +3,7 @@
 use super::groups::{Group, Groups, Kind};
 use super::measure::Measurer;
 use super::ranges::{Damage, Finding, Ranges};
+use super::sections::{self, SectionEffect, Together};
 use super::target::{BASELINE, Unit};
 use crate::calibration::Calibration;
 use crate::ops::ModelSite;
@@ -68,7 +69,8 @@ pub struct KindEffect {
     pub cost_difference: f64,
     /// The standard error of that.
     pub noise: f64,
-    /// Whether that is a saving beyond the noise, so that its groups were measured one by one.
+    /// Whether that is a saving beyond the noise. Its groups were then measured one by one, as they are where its section
+    /// saves.
     pub saves: bool,
 }
 
@@ -101,11 +103,14 @@ pub(super) struct Sensitivity {
     pub(super) bases: Vec<Base>,
     /// The base of least error, from which formats are lowered.
     pub(super) best: usize,
+    pub(super) sections: Vec<SectionEffect>,
     pub(super) kinds: Vec<KindEffect>,
     pub(super) raising: Vec<Raising>,
     pub(super) groups: Vec<GroupEffect>,
     /// By group: what can be chosen.
     pub(super) options: Vec<Vec<GroupOption>>,
+    /// What layers cost besides when all of their groups are chosen so.
+    pub(super) together: Vec<Together>,
     /// Whether time was up before everything was measured.
     pub(super) cut_short: bool,
 }
@@ -162,7 +167,7 @@ impl Choices {
     }
 
     /// What a difference of costs must exceed to be one: nothing where costs are counted.
-    fn least_difference(&self, noise: f64, cost: f64) -> f64 {
+    pub(super) fn least_difference(&self, noise: f64, cost: f64) -> f64 {
         match self.unit {
             Unit::Bytes => 0.0,
             Unit::Milliseconds => (SIGNIFICANT * noise).max(NOTICEABLE * cost),
@@ -188,7 +193,7 @@ impl Choices {
 }
 
 impl Sensitivity {
-    /// Measures the bases, then all kinds, then the groups of the kinds that save something.
+    /// Measures the bases, then sections and kinds, then the groups of those that save something.
     ///
     /// # Errors
     /// Those of the measurements.
@@ -199,23 +204,40 @@ impl Sensitivity {
         let mut found = Sensitivity {
             bases,
             best,
+            sections: Vec::new(),
             kinds: Vec::new(),
             raising: Vec::new(),
             groups: Vec::new(),
             options: Vec::new(),
+            together: Vec::new(),
             cut_short: false,
         };
+        found.measure_sections(m, choices)?;
         found.measure_kinds(m, choices)?;
         found.measure_raising(m, choices)?;
         found.measure_groups(m, choices)?;
         found.options =
             (0..choices.groups.groups.len()).map(|group| found.options_of(choices, group)).collect();
+        let layers =
+            |section: &SectionEffect| section.together(choices, &found.options, &found.kinds, found.best());
+        found.together = found.sections.iter().flat_map(layers).collect();
         Ok(found)
     }
 
     /// The best base.
     pub(super) fn best(&self) -> &Base {
         &self.bases[self.best]
+    }
+
+    /// Counted costs add up: there is nothing to learn of whole layers.
+    fn measure_sections(&mut self, m: &mut Measurer, choices: &Choices) -> Result<()> {
+        if choices.unit == Unit::Milliseconds {
+            match m.deadline.passed(UNTIL[0]) {
+                true => self.cut_short = true,
+                false => self.sections = sections::measure(m, choices, &self.best().clone())?,
+            }
+        }
+        Ok(())
     }
 
     /// Narrow formats first: where time is short, they matter most.
@@ -262,11 +284,12 @@ impl Sensitivity {
     /// One group at a time, for the formats that save something; those that save most for their error first.
     fn measure_groups(&mut self, m: &mut Measurer, choices: &Choices) -> Result<()> {
         let best = self.best().clone();
+        let saved = |effect: &KindEffect| self.saved(choices, effect);
         let mut saving: Vec<&KindEffect> =
-            self.kinds.iter().filter(|effect| effect.saves && effect.groups > 1).collect();
+            self.kinds.iter().filter(|effect| effect.groups > 1 && saved(effect) > 0.0).collect();
         let worth = |effect: &KindEffect| {
             let square = (effect.error.unwrap_or(f64::INFINITY).powi(2) - best.error.powi(2)).max(0.0);
-            -effect.cost_difference / (square + best.error.powi(2)).max(f64::MIN_POSITIVE)
+            saved(effect) / (square + best.error.powi(2)).max(f64::MIN_POSITIVE)
         };
         saving.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
         m.phase("single groups", saving.iter().map(|effect| effect.groups).sum());
@@ -302,6 +325,15 @@ impl Sensitivity {
         self.groups = effects;
         self.cut_short |= cut_short;
         Ok(())
+    }
+
+    /// What a kind saves by itself, or as a part of whole layers where that is more.
+    fn saved(&self, choices: &Choices, effect: &KindEffect) -> f64 {
+        let own = if effect.saves { -effect.cost_difference } else { 0.0 };
+        let kind = choices.groups.kinds.iter().find(|kind| kind.name == effect.kind);
+        let groups = kind.map_or(&[][..], |kind| &kind.groups);
+        let shares = self.sections.iter().map(|section| section.saved_by(groups, effect.format));
+        shares.fold(own, f64::max)
     }
 
     /// What a group can get: the best base's format, and every other whose effect is known. A group that was not
