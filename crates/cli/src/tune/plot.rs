@@ -146,6 +146,7 @@ fn policies(canvas: &mut Canvas, outcome: &Outcome, area: Area) {
         front.filter(|policy| policy.cost <= plane.widest && policy.error.is_some_and(|error| error > 0.0));
     let front: Vec<(f32, f32)> = near.filter_map(|policy| plane.place(policy)).collect();
     canvas.stroke(&front, 1.2, TUNED, area);
+    let mut labels = Vec::new();
     for (index, policy) in outcome.policies.iter().enumerate() {
         let Some(place) = plane.place(policy) else { continue };
         let preset = policy.base.is_none();
@@ -160,17 +161,31 @@ fn policies(canvas: &mut Canvas, outcome: &Outcome, area: Area) {
                 true => format!(": {:.1}, off the axis", policy.cost / plane.unit),
                 false => String::new(),
             };
-            label(canvas, area, place, &format!("{}{far}", policy.name), color);
+            label(canvas, area, place, &format!("{}{far}", policy.name), color, &mut labels);
         }
     }
 }
 
-/// A name beside its dot, on the side where there is room.
-fn label(canvas: &mut Canvas, area: Area, (x, y): (f32, f32), name: &str, color: Color) {
+/// A name beside its dot, on the side where there is room, clear of the names before it.
+fn label(
+    canvas: &mut Canvas,
+    area: Area,
+    (x, y): (f32, f32),
+    name: &str,
+    color: Color,
+    others: &mut Vec<Area>,
+) {
     let style = style(11.0, Weight::Medium, color);
     let width = text_width(name, &style);
     let left = if x + 8.0 + width > area.right() { x - 8.0 - width } else { x + 8.0 };
-    canvas.text(left, y - 5.0, name, &style);
+    let at = |offset: f32| Area { x: left, y: y + offset, width, height: 12.0 };
+    let apart =
+        |a: &Area, b: &Area| a.right() <= b.x || b.right() <= a.x || a.bottom() <= b.y || b.bottom() <= a.y;
+    let free =
+        [-5.0, -17.0, 14.0].map(at).into_iter().find(|place| others.iter().all(|other| apart(place, other)));
+    let place = free.unwrap_or(at(-5.0));
+    canvas.text(place.x, place.y, name, &style);
+    others.push(place);
 }
 
 /// What each group that was measured by itself adds to the error, in the order of the model.
