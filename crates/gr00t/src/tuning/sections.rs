@@ -111,8 +111,8 @@ pub(super) fn measure(m: &mut Measurer, choices: &Choices, best: &Base) -> Resul
 }
 
 impl SectionEffect {
-    /// The share that one of these groups has of what the section saves; nothing where the section does not save, or has
-    /// not all of them.
+    /// The share that these groups have of what the section saves; nothing where the section does not save, or has not
+    /// all of them.
     pub(super) fn saved_by(&self, groups: &[usize], format: Format) -> f64 {
         let all: Vec<usize> = self.of.layers.iter().flatten().copied().collect();
         let within = format == self.format && groups.iter().all(|group| all.contains(group));
@@ -123,8 +123,8 @@ impl SectionEffect {
         }
     }
 
-    /// The section's layers, where they cost less as wholes than the sum of `options`, the effects of their groups one at
-    /// a time. `kinds` are what those follow from.
+    /// The section's layers, where they cost less as wholes than the sum of `options`, the effects of their groups one
+    /// at a time. `kinds` are what those follow from.
     pub(super) fn together(
         &self,
         choices: &Choices,

@@ -69,8 +69,8 @@ pub struct KindEffect {
     pub cost_difference: f64,
     /// The standard error of that.
     pub noise: f64,
-    /// Whether that is a saving beyond the noise. Its groups were then measured one by one, as they are where its section
-    /// saves.
+    /// Whether that is a saving beyond the noise. Its groups were then measured one by one, as they are where its
+    /// section saves.
     pub saves: bool,
 }
 
