@@ -89,7 +89,7 @@ fn measure(
     x.upload(&vec![0.5; rows * inner])?;
     let x = before.as_operand_of(&layers[0], &x)?;
     let stream = device.stream()?;
-    before.finish().enqueue(&stream)?;
+    before.finish()?.enqueue(&stream)?;
     stream.synchronize()?;
     let mut times = Vec::new();
     let splits = SPLITS.into_iter();
@@ -100,7 +100,7 @@ fn measure(
             for layer in &layers {
                 b.linear(layer, &x, Element::Bf16, at.clone(), Then::Store)?;
             }
-            let best = microseconds(device, b.finish())?;
+            let best = microseconds(device, b.finish()?)?;
             times.push((best / copies as f32, Tiling { split, ..tiling }));
         }
     }
@@ -151,7 +151,7 @@ fn measure_others(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) 
             let norm = NormAt { norm: Norm::Layer, affine: None, eps: 1e-5, site: at.clone() };
             x = b.norm(&x, norm, element)?;
         }
-        let time = microseconds(device, b.finish())? / CHAIN as f32;
+        let time = microseconds(device, b.finish()?)? / CHAIN as f32;
         println!("norm [{rows}, {features}]: {time:.2} us");
     }
     let heads = |heads, kv_heads, head_dim| Heads { heads, kv_heads, head_dim };
@@ -171,7 +171,7 @@ fn measure_others(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) 
         for _ in 0..CHAIN {
             q = b.attention([&q, &k, &k], heads, &seen, element, at.clone())?;
         }
-        let time = microseconds(device, b.finish())? / CHAIN as f32;
+        let time = microseconds(device, b.finish()?)? / CHAIN as f32;
         println!("attention, {queries} queries, {keys} keys, {heads:?}: {time:.2} us");
     }
     Ok(())
@@ -185,7 +185,7 @@ fn measure_dit(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> 
     layout.load(device, kernels, "the DiT")?;
     let mut b = Builder::by_step(device, kernels, policy);
     let times = dit::times(&mut b, &weights, &[0])?;
-    b.finish().enqueue(&device.stream()?)?;
+    b.finish()?.enqueue(&device.stream()?)?;
     let all = Tiling::candidates(Element::Bf16, device.properties());
     let some = |keep: fn(&Tiling) -> bool| all.iter().copied().filter(keep).collect::<Vec<_>>();
     for (name, tilings) in [
@@ -202,7 +202,7 @@ fn measure_dit(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> 
         b.stage("dit", |b| dit::forward(b, &weights, &x, &memory, &times, 0, Element::Bf16))?;
         println!(
             "DiT, one step, with its keys and values; {name}: {:.1} us",
-            microseconds(device, b.finish())?
+            microseconds(device, b.finish()?)?
         );
     }
     Ok(())

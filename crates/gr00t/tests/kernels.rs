@@ -41,9 +41,7 @@ fn main() {
         let arch = Arch::of(capability);
         let elements: Vec<Element> =
             Element::ALL.into_iter().filter(|element| element.exists_on(capability)).collect();
-        // With operands of 8 bits the catalogue has what is used without them too.
-        let stored_in_8_bits = elements.contains(&Element::E4m3);
-        for variant in catalogue(&n1_6(), &elements, stored_in_8_bits, capability) {
+        for variant in catalogue(&n1_6(), &elements, capability) {
             trials.push(with(&compiler, format!("{variant} for {arch}"), move |compiler| {
                 is_cubin_with(&variant.compile(compiler, arch)?, variant.entry)
             }));

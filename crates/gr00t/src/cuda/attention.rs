@@ -2,8 +2,8 @@
 
 use super::builder::Builder;
 use super::driver::DevicePtr;
-use super::elements::Stored;
-use super::kernels::{Argument, Variant, is_eight_bits};
+use super::elements::{Element, Stored};
+use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::program::{TapPlace, Tensor};
 use crate::ops::{Heads, Site};
 use crate::{Error, Result, kernel_params};
@@ -32,7 +32,8 @@ pub struct Seen {
 }
 
 kernel_params! {
-    /// As `AttentionParams` in `attention.cuh`.
+    /// As `AttentionParams` in `attention.cuh`. Kernels are compiled for what `fixed` reads of it.
+    #[derive(Default)]
     pub struct AttentionParams {
         q: DevicePtr,
         k: DevicePtr,
@@ -56,9 +57,29 @@ kernel_params! {
 }
 
 impl Argument for AttentionParams {
-    fn eight_bits(&self) -> bool {
-        is_eight_bits(self.out_element)
+    fn fixed(&self) -> Defines {
+        vec![
+            eight_bits(&[self.out_element]),
+            ("OUT_ELEMENT", self.out_element as usize),
+            ("OUT_FORMAT", self.out_format as usize),
+            ("CAUSAL", self.causal as usize),
+        ]
     }
+}
+
+/// Attention of every kind that a model has with these operands before products of `next`, as
+/// [`product::kinds`](super::product::kinds).
+pub fn kinds(operand: Element, next: Element) -> Vec<Defines> {
+    let kind = |out: Element, format: Element, causal: u32| {
+        let (out_element, out_format) = (out.code(), format.code());
+        AttentionParams { out_element, out_format, causal, ..AttentionParams::default() }.fixed()
+    };
+    vec![
+        kind(next, operand, 0),
+        kind(next, operand, 1),
+        kind(next, Element::F32, 0),
+        kind(Element::F32, Element::F32, 0),
+    ]
 }
 
 /// Features of a head that the kernels are compiled for, at most.
@@ -125,7 +146,7 @@ impl Builder<'_> {
             padding: 0,
         };
         let place = TapPlace::whole(at, out.rows, out.features, |p: &mut AttentionParams, at| p.tap = at);
-        self.launch_grid(&variant, grid, params, vec![place])?;
+        self.launch_grid(variant, grid, params, vec![place]);
         Ok(out)
     }
 }

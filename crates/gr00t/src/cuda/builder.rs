@@ -79,10 +79,15 @@ impl<'a> Builder<'a> {
         Builder { rows_are_steps: true, ..Builder::new(device, kernels, policy, 1) }
     }
 
-    /// What was recorded.
-    pub fn finish(self) -> Program {
-        let Builder { batch, steps, constants, stages, memory, .. } = self;
-        Program { batch, steps, constants, stages, _memory: memory }
+    /// What was recorded, with its kernels: those that are not there yet are compiled, several at a time.
+    ///
+    /// # Errors
+    /// NVRTC is missing or a kernel does not compile.
+    pub fn finish(self) -> Result<Program> {
+        let Builder { kernels, batch, mut steps, constants, stages, memory, .. } = self;
+        kernels.prepare(steps.iter().filter_map(|step| step.variant()))?;
+        steps.iter_mut().try_for_each(|step| step.load(kernels))?;
+        Ok(Program { batch, steps, constants, stages, _memory: memory })
     }
 
     /// Records a stage: what `record` puts into the program gets a name, under which it is timed.
@@ -232,39 +237,33 @@ impl<'a> Builder<'a> {
     }
 
     /// Records a kernel over `grid` blocks, none of which waits for another.
-    ///
-    /// # Errors
-    /// The kernel cannot be compiled or loaded.
     pub fn launch_grid<P: Argument + Send + Sync + 'static>(
         &mut self,
-        variant: &Variant,
+        variant: Variant,
         grid: [usize; 3],
         params: P,
         taps: Vec<TapPlace<P>>,
-    ) -> Result<()> {
-        self.launch_clusters(variant, grid, 1, params, taps)
+    ) {
+        self.launch_clusters(variant, grid, 1, params, taps);
     }
 
     /// Records a kernel over `grid` blocks, `cluster` of which work together.
-    ///
-    /// # Errors
-    /// As [`Builder::launch_grid`].
     pub fn launch_clusters<P: Argument + Send + Sync + 'static>(
         &mut self,
-        variant: &Variant,
+        variant: Variant,
         grid: [usize; 3],
         cluster: usize,
         params: P,
         mut taps: Vec<TapPlace<P>>,
-    ) -> Result<()> {
-        let (kernel, block, shared_bytes) = self.kernels.get(variant, &params)?;
+    ) {
+        let variant = variant.for_argument(&params);
         let (grid, cluster) = (grid.map(|blocks| blocks as u32), cluster as u32);
+        let Variant { block, shared_bytes, .. } = variant;
         let launch = Launch { grid, block, shared_bytes, cluster, programmatic: false };
         if self.rows_are_steps {
             taps.iter_mut().for_each(|place| place.taps = place.taps.iter().flat_map(by_row).collect());
         }
-        self.steps.push(Box::new(KernelStep { kernel, launch, params, taps }));
-        Ok(())
+        self.steps.push(Box::new(KernelStep { variant, kernel: None, launch, params, taps }));
     }
 }
 

@@ -6,9 +6,9 @@ use super::compile::Compiler;
 use super::connector::{self, Connector};
 use super::dit::{self, Times};
 use super::driver::{Device, Graph, Pinned, Stream};
-use super::elements::{self, Element};
+use super::elements;
 use super::inputs::InputMemory;
-use super::kernels::{Kernels, catalogue};
+use super::kernels::Kernels;
 use super::language::{self, Language};
 use super::program::{Program, Scratch, Tensor};
 use super::vision::{self, Vision};
@@ -158,11 +158,8 @@ impl CudaEngine {
         let driver_version = Some(device.properties().driver_version);
         let capability = device.properties().compute_capability;
         elements::check_on(&policy, &sites, capability)?;
-        let operands = operands(&policy);
-        let stored_in_8_bits = operands.contains(&Element::E4m3) && policy.calibration().is_some();
         let compiler = Compiler::open(driver_version, options.kernel_cache)?;
         let kernels = Kernels::new(&device, compiler);
-        kernels.prepare(&catalogue(&model.config, &operands, stored_in_8_bits, capability))?;
         layout.load(&device, &kernels, &format!("the model in {policy}"))?;
         let stream = device.stream()?;
         let buckets: Vec<usize> = (0..denoising_steps)
@@ -170,7 +167,7 @@ impl CudaEngine {
             .collect();
         let mut builder = Builder::by_step(&device, &kernels, &policy);
         let times = dit::times(&mut builder, &weights.action_head.dit, &buckets)?;
-        let times_program = builder.finish();
+        let times_program = builder.finish()?;
         times_program.enqueue(&stream)?;
         stream.synchronize()?;
         let scratch = Scratch::new(&device)?;
@@ -315,7 +312,7 @@ impl CudaEngine {
         let head = (&weights.action_head, &self.embodiments[&key.embodiment], times);
         let actions = action_head::forward(&mut b, head, &features, &prompt, from, &self.buckets)?;
         let results = device.alloc_pinned(actions.rows * actions.features * 4)?;
-        Ok(Work { program: b.finish(), inputs, actions, results })
+        Ok(Work { program: b.finish()?, inputs, actions, results })
     }
 }
 
@@ -360,10 +357,4 @@ impl Engine for CudaEngine {
             self.run(batch, Run::Patch(patches))
         })?)
     }
-}
-
-/// What a policy's products multiply.
-fn operands(policy: &PrecisionPolicy) -> Vec<Element> {
-    let all: Vec<Element> = policy.all_formats().filter_map(|formats| Element::of(formats.compute)).collect();
-    Element::ALL.into_iter().filter(|element| all.contains(element)).collect()
 }

@@ -3,7 +3,8 @@
 use super::compile::{Arch, Compiler, Source};
 use super::driver::{Device, Kernel, Module, Params};
 use super::elements::Element;
-use super::product::{Multiplier, Tiling};
+use super::product::{self, Multiplier, SPLITS, Tiling};
+use super::{attention, norm};
 use crate::config::Config;
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -40,9 +41,7 @@ pub struct Variant {
     /// Its file.
     pub file: &'static str,
     /// What it is compiled for.
-    pub defines: Vec<(&'static str, usize)>,
-    /// Whether it is compiled with what elements of 8 bits need; [`Kernels::get`] asks the argument.
-    pub eight_bits: bool,
+    pub defines: Defines,
     /// Its name in the file.
     pub entry: &'static str,
     /// Threads of a block.
@@ -51,16 +50,20 @@ pub struct Variant {
     pub shared_bytes: u32,
 }
 
-/// The argument of a kernel, which tells what the kernel must be compiled with.
+/// Names and values that a kernel is compiled for.
+pub type Defines = Vec<(&'static str, usize)>;
+
+/// The argument of a kernel, part of which the kernel is compiled for.
 pub trait Argument: Params {
-    /// Whether elements of 8 bits are among what the kernel multiplies or stores. Where none are, the kernel is
-    /// compiled without the branches for them: in every kernel they cost an inference 2 %.
-    fn eight_bits(&self) -> bool;
+    /// Formats, element types, what is to be done at all: names that the kernel's code has in place of the fields.
+    /// A kernel that decided them row by row would spend most of its time on that, and on fetching the code that it
+    /// does not run.
+    fn fixed(&self) -> Defines;
 }
 
-/// Whether this is the code of an element type of 8 bits.
-pub fn is_eight_bits(element: u32) -> bool {
-    element == Element::E4m3.code()
+/// Whether elements of 8 bits are among what a kernel stores, as a kernel is told it.
+pub fn eight_bits(elements: &[u32]) -> (&'static str, usize) {
+    ("EIGHT_BITS", usize::from(elements.contains(&Element::E4m3.code())))
 }
 
 /// Keys from which on two teams share them.
@@ -71,9 +74,11 @@ const ATTENTION_SHARED: usize = 99 << 10;
 impl Variant {
     /// A product of operands of this type.
     pub fn linear(element: Element, tiling: Tiling) -> Self {
-        let Tiling { multiplier, rows, columns, stages, teams, .. } = tiling;
+        let Tiling { multiplier, rows, columns, split, stages, teams } = tiling;
         let (file, block, names) = match multiplier {
-            Multiplier::Cores => return Variant::plain("linear_f32.cu", "linear", 256),
+            Multiplier::Cores => {
+                return Variant::plain("linear_f32.cu", "linear", 256).compiled_for([("SPLIT", split)]);
+            }
             Multiplier::Warps => ("linear.cu", 256, ["TILE_ROWS", "TILE_COLUMNS"]),
             // A warpgroup of each team for 64 columns, and a warp that fetches.
             Multiplier::Warpgroups => {
@@ -86,11 +91,10 @@ impl Variant {
             (names[1], columns),
             ("STAGES", stages),
             ("TEAMS", teams),
+            ("SPLIT", split),
         ];
         Variant {
             defines,
-            // Sums of products of 8-bit operands are rescaled, whatever they are stored as.
-            eight_bits: element == Element::E4m3,
             shared_bytes: tiling.shared_bytes() as u32,
             ..Variant::plain(file, "linear", block)
         }
@@ -143,24 +147,27 @@ impl Variant {
     }
 
     fn plain(file: &'static str, entry: &'static str, block: u32) -> Self {
-        Variant { file, defines: Vec::new(), eight_bits: false, entry, block, shared_bytes: 0 }
+        Variant { file, defines: Vec::new(), entry, block, shared_bytes: 0 }
     }
 
-    /// The same kernel, with or without what elements of 8 bits need.
+    /// The kernel to launch with this argument.
     #[must_use]
-    pub fn with_eight_bits(self, eight_bits: bool) -> Self {
-        Variant { eight_bits, ..self }
+    pub fn for_argument(self, argument: &impl Argument) -> Self {
+        self.compiled_for(argument.fixed())
+    }
+
+    /// The same kernel, compiled for more.
+    #[must_use]
+    pub fn compiled_for(mut self, more: impl IntoIterator<Item = (&'static str, usize)>) -> Self {
+        self.defines.extend(more);
+        self
     }
 }
 
-/// Every kernel that a model of these sizes may use with these operands on a device of this compute capability.
-/// `stored_in_8_bits`: kernels before a product store its operand in 8 bits, as they do where its scale is known.
-pub fn catalogue(
-    config: &Config,
-    operands: &[Element],
-    stored_in_8_bits: bool,
-    capability: (u32, u32),
-) -> Vec<Variant> {
+/// Kernels of every kind that a model of these sizes may use with these operands on a device of this compute
+/// capability: each tiling of a product, each thing that a kernel does with its result, each element type that it
+/// stores, though not each of them with every other.
+pub fn catalogue(config: &Config, operands: &[Element], capability: (u32, u32)) -> Vec<Variant> {
     let vision = &config.eagle_config.vision_config;
     let text = &config.eagle_config.text_config;
     let head_dims = [
@@ -170,27 +177,51 @@ pub fn catalogue(
     ];
     let joined = vision.hidden_size * config.eagle_config.unshuffle().pow(2);
     let widths = [vision.hidden_size, joined, text.hidden_size, config.input_embedding_dim];
-    let mut variants = widths.map(Variant::norm).to_vec();
+    let bits = [false, true].into_iter().filter(|eight| !eight || operands.contains(&Element::E4m3));
+    let with_bits = |variant: Variant| {
+        bits.clone().map(move |eight| variant.clone().compiled_for([("EIGHT_BITS", usize::from(eight))]))
+    };
+    // What a product may be followed by: a product of its own operands, or of 8 bits.
+    let eight = operands.contains(&Element::E4m3).then_some(Element::E4m3);
+    let nexts = |element| [Some(element), eight.filter(|eight| *eight != element)].into_iter().flatten();
+    let mut variants = Vec::new();
     for &element in operands {
         // Attention has no operands of 8 bits.
         for keys in [MANY_KEYS, MANY_KEYS + 1].into_iter().filter(|_| element != Element::E4m3) {
-            variants.extend(head_dims.map(|head_dim| Variant::attention(element, head_dim, keys)));
+            let attention = |dim, kind: Defines| Variant::attention(element, dim, keys).compiled_for(kind);
+            let mut kinds = nexts(element).flat_map(|next| attention::kinds(element, next));
+            variants.extend(
+                kinds
+                    .next()
+                    .map(|kind| head_dims.map(|dim| attention(dim, kind.clone())))
+                    .into_iter()
+                    .flatten(),
+            );
+            variants.extend(kinds.map(|kind| attention(head_dims[0], kind)));
         }
-        let tilings = Tiling::all(element, capability).into_iter();
-        variants.extend(tilings.map(|tiling| Variant::linear(element, tiling)));
+        let norm = |width, kind: &Defines| Variant::norm(width).compiled_for(kind.clone());
+        let kinds = norm::kinds(element);
+        variants.extend(widths.map(|width| norm(width, &kinds[0])));
+        variants.extend(kinds.iter().map(|kind| norm(widths[0], kind)));
+        let tilings = Tiling::all(element, capability);
+        let product =
+            |tiling: Tiling, kind: &Defines| Variant::linear(element, tiling).compiled_for(kind.clone());
+        let kinds: Vec<Defines> = nexts(element).flat_map(|next| product::kinds(element, next)).collect();
+        variants.extend(tilings.iter().map(|tiling| product(*tiling, &kinds[0])));
+        variants.extend(kinds.iter().map(|kind| product(tilings[0], kind)));
+        if capability.0 >= 9 {
+            variants.extend(SPLITS.map(|split| product(Tiling { split, ..tilings[0] }, &kinds[0])));
+        }
     }
-    // All of these may store an operand of a product.
-    if stored_in_8_bits {
-        let stores: Vec<Variant> =
-            variants.iter().map(|variant| variant.clone().with_eight_bits(true)).collect();
-        variants.extend(stores);
-    }
-    variants.extend([Variant::rotary(text.head_dim), Variant::weights("pack")]);
-    variants.extend(["patches", "embed", "convert", "euler"].map(Variant::tokens));
+    variants.extend(with_bits(Variant::rotary(text.head_dim)));
+    variants.extend(with_bits(Variant::weights("pack")));
+    let entries = ["patches", "embed", "convert", "euler"];
+    variants.extend(entries.into_iter().flat_map(|entry| with_bits(Variant::tokens(entry))));
     if operands.contains(&Element::E4m3) {
-        let scaled = ["row_largest", "spread_largest", "pack"].map(Variant::weights);
+        let scaled = ["row_largest", "spread_largest"].map(Variant::weights);
         let quantized = ["largest", "quantize"].map(Variant::tokens);
-        variants.extend(scaled.into_iter().chain(quantized).map(|variant| variant.with_eight_bits(true)));
+        let all = scaled.into_iter().chain(quantized);
+        variants.extend(all.map(|variant| variant.compiled_for([("EIGHT_BITS", 1)])));
     }
     let mut seen = HashSet::new();
     variants.retain(|variant| seen.insert(variant.clone()));
@@ -205,8 +236,8 @@ pub struct Kernels {
     modules: Mutex<HashMap<ModuleKey, Module>>,
 }
 
-/// A module's file, what it was compiled for, and whether with what elements of 8 bits need.
-type ModuleKey = (&'static str, Vec<(&'static str, usize)>, bool);
+/// A module's file and what it was compiled for.
+type ModuleKey = (&'static str, Defines);
 
 impl Kernels {
     /// Kernels for a device, none compiled yet.
@@ -224,20 +255,19 @@ impl Kernels {
     ///
     /// # Errors
     /// NVRTC is missing or a kernel does not compile.
-    pub fn prepare(&self, variants: &[Variant]) -> Result<()> {
-        let mut keys: Vec<ModuleKey> = variants.iter().map(Variant::module).collect();
+    pub fn prepare<'v>(&self, variants: impl IntoIterator<Item = &'v Variant>) -> Result<()> {
+        let mut keys: Vec<ModuleKey> = variants.into_iter().map(Variant::module).collect();
         keys.sort();
         keys.dedup();
         keys.par_iter().try_for_each(|key| self.module(key).map(|_| ()))
     }
 
-    /// The kernel for this argument, with the threads and the dynamic shared memory of a block. No other way leads to
-    /// a kernel, so none meets elements of 8 bits that it was not compiled for.
+    /// The kernel of this variant. A variant that is not [`Variant::for_argument`] of what it is launched with does not
+    /// compile: its code lacks the names that the argument fixes.
     ///
     /// # Errors
     /// NVRTC is missing, the kernel does not compile, or it needs more shared memory than the device has.
-    pub fn get(&self, variant: &Variant, argument: &impl Argument) -> Result<(Kernel, u32, u32)> {
-        let variant = variant.clone().with_eight_bits(argument.eight_bits());
+    pub fn get(&self, variant: &Variant) -> Result<Kernel> {
         let available = self.device.properties().shared_memory_per_block;
         if variant.shared_bytes as usize > available {
             let what = format!(
@@ -246,9 +276,7 @@ impl Kernels {
             );
             return Err(Error::cuda(variant.file, what));
         }
-        let module = self.module(&variant.module())?;
-        let kernel = module.kernel(variant.entry, variant.shared_bytes as usize)?;
-        Ok((kernel, variant.block, variant.shared_bytes))
+        self.module(&variant.module())?.kernel(variant.entry, variant.shared_bytes as usize)
     }
 
     fn module(&self, key: &ModuleKey) -> Result<Module> {
@@ -274,15 +302,14 @@ impl Variant {
     }
 
     fn module(&self) -> ModuleKey {
-        (self.file, self.defines.clone(), self.eight_bits)
+        (self.file, self.defines.clone())
     }
 }
 
-fn compile((file, defines, eight_bits): &ModuleKey, compiler: &Compiler, arch: Arch) -> Result<Vec<u8>> {
+fn compile((file, defines): &ModuleKey, compiler: &Compiler, arch: Arch) -> Result<Vec<u8>> {
     let source = SOURCES.iter().find(|(name, _)| name == file);
     let (name, text) = source.ok_or_else(|| Error::cuda("compile", format!("no kernel source {file}")))?;
-    let eight_bits = ("EIGHT_BITS", usize::from(*eight_bits));
-    let defines = defines.iter().chain([&eight_bits]).map(|(name, value)| format!("-D{name}={value}"));
+    let defines = defines.iter().map(|(name, value)| format!("-D{name}={value}"));
     let options: Vec<String> = OPTIONS.iter().map(|option| option.to_string()).chain(defines).collect();
     compiler.compile(&Source { name, text, headers: HEADERS }, &options, arch)
 }
@@ -291,19 +318,17 @@ impl std::fmt::Display for Variant {
     /// Such as `linear.cu linear TILE_ROWS=64 STAGES=4 EIGHT_BITS=1`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.file, self.entry)?;
-        let eight_bits = ("EIGHT_BITS", usize::from(self.eight_bits));
-        self.defines.iter().chain([&eight_bits]).try_for_each(|(name, value)| write!(f, " {name}={value}"))
+        self.defines.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::synthetic::n1_6;
     use std::path::Path;
 
     fn of_all_devices() -> Vec<Variant> {
-        let of = |capability| catalogue(&Config::default(), &Element::ALL, true, capability);
+        let of = |capability| catalogue(&Config::default(), &Element::ALL, capability);
         of((8, 0)).into_iter().chain(of((9, 0))).collect()
     }
 
@@ -322,39 +347,20 @@ mod tests {
     }
 
     #[test]
-    fn variants_differ() {
-        let variants = catalogue(&Config::default(), &Element::ALL, true, (9, 0));
+    fn variants_differ_and_each_says_whether_it_meets_elements_of_8_bits() {
+        let variants = catalogue(&Config::default(), &Element::ALL, (9, 0));
         let different: HashSet<_> = variants.iter().collect();
         assert_eq!(different.len(), variants.len());
-    }
-
-    /// Modules of a policy with these operands on a device with warpgroups.
-    fn modules(operands: &[Element], stored_in_8_bits: bool) -> HashSet<ModuleKey> {
-        let variants = catalogue(&n1_6(), operands, stored_in_8_bits, (9, 0));
-        variants.iter().map(Variant::module).collect()
-    }
-
-    #[test]
-    fn what_has_no_elements_of_8_bits_is_compiled_as_without_them() {
-        let wide = modules(&[Element::Bf16], false);
-        assert!(wide.iter().all(|(_, _, eight_bits)| !eight_bits));
-        for stored in [false, true] {
-            let mixed = modules(&[Element::Bf16, Element::E4m3], stored);
-            let plain: HashSet<_> = mixed.iter().filter(|(_, _, eight_bits)| !eight_bits).cloned().collect();
-            assert_eq!(plain, wide, "the same cubins");
-            let others: HashSet<_> = mixed.difference(&wide).map(|(file, ..)| *file).collect();
-            let kernels_before = ["norm.cu", "attention.cu"].iter().all(|file| others.contains(file));
-            assert_eq!(kernels_before, stored, "{others:?}");
-            assert!(["weights.cu", "tokens.cu", "linear_hopper.cu"].iter().all(|file| others.contains(file)));
+        for variant in &variants {
+            let says = variant.defines.iter().filter(|(name, _)| *name == "EIGHT_BITS").count();
+            assert_eq!(says, 1, "{variant}");
         }
     }
 
     #[test]
-    fn products_of_8_bit_operands_have_one_form() {
-        let variants = catalogue(&n1_6(), &Element::ALL, true, (9, 0));
-        let element = ("ELEMENT", Element::E4m3.code() as usize);
-        let products: Vec<_> = variants.iter().filter(|variant| variant.defines.contains(&element)).collect();
-        assert_eq!(products.len(), Tiling::all(Element::E4m3, (9, 0)).len());
-        assert!(products.iter().all(|variant| variant.eight_bits));
+    fn nothing_of_8_bits_is_compiled_for_a_policy_without() {
+        for variant in catalogue(&Config::default(), &[Element::F32, Element::Bf16], (9, 0)) {
+            assert!(variant.defines.contains(&("EIGHT_BITS", 0)), "{variant}");
+        }
     }
 }

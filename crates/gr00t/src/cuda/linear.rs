@@ -96,8 +96,12 @@ fn unit_of(amax: f32) -> f32 {
     if amax > 0.0 { amax / Element::E4m3.format().max() } else { 1.0 }
 }
 
+/// Every activation.
+pub(super) const ACTIVATIONS: [Activation; 5] =
+    [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Swish, Activation::Relu];
+
 /// The kernel's code of an activation.
-fn code(activation: Activation) -> u32 {
+pub(super) fn code(activation: Activation) -> u32 {
     match activation {
         Activation::Gelu => 1,
         Activation::GeluTanh => 2,

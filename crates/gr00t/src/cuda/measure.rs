@@ -107,11 +107,11 @@ pub fn matrix_rate(device: &Device, kernels: &Kernels, operands: Format) -> Resu
     let x = before.persistent_tensor(SIZE, SIZE, Element::F32)?;
     x.upload(&weight.to_vec(Format::F32))?;
     let x = before.as_operand_of(&linear, &x)?;
-    before.finish().enqueue(&stream)?;
+    before.finish()?.enqueue(&stream)?;
     let mut b = Builder::new(device, kernels, policy, 1);
     let out = if operands == Format::F32 { Element::F32 } else { Element::Bf16 };
     b.linear(&linear, &x, out, at, Then::Store)?;
-    let program = b.finish();
+    let program = b.finish()?;
     let seconds = time(device, &stream, &mut || program.enqueue(&stream))?;
     Ok(2.0 * (SIZE * SIZE * SIZE) as f64 / seconds)
 }

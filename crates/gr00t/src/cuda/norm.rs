@@ -2,8 +2,8 @@
 
 use super::builder::Builder;
 use super::driver::DevicePtr;
-use super::elements::Stored;
-use super::kernels::{Argument, Variant, is_eight_bits};
+use super::elements::{Element, Stored};
+use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::program::{TapPlace, Tensor};
 use super::weights::Region;
 use crate::ops::Site;
@@ -64,7 +64,8 @@ pub struct Modulation {
 }
 
 kernel_params! {
-    /// As `NormParams` in `norm.cu`.
+    /// As `NormParams` in `norm.cu`. Kernels are compiled for what `fixed` reads of it.
+    #[derive(Default)]
     pub struct NormParams {
         x: DevicePtr,
         weight: DevicePtr,
@@ -90,9 +91,56 @@ kernel_params! {
 }
 
 impl Argument for NormParams {
-    fn eight_bits(&self) -> bool {
-        is_eight_bits(self.out_element)
+    fn fixed(&self) -> Defines {
+        let given = |pointer: DevicePtr| usize::from(pointer != DevicePtr::NULL);
+        vec![
+            eight_bits(&[self.out_element]),
+            ("KIND", self.norm as usize),
+            ("WEIGHTED", given(self.weight)),
+            ("BIASED", given(self.bias)),
+            ("MODULATES", given(self.scale)),
+            ("JOINS", given(self.patches)),
+            ("MOVES", given(self.out_rows)),
+            ("X_ELEMENT", self.x_element as usize),
+            ("OUT_ELEMENT", self.out_element as usize),
+            ("NORM_FORMAT", self.norm_format as usize),
+            (
+                "MODULATED_FORMAT",
+                if self.scale == DevicePtr::NULL { 0 } else { self.modulated_format as usize },
+            ),
+        ]
     }
+}
+
+/// Norms of every kind that a model has before products of `operand`, as [`product::kinds`](super::product::kinds).
+pub fn kinds(operand: Element) -> Vec<Defines> {
+    let narrow = if operand == Element::E4m3 { Element::Bf16 } else { operand };
+    let mut kinds = Vec::new();
+    for format in [narrow, Element::F32] {
+        let (given, code) = (DevicePtr(1), format.code());
+        let plain = NormParams {
+            norm: Norm::Layer as u32,
+            x_element: code,
+            out_element: operand.code(),
+            norm_format: code,
+            modulated_format: code,
+            ..NormParams::default()
+        };
+        let affine = NormParams { weight: given, bias: given, ..plain };
+        kinds.extend(
+            [
+                plain,
+                NormParams { scale: given, shift: given, ..plain },
+                affine,
+                NormParams { patches: given, ..affine },
+                NormParams { out_rows: given, ..affine },
+                NormParams { norm: Norm::None as u32, out_rows: given, ..plain },
+                NormParams { norm: Norm::Rms as u32, weight: given, ..plain },
+            ]
+            .map(|params| params.fixed()),
+        );
+    }
+    kinds
 }
 
 /// Features that a block keeps in its registers.
@@ -176,6 +224,7 @@ impl Builder<'_> {
             let site = modulation.site.clone();
             taps.push(TapPlace::whole(site, rows, features, |p: &mut NormParams, at| p.tap_modulated = at));
         }
-        self.launch_grid(&Variant::norm(out.features), [out.rows, 1, 1], params, taps)
+        self.launch_grid(Variant::norm(out.features), [out.rows, 1, 1], params, taps);
+        Ok(())
     }
 }

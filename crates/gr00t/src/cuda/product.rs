@@ -3,13 +3,15 @@
 use super::builder::{Builder, depth, row_stride};
 use super::driver::{Boxes, DevicePtr, Properties, TensorMap};
 use super::elements::Element;
-use super::kernels::{Argument, Variant, is_eight_bits};
-use super::linear::Linear;
+use super::kernels::{Argument, Defines, Variant, eight_bits};
+use super::linear::{ACTIVATIONS, Linear, code};
 use super::program::{TapPlace, Tensor};
+use crate::ops::Activation;
 use crate::{Error, Result, kernel_params};
 
 kernel_params! {
-    /// As `Epilogue` in `epilogue.cuh`.
+    /// As `Epilogue` in `epilogue.cuh`. Kernels are compiled for what [`Epilogue::fixed`] reads of it.
+    #[derive(Default)]
     pub struct Epilogue {
         /// `[n]`, f32.
         pub bias: DevicePtr,
@@ -95,21 +97,78 @@ kernel_params! {
 }
 
 impl Epilogue {
-    /// Whether it rescales sums of products of 8-bit operands, or stores an operand of 8 bits.
-    fn eight_bits(&self) -> bool {
-        self.units != DevicePtr::NULL || is_eight_bits(self.out_element)
+    /// What a kernel that ends in it is compiled for, for a result `[rows, n]`; in `epilogue.cuh` under these names.
+    fn fixed(&self, rows: u32, n: u32) -> Defines {
+        let adds = self.residual != DevicePtr::NULL;
+        let gated = self.gated != 0;
+        let flag = usize::from;
+        // What is not used is the same for all, so that they share a kernel.
+        let used = |code: u32, used: bool| if used { code as usize } else { 0 };
+        let width = if gated { 16 } else { 8 };
+        let scaled = self.units != DevicePtr::NULL;
+        vec![
+            ("EIGHT_BITS", eight_bits(&[self.out_element]).1 | flag(scaled)),
+            ("SCALED", flag(scaled)),
+            ("ADDS", flag(adds)),
+            ("GATED", flag(gated)),
+            ("ACTIVATION", self.activation as usize),
+            ("RESIDUAL_ELEMENT", used(self.residual_element, adds)),
+            ("OUT_ELEMENT", self.out_element as usize),
+            ("PRODUCT_FORMAT", self.product_format as usize),
+            ("LINEAR_FORMAT", self.linear_format as usize),
+            ("ACTIVATION_FORMAT", used(self.activation_format, self.activation != 0)),
+            ("UP_FORMAT", used(self.up_format, gated)),
+            ("RESULT_FORMAT", used(self.result_format, gated || adds)),
+            ("WHOLE", flag(n.is_multiple_of(width))),
+            ("MOVES", flag(rows > self.item_rows || self.item_offset != 0)),
+            ("REPEATS", flag(adds && rows > self.residual_rows)),
+        ]
     }
 }
 
+/// Epilogues of every kind that a model has: everything rounded to what this product multiplies, or nothing but the
+/// operand of the next one. For compiling them without a device.
+pub fn kinds(operand: Element, next: Element) -> Vec<Defines> {
+    let narrow = if operand == Element::E4m3 { Element::Bf16 } else { operand };
+    let mut kinds = Vec::new();
+    for format in [narrow, Element::F32] {
+        let plain = Epilogue {
+            units: if operand == Element::E4m3 { DevicePtr(1) } else { DevicePtr::NULL },
+            linear_format: format.code(),
+            activation_format: format.code(),
+            up_format: format.code(),
+            result_format: format.code(),
+            out_element: narrow.code(),
+            residual_element: format.code(),
+            item_rows: 1,
+            residual_rows: 1,
+            ..Epilogue::default()
+        };
+        let mut kind = |epilogue: Epilogue, n: u32| kinds.push(epilogue.fixed(1, n));
+        kind(plain, 8);
+        kind(plain, 10);
+        kind(Epilogue { product_format: format.code(), item_rows: 0, ..plain }, 8);
+        let add = Epilogue { residual: DevicePtr(1), out_element: format.code(), ..plain };
+        kind(add, 8);
+        kind(Epilogue { residual_rows: 0, item_offset: 1, ..add }, 8);
+        for activation in ACTIVATIONS {
+            kind(Epilogue { activation: code(activation), out_element: next.code(), ..plain }, 8);
+        }
+        let gate = Epilogue { gated: 1, activation: code(Activation::Silu), ..plain };
+        kind(Epilogue { out_element: next.code(), ..gate }, 16);
+    }
+    kinds
+}
+
 impl Argument for LinearParams {
-    fn eight_bits(&self) -> bool {
-        self.epilogue.eight_bits()
+    fn fixed(&self) -> Defines {
+        self.epilogue.fixed(self.rows, self.n)
     }
 }
 
 impl Argument for HopperLinearParams {
-    fn eight_bits(&self) -> bool {
-        self.epilogue.eight_bits()
+    fn fixed(&self) -> Defines {
+        self.epilogue.fixed(self.rows, self.n)
     }
 }
 
@@ -288,7 +347,8 @@ impl Builder<'_> {
                 epilogue,
             };
             let taps = within(taps, |p: &mut HopperLinearParams| &mut p.epilogue);
-            return self.launch_clusters(&variant, grid, tiling.split, params, taps);
+            self.launch_clusters(variant, grid, tiling.split, params, taps);
+            return Ok(());
         }
         let params = LinearParams {
             x: x.pointer(),
@@ -300,7 +360,8 @@ impl Builder<'_> {
             epilogue,
         };
         let taps = within(taps, |p: &mut LinearParams| &mut p.epilogue);
-        self.launch_clusters(&variant, grid, tiling.split, params, taps)
+        self.launch_clusters(variant, grid, tiling.split, params, taps);
+        Ok(())
     }
 }
 

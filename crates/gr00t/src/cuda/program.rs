@@ -6,10 +6,11 @@
 
 use super::driver::{Buffer, Device, DevicePtr, Kernel, Launch, Params, Pinned, Stream};
 use super::elements::Element;
-use crate::Result;
+use super::kernels::{Kernels, Variant};
 use crate::component::{Component, Patches};
 use crate::ops::Site;
 use crate::probe::Probe;
+use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -139,6 +140,14 @@ impl<P> TapPlace<P> {
 
 /// Something that is put on a stream.
 pub(super) trait Step: Send + Sync {
+    /// The kernel that it launches.
+    fn variant(&self) -> Option<&Variant> {
+        None
+    }
+    /// Takes its kernel.
+    fn load(&mut self, _kernels: &Kernels) -> Result<()> {
+        Ok(())
+    }
     /// Puts it on the stream. `follows_kernel`: what came before is a kernel of ours, whose end this one waits for
     /// itself.
     fn enqueue(&self, stream: &Stream, follows_kernel: bool) -> Result<()>;
@@ -164,16 +173,36 @@ pub(super) trait Step: Send + Sync {
 
 /// A kernel with its arguments.
 pub(super) struct KernelStep<P> {
-    pub(super) kernel: Kernel,
+    pub(super) variant: Variant,
+    /// Since the program was finished.
+    pub(super) kernel: Option<Kernel>,
     pub(super) launch: Launch,
     pub(super) params: P,
     pub(super) taps: Vec<TapPlace<P>>,
 }
 
+impl<P: Params + Send + Sync> KernelStep<P> {
+    fn launch(&self, stream: &Stream, launch: &Launch, params: &P) -> Result<()> {
+        match &self.kernel {
+            Some(kernel) => stream.launch(kernel, launch, params),
+            None => Err(Error::cuda(self.variant.file, "the program was not finished")),
+        }
+    }
+}
+
 impl<P: Params + Send + Sync> Step for KernelStep<P> {
+    fn variant(&self) -> Option<&Variant> {
+        Some(&self.variant)
+    }
+
+    fn load(&mut self, kernels: &Kernels) -> Result<()> {
+        self.kernel = Some(kernels.get(&self.variant)?);
+        Ok(())
+    }
+
     fn enqueue(&self, stream: &Stream, follows_kernel: bool) -> Result<()> {
         let launch = Launch { programmatic: follows_kernel, ..self.launch };
-        stream.launch(&self.kernel, &launch, &self.params)
+        self.launch(stream, &launch, &self.params)
     }
 
     fn probe(
@@ -190,7 +219,7 @@ impl<P: Params + Send + Sync> Step for KernelStep<P> {
             (place.set)(&mut params, scratch.memory.at(first * 4));
             first += place.rows * place.features;
         }
-        stream.launch(&self.kernel, &self.launch, &params)?;
+        self.launch(stream, &self.launch, &params)?;
         stream.synchronize()?;
         first = 0;
         for place in &self.taps {

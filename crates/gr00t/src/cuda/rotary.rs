@@ -3,7 +3,7 @@
 use super::builder::Builder;
 use super::driver::DevicePtr;
 use super::elements::Element;
-use super::kernels::{Argument, Variant, is_eight_bits};
+use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::program::{TapPlace, Tensor};
 use super::weights::Region;
 use crate::ops::{Heads, Site};
@@ -45,8 +45,8 @@ kernel_params! {
 }
 
 impl Argument for RotaryParams {
-    fn eight_bits(&self) -> bool {
-        is_eight_bits(self.out_element)
+    fn fixed(&self) -> Defines {
+        vec![eight_bits(&[self.out_element])]
     }
 }
 
@@ -138,7 +138,7 @@ impl Builder<'_> {
         let variant = Variant::rotary(heads.head_dim);
         let warps = q.rows * (heads.heads + 2 * heads.kv_heads);
         let blocks = warps.div_ceil(variant.block as usize / 32);
-        self.launch_grid(&variant, [blocks, 1, 1], params, taps)?;
+        self.launch_grid(variant, [blocks, 1, 1], params, taps);
         Ok(out)
     }
 }

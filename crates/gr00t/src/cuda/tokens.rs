@@ -3,7 +3,7 @@
 use super::builder::Builder;
 use super::driver::DevicePtr;
 use super::elements::Element;
-use super::kernels::{Argument, Variant, is_eight_bits};
+use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::program::{Scale, TapPlace, Tensor};
 use super::weights::Table;
 use crate::ops::Site;
@@ -111,33 +111,33 @@ kernel_params! {
 }
 
 impl Argument for PatchesParams {
-    fn eight_bits(&self) -> bool {
-        is_eight_bits(self.out_element)
+    fn fixed(&self) -> Defines {
+        vec![eight_bits(&[self.out_element])]
     }
 }
 
 impl Argument for EmbedParams {
-    fn eight_bits(&self) -> bool {
-        is_eight_bits(self.out_element)
+    fn fixed(&self) -> Defines {
+        vec![eight_bits(&[self.out_element])]
     }
 }
 
 impl Argument for ConvertParams {
-    fn eight_bits(&self) -> bool {
-        [self.out_element, self.copy_element].into_iter().any(is_eight_bits)
+    fn fixed(&self) -> Defines {
+        vec![eight_bits(&[self.out_element, self.copy_element])]
     }
 }
 
 /// What quantizes stores elements of 8 bits and nothing else.
 impl Argument for QuantizeParams {
-    fn eight_bits(&self) -> bool {
-        true
+    fn fixed(&self) -> Defines {
+        vec![eight_bits(&[Element::E4m3.code()])]
     }
 }
 
 impl Argument for EulerParams {
-    fn eight_bits(&self) -> bool {
-        is_eight_bits(self.operand_element)
+    fn fixed(&self) -> Defines {
+        vec![eight_bits(&[self.operand_element])]
     }
 }
 
@@ -213,7 +213,7 @@ impl Builder<'_> {
             padding: 0,
         };
         let taps = vec![TapPlace::whole(at, out.rows, features, |p: &mut PatchesParams, at| p.tap = at)];
-        self.launch_flat("patches", out.rows * features, params, taps)?;
+        self.launch_flat("patches", out.rows * features, params, taps);
         Ok(out)
     }
 
@@ -248,7 +248,7 @@ impl Builder<'_> {
             format: format.code(),
         };
         let taps = vec![TapPlace::whole(at, out.rows, out.features, |p: &mut EmbedParams, at| p.tap = at)];
-        self.launch_grid(&Variant::tokens("embed"), [out.rows, 1, 1], params, taps)?;
+        self.launch_grid(Variant::tokens("embed"), [out.rows, 1, 1], params, taps);
         Ok(out)
     }
 
@@ -321,13 +321,13 @@ impl Builder<'_> {
                 (params.partials, params.amaxes) = (partials.pointer(), amaxes.pointer());
                 params.partials_ld = partials.ld as u32;
                 let largest = Variant::tokens("largest");
-                self.launch_grid(&largest, [LARGEST_PARTS, items, 1], params, Vec::new())?;
+                self.launch_grid(largest, [LARGEST_PARTS, items, 1], params, Vec::new());
                 Scale::Measured(amaxes.memory, rows_each)
             }
         };
         let eights = rows_each * x.features.div_ceil(8);
         let grid = [eights.div_ceil(QUANTIZE_THREADS), items, 1];
-        self.launch_grid(&Variant::tokens("quantize"), grid, params, Vec::new())?;
+        self.launch_grid(Variant::tokens("quantize"), grid, params, Vec::new());
         Ok(Tensor { scale, ..out })
     }
 
@@ -356,7 +356,8 @@ impl Builder<'_> {
             format: format.code(),
             padding: 0,
         };
-        self.launch_flat("convert", out.rows * out.features, params, taps)
+        self.launch_flat("convert", out.rows * out.features, params, taps);
+        Ok(())
     }
 
     /// `actions + dt * velocity`; the product is rounded before the sum.
@@ -383,7 +384,8 @@ impl Builder<'_> {
         };
         let taps =
             vec![TapPlace::whole(at, actions.rows, actions.features, |p: &mut EulerParams, at| p.tap = at)];
-        self.launch_flat("euler", actions.rows * actions.features, params, taps)
+        self.launch_flat("euler", actions.rows * actions.features, params, taps);
+        Ok(())
     }
 
     fn launch_flat<P: Argument + Send + Sync + 'static>(
@@ -392,8 +394,9 @@ impl Builder<'_> {
         values: usize,
         params: P,
         taps: Vec<TapPlace<P>>,
-    ) -> Result<()> {
+    ) {
         let variant = Variant::tokens(entry);
-        self.launch_grid(&variant, [values.div_ceil(variant.block as usize), 1, 1], params, taps)
+        let blocks = values.div_ceil(variant.block as usize);
+        self.launch_grid(variant, [blocks, 1, 1], params, taps);
     }
 }

@@ -6,7 +6,7 @@
 use super::builder::row_stride;
 use super::driver::{Buffer, Device, DevicePtr, Launch, Stream};
 use super::elements::{Element, SiteElements, Stored, elements, storage};
-use super::kernels::{Argument, Kernels, Variant, is_eight_bits};
+use super::kernels::{Argument, Defines, Kernels, Variant, eight_bits};
 use super::linear::{Linear, Part, Projection, Scales};
 use super::norm::Affine;
 use crate::checkpoint::{Dtype, Weight};
@@ -75,8 +75,8 @@ kernel_params! {
 }
 
 impl Argument for PackParams {
-    fn eight_bits(&self) -> bool {
-        is_eight_bits(self.to_element)
+    fn fixed(&self) -> Defines {
+        vec![eight_bits(&[self.to_element])]
     }
 }
 
@@ -465,7 +465,8 @@ impl Job {
             lane: self.lane as u32,
             padding: 0,
         };
-        let (kernel, block, shared_bytes) = kernels.get(&Variant::weights(entry), &params)?;
+        let variant = Variant::weights(entry).for_argument(&params);
+        let (kernel, block, shared_bytes) = (kernels.get(&variant)?, variant.block, variant.shared_bytes);
         let blocks = match entry {
             "row_largest" => rows,
             "spread_largest" => 1,

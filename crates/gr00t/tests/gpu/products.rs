@@ -98,7 +98,7 @@ fn error_of(
     must(b.linear(&linear, &x, Element::F32, at.clone(), Then::Store), "record");
     let mut recorder = Recorder::all();
     let (stream, mut scratch) = (must(device.stream(), "stream"), must(Scratch::new(device), "scratch"));
-    must(b.finish().probe(&stream, &mut scratch, &mut recorder), "run");
+    must(must(b.finish(), "compile").probe(&stream, &mut scratch, &mut recorder), "run");
     let formats = policy.formats(&at);
     let x = as_multiplied(&values, values.len(), formats.compute);
     let rows_alike = if formats.scale == Scale::PerTensor { n } else { 1 };

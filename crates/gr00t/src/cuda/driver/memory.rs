@@ -12,7 +12,7 @@ const SMALLEST: usize = 16;
 
 /// An address in device memory, as kernels receive it.
 #[repr(transparent)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DevicePtr(pub u64);
 
 impl DevicePtr {

@@ -5,7 +5,8 @@
 // there are many keys, two teams of warps take half of the 64 each; what they found is put together in the end. Exponentials are rounded to
 // the operands' type before they meet v and the sum is taken of the unrounded ones, as the reference does.
 //
-// Compiled for: ELEMENT (BF16, FP16), HEAD_DIM, TEAMS (1, 2), BUFFERS of keys and values.
+// Compiled for: ELEMENT (BF16, FP16), HEAD_DIM, TEAMS (1, 2), BUFFERS of keys and values;
+// CAUSAL, OUT_ELEMENT, OUT_FORMAT, EIGHT_BITS.
 #include "attention.cuh"
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS, QUERIES = 16 * WARPS / TEAMS;
@@ -177,8 +178,8 @@ __device__ __forceinline__ void store_values(const AttentionParams& p, State& st
 #pragma unroll
         for (int part = 0; part < WIDTH / 8; ++part) state.values[part][half * 2] *= share, state.values[part][half * 2 + 1] *= share;
     }
-    if (p.out_format == BF16) each_value(state, [](float x) { return from_bf16(to_bf16(x)); });
-    if (p.out_format == FP16) each_value(state, [](float x) { return from_fp16(to_fp16(x)); });
+    if (OUT_FORMAT == BF16) each_value(state, [](float x) { return from_bf16(to_bf16(x)); });
+    if (OUT_FORMAT == FP16) each_value(state, [](float x) { return from_fp16(to_fp16(x)); });
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const u32 query = first_query + threadIdx.x % 32 / 4 + half * 8;
@@ -187,15 +188,15 @@ __device__ __forceinline__ void store_values(const AttentionParams& p, State& st
         float* wide = static_cast<float*>(p.out) + to;
         u16* narrow = static_cast<u16*>(p.out) + to;
         auto narrow_pair = [&](u32 column) { return reinterpret_cast<u32*>(narrow + column); };
-        if (p.out_element == F32) {
+        if (OUT_ELEMENT == F32) {
             each_pair(state, half, [&](u32 column, float low, float high) { wide[column] = low, wide[column + 1] = high; });
-        } else if (EIGHT_BITS && p.out_element == E4M3) {
+        } else if (EIGHT_BITS && OUT_ELEMENT == E4M3) {
             u8* bytes = static_cast<u8*>(p.out) + to;
             const float factor = p.out_factor;
             each_pair(state, half, [&](u32 column, float low, float high) {
                 *reinterpret_cast<u16*>(bytes + column) = to_e4m3x2(low * factor, high * factor);
             });
-        } else if (p.out_element == BF16) {
+        } else if (OUT_ELEMENT == BF16) {
             each_pair(state, half, [&](u32 column, float low, float high) { *narrow_pair(column) = pack2<BF16>(low, high); });
         } else {
             each_pair(state, half, [&](u32 column, float low, float high) { *narrow_pair(column) = pack2<FP16>(low, high); });
@@ -219,7 +220,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
     const u32 first = blockIdx.x * QUERIES;
     if (first >= segment.queries) return;
     // A query sees keys up to its own position, so a block needs none beyond its last query.
-    const u32 needed = p.causal ? min(segment.keys, first + QUERIES) : segment.keys;
+    const u32 needed = CAUSAL ? min(segment.keys, first + QUERIES) : segment.keys;
     const u32 tiles = (needed + KEYS - 1) / KEYS, column = head / p.group * HEAD_DIM;
     auto copy_tile = [&](u32 tile) {
         const u32 start = tile * KEYS, count = segment.keys - start;
@@ -252,7 +253,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
         float scores[TILES][4] = {};
         score(q, keys(tile) + first_key * LD, p.scale, scores);
         u32 seen[2] = {segment.keys, segment.keys};
-        if (p.causal) {
+        if (CAUSAL) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) seen[half] = min(segment.keys, first_query + lane / 4 + half * 8 + 1);
         }

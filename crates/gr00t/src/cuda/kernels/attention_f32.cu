@@ -3,7 +3,7 @@
 // A warp takes one query and walks over the keys, 32 at a time: a lane for each key's score, then a lane for
 // every 32nd column of the values. The running maximum and sum are those of `attention.cu`.
 //
-// Compiled for: HEAD_DIM.
+// Compiled for: HEAD_DIM; CAUSAL, OUT_ELEMENT, OUT_FORMAT, EIGHT_BITS.
 #include "attention.cuh"
 
 constexpr int WARPS = 8, THREADS = 32 * WARPS, KEYS = 32, LD = HEAD_DIM + 1;
@@ -24,8 +24,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
     const bool real = index < segment.queries;
     const size_t row = segment.query_start + (real ? index : first);
     for (u32 i = lane; i < HEAD_DIM; i += 32) query[i] = static_cast<const float*>(p.q)[row * p.q_ld + head * HEAD_DIM + i];
-    const u32 seen = p.causal ? min(segment.keys, index + 1) : segment.keys;
-    const u32 needed = p.causal ? min(segment.keys, first + WARPS) : segment.keys;
+    const u32 seen = CAUSAL ? min(segment.keys, index + 1) : segment.keys;
+    const u32 needed = CAUSAL ? min(segment.keys, first + WARPS) : segment.keys;
     float max = -infinity(), sum = 0, out[COLUMNS] = {};
     for (u32 start = 0; start < needed; start += KEYS) {
         __syncthreads();
@@ -60,9 +60,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
     for (int c = 0; c < COLUMNS; ++c) {
         const u32 d = c * 32 + lane;
         if (d >= HEAD_DIM) continue;
-        const float value = round_to(p.out_format, out[c] / sum);
-        const float stored = EIGHT_BITS && p.out_element == E4M3 ? value * p.out_factor : value;
-        store(p.out, p.out_element, row * p.out_ld + head * HEAD_DIM + d, stored);
+        const float value = round_to(OUT_FORMAT, out[c] / sum);
+        const float stored = EIGHT_BITS && OUT_ELEMENT == E4M3 ? value * p.out_factor : value;
+        store(p.out, OUT_ELEMENT, row * p.out_ld + head * HEAD_DIM + d, stored);
         if (p.tap != nullptr) p.tap[row * p.heads * HEAD_DIM + head * HEAD_DIM + d] = value;
     }
 }

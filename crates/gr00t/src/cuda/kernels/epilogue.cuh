@@ -1,5 +1,11 @@
 // What happens to a matrix product before it is stored: bias, activation, gate, residual, each rounded as the
 // policy says for its site.
+//
+// Compiled for (`Epilogue::fixed` in `product.rs`): EIGHT_BITS; SCALED: operands have 8 bits and scales; ADDS: a residual;
+// GATED: columns come as eight of the gate, then eight of what it multiplies; ACTIVATION; OUT_ELEMENT, RESIDUAL_ELEMENT;
+// PRODUCT_FORMAT of the product before the bias, LINEAR_FORMAT, ACTIVATION_FORMAT, UP_FORMAT, RESULT_FORMAT of the sum with
+// the residual or of the gated product; WHOLE: the columns come in whole eights; MOVES: rows go elsewhere; REPEATS: the
+// residual has fewer rows; and for SPLIT, the blocks of a cluster.
 #pragma once
 
 #include "machine.cuh"
@@ -27,17 +33,16 @@ struct Epilogue {
     u32 item_stride;
     u32 item_offset;
     u32 activation;
-    u32 gated;             // columns come as eight of the gate, then eight of what it multiplies
-    u32 product_format;    // of the product before the bias
+    u32 gated;
+    u32 product_format;
     u32 linear_format;
     u32 activation_format;
     u32 up_format;
-    u32 result_format;     // of the sum with the residual, or of the gated product
+    u32 result_format;
 };
 
 __device__ __forceinline__ size_t out_row(const Epilogue& e, u32 row) {
-    // The usual case without the division.
-    if (row < e.item_rows) return e.item_offset + row;
+    if (!MOVES) return row;
     return size_t(row / e.item_rows) * e.item_stride + e.item_offset + row % e.item_rows;
 }
 
@@ -45,10 +50,10 @@ __device__ __forceinline__ size_t out_row(const Epilogue& e, u32 row) {
 template <int ROWS, int COLUMNS, int THREADS>
 struct Place {
     u32 share, from, step, column, first;
-    __device__ explicit Place(const Epilogue& e) {
+    __device__ Place() {
         static_assert(THREADS % (COLUMNS / 8) == 0, "a thread keeps its columns");
-        const u32 width = e.gated ? 16 : 8, chunks = COLUMNS / width;
-        from = ROWS * blockIdx.z / gridDim.z, share = ROWS * (blockIdx.z + 1) / gridDim.z - from, step = THREADS / chunks;
+        constexpr u32 width = GATED ? 16 : 8, chunks = COLUMNS / width;
+        from = ROWS * blockIdx.z / SPLIT, share = ROWS * (blockIdx.z + 1) / SPLIT - from, step = THREADS / chunks;
         column = threadIdx.x % chunks * width, first = threadIdx.x / chunks;
     }
 };
@@ -60,56 +65,60 @@ __device__ __forceinline__ void read_bias(const Epilogue& e, u32 column, u32 n, 
 }
 
 __device__ __forceinline__ void read_residual(const Epilogue& e, u32 row, u32 column, u32 rows, u32 n, float (&residual)[8]) {
-    if (e.residual == nullptr || row >= rows || column >= n) return;
-    const u32 from = row < e.residual_rows ? row : row % e.residual_rows;
-    load8(e.residual, e.residual_element, size_t(from) * e.residual_ld + column, residual);
+    if (!ADDS || row >= rows || column >= n) return;
+    const u32 from = REPEATS ? row % e.residual_rows : row;
+    load8(e.residual, RESIDUAL_ELEMENT, size_t(from) * e.residual_ld + column, residual);
 }
 
 // Sums of products of 8-bit operands become what they stand for.
 __device__ __forceinline__ void rescale(const Epilogue& e, u32 row, u32 column, u32 n, float (&v)[8]) {
-    if (!EIGHT_BITS || e.units == nullptr) return;
+    if (!SCALED) return;
     const float unit = e.amaxes == nullptr ? e.unit : unit_of(e.amaxes[row / e.rows_each]);
 #pragma unroll
     for (int i = 0; i < 8; ++i)
         if (column + i < n) v[i] = __fmul_rn(v[i], __fmul_rn(unit, e.units[column + i]));
 }
 
+__device__ __forceinline__ void store_result8(const Epilogue& e, u32 row, u32 column, u32 n, float (&v)[8]) {
+    store_operand8(e.out, OUT_ELEMENT, e.out_factor, out_row(e, row) * e.out_ld + column, v, WHOLE ? 8 : int(n - column));
+}
+
 // Eight neighbouring sums of one row; `residual` counts where there is one.
 __device__ __forceinline__ void finish(const Epilogue& e, const float (&bias)[8], const float (&residual)[8], u32 row, u32 column,
                                        u32 n, float (&v)[8]) {
-    round8(e.product_format, v);
+    round8(PRODUCT_FORMAT, v);
 #pragma unroll
     for (int i = 0; i < 8; ++i) v[i] += bias[i];
-    round8(e.linear_format, v);
+    round8(LINEAR_FORMAT, v);
     tap8(e.tap_linear, row, n, column, v);
-    if (e.activation != IDENTITY) {
-        activate8(e.activation, e.activation_format, v);
-        round8(e.activation_format, v);
+    if (ACTIVATION != IDENTITY) {
+        activate8(ACTIVATION, ACTIVATION_FORMAT, v);
+        round8(ACTIVATION_FORMAT, v);
         tap8(e.tap_activation, row, n, column, v);
     }
-    if (e.residual != nullptr) {
+    if (ADDS) {
 #pragma unroll
         for (int i = 0; i < 8; ++i) v[i] += residual[i];
-        round8(e.result_format, v);
+        round8(RESULT_FORMAT, v);
         tap8(e.tap_result, row, n, column, v);
     }
-    store_operand8(e.out, e.out_element, e.out_factor, out_row(e, row) * e.out_ld + column, v, int(n - column));
+    store_result8(e, row, column, n, v);
 }
 
 // Eight sums of the gate and the eight that it multiplies; `column` and `n` count the columns of the result.
 __device__ __forceinline__ void finish_gated(const Epilogue& e, u32 row, u32 column, u32 n, float (&gate)[8],
                                              float (&up)[8]) {
-    round8(e.linear_format, gate), round8(e.up_format, up);
+    round8(LINEAR_FORMAT, gate), round8(UP_FORMAT, up);
     tap8(e.tap_linear, row, n, column, gate);
     tap8(e.tap_up, row, n, column, up);
-    activate8(e.activation, e.activation_format, gate);
-    round8(e.activation_format, gate);
+    activate8(ACTIVATION, ACTIVATION_FORMAT, gate);
+    round8(ACTIVATION_FORMAT, gate);
     tap8(e.tap_activation, row, n, column, gate);
 #pragma unroll
     for (int i = 0; i < 8; ++i) gate[i] *= up[i];
-    round8(e.result_format, gate);
+    round8(RESULT_FORMAT, gate);
     tap8(e.tap_result, row, n, column, gate);
-    store_operand8(e.out, e.out_element, e.out_factor, out_row(e, row) * e.out_ld + column, gate, int(n - column));
+    store_result8(e, row, column, n, gate);
 }
 
 __device__ __forceinline__ void load_tile8(const float* at, float (&v)[8]) {
@@ -117,37 +126,20 @@ __device__ __forceinline__ void load_tile8(const float* at, float (&v)[8]) {
     v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w, v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
 }
 
-// The sum of four floats at `at` over all blocks of the cluster, in the order of their rank.
-template <int RANKS>
-__device__ __forceinline__ float4 gather4(const float* at) {
-    float4 parts[RANKS];
+// Eight floats at `at`, summed over the blocks of the cluster in the order of their rank.
+__device__ __forceinline__ void gather8(const float* at, float (&v)[8]) {
+    if (SPLIT == 1) return load_tile8(at, v);
+    float4 parts[SPLIT][2];
 #pragma unroll
-    for (int rank = 0; rank < RANKS; ++rank) parts[rank] = load_from_cluster(shared_address(at), rank);
-    float4 sum = parts[0];
+    for (int rank = 0; rank < SPLIT; ++rank)
+        parts[rank][0] = load_from_cluster(shared_address(at), rank), parts[rank][1] = load_from_cluster(shared_address(at + 4), rank);
 #pragma unroll
-    for (int rank = 1; rank < RANKS; ++rank)
-        sum.x += parts[rank].x, sum.y += parts[rank].y, sum.z += parts[rank].z, sum.w += parts[rank].w;
-    return sum;
-}
-
-// Adds up this block's share of the rows over the cluster, in its own tile, where no other block reads them.
-template <int COLUMNS, int LD, int THREADS>
-__device__ __forceinline__ void add_up(float* share, u32 rows) {
-    arrive_at_cluster_barrier();
-    wait_at_cluster_barrier();
-    for (u32 index = threadIdx.x; index < rows * (COLUMNS / 4); index += THREADS) {
-        float* at = share + index / (COLUMNS / 4) * LD + index % (COLUMNS / 4) * 4;
-        float4 sum;
-        switch (gridDim.z) {
-            case 2: sum = gather4<2>(at); break;
-            case 3: sum = gather4<3>(at); break;
-            case 4: sum = gather4<4>(at); break;
-            default: sum = gather4<8>(at);
-        }
-        *reinterpret_cast<float4*>(at) = sum;
+    for (int i = 0; i < 8; ++i) v[i] = 0.0f;
+#pragma unroll
+    for (int rank = 0; rank < SPLIT; ++rank) {
+        v[0] += parts[rank][0].x, v[1] += parts[rank][0].y, v[2] += parts[rank][0].z, v[3] += parts[rank][0].w;
+        v[4] += parts[rank][1].x, v[5] += parts[rank][1].y, v[6] += parts[rank][1].z, v[7] += parts[rank][1].w;
     }
-    __syncthreads();
-    arrive_at_cluster_barrier();
 }
 
 // Finishes a tile [ROWS, COLUMNS] of partial sums in shared memory, row stride LD. The blocks of a cluster hold
@@ -155,30 +147,30 @@ __device__ __forceinline__ void add_up(float* share, u32 rows) {
 // row; the next one is read while a row is finished.
 template <int ROWS, int COLUMNS, int LD, int THREADS>
 __device__ __forceinline__ void finish_tile(const Epilogue& e, const Place<ROWS, COLUMNS, THREADS>& my, const float (&bias)[8],
-                                            float (&residual)[8], float* tile, u32 first_row, u32 first_column, u32 rows,
+                                            float (&residual)[8], const float* tile, u32 first_row, u32 first_column, u32 rows,
                                             u32 n) {
     const u32 column = first_column + my.column;
     auto place = [&](u32 local) { return tile + (my.from + local) * LD + my.column; };
     auto row_of = [&](u32 local) { return first_row + my.from + local; };
-    if (gridDim.z > 1) add_up<COLUMNS, LD, THREADS>(tile + my.from * LD, my.share);
+    if (SPLIT > 1) arrive_at_cluster_barrier(), wait_at_cluster_barrier();
 #pragma unroll 1
     for (u32 local = my.first; local < my.share && row_of(local) < rows && column < n; local += my.step) {
         float v[8];
-        load_tile8(place(local), v);
+        gather8(place(local), v);
         rescale(e, row_of(local), column, n, v);
-        if (e.gated) {
+        if constexpr (GATED) {
             float up[8];
-            load_tile8(place(local) + 8, up);
+            gather8(place(local) + 8, up);
             rescale(e, row_of(local), column + 8, n, up);
             finish_gated(e, row_of(local), column / 2, n / 2, v, up);
-            continue;
-        }
-        float next[8] = {};
-        if (local + my.step < my.share) read_residual(e, row_of(local + my.step), column, rows, n, next);
-        finish(e, bias, residual, row_of(local), column, n, v);
+        } else {
+            float next[8] = {};
+            if (local + my.step < my.share) read_residual(e, row_of(local + my.step), column, rows, n, next);
+            finish(e, bias, residual, row_of(local), column, n, v);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) residual[i] = next[i];
+            for (int i = 0; i < 8; ++i) residual[i] = next[i];
+        }
     }
     // A block's shared memory must outlive the last look of the others.
-    if (gridDim.z > 1) wait_at_cluster_barrier();
+    if (SPLIT > 1) arrive_at_cluster_barrier(), wait_at_cluster_barrier();
 }

@@ -4,7 +4,7 @@
 // and add their partial sums in a fixed order. Weights are fetched before the kernel waits for its input: they
 // are what the time goes to when there are few rows.
 //
-// Compiled for: ELEMENT (BF16, FP16, and E4M3 from compute capability 8.9 on), TILE_ROWS (64, 128), TILE_COLUMNS (64, 128), STAGES.
+// Compiled for: ELEMENT (BF16, FP16, and E4M3 from compute capability 8.9 on), TILE_ROWS (64, 128), TILE_COLUMNS (64, 128), STAGES; SPLIT and what `epilogue.cuh` names.
 #include "epilogue.cuh"
 
 // As `LinearParams` in `linear.rs`.
@@ -91,7 +91,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
     extern __shared__ __align__(1024) u8 shared[];
     const u32 base = shared_address(shared);
     const u32 first_row = blockIdx.y * TILE_ROWS, first_column = blockIdx.x * TILE_COLUMNS;
-    const u32 depths = p.inner / DEPTH, ranks = gridDim.z;
+    const u32 depths = p.inner / DEPTH, ranks = SPLIT;
     const u32 from = depths * blockIdx.z / ranks, count = depths * (blockIdx.z + 1) / ranks - from;
     const u8* x = p.x + size_t(first_row) * p.ldx * SIZE + from * ROW_BYTES;
     const u8* w = p.w + size_t(first_column) * p.inner * SIZE + from * ROW_BYTES;
@@ -101,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
 
     allow_next_kernel();
     const Epilogue& e = p.epilogue;
-    const Place<TILE_ROWS, TILE_COLUMNS, THREADS> my(e);
+    const Place<TILE_ROWS, TILE_COLUMNS, THREADS> my;
     float bias[8], residual[8] = {};
     read_bias(e, first_column + my.column, p.n, bias);
 #pragma unroll

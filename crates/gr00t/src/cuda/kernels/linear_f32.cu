@@ -24,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
     __shared__ __align__(16) float operands[2][DEPTH][TILE_LD];
     __shared__ __align__(16) float tile[TILE * TILE_LD];
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
-    const u32 depths = p.inner / DEPTH, ranks = gridDim.z;
+    const u32 depths = p.inner / DEPTH, ranks = SPLIT;
     const u32 from = depths * blockIdx.z / ranks, to = depths * (blockIdx.z + 1) / ranks;
     const u32 row = threadIdx.x / 4, depth = threadIdx.x % 4 * 4;
     const float* x = p.x + size_t(first_row + row) * p.ldx + depth;
@@ -33,7 +33,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
 
     allow_next_kernel();
     const Epilogue& e = p.epilogue;
-    const Place<TILE, TILE, THREADS> my(e);
+    const Place<TILE, TILE, THREADS> my;
     float bias[8], residual[8] = {};
     read_bias(e, first_column + my.column, p.n, bias);
     wait_for_earlier_kernels();

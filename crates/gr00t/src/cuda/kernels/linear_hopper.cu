@@ -6,7 +6,7 @@
 // time, and their sums are added in the end. The blocks of a cluster (grid z) share the inner dimension. Weights are fetched before
 // the kernel waits for its input.
 //
-// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128), TOKENS (64, 128, 192, 256), STAGES, TEAMS.
+// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128), TOKENS (64, 128, 192, 256), STAGES, TEAMS; SPLIT and what `epilogue.cuh` names.
 #include "epilogue.cuh"
 
 // A tensor as the copy engine sees it (`TensorMap` in `driver/`).
@@ -286,13 +286,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) linear(const __grid_con
     extern __shared__ __align__(1024) u8 shared[];
     __shared__ __align__(8) u64 barriers[2 * STAGES];
     const Stages s = {shared_address(shared), shared_address(barriers), shared_address(barriers + STAGES)};
-    const u32 depths = p.inner / DEPTH, ranks = gridDim.z;
+    const u32 depths = p.inner / DEPTH, ranks = SPLIT;
     const u32 from = depths * blockIdx.z / ranks, count = depths * (blockIdx.z + 1) / ranks - from;
     const bool producer = threadIdx.x >= CONSUMERS;
 
     allow_next_kernel();
     const Epilogue& e = p.epilogue;
-    const Place<TOKENS, FEATURES, THREADS> my(e);
+    const Place<TOKENS, FEATURES, THREADS> my;
     const u32 first_row = blockIdx.y * TOKENS, first_column = blockIdx.x * FEATURES;
     float bias[8], residual[8] = {};
     read_bias(e, first_column + my.column, p.n, bias);

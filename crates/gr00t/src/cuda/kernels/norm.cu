@@ -3,7 +3,8 @@
 //
 // A block takes one row and keeps it in registers: the mean and the variance are computed one after the other.
 //
-// Compiled for: CHUNKS, of 2048 features each.
+// Compiled for: CHUNKS, of 2048 features each; EIGHT_BITS; KIND; WEIGHTED, BIASED, MODULATES; JOINS: patches become tokens;
+// MOVES: rows go elsewhere; X_ELEMENT, OUT_ELEMENT; NORM_FORMAT, MODULATED_FORMAT.
 #include "machine.cuh"
 
 // As `Norm` in `norm.rs`.
@@ -52,12 +53,27 @@ __device__ __forceinline__ void load_joined8(const NormParams& p, u32 row, u32 c
     const uint4 patch = reinterpret_cast<const uint4*>(p.patches)[row];
     const u32 patches[4] = {patch.x, patch.y, patch.z, patch.w};
 #pragma unroll
-    for (int i = 0; i < 8; ++i) v[i] = load(p.x, p.x_element, size_t(patches[i % 4]) * p.x_ld + column / 4 + i / 4);
+    for (int i = 0; i < 8; ++i) v[i] = load(p.x, X_ELEMENT, size_t(patches[i % 4]) * p.x_ld + column / 4 + i / 4);
+}
+
+// Eight of a row's weights. They are read before the kernel waits for its input: no kernel of the stream writes them.
+__device__ __forceinline__ void load_weights8(const float* weights, u32 column, u32 features, float (&w)[8]) {
+    if (column + 8 <= features && reinterpret_cast<u64>(weights + column) % 16 == 0) return load8(weights, F32, column, w);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) w[i] = column + i < features ? weights[column + i] : 0.0f;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) normalize(const __grid_constant__ NormParams p) {
     const u32 row = blockIdx.x;
     allow_next_kernel();
+    auto column_of = [](int chunk) { return (chunk * THREADS + threadIdx.x) * 8; };
+    float weight[CHUNKS][8], bias[CHUNKS][8], scale[CHUNKS][8], shift[CHUNKS][8];
+#pragma unroll
+    for (int c = 0; c < CHUNKS; ++c) {
+        if (WEIGHTED) load_weights8(p.weight, column_of(c), p.features, weight[c]);
+        if (BIASED) load_weights8(p.bias, column_of(c), p.features, bias[c]);
+        if (MODULATES) load_weights8(p.scale, column_of(c), p.features, scale[c]), load_weights8(p.shift, column_of(c), p.features, shift[c]);
+    }
     wait_for_earlier_kernels();
     float v[CHUNKS][8];
     float sum = 0;
@@ -65,52 +81,49 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalize(const __grid_con
     auto inside = [&](u32 column, int i) { return column + i < p.features; };
 #pragma unroll
     for (int c = 0; c < CHUNKS; ++c) {
-        const u32 column = (c * THREADS + threadIdx.x) * 8;
+        const u32 column = column_of(c);
         if (column >= p.features) continue;
-        if (p.patches != nullptr) load_joined8(p, row, column, v[c]);
-        else load8(p.x, p.x_element, size_t(row) * p.x_ld + column, v[c]);
+        if (JOINS) load_joined8(p, row, column, v[c]);
+        else load8(p.x, X_ELEMENT, size_t(row) * p.x_ld + column, v[c]);
 #pragma unroll
         for (int i = 0; i < 8; ++i)
             if (inside(column, i)) sum += v[c][i];
     }
-    const float mean = p.kind == LAYER_NORM ? block_sum(sum) / p.features : 0.0f;
+    const float mean = KIND == LAYER_NORM ? block_sum(sum) / p.features : 0.0f;
     float squares = 0;
 #pragma unroll
     for (int c = 0; c < CHUNKS; ++c)
 #pragma unroll
         for (int i = 0; i < 8; ++i)
-            if (inside((c * THREADS + threadIdx.x) * 8, i)) squares += (v[c][i] - mean) * (v[c][i] - mean);
-    const float inverse = p.kind == NONE ? 1.0f : 1.0f / sqrtf(block_sum(squares) / p.features + p.eps);
-    const size_t to = p.out_rows != nullptr ? p.out_rows[row] : row;
+            if (inside(column_of(c), i)) squares += (v[c][i] - mean) * (v[c][i] - mean);
+    const float inverse = KIND == NONE ? 1.0f : 1.0f / sqrtf(block_sum(squares) / p.features + p.eps);
+    const size_t to = MOVES ? p.out_rows[row] : row;
 #pragma unroll
     for (int c = 0; c < CHUNKS; ++c) {
-        const u32 column = (c * THREADS + threadIdx.x) * 8;
+        const u32 column = column_of(c);
         if (column >= p.features) continue;
         float (&x)[8] = v[c];
         each8(x, [&](float value) { return (value - mean) * inverse; });
         // Qwen3 stores the normalized value before it meets the weight.
-        if (p.kind == RMS_NORM) round8(p.norm_format, x);
+        if (KIND == RMS_NORM) round8(NORM_FORMAT, x);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-            if (p.weight != nullptr && inside(column, i)) x[i] *= p.weight[column + i];
-            if (p.bias != nullptr && inside(column, i)) x[i] += p.bias[column + i];
+            if (WEIGHTED) x[i] *= weight[c][i];
+            if (BIASED) x[i] += bias[c][i];
         }
-        round8(p.norm_format, x);
+        round8(NORM_FORMAT, x);
         tap8(p.tap_norm, row, p.features, column, x);
-        if (p.scale != nullptr) {
-            float scale[8] = {}, shift[8] = {};
+        if (MODULATES) {
+            each8(scale[c], [](float value) { return 1.0f + value; });
+            round8(MODULATED_FORMAT, scale[c]);
 #pragma unroll
-            for (int i = 0; i < 8; ++i)
-                if (inside(column, i)) scale[i] = 1.0f + p.scale[column + i], shift[i] = p.shift[column + i];
-            round8(p.modulated_format, scale);
+            for (int i = 0; i < 8; ++i) x[i] *= scale[c][i];
+            round8(MODULATED_FORMAT, x);
 #pragma unroll
-            for (int i = 0; i < 8; ++i) x[i] *= scale[i];
-            round8(p.modulated_format, x);
-#pragma unroll
-            for (int i = 0; i < 8; ++i) x[i] += shift[i];
-            round8(p.modulated_format, x);
+            for (int i = 0; i < 8; ++i) x[i] += shift[c][i];
+            round8(MODULATED_FORMAT, x);
             tap8(p.tap_modulated, row, p.features, column, x);
         }
-        store_operand8(p.out, p.out_element, p.out_factor, to * p.out_ld + column, x, int(p.features - column));
+        store_operand8(p.out, OUT_ELEMENT, p.out_factor, to * p.out_ld + column, x, int(p.features - column));
     }
 }
