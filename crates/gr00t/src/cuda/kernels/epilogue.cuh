@@ -152,15 +152,20 @@ __device__ __forceinline__ void finish_tile(const Epilogue& e, const Place<ROWS,
     const u32 column = first_column + my.column;
     auto place = [&](u32 local) { return tile + (my.from + local) * LD + my.column; };
     auto row_of = [&](u32 local) { return first_row + my.from + local; };
+    auto works = [&](u32 local) { return local < my.share && row_of(local) < rows && column < n; };
     if (SPLIT > 1) arrive_at_cluster_barrier(), wait_at_cluster_barrier();
+    bool reads = true;
 #pragma unroll 1
-    for (u32 local = my.first; local < my.share && row_of(local) < rows && column < n; local += my.step) {
-        float v[8];
+    for (u32 local = my.first; works(local); local += my.step) {
+        float v[8], up[8];
         gather8(place(local), v);
+        if (GATED) gather8(place(local) + 8, up);
+        reads = works(local + my.step);
+        // The other blocks may leave once nothing of theirs is read any more: they are told before the last row is
+        // finished, which takes about as long as they take to hear of it.
+        if (SPLIT > 1 && !reads) arrive_alone_at_cluster_barrier();
         rescale(e, row_of(local), column, n, v);
         if constexpr (GATED) {
-            float up[8];
-            gather8(place(local) + 8, up);
             rescale(e, row_of(local), column + 8, n, up);
             finish_gated(e, row_of(local), column / 2, n / 2, v, up);
         } else {
@@ -171,6 +176,6 @@ __device__ __forceinline__ void finish_tile(const Epilogue& e, const Place<ROWS,
             for (int i = 0; i < 8; ++i) residual[i] = next[i];
         }
     }
-    // A block's shared memory must outlive the last look of the others.
-    if (SPLIT > 1) arrive_at_cluster_barrier(), wait_at_cluster_barrier();
+    if (SPLIT > 1 && reads) arrive_alone_at_cluster_barrier();
+    if (SPLIT > 1) wait_at_cluster_barrier();
 }

@@ -28,6 +28,13 @@ __device__ __forceinline__ void arrive_at_cluster_barrier() {
 #endif
 }
 
+// The same, each thread at its own time.
+__device__ __forceinline__ void arrive_alone_at_cluster_barrier() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+#endif
+}
+
 __device__ __forceinline__ void wait_at_cluster_barrier() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
