@@ -7,7 +7,7 @@ use steadyhand_fidelity::Format;
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::checkpoint::Loader;
 use steadyhand_gr00t::cuda::attention::Segment;
-use steadyhand_gr00t::cuda::builder::{Builder, depth};
+use steadyhand_gr00t::cuda::builder::Builder;
 use steadyhand_gr00t::cuda::compile::Compiler;
 use steadyhand_gr00t::cuda::dit::{self, Dit, Features};
 use steadyhand_gr00t::cuda::driver::Device;
@@ -95,14 +95,17 @@ fn measure(
     let mut times = Vec::new();
     let splits = SPLITS.into_iter();
     for tiling in Tiling::all(element, device.properties().compute_capability) {
-        for split in splits.clone().filter(|split| inner / depth(element) >= *split) {
+        for tiling in splits.clone().map(|split| Tiling { split, ..tiling }) {
+            if !tiling.fits(element, inner) {
+                continue;
+            }
             let mut b = Builder::new(device, kernels, policy, 1);
-            b.tilings = Some(vec![Tiling { split, ..tiling }]);
+            b.tilings = Some(vec![tiling]);
             for layer in &layers {
                 b.linear(layer, &x, Element::Bf16, at.clone(), Then::Store)?;
             }
             let best = microseconds(device, b.finish())?;
-            times.push((best / copies as f32, Tiling { split, ..tiling }));
+            times.push((best / copies as f32, tiling));
         }
     }
     times.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -111,16 +114,18 @@ fn measure(
     let chosen = Tiling::choose(&candidates, element, [rows, n, inner], processors);
     let bytes = (n * inner * element.size()) as f32;
     println!("[{rows}, {inner}] x [{inner}, {n}]: {:.2} us at 4.2 TB/s", bytes / 4.2e6);
-    let line = |(time, t): &(f32, Tiling), mark: &str| {
+    for (time, tiling) in times {
         let rate = 2e-6 * (rows * n * inner) as f32 / time;
-        println!(
-            "  {time:7.2} us  {}x{} /{} stages {} teams {}  {rate:.0} TFLOP/s {mark}",
-            t.rows, t.columns, t.split, t.stages, t.teams
-        );
-    };
-    times.iter().take(40).for_each(|time| line(time, ""));
-    times.iter().filter(|(_, tiling)| Some(*tiling) == chosen).for_each(|time| line(time, "<- chosen"));
+        let mark = if Some(tiling) == chosen { "<- chosen" } else { "" };
+        println!("  {time:7.2} us  {} /{}  {rate:.0} TFLOP/s {mark}", name(&tiling), tiling.split);
+    }
     Ok(())
+}
+
+/// A tiling without its split.
+fn name(tiling: &Tiling) -> String {
+    let Tiling { rows, columns, blocks, stages, teams, .. } = tiling;
+    format!("{rows}x{columns} blocks {blocks} stages {stages} teams {teams}")
 }
 
 /// The least time of a program as a graph.
@@ -178,7 +183,7 @@ fn measure_others(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) 
     Ok(())
 }
 
-/// One Euler step of the DiT, with all tilings to choose from and with some left out.
+/// One Euler step of the DiT, with all tilings to choose from, with some left out, and with each small one alone.
 fn measure_dit(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> Result<()> {
     let model = Model::synthetic(n1_6(), 0)?;
     let mut layout = Layout::new(policy);
@@ -189,11 +194,16 @@ fn measure_dit(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> 
     b.finish().enqueue(&device.stream()?)?;
     let all = Tiling::candidates(Element::Bf16, device.properties());
     let some = |keep: fn(&Tiling) -> bool| all.iter().copied().filter(keep).collect::<Vec<_>>();
-    for (name, tilings) in [
-        ("all tilings", all.clone()),
-        ("64x64 alone", some(|t| (t.rows, t.columns) == (64, 64))),
-        ("not split", some(|t| t.split == 1)),
-    ] {
+    let mut choices = vec![
+        ("all tilings".to_owned(), all.clone()),
+        ("64x64 alone".to_owned(), some(|t| (t.rows, t.columns) == (64, 64))),
+        ("not split".to_owned(), some(|t| t.split == 1)),
+    ];
+    for tiling in all.iter().filter(|t| t.rows == 64 && t.split == 1) {
+        let alone = all.iter().copied().filter(|t| Tiling { split: 1, ..*t } == *tiling).collect();
+        choices.push((format!("{} alone", name(tiling)), alone));
+    }
+    for (name, tilings) in choices {
         let mut b = Builder::new(device, kernels, policy, 1);
         b.tilings = Some(tilings);
         let tokens = b.persistent_tensor(121, 2048, Element::Bf16)?;

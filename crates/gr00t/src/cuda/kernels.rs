@@ -57,19 +57,20 @@ const ATTENTION_SHARED: usize = 99 << 10;
 impl Variant {
     /// A product of operands of this type.
     pub fn linear(element: Element, tiling: Tiling) -> Self {
-        let Tiling { multiplier, rows, columns, stages, teams, .. } = tiling;
+        let Tiling { multiplier, rows, columns, blocks, stages, teams, .. } = tiling;
         let (file, block, names) = match multiplier {
             Multiplier::Cores => return Variant::plain("linear_f32.cu", "linear", 256),
             Multiplier::Warps => ("linear.cu", 256, ["TILE_ROWS", "TILE_COLUMNS"]),
-            // A warpgroup of each team for 64 columns, and a warp that fetches.
+            // A warpgroup of each team for 64 columns, and a warp that fetches for each operand.
             Multiplier::Warpgroups => {
-                ("linear_hopper.cu", (2 * teams * columns) as u32 + 32, ["TOKENS", "FEATURES"])
+                ("linear_hopper.cu", (2 * teams * columns) as u32 + 64, ["TOKENS", "FEATURES"])
             }
         };
         let defines = vec![
             ("ELEMENT", element.code() as usize),
             (names[0], rows),
             (names[1], columns),
+            ("BLOCKS", blocks),
             ("STAGES", stages),
             ("TEAMS", teams),
         ];

@@ -1,12 +1,13 @@
 // y = x Wᵀ + b on Hopper's warpgroup products, with the epilogue of `linear.cu`.
 //
 // A block computes FEATURES outputs of TOKENS rows, transposed: the weights are the operand of 64 rows, so that few
-// tokens leave no part of a product idle. One warp fetches tiles by the copy engine. A warpgroup multiplies 64 features;
-// TEAMS of warpgroups take turns at the tiles, since the products of one alone leave the tensor cores idle most of the
-// time, and their sums are added in the end. The blocks of a cluster (grid z) share the inner dimension. Weights are fetched before
-// the kernel waits for its input.
+// tokens leave no part of a product idle. Two threads fetch by the copy engine, one the weights, before the kernel waits
+// for its input, the other x. What a fetch costs its thread does not depend on what it brings: one brings all that an
+// operand has in a stage, BLOCKS of 128 bytes of the inner dimension. A warpgroup multiplies 64 features; TEAMS of
+// warpgroups take turns at the stages, and their sums are added in the end. The blocks of a cluster (grid z) share the
+// inner dimension, a whole number of stages each.
 //
-// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128), TOKENS (64, 128, 192, 256), STAGES, TEAMS.
+// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128), TOKENS (64, 128, 192, 256), BLOCKS, STAGES, TEAMS.
 #include "epilogue.cuh"
 
 // A tensor as the copy engine sees it (`TensorMap` in `driver/`).
@@ -16,8 +17,8 @@ struct __align__(64) TensorMap {
 
 // As `HopperLinearParams` in `linear.rs`.
 struct HopperLinearParams {
-    TensorMap x;  // [rows, inner] in boxes of [TOKENS, DEPTH]
-    TensorMap w;  // [n, inner] in boxes of [FEATURES, DEPTH]
+    TensorMap x;  // [inner / DEPTH, rows, DEPTH] in boxes of [BLOCKS, TOKENS, DEPTH]
+    TensorMap w;  // [inner / DEPTH, n, DEPTH] in boxes of [BLOCKS, FEATURES, DEPTH]
     u32 rows;
     u32 n;
     u32 inner;    // a multiple of DEPTH
@@ -25,10 +26,11 @@ struct HopperLinearParams {
     Epilogue epilogue;
 };
 
-constexpr int ROW_BYTES = 128, DEPTH = ELEMENT == E4M3 ? ROW_BYTES : ROW_BYTES / 2;  // of the inner dimension at a time
+constexpr int ROW_BYTES = 128, DEPTH = ELEMENT == E4M3 ? ROW_BYTES : ROW_BYTES / 2;  // of the inner dimension in a block
 constexpr int GROUPS = FEATURES / 64, SUMS = TOKENS / 2, CONSUMERS = 128 * GROUPS * TEAMS;
-constexpr int THREADS = CONSUMERS + 32;
-constexpr int W_BYTES = FEATURES * ROW_BYTES, X_BYTES = TOKENS * ROW_BYTES, STAGE_BYTES = W_BYTES + X_BYTES;
+constexpr int W_PRODUCER = CONSUMERS / 32, X_PRODUCER = W_PRODUCER + 1, THREADS = CONSUMERS + 64;  // two warps
+constexpr int W_BLOCK = FEATURES * ROW_BYTES, X_BLOCK = TOKENS * ROW_BYTES;
+constexpr int W_BYTES = BLOCKS * W_BLOCK, X_BYTES = BLOCKS * X_BLOCK, STAGE_BYTES = W_BYTES + X_BYTES;
 constexpr int TILE_LD = FEATURES + 4;
 static_assert(TOKENS * TILE_LD * 4 <= STAGES * STAGE_BYTES, "the sums take the place of the operands");
 static_assert(STAGES % TEAMS == 0, "a stage is always the same team's");
@@ -58,11 +60,27 @@ __device__ __forceinline__ void wait(u32 barrier, u32 parity) {
     }
 }
 
-// Fetches a box of a tensor, whose bytes the barrier expects. Rows outside the tensor are zeros.
-__device__ __forceinline__ void fetch(u32 to, const TensorMap& map, u32 column, u32 row, u32 barrier) {
+// One lane of a warp. The compiler knows that it is one: around what only one thread does at a time, such as a fetch, it
+// would otherwise put a loop over the lanes.
+__device__ __forceinline__ bool elected() {
+    u32 is;
     asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(to),
-        "l"(&map), "r"(barrier), "r"(column), "r"(row)
+        "{\n\t.reg .pred p;\n\t"
+        "elect.sync _|p, 0xffffffff;\n\t"
+        "selp.b32 %0, 1, 0, p;\n\t}"
+        : "=r"(is));
+    return is;
+}
+
+// The same in every lane, which the compiler must know: fetches and operands are described in uniform registers.
+__device__ __forceinline__ u32 uniform(u32 value) { return __shfl_sync(0xffffffffu, value, 0); }
+
+// Fetches a box of a tensor, whose bytes the barrier expects. Rows and blocks outside the tensor are zeros, and count.
+__device__ __forceinline__ void fetch(u32 to, const TensorMap& map, u32 row, u32 block, u32 barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(
+            to),
+        "l"(&map), "r"(barrier), "r"(0), "r"(row), "r"(block)
         : "memory");
 }
 
@@ -200,12 +218,27 @@ __device__ __forceinline__ void multiply_add(float (&d)[SUMS], u64 a, u64 b) {
 #endif
 }
 
-// The products of one stage, added to d once they are waited for.
-__device__ __forceinline__ void multiply_stage(float (&d)[SUMS], u64 w, u64 x) {
+// The products of some of a stage's blocks, added to d once they are waited for.
+template <int FROM, int TO>
+__device__ __forceinline__ void multiply_blocks(float (&d)[SUMS], u64 w, u64 x) {
     fence_sums();
 #pragma unroll
-    for (int k = 0; k < ROW_BYTES / 32; ++k) multiply_add(d, w + k * 2, x + k * 2);
+    for (int block = FROM; block < TO; ++block)
+#pragma unroll
+        for (int k = 0; k < ROW_BYTES / 32; ++k)
+            multiply_add(d, w + block * (W_BLOCK / 16) + k * 2, x + block * (X_BLOCK / 16) + k * 2);
     commit_products();
+}
+
+// The tensor cores keep few bits of what they add 8-bit products to: a block at a time, the rest in f32.
+template <int BLOCK = 0>
+__device__ __forceinline__ void multiply_by_block(float (&sums)[SUMS], u64 w, u64 x) {
+    float part[SUMS] = {};
+    multiply_blocks<BLOCK, BLOCK + 1>(part, w, x);
+    wait_for_products<0>();
+#pragma unroll
+    for (int i = 0; i < SUMS; ++i) sums[i] += part[i];
+    if constexpr (BLOCK + 1 < BLOCKS) multiply_by_block<BLOCK + 1>(sums, w, x);
 }
 
 // This thread's sums to the tile [TOKENS, FEATURES], or added to what is there: a product's rows are features, its
@@ -222,36 +255,31 @@ __device__ __forceinline__ void store_sums(float* tile, const float (&sums)[SUMS
 
 struct Stages {
     u32 base, full, empty;
-    __device__ u32 w(u32 i) const { return base + i % STAGES * STAGE_BYTES; }
-    __device__ u32 x(u32 i) const { return w(i) + W_BYTES; }
+    __device__ u32 at(u32 i) const { return base + i % STAGES * STAGE_BYTES; }
     __device__ u32 filled(u32 i) const { return full + i % STAGES * 8; }
     __device__ u32 emptied(u32 i) const { return empty + i % STAGES * 8; }
     __device__ static u32 parity(u32 i) { return i / STAGES & 1; }
 };
 
-// One thread: fetches tiles as long as there are places for them.
-__device__ __forceinline__ void produce(const HopperLinearParams& p, const Stages& s, u32 from, u32 count) {
-    const u32 feature = blockIdx.x * FEATURES, token = blockIdx.y * TOKENS, first = min(count, u32(STAGES));
-    for (u32 i = 0; i < first; ++i) {
-        expect_bytes(s.filled(i), STAGE_BYTES);
-        fetch(s.w(i), p.w, (from + i) * DEPTH, feature, s.filled(i));
-    }
-    wait_for_earlier_kernels();
-    for (u32 i = 0; i < first; ++i) fetch(s.x(i), p.x, (from + i) * DEPTH, token, s.filled(i));
+// One thread: fetches an operand's boxes as long as there are places for them, to an offset of their stages.
+template <u32 BYTES, u32 OFFSET, bool IS_INPUT>
+__device__ __forceinline__ void produce(const TensorMap& map, const Stages& s, u32 row, u32 from, u32 count) {
+    const u32 first = min(count, u32(STAGES));
+    for (u32 i = 0; i < first; ++i) expect_bytes(s.filled(i), BYTES);
+    if constexpr (IS_INPUT) wait_for_earlier_kernels();
+    for (u32 i = 0; i < first; ++i) fetch(s.at(i) + OFFSET, map, row, (from + i) * BLOCKS, s.filled(i));
     for (u32 i = first; i < count; ++i) {
         wait(s.emptied(i), Stages::parity(i) ^ 1);
-        expect_bytes(s.filled(i), STAGE_BYTES);
-        fetch(s.w(i), p.w, (from + i) * DEPTH, feature, s.filled(i));
-        fetch(s.x(i), p.x, (from + i) * DEPTH, token, s.filled(i));
+        expect_bytes(s.filled(i), BYTES);
+        fetch(s.at(i) + OFFSET, map, row, (from + i) * BLOCKS, s.filled(i));
     }
 }
 
-// A warpgroup: the products of its 64 features with all tokens, over its team's tiles.
+// A warpgroup: the products of its 64 features with all tokens, over its team's stages.
 __device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums)[SUMS]) {
-    // The same in every lane, which the compiler must know: operands are described in uniform registers.
-    const u32 warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
+    const u32 warpgroup = uniform(threadIdx.x / 128);
     const u32 team = warpgroup / GROUPS, group = warpgroup % GROUPS;
-    const u32 first = __shfl_sync(0xffffffffu, s.w(team), 0), barriers = __shfl_sync(0xffffffffu, s.filled(team), 0);
+    const u32 first = uniform(s.at(team)), barriers = uniform(s.filled(team));
     const u64 w = operand(first + group * 64 * ROW_BYTES), x = operand(first + W_BYTES);
     const bool speaker = threadIdx.x % 128 == 0;
     for (u32 round = 0; round * STAGES + team < count; ++round) {
@@ -262,16 +290,11 @@ __device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums
             constexpr u32 EMPTY = STAGES * 8;
             const u32 offset = j * (STAGE_BYTES / 16);
             if constexpr (ELEMENT == E4M3) {
-                // The tensor cores keep few bits of what they add 8-bit products to: a stage at a time, the rest in f32.
-                float part[SUMS] = {};
-                multiply_stage(part, w + offset, x + offset);
-                wait_for_products<0>();
-#pragma unroll
-                for (int i = 0; i < SUMS; ++i) sums[i] += part[i];
+                multiply_by_block(sums, w + offset, x + offset);
                 if (speaker) arrive(barriers + EMPTY + j * 8);
             } else {
-                multiply_stage(sums, w + offset, x + offset);
-                // The team's tile before this one has been read once its products are done.
+                multiply_blocks<0, BLOCKS>(sums, w + offset, x + offset);
+                // The team's stage before this one has been read once its products are done.
                 wait_for_products<1>();
                 const u32 before = j >= TEAMS ? j - TEAMS : STAGES - TEAMS;
                 if (speaker && (j > 0 || round > 0)) arrive(barriers + EMPTY + before * 8);
@@ -284,10 +307,12 @@ __device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums
 extern "C" __global__ void __launch_bounds__(THREADS, 1) linear(const __grid_constant__ HopperLinearParams p) {
     extern __shared__ __align__(1024) u8 shared[];
     __shared__ __align__(8) u64 barriers[2 * STAGES];
-    const Stages s = {shared_address(shared), shared_address(barriers), shared_address(barriers + STAGES)};
-    const u32 depths = p.inner / DEPTH, ranks = gridDim.z;
-    const u32 from = depths * blockIdx.z / ranks, count = depths * (blockIdx.z + 1) / ranks - from;
-    const bool producer = threadIdx.x >= CONSUMERS;
+    const u32 full = uniform(shared_address(barriers));
+    const Stages s = {uniform(shared_address(shared)), full, full + STAGES * 8};
+    const u32 stages = (p.inner / DEPTH + BLOCKS - 1) / BLOCKS, ranks = gridDim.z;
+    const u32 from = stages * blockIdx.z / ranks, count = stages * (blockIdx.z + 1) / ranks - from;
+    const u32 warp = uniform(threadIdx.x / 32);
+    const bool producer = warp >= CONSUMERS / 32;
 
     allow_next_kernel();
     const Epilogue& e = p.epilogue;
@@ -295,14 +320,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) linear(const __grid_con
     const u32 first_row = blockIdx.y * TOKENS, first_column = blockIdx.x * FEATURES;
     float bias[8], residual[8] = {};
     read_bias(e, first_column + my.column, p.n, bias);
-    if (threadIdx.x == CONSUMERS) fetch_map(p.w), fetch_map(p.x);
+    if (warp == W_PRODUCER && elected()) fetch_map(p.w);
+    if (warp == X_PRODUCER && elected()) fetch_map(p.x);
     if (threadIdx.x == 0) {
-        for (int i = 0; i < STAGES; ++i) init_barrier(s.filled(i), 1), init_barrier(s.emptied(i), GROUPS);
+        for (int i = 0; i < STAGES; ++i) init_barrier(s.filled(i), 2), init_barrier(s.emptied(i), GROUPS);
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     }
     __syncthreads();
     float sums[SUMS] = {};
-    if (producer && threadIdx.x % 32 == 0) produce(p, s, from, count);
+    if (warp == W_PRODUCER && elected()) produce<W_BYTES, 0, false>(p.w, s, first_column, from, count);
+    if (warp == X_PRODUCER && elected()) produce<X_BYTES, W_BYTES, true>(p.x, s, first_row, from, count);
     __syncwarp();
     wait_for_earlier_kernels();
     read_residual(e, first_row + my.from + my.first, first_column + my.column, p.rows, p.n, residual);
