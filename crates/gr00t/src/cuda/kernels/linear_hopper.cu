@@ -318,7 +318,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) linear(const __grid_con
     const Epilogue& e = p.epilogue;
     const Place<TOKENS, FEATURES, THREADS> my(e);
     const u32 first_row = blockIdx.y * TOKENS, first_column = blockIdx.x * FEATURES;
-    float bias[8], residual[8] = {};
+    float bias[8];
+    Raw8 residuals[SUMS < 96 ? 2 : 1];  // as many as the sums leave registers for
     read_bias(e, first_column + my.column, p.n, bias);
     if (warp == W_PRODUCER && elected()) fetch_map(p.w);
     if (warp == X_PRODUCER && elected()) fetch_map(p.x);
@@ -332,7 +333,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) linear(const __grid_con
     if (warp == X_PRODUCER && elected()) produce<X_BYTES, W_BYTES, true>(p.x, s, first_row, from, count);
     __syncwarp();
     wait_for_earlier_kernels();
-    read_residual(e, first_row + my.from + my.first, first_column + my.column, p.rows, p.n, residual);
+    read_residuals(e, my, first_row, first_column, p.rows, p.n, residuals);
     if (!producer) consume(s, count, sums);
     __syncthreads();
     float* tile = reinterpret_cast<float*>(shared);
@@ -343,5 +344,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) linear(const __grid_con
         if (team == next && !producer) store_sums<true>(tile, sums);
         __syncthreads();
     }
-    finish_tile<TOKENS, FEATURES, TILE_LD, THREADS>(e, my, bias, residual, tile, first_row, first_column, p.rows, p.n);
+    finish_tile<TOKENS, FEATURES, TILE_LD, THREADS>(e, my, bias, residuals, tile, first_row, first_column, p.rows, p.n);
 }
