@@ -124,8 +124,8 @@ fn measure(
 
 /// A tiling without its split.
 fn name(tiling: &Tiling) -> String {
-    let Tiling { rows, columns, blocks, stages, teams, .. } = tiling;
-    format!("{rows}x{columns} blocks {blocks} stages {stages} teams {teams}")
+    let Tiling { rows, columns, stages, teams, .. } = tiling;
+    format!("{rows}x{columns} stages {stages} teams {teams}")
 }
 
 /// The least time of a program as a graph.

@@ -57,7 +57,7 @@ const ATTENTION_SHARED: usize = 99 << 10;
 impl Variant {
     /// A product of operands of this type.
     pub fn linear(element: Element, tiling: Tiling) -> Self {
-        let Tiling { multiplier, rows, columns, blocks, stages, teams, .. } = tiling;
+        let Tiling { multiplier, rows, columns, stages, teams, .. } = tiling;
         let (file, block, names) = match multiplier {
             Multiplier::Cores => return Variant::plain("linear_f32.cu", "linear", 256),
             Multiplier::Warps => ("linear.cu", 256, ["TILE_ROWS", "TILE_COLUMNS"]),
@@ -70,7 +70,6 @@ impl Variant {
             ("ELEMENT", element.code() as usize),
             (names[0], rows),
             (names[1], columns),
-            ("BLOCKS", blocks),
             ("STAGES", stages),
             ("TEAMS", teams),
         ];

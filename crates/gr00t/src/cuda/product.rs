@@ -119,15 +119,13 @@ pub struct Tiling {
     pub columns: usize,
     /// Blocks of a cluster, which share a tile's inner dimension.
     pub split: usize,
-    /// Blocks of 128 bytes of the inner dimension in a stage: what is fetched at once.
-    pub blocks: usize,
-    /// Stages in shared memory.
+    /// Stages in shared memory: rows of 128 bytes of the inner dimension.
     pub stages: usize,
     /// Teams of warpgroups that take turns at the stages.
     pub teams: usize,
 }
 
-/// Bytes of the inner dimension in a block.
+/// Bytes of the inner dimension in a stage.
 const DEPTH_BYTES: usize = 128;
 /// How many blocks may share an inner dimension, where there are clusters: those that `epilogue.cuh` adds up.
 pub const SPLITS: [usize; 4] = [1, 2, 4, 8];
@@ -142,7 +140,6 @@ impl Tiling {
             rows,
             columns,
             split: 1,
-            blocks: 1,
             stages,
             teams: 1,
         };
@@ -160,37 +157,13 @@ impl Tiling {
             teams,
             ..tile(Multiplier::Warpgroups, rows, columns, stages)
         };
-        // Stages of several blocks: fewer fetches, and one team keeps the tensor cores busy.
-        let deep =
-            |teams, rows, columns, blocks, stages| Tiling { blocks, ..groups(teams, rows, columns, stages) };
-        let deep_small = [
-            deep(1, 64, 64, 1, 12),
-            deep(1, 64, 64, 2, 6),
-            deep(2, 64, 64, 2, 6),
-            deep(1, 64, 64, 3, 4),
-            deep(1, 64, 64, 4, 3),
-            // Half of the shared memory: blocks of the next kernel need not wait until those of this one have ended.
-            deep(1, 64, 64, 2, 3),
-            deep(1, 64, 128, 1, 8),
-            deep(1, 64, 128, 2, 4),
-            deep(1, 64, 128, 3, 3),
-            deep(1, 128, 64, 2, 4),
-            deep(1, 128, 64, 3, 3),
-        ];
-        let deep_large = [
-            deep(1, 128, 128, 1, 6),
-            deep(1, 128, 128, 2, 3),
-            deep(1, 192, 64, 1, 6),
-            deep(1, 192, 64, 2, 3),
-            deep(1, 192, 128, 2, 2),
-            deep(1, 256, 64, 1, 5),
-            deep(1, 256, 64, 2, 2),
-            deep(1, 256, 128, 2, 2),
-        ];
         let small = [groups(2, 64, 64, 12), groups(2, 64, 128, 8), groups(2, 128, 64, 8)];
         if element == Element::E4m3 {
             // Each stage's sums apart from those of all stages: larger tiles leave no registers for both.
-            return small.into_iter().chain(deep_small).chain([groups(1, 128, 128, 6)]).collect();
+            return small
+                .into_iter()
+                .chain([groups(1, 128, 128, 6), groups(1, 64, 64, 12), groups(1, 64, 128, 8)])
+                .collect();
         }
         let large = [
             groups(2, 128, 128, 6),
@@ -198,18 +171,23 @@ impl Tiling {
             groups(1, 192, 128, 5),
             groups(2, 256, 64, 4),
             groups(1, 256, 128, 4),
+            groups(1, 64, 64, 12),
+            groups(1, 64, 128, 8),
+            groups(1, 128, 128, 6),
+            groups(1, 192, 64, 6),
+            groups(1, 256, 64, 5),
         ];
-        small.into_iter().chain(large).chain(deep_small).chain(deep_large).collect()
+        small.into_iter().chain(large).collect()
     }
 
     /// Bytes of one stage: rows of x and of the weights.
     pub fn stage_bytes(&self) -> usize {
-        self.blocks * (self.rows + self.columns) * DEPTH_BYTES
+        (self.rows + self.columns) * DEPTH_BYTES
     }
 
     /// Whether each block of a cluster has a stage of this inner dimension.
     pub fn fits(&self, element: Element, inner: usize) -> bool {
-        inner.div_ceil(depth(element)).div_ceil(self.blocks) >= self.split
+        inner.div_ceil(depth(element)) >= self.split
     }
 
     /// Bytes of dynamic shared memory.
@@ -235,8 +213,8 @@ impl Tiling {
         processors: usize,
     ) -> Option<Tiling> {
         let fitting = candidates.iter().filter(|tiling| tiling.fits(element, inner));
-        let blocks = inner.div_ceil(depth(element));
-        fitting.min_by_key(|tiling| tiling.cost([rows, n, blocks], processors)).copied()
+        let stages = inner.div_ceil(depth(element));
+        fitting.min_by_key(|tiling| tiling.cost([rows, n, stages], processors)).copied()
     }
 
     /// Estimated nanoseconds: waves of blocks, each as long as its start and end and the slower of fetching and
@@ -244,7 +222,7 @@ impl Tiling {
     /// model's products (`examples/kernels.rs`): 595 bytes and 3300 pairs a nanosecond and multiprocessor, and a
     /// block's ends. Set by hand until the fastest tilings came first: 12000 bytes a nanosecond for all fetches, what
     /// meeting in a cluster takes, and how many multiprocessors clusters can use.
-    fn cost(&self, [rows, n, inner_blocks]: [usize; 3], processors: usize) -> usize {
+    fn cost(&self, [rows, n, stages]: [usize; 3], processors: usize) -> usize {
         // The blocks of a cluster need places in one part of the device: the larger it is, the more stay empty.
         let usable = match self.split {
             1 | 2 => processors,
@@ -252,14 +230,13 @@ impl Tiling {
             _ => processors * 3 / 4,
         };
         let blocks = rows.div_ceil(self.rows) * n.div_ceil(self.columns) * self.split;
-        // Whole stages: what the last one has beyond the inner dimension is multiplied too.
-        let share = inner_blocks.div_ceil(self.blocks).div_ceil(self.split);
+        let share = stages.div_ceil(self.split);
         let together = if self.shared_bytes() <= HALF_OF_SHARED { 2 } else { 1 };
         let waves = blocks.div_ceil(usable * together);
         let busy = blocks.div_ceil(waves * usable).max(1);
         let fetch = self.stage_bytes() * busy / 595;
         // Pairs of 16 bits; twice as many of 8 bits take as long.
-        let multiply = self.blocks * self.rows * self.columns * depth(Element::Bf16) * busy / 3300;
+        let multiply = self.rows * self.columns * depth(Element::Bf16) * busy / 3300;
         let meeting = if self.split > 1 { 100 + 250 * self.split } else { 0 };
         let ends = 5200 + self.rows * self.columns / 68 / self.split + meeting;
         let all_fetches = 2500 + blocks * share * self.stage_bytes() / 12000;
@@ -295,15 +272,8 @@ impl Builder<'_> {
         let (rows, n, inner) = (x.rows, w.out_features, inner);
         if tiling.multiplier == Multiplier::Warpgroups {
             let element = w.element;
-            let boxes = |rows, ld, box_rows| Boxes {
-                element,
-                rows,
-                columns: inner,
-                ld,
-                box_rows,
-                box_blocks: tiling.blocks,
-            };
-            let (of_x, of_w) = (boxes(rows, x.ld, tiling.rows), boxes(n, inner, tiling.columns));
+            let of_x = Boxes { element, rows, columns: inner, ld: x.ld, box_rows: tiling.rows };
+            let of_w = Boxes { element, rows: n, columns: inner, ld: inner, box_rows: tiling.columns };
             let params = HopperLinearParams {
                 x: TensorMap::new(x.pointer(), of_x)?,
                 w: TensorMap::new(w.weight.pointer(), of_w)?,

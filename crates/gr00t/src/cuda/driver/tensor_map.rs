@@ -22,18 +22,15 @@ pub struct Boxes {
     pub element: Element,
     /// Rows of the matrix: what a box has beyond is zeros.
     pub rows: usize,
-    /// Columns of the matrix, a multiple of 128 bytes.
+    /// Columns of the matrix.
     pub columns: usize,
     /// Elements from row to row.
     pub ld: usize,
-    /// Rows of a block, at most 256. They have 128 bytes, swizzled.
+    /// Rows of a box, at most 256. They have 128 bytes, swizzled.
     pub box_rows: usize,
-    /// Blocks of a box, one after the other: each has the 128 bytes that follow those of the block before. Those
-    /// beyond the matrix are zeros.
-    pub box_blocks: usize,
 }
 
-/// Bytes of a block's rows.
+/// Bytes of a box's rows.
 const ROW_BYTES: usize = 128;
 
 impl TensorMap {
@@ -42,7 +39,7 @@ impl TensorMap {
     /// # Errors
     /// CUDA's, such as a stride that is not a multiple of 16 bytes.
     pub fn new(at: DevicePtr, boxes: Boxes) -> Result<Self> {
-        let Boxes { element, rows, columns, ld, box_rows, box_blocks } = boxes;
+        let Boxes { element, rows, columns, ld, box_rows } = boxes;
         let kind = match element {
             Element::F32 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
             Element::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
@@ -50,17 +47,15 @@ impl TensorMap {
             Element::E4m3 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8,
         };
         let mut map = TensorMap { words: [0; 16] };
-        let width = ROW_BYTES / element.size();
-        let sizes = [width, rows, columns / width].map(|size| size as u64);
-        let strides = [ld * element.size(), ROW_BYTES].map(|bytes| bytes as u64);
-        let (shape, steps) = ([width, box_rows, box_blocks].map(|size| size as u32), [1u32; 3]);
+        let (sizes, strides) = ([columns as u64, rows as u64], [(ld * element.size()) as u64]);
+        let (shape, steps) = ([(ROW_BYTES / element.size()) as u32, box_rows as u32], [1u32; 2]);
         // SAFETY: `map` has the size and alignment of a `CUtensorMap` and is written; the arrays have as many
-        // elements as the three dimensions ask for. The address is not followed.
+        // elements as the two dimensions ask for. The address is not followed.
         let result = unsafe {
             sys::cuTensorMapEncodeTiled(
                 (&raw mut map).cast(),
                 kind,
-                3,
+                2,
                 at.0 as *mut std::ffi::c_void,
                 sizes.as_ptr(),
                 strides.as_ptr(),

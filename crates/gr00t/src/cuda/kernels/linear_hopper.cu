@@ -2,12 +2,11 @@
 //
 // A block computes FEATURES outputs of TOKENS rows, transposed: the weights are the operand of 64 rows, so that few
 // tokens leave no part of a product idle. Two threads fetch by the copy engine, one the weights, before the kernel waits
-// for its input, the other x. What a fetch costs its thread does not depend on what it brings: one brings all that an
-// operand has in a stage, BLOCKS of 128 bytes of the inner dimension. A warpgroup multiplies 64 features; TEAMS of
-// warpgroups take turns at the stages, and their sums are added in the end. The blocks of a cluster (grid z) share the
-// inner dimension, a whole number of stages each.
+// for its input, the other x: one alone takes longer to issue the fetches of a small tile than its products take. A
+// warpgroup multiplies 64 features; TEAMS of warpgroups take turns at the stages, and their sums are added in the end. The
+// blocks of a cluster (grid z) share the inner dimension.
 //
-// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128), TOKENS (64, 128, 192, 256), BLOCKS, STAGES, TEAMS.
+// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128), TOKENS (64, 128, 192, 256), STAGES, TEAMS.
 #include "epilogue.cuh"
 
 // A tensor as the copy engine sees it (`TensorMap` in `driver/`).
@@ -17,8 +16,8 @@ struct __align__(64) TensorMap {
 
 // As `HopperLinearParams` in `linear.rs`.
 struct HopperLinearParams {
-    TensorMap x;  // [inner / DEPTH, rows, DEPTH] in boxes of [BLOCKS, TOKENS, DEPTH]
-    TensorMap w;  // [inner / DEPTH, n, DEPTH] in boxes of [BLOCKS, FEATURES, DEPTH]
+    TensorMap x;  // [rows, inner] in boxes of [TOKENS, DEPTH]
+    TensorMap w;  // [n, inner] in boxes of [FEATURES, DEPTH]
     u32 rows;
     u32 n;
     u32 inner;    // a multiple of DEPTH
@@ -26,11 +25,10 @@ struct HopperLinearParams {
     Epilogue epilogue;
 };
 
-constexpr int ROW_BYTES = 128, DEPTH = ELEMENT == E4M3 ? ROW_BYTES : ROW_BYTES / 2;  // of the inner dimension in a block
+constexpr int ROW_BYTES = 128, DEPTH = ELEMENT == E4M3 ? ROW_BYTES : ROW_BYTES / 2;  // of the inner dimension in a stage
 constexpr int GROUPS = FEATURES / 64, SUMS = TOKENS / 2, CONSUMERS = 128 * GROUPS * TEAMS;
 constexpr int W_PRODUCER = CONSUMERS / 32, X_PRODUCER = W_PRODUCER + 1, THREADS = CONSUMERS + 64;  // two warps
-constexpr int W_BLOCK = FEATURES * ROW_BYTES, X_BLOCK = TOKENS * ROW_BYTES;
-constexpr int W_BYTES = BLOCKS * W_BLOCK, X_BYTES = BLOCKS * X_BLOCK, STAGE_BYTES = W_BYTES + X_BYTES;
+constexpr int W_BYTES = FEATURES * ROW_BYTES, X_BYTES = TOKENS * ROW_BYTES, STAGE_BYTES = W_BYTES + X_BYTES;
 constexpr int TILE_LD = FEATURES + 4;
 static_assert(TOKENS * TILE_LD * 4 <= STAGES * STAGE_BYTES, "the sums take the place of the operands");
 static_assert(STAGES % TEAMS == 0, "a stage is always the same team's");
@@ -75,12 +73,11 @@ __device__ __forceinline__ bool elected() {
 // The same in every lane, which the compiler must know: fetches and operands are described in uniform registers.
 __device__ __forceinline__ u32 uniform(u32 value) { return __shfl_sync(0xffffffffu, value, 0); }
 
-// Fetches a box of a tensor, whose bytes the barrier expects. Rows and blocks outside the tensor are zeros, and count.
-__device__ __forceinline__ void fetch(u32 to, const TensorMap& map, u32 row, u32 block, u32 barrier) {
+// Fetches a box of a tensor, whose bytes the barrier expects. Rows outside the tensor are zeros.
+__device__ __forceinline__ void fetch(u32 to, const TensorMap& map, u32 column, u32 row, u32 barrier) {
     asm volatile(
-        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(
-            to),
-        "l"(&map), "r"(barrier), "r"(0), "r"(row), "r"(block)
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(to),
+        "l"(&map), "r"(barrier), "r"(column), "r"(row)
         : "memory");
 }
 
@@ -218,27 +215,12 @@ __device__ __forceinline__ void multiply_add(float (&d)[SUMS], u64 a, u64 b) {
 #endif
 }
 
-// The products of some of a stage's blocks, added to d once they are waited for.
-template <int FROM, int TO>
-__device__ __forceinline__ void multiply_blocks(float (&d)[SUMS], u64 w, u64 x) {
+// The products of one stage, added to d once they are waited for.
+__device__ __forceinline__ void multiply_stage(float (&d)[SUMS], u64 w, u64 x) {
     fence_sums();
 #pragma unroll
-    for (int block = FROM; block < TO; ++block)
-#pragma unroll
-        for (int k = 0; k < ROW_BYTES / 32; ++k)
-            multiply_add(d, w + block * (W_BLOCK / 16) + k * 2, x + block * (X_BLOCK / 16) + k * 2);
+    for (int k = 0; k < ROW_BYTES / 32; ++k) multiply_add(d, w + k * 2, x + k * 2);
     commit_products();
-}
-
-// The tensor cores keep few bits of what they add 8-bit products to: a block at a time, the rest in f32.
-template <int BLOCK = 0>
-__device__ __forceinline__ void multiply_by_block(float (&sums)[SUMS], u64 w, u64 x) {
-    float part[SUMS] = {};
-    multiply_blocks<BLOCK, BLOCK + 1>(part, w, x);
-    wait_for_products<0>();
-#pragma unroll
-    for (int i = 0; i < SUMS; ++i) sums[i] += part[i];
-    if constexpr (BLOCK + 1 < BLOCKS) multiply_by_block<BLOCK + 1>(sums, w, x);
 }
 
 // This thread's sums to the tile [TOKENS, FEATURES], or added to what is there: a product's rows are features, its
@@ -267,11 +249,11 @@ __device__ __forceinline__ void produce(const TensorMap& map, const Stages& s, u
     const u32 first = min(count, u32(STAGES));
     for (u32 i = 0; i < first; ++i) expect_bytes(s.filled(i), BYTES);
     if constexpr (IS_INPUT) wait_for_earlier_kernels();
-    for (u32 i = 0; i < first; ++i) fetch(s.at(i) + OFFSET, map, row, (from + i) * BLOCKS, s.filled(i));
+    for (u32 i = 0; i < first; ++i) fetch(s.at(i) + OFFSET, map, (from + i) * DEPTH, row, s.filled(i));
     for (u32 i = first; i < count; ++i) {
         wait(s.emptied(i), Stages::parity(i) ^ 1);
         expect_bytes(s.filled(i), BYTES);
-        fetch(s.at(i) + OFFSET, map, row, (from + i) * BLOCKS, s.filled(i));
+        fetch(s.at(i) + OFFSET, map, (from + i) * DEPTH, row, s.filled(i));
     }
 }
 
@@ -290,10 +272,15 @@ __device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums
             constexpr u32 EMPTY = STAGES * 8;
             const u32 offset = j * (STAGE_BYTES / 16);
             if constexpr (ELEMENT == E4M3) {
-                multiply_by_block(sums, w + offset, x + offset);
+                // The tensor cores keep few bits of what they add 8-bit products to: a stage at a time, the rest in f32.
+                float part[SUMS] = {};
+                multiply_stage(part, w + offset, x + offset);
+                wait_for_products<0>();
+#pragma unroll
+                for (int i = 0; i < SUMS; ++i) sums[i] += part[i];
                 if (speaker) arrive(barriers + EMPTY + j * 8);
             } else {
-                multiply_blocks<0, BLOCKS>(sums, w + offset, x + offset);
+                multiply_stage(sums, w + offset, x + offset);
                 // The team's stage before this one has been read once its products are done.
                 wait_for_products<1>();
                 const u32 before = j >= TEAMS ? j - TEAMS : STAGES - TEAMS;
@@ -309,7 +296,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) linear(const __grid_con
     __shared__ __align__(8) u64 barriers[2 * STAGES];
     const u32 full = uniform(shared_address(barriers));
     const Stages s = {uniform(shared_address(shared)), full, full + STAGES * 8};
-    const u32 stages = (p.inner / DEPTH + BLOCKS - 1) / BLOCKS, ranks = gridDim.z;
+    const u32 stages = p.inner / DEPTH, ranks = gridDim.z;
     const u32 from = stages * blockIdx.z / ranks, count = stages * (blockIdx.z + 1) / ranks - from;
     const u32 warp = uniform(threadIdx.x / 32);
     const bool producer = warp >= CONSUMERS / 32;
