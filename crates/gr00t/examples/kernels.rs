@@ -93,20 +93,16 @@ fn measure(
     before.finish().enqueue(&stream)?;
     stream.synchronize()?;
     let mut times = Vec::new();
-    let splits = SPLITS.into_iter();
-    for tiling in Tiling::all(element, device.properties().compute_capability) {
-        for tiling in splits.clone().map(|split| Tiling { split, ..tiling }) {
-            if !tiling.fits(element, inner) {
-                continue;
-            }
-            let mut b = Builder::new(device, kernels, policy, 1);
-            b.tilings = Some(vec![tiling]);
-            for layer in &layers {
-                b.linear(layer, &x, Element::Bf16, at.clone(), Then::Store)?;
-            }
-            let best = microseconds(device, b.finish())?;
-            times.push((best / copies as f32, tiling));
+    let tilings = Tiling::all(element, device.properties().compute_capability).into_iter();
+    let tilings = tilings.flat_map(|tiling| SPLITS.map(|split| Tiling { split, ..tiling }));
+    for tiling in tilings.filter(|tiling| tiling.fits(element, inner)) {
+        let mut b = Builder::new(device, kernels, policy, 1);
+        b.tilings = Some(vec![tiling]);
+        for layer in &layers {
+            b.linear(layer, &x, Element::Bf16, at.clone(), Then::Store)?;
         }
+        let best = microseconds(device, b.finish())?;
+        times.push((best / copies as f32, tiling));
     }
     times.sort_by(|a, b| a.0.total_cmp(&b.0));
     let candidates = Tiling::candidates(element, device.properties());
@@ -117,15 +113,12 @@ fn measure(
     for (time, tiling) in times {
         let rate = 2e-6 * (rows * n * inner) as f32 / time;
         let mark = if Some(tiling) == chosen { "<- chosen" } else { "" };
-        println!("  {time:7.2} us  {} /{}  {rate:.0} TFLOP/s {mark}", name(&tiling), tiling.split);
+        let Tiling { rows, columns, split, stages, teams, .. } = tiling;
+        println!(
+            "  {time:7.2} us  {rows}x{columns} /{split} stages {stages} teams {teams}  {rate:.0} TFLOP/s {mark}"
+        );
     }
     Ok(())
-}
-
-/// A tiling without its split.
-fn name(tiling: &Tiling) -> String {
-    let Tiling { rows, columns, stages, teams, .. } = tiling;
-    format!("{rows}x{columns} stages {stages} teams {teams}")
 }
 
 /// The least time of a program as a graph.
@@ -183,7 +176,7 @@ fn measure_others(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) 
     Ok(())
 }
 
-/// One Euler step of the DiT, with all tilings to choose from, with some left out, and with each small one alone.
+/// One Euler step of the DiT, with all tilings to choose from and with some left out.
 fn measure_dit(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> Result<()> {
     let model = Model::synthetic(n1_6(), 0)?;
     let mut layout = Layout::new(policy);
@@ -194,16 +187,11 @@ fn measure_dit(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> 
     b.finish().enqueue(&device.stream()?)?;
     let all = Tiling::candidates(Element::Bf16, device.properties());
     let some = |keep: fn(&Tiling) -> bool| all.iter().copied().filter(keep).collect::<Vec<_>>();
-    let mut choices = vec![
-        ("all tilings".to_owned(), all.clone()),
-        ("64x64 alone".to_owned(), some(|t| (t.rows, t.columns) == (64, 64))),
-        ("not split".to_owned(), some(|t| t.split == 1)),
-    ];
-    for tiling in all.iter().filter(|t| t.rows == 64 && t.split == 1) {
-        let alone = all.iter().copied().filter(|t| Tiling { split: 1, ..*t } == *tiling).collect();
-        choices.push((format!("{} alone", name(tiling)), alone));
-    }
-    for (name, tilings) in choices {
+    for (name, tilings) in [
+        ("all tilings", all.clone()),
+        ("64x64 alone", some(|t| (t.rows, t.columns) == (64, 64))),
+        ("not split", some(|t| t.split == 1)),
+    ] {
         let mut b = Builder::new(device, kernels, policy, 1);
         b.tilings = Some(tilings);
         let tokens = b.persistent_tensor(121, 2048, Element::Bf16)?;
