@@ -7,7 +7,7 @@ use steadyhand_fidelity::Format;
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::checkpoint::Loader;
 use steadyhand_gr00t::cuda::attention::Segment;
-use steadyhand_gr00t::cuda::builder::{Builder, depth};
+use steadyhand_gr00t::cuda::builder::Builder;
 use steadyhand_gr00t::cuda::compile::Compiler;
 use steadyhand_gr00t::cuda::dit::{self, Dit, Features};
 use steadyhand_gr00t::cuda::driver::Device;
@@ -92,17 +92,16 @@ fn measure(
     before.finish()?.enqueue(&stream)?;
     stream.synchronize()?;
     let mut times = Vec::new();
-    let splits = SPLITS.into_iter();
-    for tiling in Tiling::all(element, device.properties().compute_capability) {
-        for split in splits.clone().filter(|split| inner / depth(element) >= *split) {
-            let mut b = Builder::new(device, kernels, policy, 1);
-            b.tilings = Some(vec![Tiling { split, ..tiling }]);
-            for layer in &layers {
-                b.linear(layer, &x, Element::Bf16, at.clone(), Then::Store)?;
-            }
-            let best = microseconds(device, b.finish()?)?;
-            times.push((best / copies as f32, Tiling { split, ..tiling }));
+    let tilings = Tiling::all(element, device.properties().compute_capability).into_iter();
+    let tilings = tilings.flat_map(|tiling| SPLITS.map(|split| Tiling { split, ..tiling }));
+    for tiling in tilings.filter(|tiling| tiling.fits(element, inner)) {
+        let mut b = Builder::new(device, kernels, policy, 1);
+        b.tilings = Some(vec![tiling]);
+        for layer in &layers {
+            b.linear(layer, &x, Element::Bf16, at.clone(), Then::Store)?;
         }
+        let best = microseconds(device, b.finish()?)?;
+        times.push((best / copies as f32, tiling));
     }
     times.sort_by(|a, b| a.0.total_cmp(&b.0));
     let candidates = Tiling::candidates(element, device.properties());
@@ -110,15 +109,14 @@ fn measure(
     let chosen = Tiling::choose(&candidates, element, [rows, n, inner], processors);
     let bytes = (n * inner * element.size()) as f32;
     println!("[{rows}, {inner}] x [{inner}, {n}]: {:.2} us at 4.2 TB/s", bytes / 4.2e6);
-    let line = |(time, t): &(f32, Tiling), mark: &str| {
+    for (time, tiling) in times {
         let rate = 2e-6 * (rows * n * inner) as f32 / time;
+        let mark = if Some(tiling) == chosen { "<- chosen" } else { "" };
+        let Tiling { rows, columns, split, stages, teams, .. } = tiling;
         println!(
-            "  {time:7.2} us  {}x{} /{} stages {} teams {}  {rate:.0} TFLOP/s {mark}",
-            t.rows, t.columns, t.split, t.stages, t.teams
+            "  {time:7.2} us  {rows}x{columns} /{split} stages {stages} teams {teams}  {rate:.0} TFLOP/s {mark}"
         );
-    };
-    times.iter().take(40).for_each(|time| line(time, ""));
-    times.iter().filter(|(_, tiling)| Some(*tiling) == chosen).for_each(|time| line(time, "<- chosen"));
+    }
     Ok(())
 }
 

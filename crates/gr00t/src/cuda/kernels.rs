@@ -80,9 +80,9 @@ impl Variant {
                 return Variant::plain("linear_f32.cu", "linear", 256).compiled_for([("SPLIT", split)]);
             }
             Multiplier::Warps => ("linear.cu", 256, ["TILE_ROWS", "TILE_COLUMNS"]),
-            // A warpgroup of each team for 64 columns, and a warp that fetches.
+            // A warpgroup of each team for 64 columns, and a warp that fetches for each operand.
             Multiplier::Warpgroups => {
-                ("linear_hopper.cu", (2 * teams * columns) as u32 + 32, ["TOKENS", "FEATURES"])
+                ("linear_hopper.cu", (2 * teams * columns) as u32 + 64, ["TOKENS", "FEATURES"])
             }
         };
         let defines = vec![

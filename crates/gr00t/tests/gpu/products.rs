@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use steadyhand_fidelity::{Format, relative_l2};
 use steadyhand_gr00t::checkpoint::Loader;
-use steadyhand_gr00t::cuda::builder::{Builder, depth};
+use steadyhand_gr00t::cuda::builder::Builder;
 use steadyhand_gr00t::cuda::compile::Compiler;
 use steadyhand_gr00t::cuda::driver::Device;
 use steadyhand_gr00t::cuda::elements::Element;
@@ -59,10 +59,9 @@ pub fn of_every_tiling() {
         tilings.retain(|tiling| tiling.shared_bytes() <= device.properties().shared_memory_per_block);
         for shape in SHAPES {
             let mut worst: f64 = 0.0;
-            let fitting = splits.iter().filter(|split| shape[2].div_ceil(depth(element)) >= **split);
-            for (split, tiling) in fitting.flat_map(|split| tilings.iter().map(move |tiling| (split, tiling)))
-            {
-                let tiling = Tiling { split: *split, ..*tiling };
+            let split = |tiling| splits.iter().map(move |&split| Tiling { split, ..tiling });
+            let tilings = tilings.iter().copied().flat_map(split);
+            for tiling in tilings.filter(|tiling| tiling.fits(element, shape[2])) {
                 let error = error_of(&device, &kernels, &policy, tiling, shape);
                 worst = worst.max(error);
                 assert!(error <= limit, "{format:?} {shape:?} {tiling:?}: {error:.2e}");

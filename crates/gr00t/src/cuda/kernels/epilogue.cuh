@@ -58,16 +58,31 @@ struct Place {
     }
 };
 
-// The biases of eight columns. They are weights: read before the kernel waits for its input.
+// The biases of eight columns. They are weights: read before the kernel waits for its input. So are what their units stand
+// for, which come at least as far as the second-level cache: few kernels have registers left for them.
 __device__ __forceinline__ void read_bias(const Epilogue& e, u32 column, u32 n, float (&bias)[8]) {
+    if (SCALED && column < n) asm volatile("prefetch.global.L2 [%0];" ::"l"(e.units + column));
 #pragma unroll
     for (int i = 0; i < 8; ++i) bias[i] = e.bias != nullptr && column + i < n ? e.bias[column + i] : 0.0f;
 }
 
-__device__ __forceinline__ void read_residual(const Epilogue& e, u32 row, u32 column, u32 rows, u32 n, float (&residual)[8]) {
-    if (!ADDS || row >= rows || column >= n) return;
+// The thread's eight columns of the residual in the row `local` of its share, where there is one.
+template <typename Place>
+__device__ __forceinline__ Raw8 read_residual(const Epilogue& e, const Place& my, u32 local, u32 first_row, u32 first_column,
+                                              u32 rows, u32 n) {
+    const u32 row = first_row + my.from + local, column = first_column + my.column;
+    if (!ADDS || local >= my.share || row >= rows || column >= n) return {};
     const u32 from = REPEATS ? row % e.residual_rows : row;
-    load8(e.residual, RESIDUAL_ELEMENT, size_t(from) * e.residual_ld + column, residual);
+    return read8(e.residual, RESIDUAL_ELEMENT, size_t(from) * e.residual_ld + column);
+}
+
+// Residuals of the thread's first rows, read before it multiplies; those of later rows are read as many rows ahead.
+template <typename Place, int AHEAD>
+__device__ __forceinline__ void read_residuals(const Epilogue& e, const Place& my, u32 first_row, u32 first_column, u32 rows,
+                                               u32 n, Raw8 (&residuals)[AHEAD]) {
+#pragma unroll
+    for (int i = 0; i < AHEAD; ++i)
+        residuals[i] = read_residual(e, my, my.first + i * my.step, first_row, first_column, rows, n);
 }
 
 // Sums of products of 8-bit operands become what they stand for.
@@ -84,8 +99,8 @@ __device__ __forceinline__ void store_result8(const Epilogue& e, u32 row, u32 co
 }
 
 // Eight neighbouring sums of one row; `residual` counts where there is one.
-__device__ __forceinline__ void finish(const Epilogue& e, const float (&bias)[8], const float (&residual)[8], u32 row, u32 column,
-                                       u32 n, float (&v)[8]) {
+__device__ __forceinline__ void finish(const Epilogue& e, const float (&bias)[8], const Raw8& residual, u32 row, u32 column, u32 n,
+                                       float (&v)[8]) {
     round8(PRODUCT_FORMAT, v);
 #pragma unroll
     for (int i = 0; i < 8; ++i) v[i] += bias[i];
@@ -97,8 +112,10 @@ __device__ __forceinline__ void finish(const Epilogue& e, const float (&bias)[8]
         tap8(e.tap_activation, row, n, column, v);
     }
     if (ADDS) {
+        float added[8];
+        decode8(RESIDUAL_ELEMENT, residual, added);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) v[i] += residual[i];
+        for (int i = 0; i < 8; ++i) v[i] += added[i];
         round8(RESULT_FORMAT, v);
         tap8(e.tap_result, row, n, column, v);
     }
@@ -143,11 +160,10 @@ __device__ __forceinline__ void gather8(const float* at, float (&v)[8]) {
 }
 
 // Finishes a tile [ROWS, COLUMNS] of partial sums in shared memory, row stride LD. The blocks of a cluster hold
-// partial sums of the same tile and finish a share of its rows each. `residual` is that of the thread's first
-// row; the next one is read while a row is finished.
-template <int ROWS, int COLUMNS, int LD, int THREADS>
+// partial sums of the same tile and finish a share of its rows each.
+template <int ROWS, int COLUMNS, int LD, int THREADS, int AHEAD>
 __device__ __forceinline__ void finish_tile(const Epilogue& e, const Place<ROWS, COLUMNS, THREADS>& my, const float (&bias)[8],
-                                            float (&residual)[8], const float* tile, u32 first_row, u32 first_column, u32 rows,
+                                            Raw8 (&residuals)[AHEAD], const float* tile, u32 first_row, u32 first_column, u32 rows,
                                             u32 n) {
     const u32 column = first_column + my.column;
     auto place = [&](u32 local) { return tile + (my.from + local) * LD + my.column; };
@@ -169,11 +185,11 @@ __device__ __forceinline__ void finish_tile(const Epilogue& e, const Place<ROWS,
             rescale(e, row_of(local), column + 8, n, up);
             finish_gated(e, row_of(local), column / 2, n / 2, v, up);
         } else {
-            float next[8] = {};
-            if (local + my.step < my.share) read_residual(e, row_of(local + my.step), column, rows, n, next);
-            finish(e, bias, residual, row_of(local), column, n, v);
+            const Raw8 later = read_residual(e, my, local + AHEAD * my.step, first_row, first_column, rows, n);
+            finish(e, bias, residuals[0], row_of(local), column, n, v);
 #pragma unroll
-            for (int i = 0; i < 8; ++i) residual[i] = next[i];
+            for (int i = 0; i + 1 < AHEAD; ++i) residuals[i] = residuals[i + 1];
+            residuals[AHEAD - 1] = later;
         }
     }
     if (SPLIT > 1 && reads) arrive_alone_at_cluster_barrier();

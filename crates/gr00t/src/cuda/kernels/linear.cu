@@ -102,7 +102,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
     allow_next_kernel();
     const Epilogue& e = p.epilogue;
     const Place<TILE_ROWS, TILE_COLUMNS, THREADS> my;
-    float bias[8], residual[8] = {};
+    float bias[8];
+    Raw8 residuals[2];
     read_bias(e, first_column + my.column, p.n, bias);
 #pragma unroll
     for (u32 i = 0; i < STAGES - 1; ++i)
@@ -113,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
         if (i < count) copy_x(i);
         commit_copies();
     }
-    read_residual(e, first_row + my.from + my.first, first_column + my.column, p.rows, p.n, residual);
+    read_residuals(e, my, first_row, first_column, p.rows, p.n, residuals);
     float sums[MMA_M][MMA_N][4] = {};
     for (u32 i = 0; i < count; ++i) {
         wait_for_copies<STAGES - 2>();
@@ -135,5 +136,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
     float* tile = reinterpret_cast<float*>(shared);
     store_sums(tile, sums);
     __syncthreads();
-    finish_tile<TILE_ROWS, TILE_COLUMNS, TILE_LD, THREADS>(e, my, bias, residual, tile, first_row, first_column, p.rows, p.n);
+    finish_tile<TILE_ROWS, TILE_COLUMNS, TILE_LD, THREADS>(e, my, bias, residuals, tile, first_row, first_column, p.rows, p.n);
 }

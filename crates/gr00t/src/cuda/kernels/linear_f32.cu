@@ -34,10 +34,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
     allow_next_kernel();
     const Epilogue& e = p.epilogue;
     const Place<TILE, TILE, THREADS> my;
-    float bias[8], residual[8] = {};
+    float bias[8];
+    Raw8 residuals[2];
     read_bias(e, first_column + my.column, p.n, bias);
     wait_for_earlier_kernels();
-    read_residual(e, first_row + my.from + my.first, first_column + my.column, p.rows, p.n, residual);
+    read_residuals(e, my, first_row, first_column, p.rows, p.n, residuals);
     float sums[4][4] = {};
     for (u32 step = from; step < to; ++step) {
         const float4 next_x = *reinterpret_cast<const float4*>(x + step * DEPTH);
@@ -62,5 +63,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
         *reinterpret_cast<float4*>(&tile[(my_row + i) * TILE_LD + left_column]) =
             make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
     __syncthreads();
-    finish_tile<TILE, TILE, TILE_LD, THREADS>(e, my, bias, residual, tile, first_row, first_column, p.rows, p.n);
+    finish_tile<TILE, TILE, TILE_LD, THREADS>(e, my, bias, residuals, tile, first_row, first_column, p.rows, p.n);
 }

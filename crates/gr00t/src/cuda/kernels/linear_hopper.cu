@@ -1,10 +1,10 @@
 // y = x Wᵀ + b on Hopper's warpgroup products, with the epilogue of `linear.cu`.
 //
 // A block computes FEATURES outputs of TOKENS rows, transposed: the weights are the operand of 64 rows, so that few
-// tokens leave no part of a product idle. One warp fetches tiles by the copy engine. A warpgroup multiplies 64 features;
-// TEAMS of warpgroups take turns at the tiles, since the products of one alone leave the tensor cores idle most of the
-// time, and their sums are added in the end. The blocks of a cluster (grid z) share the inner dimension. Weights are fetched before
-// the kernel waits for its input.
+// tokens leave no part of a product idle. Two threads fetch by the copy engine, one the weights, before the kernel waits
+// for its input, the other x: one alone takes longer to issue the fetches of a small tile than its products take. A
+// warpgroup multiplies 64 features; TEAMS of warpgroups take turns at the stages, and their sums are added in the end. The
+// blocks of a cluster (grid z) share the inner dimension.
 //
 // Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128), TOKENS (64, 128, 192, 256), STAGES, TEAMS; SPLIT and what `epilogue.cuh` names.
 #include "epilogue.cuh"
@@ -25,9 +25,9 @@ struct HopperLinearParams {
     Epilogue epilogue;
 };
 
-constexpr int ROW_BYTES = 128, DEPTH = ELEMENT == E4M3 ? ROW_BYTES : ROW_BYTES / 2;  // of the inner dimension at a time
+constexpr int ROW_BYTES = 128, DEPTH = ELEMENT == E4M3 ? ROW_BYTES : ROW_BYTES / 2;  // of the inner dimension in a stage
 constexpr int GROUPS = FEATURES / 64, SUMS = TOKENS / 2, CONSUMERS = 128 * GROUPS * TEAMS;
-constexpr int THREADS = CONSUMERS + 32;
+constexpr int W_PRODUCER = CONSUMERS / 32, X_PRODUCER = W_PRODUCER + 1, THREADS = CONSUMERS + 64;  // two warps
 constexpr int W_BYTES = FEATURES * ROW_BYTES, X_BYTES = TOKENS * ROW_BYTES, STAGE_BYTES = W_BYTES + X_BYTES;
 static_assert(EIGHT_BITS || ELEMENT != E4M3, "sums of 8-bit products are rescaled");
 constexpr int TILE_LD = FEATURES + 4;
@@ -58,6 +58,21 @@ __device__ __forceinline__ void wait(u32 barrier, u32 parity) {
             : "memory");
     }
 }
+
+// One lane of a warp. The compiler knows that it is one: around what only one thread does at a time, such as a fetch, it
+// would otherwise put a loop over the lanes.
+__device__ __forceinline__ bool elected() {
+    u32 is;
+    asm volatile(
+        "{\n\t.reg .pred p;\n\t"
+        "elect.sync _|p, 0xffffffff;\n\t"
+        "selp.b32 %0, 1, 0, p;\n\t}"
+        : "=r"(is));
+    return is;
+}
+
+// The same in every lane, which the compiler must know: fetches and operands are described in uniform registers.
+__device__ __forceinline__ u32 uniform(u32 value) { return __shfl_sync(0xffffffffu, value, 0); }
 
 // Fetches a box of a tensor, whose bytes the barrier expects. Rows outside the tensor are zeros.
 __device__ __forceinline__ void fetch(u32 to, const TensorMap& map, u32 column, u32 row, u32 barrier) {
@@ -223,36 +238,31 @@ __device__ __forceinline__ void store_sums(float* tile, const float (&sums)[SUMS
 
 struct Stages {
     u32 base, full, empty;
-    __device__ u32 w(u32 i) const { return base + i % STAGES * STAGE_BYTES; }
-    __device__ u32 x(u32 i) const { return w(i) + W_BYTES; }
+    __device__ u32 at(u32 i) const { return base + i % STAGES * STAGE_BYTES; }
     __device__ u32 filled(u32 i) const { return full + i % STAGES * 8; }
     __device__ u32 emptied(u32 i) const { return empty + i % STAGES * 8; }
     __device__ static u32 parity(u32 i) { return i / STAGES & 1; }
 };
 
-// One thread: fetches tiles as long as there are places for them.
-__device__ __forceinline__ void produce(const HopperLinearParams& p, const Stages& s, u32 from, u32 count) {
-    const u32 feature = blockIdx.x * FEATURES, token = blockIdx.y * TOKENS, first = min(count, u32(STAGES));
-    for (u32 i = 0; i < first; ++i) {
-        expect_bytes(s.filled(i), STAGE_BYTES);
-        fetch(s.w(i), p.w, (from + i) * DEPTH, feature, s.filled(i));
-    }
-    wait_for_earlier_kernels();
-    for (u32 i = 0; i < first; ++i) fetch(s.x(i), p.x, (from + i) * DEPTH, token, s.filled(i));
+// One thread: fetches an operand's boxes as long as there are places for them, to an offset of their stages.
+template <u32 BYTES, u32 OFFSET, bool IS_INPUT>
+__device__ __forceinline__ void produce(const TensorMap& map, const Stages& s, u32 row, u32 from, u32 count) {
+    const u32 first = min(count, u32(STAGES));
+    for (u32 i = 0; i < first; ++i) expect_bytes(s.filled(i), BYTES);
+    if constexpr (IS_INPUT) wait_for_earlier_kernels();
+    for (u32 i = 0; i < first; ++i) fetch(s.at(i) + OFFSET, map, (from + i) * DEPTH, row, s.filled(i));
     for (u32 i = first; i < count; ++i) {
         wait(s.emptied(i), Stages::parity(i) ^ 1);
-        expect_bytes(s.filled(i), STAGE_BYTES);
-        fetch(s.w(i), p.w, (from + i) * DEPTH, feature, s.filled(i));
-        fetch(s.x(i), p.x, (from + i) * DEPTH, token, s.filled(i));
+        expect_bytes(s.filled(i), BYTES);
+        fetch(s.at(i) + OFFSET, map, (from + i) * DEPTH, row, s.filled(i));
     }
 }
 
-// A warpgroup: the products of its 64 features with all tokens, over its team's tiles.
+// A warpgroup: the products of its 64 features with all tokens, over its team's stages.
 __device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums)[SUMS]) {
-    // The same in every lane, which the compiler must know: operands are described in uniform registers.
-    const u32 warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
+    const u32 warpgroup = uniform(threadIdx.x / 128);
     const u32 team = warpgroup / GROUPS, group = warpgroup % GROUPS;
-    const u32 first = __shfl_sync(0xffffffffu, s.w(team), 0), barriers = __shfl_sync(0xffffffffu, s.filled(team), 0);
+    const u32 first = uniform(s.at(team)), barriers = uniform(s.filled(team));
     const u64 w = operand(first + group * 64 * ROW_BYTES), x = operand(first + W_BYTES);
     const bool speaker = threadIdx.x % 128 == 0;
     for (u32 round = 0; round * STAGES + team < count; ++round) {
@@ -272,7 +282,7 @@ __device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums
                 if (speaker) arrive(barriers + EMPTY + j * 8);
             } else {
                 multiply_stage(sums, w + offset, x + offset);
-                // The team's tile before this one has been read once its products are done.
+                // The team's stage before this one has been read once its products are done.
                 wait_for_products<1>();
                 const u32 before = j >= TEAMS ? j - TEAMS : STAGES - TEAMS;
                 if (speaker && (j > 0 || round > 0)) arrive(barriers + EMPTY + before * 8);
@@ -285,28 +295,33 @@ __device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums
 extern "C" __global__ void __launch_bounds__(THREADS, 1) linear(const __grid_constant__ HopperLinearParams p) {
     extern __shared__ __align__(1024) u8 shared[];
     __shared__ __align__(8) u64 barriers[2 * STAGES];
-    const Stages s = {shared_address(shared), shared_address(barriers), shared_address(barriers + STAGES)};
-    const u32 depths = p.inner / DEPTH, ranks = SPLIT;
-    const u32 from = depths * blockIdx.z / ranks, count = depths * (blockIdx.z + 1) / ranks - from;
-    const bool producer = threadIdx.x >= CONSUMERS;
+    const u32 full = uniform(shared_address(barriers));
+    const Stages s = {uniform(shared_address(shared)), full, full + STAGES * 8};
+    const u32 stages = p.inner / DEPTH, ranks = SPLIT;
+    const u32 from = stages * blockIdx.z / ranks, count = stages * (blockIdx.z + 1) / ranks - from;
+    const u32 warp = uniform(threadIdx.x / 32);
+    const bool producer = warp >= CONSUMERS / 32;
 
     allow_next_kernel();
     const Epilogue& e = p.epilogue;
     const Place<TOKENS, FEATURES, THREADS> my;
     const u32 first_row = blockIdx.y * TOKENS, first_column = blockIdx.x * FEATURES;
-    float bias[8], residual[8] = {};
+    float bias[8];
+    Raw8 residuals[SUMS < 96 ? 2 : 1];  // as many as the sums leave registers for
     read_bias(e, first_column + my.column, p.n, bias);
-    if (threadIdx.x == CONSUMERS) fetch_map(p.w), fetch_map(p.x);
+    if (warp == W_PRODUCER && elected()) fetch_map(p.w);
+    if (warp == X_PRODUCER && elected()) fetch_map(p.x);
     if (threadIdx.x == 0) {
-        for (int i = 0; i < STAGES; ++i) init_barrier(s.filled(i), 1), init_barrier(s.emptied(i), GROUPS);
+        for (int i = 0; i < STAGES; ++i) init_barrier(s.filled(i), 2), init_barrier(s.emptied(i), GROUPS);
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     }
     __syncthreads();
     float sums[SUMS] = {};
-    if (producer && threadIdx.x % 32 == 0) produce(p, s, from, count);
+    if (warp == W_PRODUCER && elected()) produce<W_BYTES, 0, false>(p.w, s, first_column, from, count);
+    if (warp == X_PRODUCER && elected()) produce<X_BYTES, W_BYTES, true>(p.x, s, first_row, from, count);
     __syncwarp();
     wait_for_earlier_kernels();
-    read_residual(e, first_row + my.from + my.first, first_column + my.column, p.rows, p.n, residual);
+    read_residuals(e, my, first_row, first_column, p.rows, p.n, residuals);
     if (!producer) consume(s, count, sums);
     __syncthreads();
     float* tile = reinterpret_cast<float*>(shared);
@@ -317,5 +332,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) linear(const __grid_con
         if (team == next && !producer) store_sums<true>(tile, sums);
         __syncthreads();
     }
-    finish_tile<TOKENS, FEATURES, TILE_LD, THREADS>(e, my, bias, residual, tile, first_row, first_column, p.rows, p.n);
+    finish_tile<TOKENS, FEATURES, TILE_LD, THREADS>(e, my, bias, residuals, tile, first_row, first_column, p.rows, p.n);
 }

@@ -95,24 +95,36 @@ __device__ __forceinline__ void store(void* base, int element, size_t index, flo
     }
 }
 
+// Eight values as they lie in memory: reading them waits for nothing, decoding them does.
+struct Raw8 {
+    u32 words[8];  // of 16-bit values the first half
+};
+
 // Eight values from `index` on, which must be a multiple of eight.
-__device__ __forceinline__ void load8(const void* base, int element, size_t index, float (&values)[8]) {
+__device__ __forceinline__ Raw8 read8(const void* base, int element, size_t index) {
+    const uint4* from = reinterpret_cast<const uint4*>(static_cast<const u8*>(base) + index * (element == F32 ? 4 : 2));
+    const uint4 low = from[0];
+    uint4 high = make_uint4(0, 0, 0, 0);
+    if (element == F32) high = from[1];
+    return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
+}
+
+__device__ __forceinline__ void decode8(int element, const Raw8& raw, float (&values)[8]) {
+    const u32(&words)[8] = raw.words;
     if (element == F32) {
-        const float4* from = reinterpret_cast<const float4*>(static_cast<const float*>(base) + index);
-        const float4 low = from[0], high = from[1];
-        values[0] = low.x, values[1] = low.y, values[2] = low.z, values[3] = low.w;
-        values[4] = high.x, values[5] = high.y, values[6] = high.z, values[7] = high.w;
-        return;
-    }
-    const uint4 raw = *reinterpret_cast<const uint4*>(static_cast<const u16*>(base) + index);
-    const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
-    if (element == BF16) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) values[i] = __uint_as_float(words[i]);
+    } else if (element == BF16) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) values[2 * i] = from_bf16(u16(words[i])), values[2 * i + 1] = from_bf16(u16(words[i] >> 16));
     } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i) values[2 * i] = from_fp16(u16(words[i])), values[2 * i + 1] = from_fp16(u16(words[i] >> 16));
     }
+}
+
+__device__ __forceinline__ void load8(const void* base, int element, size_t index, float (&values)[8]) {
+    decode8(element, read8(base, element, index), values);
 }
 
 // The first `count` of eight values from `index` on, which must be a multiple of eight.
@@ -162,17 +174,29 @@ __device__ __forceinline__ void tap8(float* tap, size_t row, int features, int c
         if (column + i < features) tap[row * features + column + i] = values[i];
 }
 
+// 1 / (1 + e^-x) within two units in the last place. A division branches where its operands are unusual, which keeps the
+// compiler from computing several values at a time; what is divided by here is at least 1.
+__device__ __forceinline__ float sigmoid(float x) {
+    const float divisor = 1.0f + expf(-x);
+    float estimate;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(estimate) : "f"(divisor));
+    const float result = __fmaf_rn(estimate, __fmaf_rn(-divisor, estimate, 1.0f), estimate);
+    // Its reciprocal would be no normal number, that of infinity not even a number.
+    return divisor > 0x1p126f ? 0.0f : result;
+}
+
 // As `Activation` in `ops/mod.rs`, with none.
 enum Activation { IDENTITY = 0, GELU = 1, GELU_TANH = 2, SILU = 3, SWISH = 4, RELU = 5 };
 
 // `format` is where SWISH keeps its sigmoid. The kind is the same for all: one of the loops runs.
 __device__ __forceinline__ void activate8(int kind, int format, float (&values)[8]) {
     if (kind == GELU) each8(values, [](float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); });
+    // 1 + tanh(y) is 2 sigmoid(2 y), which has no branch and loses no digits where tanh is close to -1.
     if (kind == GELU_TANH) {
-        each8(values, [](float x) { return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x))); });
+        each8(values, [](float x) { return x * sigmoid(1.5957691216f * (x + 0.044715f * x * x * x)); });
     }
-    if (kind == SILU) each8(values, [](float x) { return x / (1.0f + expf(-x)); });
-    if (kind == SWISH) each8(values, [&](float x) { return x * round_to(format, 1.0f / (1.0f + expf(-x))); });
+    if (kind == SILU) each8(values, [](float x) { return x * sigmoid(x); });
+    if (kind == SWISH) each8(values, [&](float x) { return x * round_to(format, sigmoid(x)); });
     // What is not a number stays so.
     if (kind == RELU) each8(values, [](float x) { return x <= 0.0f ? 0.0f : x; });
 }
