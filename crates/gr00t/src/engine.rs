@@ -8,6 +8,7 @@ use crate::precision::PrecisionPolicy;
 use crate::probe::{Edit, NoEdit, Probe};
 use crate::processor::PixelValues;
 use crate::{Error, Result};
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 /// One observation in the model's terms, with the noise that the actions start from.
@@ -197,7 +198,7 @@ fn same_layout(a: &ModelInput, b: &ModelInput) -> bool {
     a.input_ids.len() == b.input_ids.len() && a.state.rows == b.state.rows && sizes(a) == sizes(b)
 }
 
-fn batch(members: &[&ModelInput], denoising_steps: usize) -> Batch {
+fn batch<'i>(members: &[&'i ModelInput], denoising_steps: usize) -> Batch<'i> {
     let concat = |values: &dyn for<'m> Fn(&'m ModelInput) -> &'m [f32]| {
         members.iter().map(|member| values(member)).collect::<Vec<_>>().concat()
     };
@@ -207,7 +208,10 @@ fn batch(members: &[&ModelInput], denoising_steps: usize) -> Batch {
             .map(|(index, image)| ImageBatch {
                 height: image.height,
                 width: image.width,
-                pixels: concat(&|member| &member.images[index].data),
+                pixels: match members {
+                    [member] => Cow::Borrowed(&member.images[index].data[..]),
+                    _ => Cow::Owned(concat(&|member| &member.images[index].data)),
+                },
             })
             .collect(),
         input_ids: members.iter().map(|member| member.input_ids.clone()).collect(),

@@ -188,7 +188,7 @@ fn run_policy(graph: &mut Graph, model: &Model, prompt: &Prompt, batch: &Batch) 
     let mut feeds = head_feeds(model, batch);
     for (index, image) in batch.images.iter().enumerate() {
         let shape = [batch.len(), 3, image.height, image.width];
-        feeds.push(Feed::floats(format!("pixel_values.{index}"), &shape, image.pixels.clone()));
+        feeds.push(Feed::floats(format!("pixel_values.{index}"), &shape, image.pixels.to_vec()));
     }
     let ids = batch.input_ids.iter().flatten().map(|id| i64::from(*id)).collect();
     let tokens = batch.input_ids.first().map_or(0, Vec::len);

@@ -13,6 +13,7 @@ use crate::checkpoint::{Checkpoint, Loader};
 use crate::config::Config;
 use crate::ops::{Grid, ModelSite, Ops, Part, Site, Sites, Tokens};
 use crate::{Error, Result};
+use std::borrow::Cow;
 
 /// The whole model: where its weights lie, and its sizes.
 #[derive(Debug, Clone)]
@@ -31,9 +32,9 @@ pub struct Model {
 
 /// One inference of one or more observations of the same layout.
 #[derive(Debug, Clone)]
-pub struct Batch {
+pub struct Batch<'a> {
     /// The images of every observation, in the order of the prompt.
-    pub images: Vec<ImageBatch>,
+    pub images: Vec<ImageBatch<'a>>,
     /// Token ids, all rows of one length and with image tokens at the same places.
     pub input_ids: Vec<Vec<u32>>,
     /// `[batch, state_horizon, max_state_dim]`.
@@ -50,13 +51,14 @@ pub struct Batch {
 
 /// The same image of every observation in a batch.
 #[derive(Debug, Clone)]
-pub struct ImageBatch {
+pub struct ImageBatch<'a> {
     /// Height in pixels, a multiple of twice the patch size.
     pub height: usize,
     /// Width in pixels, a multiple of twice the patch size.
     pub width: usize,
-    /// `[batch, 3, height, width]`.
-    pub pixels: Vec<f32>,
+    /// `[batch, 3, height, width]`; those of a single observation stay where they are: fresh memory for them would
+    /// cost an inference more than reading them.
+    pub pixels: Cow<'a, [f32]>,
 }
 
 /// The parts of a batch's prompts.
@@ -216,7 +218,7 @@ impl Model {
     }
 }
 
-impl Batch {
+impl Batch<'_> {
     /// One observation of these shapes, without values: for implementations of [`Ops`] that ask for shapes and for
     /// the parts of the prompt only. `images`: height and width of each, none for a prompt with one image token.
     pub fn example(
@@ -224,7 +226,7 @@ impl Batch {
         images: &[[usize; 2]],
         state_horizon: usize,
         denoising_steps: usize,
-    ) -> Self {
+    ) -> Batch<'static> {
         let unit = config.eagle_config.vision_config.patch_size * config.eagle_config.unshuffle();
         let image_token = config.eagle_config.image_token_index;
         let count = match images {
@@ -233,8 +235,11 @@ impl Batch {
         };
         let mut ids = vec![image_token; count];
         ids.push(u32::from(image_token == 0));
-        let image =
-            |[height, width]: &[usize; 2]| ImageBatch { height: *height, width: *width, pixels: Vec::new() };
+        let image = |[height, width]: &[usize; 2]| ImageBatch {
+            height: *height,
+            width: *width,
+            pixels: Cow::Borrowed(&[]),
+        };
         Batch {
             images: images.iter().map(image).collect(),
             input_ids: vec![ids],

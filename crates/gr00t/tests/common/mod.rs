@@ -65,7 +65,7 @@ fn bools(name: &str, row: &[bool]) -> TensorData {
 /// Inputs of one component, the same for every precision.
 pub struct Case {
     component: Component,
-    items: Vec<Batch>,
+    items: Vec<Batch<'static>>,
     /// Backbone features (action head) or normalized features (DiT) of each item.
     features: Vec<Vec<f32>>,
     /// State and action tokens of each item.
@@ -139,7 +139,7 @@ impl Case {
             first.input_ids[0].iter().map(|id| *id == first.input_ids[0][1]).collect();
         if matches!(self.component, Component::Policy | Component::Backbone) {
             for (index, image) in first.images.iter().enumerate() {
-                let pixels = all(&|item| item.images[index].pixels.clone());
+                let pixels = all(&|item| item.images[index].pixels.to_vec());
                 let shape = [BATCH, 3, image.height, image.width];
                 tensors.push(floats(&format!("in.pixel_values.{index}"), &shape, &pixels));
             }
@@ -191,7 +191,7 @@ impl Case {
 }
 
 /// One observation: text, the images' tokens, text.
-fn batch(model: &Model, layout: &Layout, item: usize) -> Batch {
+fn batch(model: &Model, layout: &Layout, item: usize) -> Batch<'static> {
     let config = &model.config;
     let image_token = config.eagle_config.image_token_index;
     let unit = config.eagle_config.vision_config.patch_size * config.eagle_config.unshuffle();
@@ -208,7 +208,7 @@ fn batch(model: &Model, layout: &Layout, item: usize) -> Batch {
             .map(|[height, width]| ImageBatch {
                 height: *height,
                 width: *width,
-                pixels: random(5, 3 * height, *width),
+                pixels: random(5, 3 * height, *width).into(),
             })
             .collect(),
         input_ids: vec![[text(1), vec![image_token; count], text(9)].concat()],

@@ -215,10 +215,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
     const u32 head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, mine = warp % (WARPS / TEAMS), team = warp / (WARPS / TEAMS);
 
     allow_next_kernel();
-    wait_for_earlier_kernels();
+    // Written when the program was recorded: read before the wait.
     const Segment segment = p.segments[blockIdx.z];
     const u32 first = blockIdx.x * QUERIES;
     if (first >= segment.queries) return;
+    wait_for_earlier_kernels();
     // A query sees keys up to its own position, so a block needs none beyond its last query.
     const u32 needed = CAUSAL ? min(segment.keys, first + QUERIES) : segment.keys;
     const u32 tiles = (needed + KEYS - 1) / KEYS, column = head / p.group * HEAD_DIM;

@@ -40,13 +40,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
     wait_for_earlier_kernels();
     read_residuals(e, my, first_row, first_column, p.rows, p.n, residuals);
     float sums[4][4] = {};
+    auto load_step = [&](const float* operand, u32 step) { return *reinterpret_cast<const float4*>(operand + step * DEPTH); };
+    float4 next_x = {}, next_w = {};
+    if (from < to) next_x = load_step(x, from), next_w = load_step(w, from);
     for (u32 step = from; step < to; ++step) {
-        const float4 next_x = *reinterpret_cast<const float4*>(x + step * DEPTH);
-        const float4 next_w = *reinterpret_cast<const float4*>(w + step * DEPTH);
         __syncthreads();
         put(operands[0], row, depth, next_x);
         put(operands[1], row, depth, next_w);
         __syncthreads();
+        // On their way while this step's are multiplied.
+        if (step + 1 < to) next_x = load_step(x, step + 1), next_w = load_step(w, step + 1);
 #pragma unroll
         for (int k = 0; k < DEPTH; ++k) {
             const float4 a = *reinterpret_cast<const float4*>(&operands[0][k][my_row]);
