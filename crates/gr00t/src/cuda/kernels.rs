@@ -66,8 +66,8 @@ pub fn eight_bits(elements: &[u32]) -> (&'static str, usize) {
     ("EIGHT_BITS", usize::from(elements.contains(&Element::E4m3.code())))
 }
 
-/// Keys from which on two teams share them.
-const MANY_KEYS: usize = 128;
+/// Queries of a block of `attention.cu`.
+const BLOCK_QUERIES: usize = 64;
 /// Shared memory that a block of an attention kernel may have: what every device of compute capability 8.0 has.
 const ATTENTION_SHARED: usize = 99 << 10;
 
@@ -109,20 +109,25 @@ impl Variant {
             let plain = Variant::plain("attention_f32.cu", "attention", 256);
             return Variant { defines, shared_bytes: shared_bytes as u32, ..plain };
         }
-        // The block's queries, and as many buffers of 64 keys and values
-        // as fit.
-        let teams = if keys > MANY_KEYS { 2 } else { 1 };
-        let (row, queries) = ((head_dim.next_multiple_of(16) + 8) * 2, 64 / teams);
-        let buffers = ((ATTENTION_SHARED / row).saturating_sub(queries) / 128).clamp(2, 4);
-        defines.extend([("TEAMS", teams), ("BUFFERS", buffers)]);
-        let shared_bytes = ((queries + buffers * 128) * row) as u32;
-        Variant { defines, shared_bytes, ..Variant::plain("attention.cu", "attention", 128) }
+        // The block's queries, and two buffers of keys and values for each team.
+        let row = (head_dim.next_multiple_of(16) + 8) * 2;
+        let of = |teams: usize, tile: usize| (teams, tile, (BLOCK_QUERIES + teams * 4 * tile) * row);
+        let teams = match keys {
+            0..=96 => 1,
+            97..=128 => 2,
+            _ => 4,
+        };
+        let wanted = [of(4, 32), of(2, 32), of(1, 64), of(1, 32)];
+        let fits = |(count, _, bytes): &&(usize, usize, usize)| *count <= teams && *bytes <= ATTENTION_SHARED;
+        let (teams, tile, shared_bytes) = wanted.iter().find(fits).copied().unwrap_or(of(1, 32));
+        defines.extend([("TEAMS", teams), ("KEYS", tile)]);
+        let plain = Variant::plain("attention.cu", "attention", 128 * teams as u32);
+        Variant { defines, shared_bytes: shared_bytes as u32, ..plain }
     }
 
     /// Queries that a block of an attention kernel takes.
     pub fn queries_of_a_block(&self) -> usize {
-        let teams = self.defines.iter().find(|(name, _)| *name == "TEAMS");
-        teams.map_or(8, |(_, teams)| 64 / teams)
+        if self.file == "attention_f32.cu" { 8 } else { BLOCK_QUERIES }
     }
 
     /// LayerNorm and RMSNorm of rows of so many features.
@@ -187,7 +192,7 @@ pub fn catalogue(config: &Config, operands: &[Element], capability: (u32, u32)) 
     let mut variants = Vec::new();
     for &element in operands {
         // Attention has no operands of 8 bits.
-        for keys in [MANY_KEYS, MANY_KEYS + 1].into_iter().filter(|_| element != Element::E4m3) {
+        for keys in [96, 128, 129].into_iter().filter(|_| element != Element::E4m3) {
             let attention = |dim, kind: Defines| Variant::attention(element, dim, keys).compiled_for(kind);
             let mut kinds = nexts(element).flat_map(|next| attention::kinds(element, next));
             variants.extend(

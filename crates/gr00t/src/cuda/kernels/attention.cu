@@ -1,30 +1,30 @@
 // softmax(q kᵀ scale) v on tensor cores, one head of one segment at a time; scores never leave the registers.
 //
-// A block takes some queries of one head and walks over the keys, 64 at a time, keeping the running maximum, the
-// running sum and the weighted values of each query (Dao et al., FlashAttention-2). A warp takes 16 queries. Where
-// there are many keys, two teams of warps take half of the 64 each; what they found is put together in the end. Exponentials are rounded to
-// the operands' type before they meet v and the sum is taken of the unrounded ones, as the reference does.
+// A block takes 64 queries of one head, a warp 16 of them. Teams of four warps take turns at the keys, KEYS at a time,
+// keeping the running maximum, the running sum and the weighted values of each query (Dao et al., FlashAttention-2); what
+// they found is put together in the end. There are few blocks, so what counts is how many instructions a warp has to go
+// through: hence teams, where there are many keys. Exponentials are rounded to the operands' type before they meet v and the
+// sum is taken of the unrounded ones, as the reference does.
 //
-// Compiled for: ELEMENT (BF16, FP16), HEAD_DIM, TEAMS (1, 2), BUFFERS of keys and values;
-// CAUSAL, OUT_ELEMENT, OUT_FORMAT, EIGHT_BITS.
+// Compiled for: ELEMENT (BF16, FP16), HEAD_DIM, TEAMS (1, 2, 4), KEYS (32, 64); CAUSAL, OUT_ELEMENT, OUT_FORMAT, EIGHT_BITS.
 #include "attention.cuh"
 
-constexpr int WARPS = 4, THREADS = 32 * WARPS, QUERIES = 16 * WARPS / TEAMS;
-constexpr int KEYS = 64, TEAM_KEYS = KEYS / TEAMS;
+constexpr int QUERIES = 64;
+constexpr int TEAM_WARPS = QUERIES / 16, TEAM_THREADS = 32 * TEAM_WARPS, THREADS = TEAM_THREADS * TEAMS;
 constexpr int WIDTH = (HEAD_DIM + 15) / 16 * 16;  // zeros fill up the head
 constexpr int LD = WIDTH + 8;                     // rows start in different banks
-constexpr int PARTS = WIDTH / 16, TILES = TEAM_KEYS / 8;
+constexpr int PARTS = WIDTH / 16, TILES = KEYS / 8;
 constexpr int Q_ELEMENTS = QUERIES * LD, KV_ELEMENTS = KEYS * LD;
 constexpr float LOG2_E = 1.4426950408889634f;
 
-// Copies `count` rows of one head, zeros where there are no more rows or columns.
-template <int ROWS>
-__device__ __forceinline__ void copy_head(u16* to, const u16* from, u32 ld, u32 count) {
+// Copies `count` rows of one head, zeros where there are no more rows or columns; `thread` of `COPIERS`.
+template <int ROWS, int COPIERS>
+__device__ __forceinline__ void copy_head(u16* to, const u16* from, u32 ld, u32 count, u32 thread) {
     constexpr int CHUNKS = WIDTH / 8;
 #pragma unroll
-    for (int i = 0; i < (ROWS * CHUNKS + THREADS - 1) / THREADS; ++i) {
-        const u32 index = threadIdx.x + i * THREADS, row = index / CHUNKS, column = index % CHUNKS * 8;
-        if (ROWS * CHUNKS % THREADS != 0 && row >= ROWS) continue;
+    for (int i = 0; i < (ROWS * CHUNKS + COPIERS - 1) / COPIERS; ++i) {
+        const u32 index = thread + i * COPIERS, row = index / CHUNKS, column = index % CHUNKS * 8;
+        if (ROWS * CHUNKS % COPIERS != 0 && row >= ROWS) continue;
         u16* at = to + row * LD + column;
         if constexpr (HEAD_DIM % 8 == 0) {
             const bool inside = row < count && column < HEAD_DIM;
@@ -120,31 +120,37 @@ __device__ __forceinline__ void weigh(const float (&scores)[TILES][4], const u16
     }
 }
 
-// Puts together what the second team found with what the first did, in the first team's registers.
-__device__ __forceinline__ void put_together(State& state, float* shared, u32 team, u32 queries) {
+// Puts together what the teams found, in the first team's registers.
+__device__ __forceinline__ void put_together(State& state, float* shared, u32 team, u32 warp) {
     constexpr int VALUES = WIDTH / 8 * 4;
-    float* mine = shared + (queries * 32 + threadIdx.x % 32) * (VALUES + 5);
+    auto place = [&](u32 of) { return shared + (((of - 1) * TEAM_WARPS + warp) * 32 + threadIdx.x % 32) * (VALUES + 5); };
     __syncthreads();
-    if (team == 1) {
+    if (team > 0) {
+        float* mine = place(team);
 #pragma unroll
         for (int i = 0; i < VALUES; ++i) mine[i] = state.values[i / 4][i % 4];
 #pragma unroll
         for (int half = 0; half < 2; ++half) mine[VALUES + half] = state.max[half], mine[VALUES + 2 + half] = state.sum[half];
     }
     __syncthreads();
-    if (team == 1) return;
+    if (team > 0) return;
+#pragma unroll 1
+    for (u32 other = 1; other < TEAMS; ++other) {
+        const float* found = place(other);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const float theirs = mine[VALUES + half], max = fmaxf(state.max[half], theirs);
-        // Rows beyond the last query have seen nothing.
-        const float base = max == -infinity() ? 0.0f : max;
-        const float a = power_of_two(state.max[half] - base), b = power_of_two(theirs - base);
-        state.sum[half] = state.sum[half] * a + mine[VALUES + 2 + half] * b;
+        for (int half = 0; half < 2; ++half) {
+            const float theirs = found[VALUES + half], max = fmaxf(state.max[half], theirs);
+            // Teams without keys, and rows beyond the last query, have seen nothing.
+            const float base = max == -infinity() ? 0.0f : max;
+            const float a = power_of_two(state.max[half] - base), b = power_of_two(theirs - base);
+            state.max[half] = max;
+            state.sum[half] = state.sum[half] * a + found[VALUES + 2 + half] * b;
 #pragma unroll
-        for (int part = 0; part < WIDTH / 8; ++part)
+            for (int part = 0; part < WIDTH / 8; ++part)
 #pragma unroll
-            for (int i = half * 2; i < half * 2 + 2; ++i)
-                state.values[part][i] = state.values[part][i] * a + mine[part * 4 + i] * b;
+                for (int i = half * 2; i < half * 2 + 2; ++i)
+                    state.values[part][i] = state.values[part][i] * a + found[part * 4 + i] * b;
+        }
     }
 }
 
@@ -207,62 +213,75 @@ __device__ __forceinline__ void store_values(const AttentionParams& p, State& st
     }
 }
 
+// Waits for the other warps of the team. A barrier whose number is known when the kernel is compiled: otherwise a block has
+// all sixteen.
+__device__ __forceinline__ void team_barrier(u32 team) {
+#pragma unroll
+    for (int known = 0; known < TEAMS; ++known)
+        if (team == known) asm volatile("bar.sync %0, %1;" ::"r"(known + 1), "n"(TEAM_THREADS) : "memory");
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_constant__ AttentionParams p) {
     extern __shared__ __align__(16) u16 shared[];
     u16* queries = shared;
-    auto keys = [&](u32 tile) { return shared + Q_ELEMENTS + tile % BUFFERS * 2 * KV_ELEMENTS; };
-    auto values = [&](u32 tile) { return keys(tile) + KV_ELEMENTS; };
-    const u32 head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, mine = warp % (WARPS / TEAMS), team = warp / (WARPS / TEAMS);
+    const u32 head = blockIdx.y, lane = threadIdx.x % 32, team = threadIdx.x / TEAM_THREADS, thread = threadIdx.x % TEAM_THREADS;
+    const u32 warp = thread / 32;
+    // Each team has two buffers of keys and values.
+    auto keys = [&](u32 round) { return shared + Q_ELEMENTS + (team * 2 + round % 2) * 2 * KV_ELEMENTS; };
+    auto values = [&](u32 round) { return keys(round) + KV_ELEMENTS; };
 
     allow_next_kernel();
     // Written when the program was recorded: read before the wait.
     const Segment segment = p.segments[blockIdx.z];
     const u32 first = blockIdx.x * QUERIES;
     if (first >= segment.queries) return;
-    wait_for_earlier_kernels();
     // A query sees keys up to its own position, so a block needs none beyond its last query.
     const u32 needed = CAUSAL ? min(segment.keys, first + QUERIES) : segment.keys;
-    const u32 tiles = (needed + KEYS - 1) / KEYS, column = head / p.group * HEAD_DIM;
-    auto copy_tile = [&](u32 tile) {
-        const u32 start = tile * KEYS, count = segment.keys - start;
-        const size_t row = segment.key_start + start;
-        copy_head<KEYS>(keys(tile), static_cast<const u16*>(p.k) + row * p.k_ld + column, p.k_ld, count);
-        copy_head<KEYS>(values(tile), static_cast<const u16*>(p.v) + row * p.v_ld + column, p.v_ld, count);
-    };
-    copy_head<QUERIES>(queries, static_cast<const u16*>(p.q) + size_t(segment.query_start + first) * p.q_ld + head * HEAD_DIM,
-                       p.q_ld, segment.queries - first);
-#pragma unroll
-    for (u32 tile = 0; tile < BUFFERS - 1; ++tile) {
-        if (tile < tiles) copy_tile(tile);
+    const u32 column = head / p.group * HEAD_DIM;
+    // The tile of the team's round, where there is one.
+    auto copy_tile = [&](u32 round) {
+        const u32 start = (round * TEAMS + team) * KEYS;
+        if (start < needed) {
+            const u32 count = segment.keys - start;
+            const size_t row = segment.key_start + start;
+            copy_head<KEYS, TEAM_THREADS>(keys(round), static_cast<const u16*>(p.k) + row * p.k_ld + column, p.k_ld, count, thread);
+            copy_head<KEYS, TEAM_THREADS>(values(round), static_cast<const u16*>(p.v) + row * p.v_ld + column, p.v_ld, count, thread);
+        }
         commit_copies();
-    }
-
+    };
+    wait_for_earlier_kernels();
+    copy_head<QUERIES, THREADS>(queries, static_cast<const u16*>(p.q) + size_t(segment.query_start + first) * p.q_ld + head * HEAD_DIM,
+                                p.q_ld, segment.queries - first, threadIdx.x);
+    copy_tile(0);
+    copy_tile(1);
+    wait_for_copies<1>();
+    __syncthreads();
     u32 q[PARTS][4];
+#pragma unroll
+    for (int part = 0; part < PARTS; ++part)
+        load_matrices(q[part], shared_address(queries + (warp * 16 + (lane & 15)) * LD + part * 16 + (lane >> 4) * 8));
+
     State state = {};
     state.max[0] = state.max[1] = -infinity();
-    const u32 first_query = first + mine * 16, first_key = team * TEAM_KEYS;
-    for (u32 tile = 0; tile < tiles; ++tile) {
-        wait_for_copies<BUFFERS - 2>();
-        __syncthreads();
-        if (tile + BUFFERS - 1 < tiles) copy_tile(tile + BUFFERS - 1);
-        commit_copies();
-        if (tile == 0) {
-#pragma unroll
-            for (int part = 0; part < PARTS; ++part)
-                load_matrices(q[part], shared_address(queries + (mine * 16 + (lane & 15)) * LD + part * 16 + (lane >> 4) * 8));
-        }
+    const u32 first_query = first + warp * 16;
+    for (u32 round = 0; (round * TEAMS + team) * KEYS < needed; ++round) {
+        if (round > 0) wait_for_copies<1>(), team_barrier(team);
+        const u32 first_key = (round * TEAMS + team) * KEYS;
         float scores[TILES][4] = {};
-        score(q, keys(tile) + first_key * LD, p.scale, scores);
+        score(q, keys(round), p.scale, scores);
         u32 seen[2] = {segment.keys, segment.keys};
         if (CAUSAL) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) seen[half] = min(segment.keys, first_query + lane / 4 + half * 8 + 1);
         }
-        if ((tile + 1) * KEYS > min(seen[0], seen[1])) hide(scores, tile * KEYS + first_key, seen);
+        if (first_key + KEYS > min(seen[0], seen[1])) hide(scores, first_key, seen);
         exponentiate(scores, state);
-        weigh(scores, values(tile) + first_key * LD, state);
+        weigh(scores, values(round), state);
+        // All warps have read the buffer.
+        team_barrier(team);
+        copy_tile(round + 2);
     }
     wait_for_copies<0>();
-    if (TEAMS == 2) put_together(state, reinterpret_cast<float*>(shared), team, mine);
+    if (TEAMS > 1) put_together(state, reinterpret_cast<float*>(shared), team, warp);
     if (team == 0) store_values(p, state, segment, head, first_query);
 }
