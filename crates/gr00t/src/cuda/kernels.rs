@@ -194,28 +194,24 @@ pub fn catalogue(config: &Config, operands: &[Element], capability: (u32, u32)) 
         // Attention has no operands of 8 bits.
         for keys in [96, 128, 129].into_iter().filter(|_| element != Element::E4m3) {
             let attention = |dim, kind: Defines| Variant::attention(element, dim, keys).compiled_for(kind);
-            let mut kinds = nexts(element).flat_map(|next| attention::kinds(element, next));
-            variants.extend(
-                kinds
-                    .next()
-                    .map(|kind| head_dims.map(|dim| attention(dim, kind.clone())))
-                    .into_iter()
-                    .flatten(),
-            );
-            variants.extend(kinds.map(|kind| attention(head_dims[0], kind)));
+            for (index, kind) in nexts(element).flat_map(|next| attention::kinds(element, next)).enumerate() {
+                let dims = if index == 0 { &head_dims[..] } else { &head_dims[..1] };
+                variants.extend(dims.iter().map(|dim| attention(*dim, kind.clone())));
+            }
         }
         let norm = |width, kind: &Defines| Variant::norm(width).compiled_for(kind.clone());
         let kinds = norm::kinds(element);
         variants.extend(widths.map(|width| norm(width, &kinds[0])));
         variants.extend(kinds.iter().map(|kind| norm(widths[0], kind)));
-        let tilings = Tiling::all(element, capability);
+        let kinds: Vec<Defines> = nexts(element).flat_map(|next| product::kinds(element, next)).collect();
         let product =
             |tiling: Tiling, kind: &Defines| Variant::linear(element, tiling).compiled_for(kind.clone());
-        let kinds: Vec<Defines> = nexts(element).flat_map(|next| product::kinds(element, next)).collect();
-        variants.extend(tilings.iter().map(|tiling| product(*tiling, &kinds[0])));
-        variants.extend(kinds.iter().map(|kind| product(tilings[0], kind)));
-        if capability.0 >= 9 {
-            variants.extend(SPLITS.map(|split| product(Tiling { split, ..tilings[0] }, &kinds[0])));
+        for (index, tiling) in Tiling::all(element, capability).into_iter().enumerate() {
+            // Every kind and every split in the first tile, the others as they are most often.
+            let kinds = if index == 0 { &kinds[..] } else { &kinds[..1] };
+            let splits = if index == 0 && capability.0 >= 9 { &SPLITS[..] } else { &SPLITS[..1] };
+            variants.extend(kinds.iter().map(|kind| product(tiling, kind)));
+            variants.extend(splits.iter().map(|&split| product(Tiling { split, ..tiling }, &kinds[0])));
         }
     }
     variants.extend(with_bits(Variant::rotary(text.head_dim)));

@@ -1,8 +1,12 @@
 // Number formats, and values in memory.
 //
-// A format (what a value is rounded to) and an element type (what it is stored in) share their codes: precision
-// is a value that kernels are given, never something they are compiled for. Only the operands of tensor core
-// products have a type that is fixed when a kernel is compiled. E4M3 is an element type of such operands alone.
+// A format (what a value is rounded to) and an element type (what it is stored in) share their codes. E4M3 is an element
+// type of the operands of tensor core products alone.
+//
+// Precision is a value of the policy, never a choice made here: a kernel is compiled for the formats that its argument
+// holds (`Argument::fixed` in `kernels.rs`). Decided at every value instead, they took most of an epilogue's time, and every
+// product carried the code of all formats and activations with it: so much of it that two kinds of products in one block
+// of the DiT displaced each other from the instruction cache.
 #pragma once
 
 typedef unsigned char u8;
@@ -10,8 +14,7 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// Every file is compiled with EIGHT_BITS: whether a kernel multiplies or stores elements of 8 bits. Where it does not,
-// nothing is left of them in it: a branch that is never taken, in every epilogue, cost an inference 2 %.
+// Every file is compiled with EIGHT_BITS: whether a kernel multiplies or stores elements of 8 bits.
 
 // As `Element` in `elements.rs`.
 enum Element { F32 = 0, BF16 = 1, FP16 = 2, E4M3 = 3 };
