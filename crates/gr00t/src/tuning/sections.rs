@@ -1,5 +1,5 @@
-//! Whole layers in fp8. What kinds of sites cost one at a time does not add up: a kernel of other operands than its
-//! neighbours' costs more than it does among its own.
+//! Whole layers in fp8. What kinds of sites cost one at a time need not add up: a kernel of other operands than its
+//! neighbours' may cost more than it does among its own.
 
 use super::groups::Group;
 use super::measure::Measurer;

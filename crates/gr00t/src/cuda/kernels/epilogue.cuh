@@ -10,7 +10,7 @@
 
 #include "machine.cuh"
 
-// As `Epilogue` in `linear.rs`.
+// As `Epilogue` in `product.rs`. What a kernel is compiled for is here too; its code has the names above instead.
 struct Epilogue {
     const float* bias;     // [n], null for none
     const void* residual;  // [residual_rows, residual_ld], null for none
