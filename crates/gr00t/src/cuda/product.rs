@@ -10,7 +10,7 @@ use crate::ops::Activation;
 use crate::{Error, Result, kernel_params};
 
 kernel_params! {
-    /// As `Epilogue` in `epilogue.cuh`. Kernels are compiled for what [`Epilogue::fixed`] reads of it.
+    /// As `Epilogue` in `epilogue.cuh`. Kernels are compiled for what `fixed` reads of it.
     #[derive(Default)]
     pub struct Epilogue {
         /// `[n]`, f32.
