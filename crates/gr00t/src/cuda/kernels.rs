@@ -112,8 +112,9 @@ impl Variant {
         // The block's queries, and two buffers of keys and values for each team.
         let row = (head_dim.next_multiple_of(16) + 8) * 2;
         let of = |teams: usize, tile: usize| (teams, tile, (BLOCK_QUERIES + teams * 4 * tile) * row);
-        // Where there are few keys, putting teams together costs more than they save: on an H200, 51 keys take 2.7 µs with
-        // one team and 3.2 with two, 324 keys 8.8 with four and 9.3 with two.
+        // Putting teams together costs time, so few keys get one. Where more teams begin to pay was not measured: with one
+        // team 51 and 81 keys were faster than with two of half the queries, and 324 keys with four than with two that
+        // shared tiles, in earlier forms of the kernel.
         let teams = match keys {
             0..=96 => 1,
             97..=128 => 2,

@@ -228,3 +228,32 @@ impl Builder<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_is_compiled_for_what_its_norm_does() {
+        let given = DevicePtr(1);
+        let plain = NormParams { norm: Norm::Layer as u32, ..NormParams::default() };
+        let modulates = NormParams { scale: given, shift: given, ..plain };
+        for (from, to, expected) in [
+            (plain, NormParams { norm: Norm::Rms as u32, ..plain }, &[("KIND", 2)][..]),
+            (plain, NormParams { weight: given, ..plain }, &[("WEIGHTED", 1)]),
+            (plain, NormParams { bias: given, ..plain }, &[("BIASED", 1)]),
+            (plain, modulates, &[("MODULATES", 1)]),
+            (plain, NormParams { patches: given, ..plain }, &[("JOINS", 1)]),
+            (plain, NormParams { out_rows: given, ..plain }, &[("MOVES", 1)]),
+            (plain, NormParams { x_element: 1, ..plain }, &[("X_ELEMENT", 1)]),
+            (plain, NormParams { out_element: 3, ..plain }, &[("EIGHT_BITS", 1), ("OUT_ELEMENT", 3)]),
+            (plain, NormParams { norm_format: 2, ..plain }, &[("NORM_FORMAT", 2)]),
+            (modulates, NormParams { modulated_format: 2, ..modulates }, &[("MODULATED_FORMAT", 2)]),
+            (plain, NormParams { modulated_format: 2, ..plain }, &[]),
+        ] {
+            let before = from.fixed();
+            let changed: Vec<_> = to.fixed().into_iter().filter(|define| !before.contains(define)).collect();
+            assert_eq!(changed, expected, "{to:?}");
+        }
+    }
+}

@@ -422,6 +422,41 @@ mod tests {
         }
     }
 
+    /// A kernel compiled for another value than its argument has would compute something else, which only a GPU shows.
+    #[test]
+    fn a_kernel_is_compiled_for_what_its_epilogue_does_and_nothing_else() {
+        let given = DevicePtr(1);
+        let plain = Epilogue { item_rows: 4, residual_rows: 4, ..Epilogue::default() };
+        let add = Epilogue { residual: given, ..plain };
+        let gate = Epilogue { gated: 1, activation: 3, ..plain };
+        for (from, to, n, expected) in [
+            (plain, Epilogue { units: given, ..plain }, 8, &[("EIGHT_BITS", 1), ("SCALED", 1)][..]),
+            (plain, Epilogue { out_element: 3, ..plain }, 8, &[("EIGHT_BITS", 1), ("OUT_ELEMENT", 3)]),
+            (plain, add, 8, &[("ADDS", 1)]),
+            (plain, gate, 16, &[("GATED", 1), ("ACTIVATION", 3)]),
+            (plain, Epilogue { product_format: 1, ..plain }, 8, &[("PRODUCT_FORMAT", 1)]),
+            (plain, Epilogue { linear_format: 1, ..plain }, 8, &[("LINEAR_FORMAT", 1)]),
+            (gate, Epilogue { activation_format: 1, ..gate }, 16, &[("ACTIVATION_FORMAT", 1)]),
+            (gate, Epilogue { up_format: 2, ..gate }, 16, &[("UP_FORMAT", 2)]),
+            (gate, Epilogue { result_format: 2, ..gate }, 16, &[("RESULT_FORMAT", 2)]),
+            (add, Epilogue { result_format: 2, ..add }, 8, &[("RESULT_FORMAT", 2)]),
+            (add, Epilogue { residual_element: 1, ..add }, 8, &[("RESIDUAL_ELEMENT", 1)]),
+            (add, Epilogue { residual_rows: 3, ..add }, 8, &[("REPEATS", 1)]),
+            (plain, Epilogue { item_rows: 2, ..plain }, 8, &[("MOVES", 1)]),
+            (plain, Epilogue { item_offset: 1, ..plain }, 8, &[("MOVES", 1)]),
+            // Not used: the same kernel.
+            (plain, Epilogue { residual_element: 1, residual_rows: 1, result_format: 1, ..plain }, 8, &[]),
+            (plain, Epilogue { activation_format: 1, up_format: 1, ..plain }, 8, &[]),
+        ] {
+            let before = from.fixed(4, n);
+            let changed: Vec<_> =
+                to.fixed(4, n).into_iter().filter(|define| !before.contains(define)).collect();
+            assert_eq!(changed, expected, "{to:?}");
+            assert!(before.contains(&("WHOLE", 1)), "{n} columns are whole");
+        }
+        assert!(plain.fixed(4, 12).contains(&("WHOLE", 0)) && gate.fixed(4, 24).contains(&("WHOLE", 0)));
+    }
+
     #[test]
     fn every_device_has_a_tiling_for_every_shape() {
         for (capability, shared_memory_per_block) in

@@ -188,9 +188,9 @@ impl Aim {
 /// What a base's storage adds: what it differs by from the base of the same operands with the storage of the best one.
 /// None where there is no such base, and for the best one's storage with other operands, which groups can have anyway.
 ///
-/// The effects of its operands, measured by kind, would not do in place of that base. On an H200 those of `mixed` in
-/// place of `mixed-fp16` sum up to 1.7 ms, where the two take the same time: kinds of other operands than their
-/// neighbours' cost more than they would among their own.
+/// The effects of its operands, measured by kind, need not do in place of that base: kinds of other operands than their
+/// neighbours' may cost more than they would among their own. With the kernels of an earlier time those of `mixed` in
+/// place of `mixed-fp16` came to 1.7 ms on an H200, where the two took the same time.
 fn start<'a>(sensitivity: &Sensitivity, base: &'a Base) -> Option<Start<'a>> {
     let best = sensitivity.best();
     if base.storage == best.storage {

@@ -6,7 +6,7 @@
 // Precision is a value of the policy, never a choice made here: a kernel is compiled for the formats that its argument
 // holds (`Argument::fixed` in `kernels.rs`). Decided at every value instead, they took most of an epilogue's time, and every
 // product carried the code of all formats and activations with it: so much of it that two kinds of products in one block
-// of the DiT displaced each other from the instruction cache.
+// of the DiT took longer than one, which they no longer do; presumably they displaced each other from the instruction cache.
 #pragma once
 
 typedef unsigned char u8;
