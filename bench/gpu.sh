@@ -3,7 +3,7 @@
 #
 # usage: bench/gpu.sh BINARY TEST_BINARY OUT_DIR [LABEL]
 #
-# BINARY is `steady`, TEST_BINARY the compiled test `cuda` of crates/gr00t, both built elsewhere: the machine needs the
+# BINARY is `steady`, TEST_BINARY the compiled test `cuda` of crates/gr00t-cuda, both built elsewhere: the machine needs the
 # checked-out tree, an NVIDIA driver, NVRTC, bash and python3 (its standard library, for the summary), no cargo.
 # Leaves summary.md, log.txt, bench.json and policies.json in OUT_DIR. A check that fails does not stop the others; the exit code is
 # 0 where all passed, 1 where one did not, 2 for bad arguments.

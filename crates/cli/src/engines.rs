@@ -5,10 +5,10 @@ use anyhow::{Result, ensure};
 use std::path::Path;
 use steadyhand_external::onnxruntime::{OnnxRuntimeEngine, RuntimeOptions};
 use steadyhand_gr00t::checkpoint::Checkpoint;
-use steadyhand_gr00t::cuda::{CudaEngine, Options};
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t_cuda::{CudaEngine, Options};
 
 /// The policy of this name, a preset or a `.toml` file, which fits `model`. `checkpoint` is where the model was found;
 /// a calibration must be of it, and of the embodiment where that is known.

@@ -94,11 +94,15 @@ pub trait Patches {
 }
 
 /// Patches as an edit of the reference's operations, on top of another edit.
-pub(crate) struct Patched<'a> {
-    pub(crate) inner: &'a dyn Edit,
-    pub(crate) patches: RefCell<&'a mut dyn Patches>,
-    pub(crate) policy: &'a PrecisionPolicy,
-    pub(crate) config: &'a Config,
+pub struct Patched<'a> {
+    /// What interferes besides.
+    pub inner: &'a dyn Edit,
+    /// What components hand over through.
+    pub patches: RefCell<&'a mut dyn Patches>,
+    /// Rounds what a patch changed.
+    pub policy: &'a PrecisionPolicy,
+    /// Tells where components end.
+    pub config: &'a Config,
 }
 
 impl Edit for Patched<'_> {

@@ -3,6 +3,7 @@
 use crate::component::{Patched, Patches};
 use crate::model::{Batch, ImageBatch, Model};
 use crate::observation::Matrix;
+use crate::ops::ModelSite;
 use crate::ops::cpu::{Cpu, Tensor};
 use crate::precision::PrecisionPolicy;
 use crate::probe::{Edit, NoEdit, Probe};
@@ -56,6 +57,55 @@ pub trait Engine {
     }
 }
 
+/// Opens engines of one kind. A new kind of engine implements this trait and is registered where engines are named.
+pub trait Backend {
+    /// Short name, that of its engines, such as `cpu`.
+    fn name(&self) -> &'static str;
+
+    /// The device that its engines compute on.
+    ///
+    /// # Errors
+    /// There is none.
+    fn device(&self) -> Result<String>;
+
+    /// Whether its engines can execute a policy on a model that has these sites. Nothing is loaded; what this admits,
+    /// [`Backend::open`] does not refuse for its number formats.
+    ///
+    /// # Errors
+    /// The first site with what no engine of this kind executes.
+    fn check(&self, policy: &PrecisionPolicy, sites: &[ModelSite]) -> Result<()>;
+
+    /// An engine that integrates over `denoising_steps` Euler steps.
+    ///
+    /// # Errors
+    /// Those of [`Backend::check`]; a device or a library that is missing, or has too little memory.
+    fn open(&self, model: Model, policy: PrecisionPolicy, denoising_steps: usize) -> Result<Box<dyn Engine>>;
+}
+
+/// Opens the reference: [`CpuEngine`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reference;
+
+impl Backend for Reference {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn device(&self) -> Result<String> {
+        Ok("emulation on the CPU".to_owned())
+    }
+
+    /// The reference emulates every policy that fits the model.
+    fn check(&self, policy: &PrecisionPolicy, sites: &[ModelSite]) -> Result<()> {
+        policy.check(sites)
+    }
+
+    fn open(&self, model: Model, policy: PrecisionPolicy, denoising_steps: usize) -> Result<Box<dyn Engine>> {
+        self.check(&policy, &model.sites()?)?;
+        Ok(Box::new(CpuEngine::new(model, policy, denoising_steps)))
+    }
+}
+
 /// The reference: [`Model`] over [`Cpu`] operations.
 pub struct CpuEngine<'e> {
     model: Model,
@@ -103,7 +153,10 @@ impl Engine for CpuEngine<'_> {
 }
 
 /// The actions of the only input.
-pub(crate) fn one(mut actions: Vec<Matrix>) -> Result<Matrix> {
+///
+/// # Errors
+/// There are none.
+pub fn one(mut actions: Vec<Matrix>) -> Result<Matrix> {
     actions.pop().ok_or_else(|| Error::input("inputs", "expected one, found none"))
 }
 
@@ -180,7 +233,7 @@ fn finite(field: &str, values: &[f32]) -> Result<()> {
 }
 
 /// Indices of inputs that can share a batch, in the order of their first member.
-pub(crate) fn by_layout(inputs: &[ModelInput]) -> Vec<Vec<usize>> {
+pub fn by_layout(inputs: &[ModelInput]) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for (index, input) in inputs.iter().enumerate() {
         match groups.iter_mut().find(|group| same_layout(&inputs[group[0]], input)) {

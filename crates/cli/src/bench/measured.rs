@@ -6,12 +6,12 @@ use anyhow::Result;
 use serde::Serialize;
 use std::time::Instant;
 use steadyhand_fidelity::Format;
-use steadyhand_gr00t::cuda::CudaEngine;
-use steadyhand_gr00t::cuda::measure::{StageTime, copy_bandwidth, matrix_rate};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
+use steadyhand_gr00t_cuda::CudaEngine;
+use steadyhand_gr00t_cuda::measure::{StageTime, copy_bandwidth, matrix_rate};
 
 /// An engine with what only it knows about its inferences.
 pub trait Measured {

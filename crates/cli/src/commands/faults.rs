@@ -10,15 +10,15 @@ use crate::table::Table;
 use anyhow::{Result, bail};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-use steadyhand_gr00t::diagnosis::{Examination, Finding, Inputs};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
-use steadyhand_gr00t::fault::{Case, Fault, FaultyEngine, suite};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise;
 use steadyhand_gr00t::policy::{load_model, prepare};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Recorder;
 use steadyhand_gr00t::processor::Processor;
+use steadyhand_gr00t_lab::diagnosis::{Examination, Finding, Inputs};
+use steadyhand_gr00t_lab::fault::{Case, Fault, FaultyEngine, suite};
 use steadyhand_lerobot::Dataset;
 
 /// Steps of the demo's first episode that the engines are shown. A stale buffer needs two.

@@ -16,7 +16,7 @@ use serde::Serialize;
 use std::io::Write;
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Matrix;
-use steadyhand_gr00t::diagnosis::{Inputs, Observed};
+use steadyhand_gr00t_lab::diagnosis::{Inputs, Observed};
 
 /// Taps that the terminal shows: where one part of the model hands over to the next.
 const SHOWN: [&str; 7] = [

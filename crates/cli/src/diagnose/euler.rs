@@ -10,12 +10,12 @@ use super::types::{EulerSplit, EulerStep};
 use anyhow::Result;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use steadyhand_gr00t::diagnosis::{Backbone, Observed};
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::ops::cpu::Tensor;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::{Edit, Probe};
+use steadyhand_gr00t_lab::diagnosis::{Backbone, Observed};
 
 /// The outputs that the action head is conditioned on.
 const CONDITIONING: [&str; 2] = ["language.norm", "action_head.state_features"];

@@ -28,13 +28,13 @@ use std::io::Write;
 use std::rc::Rc;
 use steadyhand_fidelity::{Match, MatchContext};
 use steadyhand_gr00t::Matrix;
-use steadyhand_gr00t::diagnosis::{
-    ActionsOnly, Examination, Finding, Inputs, LocalError, Observed, Progress, catalogue,
-};
 use steadyhand_gr00t::engine::Engine;
-use steadyhand_gr00t::fault::Results;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
+use steadyhand_gr00t_lab::diagnosis::{
+    ActionsOnly, Examination, Finding, Inputs, LocalError, Observed, Progress, catalogue,
+};
+use steadyhand_gr00t_lab::fault::Results;
 use stored::Scratch;
 use subject::Subject;
 use swaps::Exchange;

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::rc::Rc;
 use steadyhand_fidelity::{Trace, TraceError, TraceWriter};
 use steadyhand_gr00t::Matrix;
-use steadyhand_gr00t::diagnosis::Observed;
 use steadyhand_gr00t::engine::{Engine, ModelInput};
 use steadyhand_gr00t::probe::Probe;
+use steadyhand_gr00t_lab::diagnosis::Observed;
 use tempfile::TempDir;
 
 /// The tensors of one inference in a trace: names begin with the inference's number, `003/dit.output`.

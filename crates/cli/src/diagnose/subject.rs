@@ -12,11 +12,11 @@ use steadyhand_external::onnxruntime::{OnnxRuntimeEngine, RuntimeOptions};
 use steadyhand_fidelity::Trace;
 use steadyhand_gr00t::Matrix;
 use steadyhand_gr00t::checkpoint::Checkpoint;
-use steadyhand_gr00t::cuda::{CudaEngine, Options};
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
-use steadyhand_gr00t::fault::{Fault, FaultyEngine, suite};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t_cuda::{CudaEngine, Options};
+use steadyhand_gr00t_lab::fault::{Fault, FaultyEngine, suite};
 
 /// How an engine is named on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use super::types::{SwapErrors, Swaps};
 use anyhow::Result;
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Matrix;
-use steadyhand_gr00t::diagnosis::{self, Swap, swap_components};
 use steadyhand_gr00t::engine::{Engine, ModelInput};
 use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t_lab::diagnosis::{self, Swap, swap_components};
 
 /// An engine and what it gave for the last inference.
 pub struct Exchange<'a> {

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
-use steadyhand_gr00t::tuning::Budget;
+use steadyhand_gr00t_lab::tuning::Budget;
 
 /// What a policy is tuned for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -15,8 +15,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use steadyhand_gr00t::calibration::Calibration;
-use steadyhand_gr00t::tuning::{
-    self, CpuTarget, CudaTarget, Deadline, Event, MeasuredPolicy, State, Subject, Target,
+use steadyhand_gr00t_cuda::Cuda;
+use steadyhand_gr00t_lab::tuning::{
+    self, CpuTarget, Deadline, Event, MeasuredPolicy, State, Subject, Target, TimedTarget,
 };
 use subject::Loaded;
 
@@ -40,7 +41,7 @@ pub fn run(args: &TuneArgs) -> Result<Outcome> {
         TargetName::Cpu => Box::new(CpuTarget::new(loaded.model.clone(), steps)),
         TargetName::Cuda => {
             let options = engines::cuda_options(args.device, args.kernel_cache.as_deref());
-            Box::new(CudaTarget::new(loaded.model.clone(), steps, options)?)
+            Box::new(TimedTarget::new(Box::new(Cuda { options }), loaded.model.clone(), steps)?)
         }
     };
     let subject = Subject {

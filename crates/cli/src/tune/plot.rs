@@ -5,7 +5,7 @@ use crate::report::canvas::{Align, Area, Canvas, Color, TextStyle, Weight, fit_t
 use crate::report::write_file;
 use anyhow::{Context, Result};
 use std::path::Path;
-use steadyhand_gr00t::tuning::{BASELINE, MeasuredPolicy, Outcome, Unit};
+use steadyhand_gr00t_lab::tuning::{BASELINE, MeasuredPolicy, Outcome, Unit};
 
 const SIZE: (f32, f32) = (960.0, 760.0);
 const SCALE: f32 = 2.0;

@@ -13,8 +13,8 @@ use steadyhand_gr00t::config::Config;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::policy::prepare;
 use steadyhand_gr00t::processor::Processor;
-use steadyhand_gr00t::tuning::Spread;
 use steadyhand_gr00t::{Matrix, Observation, noise, synthetic};
+use steadyhand_gr00t_lab::tuning::Spread;
 use steadyhand_lerobot::{Dataset, Kind};
 
 /// A policy and the frames that it is measured on.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::tuning::{BASELINE, CALIBRATED, Kept, MeasuredPolicy, Outcome, Unit, Why};
+use steadyhand_gr00t_lab::tuning::{BASELINE, CALIBRATED, Kept, MeasuredPolicy, Outcome, Unit, Why};
 
 /// Groups that are listed by name.
 const LISTED: usize = 6;

@@ -5,8 +5,8 @@ use super::build::binding;
 use super::ffi::{Engine, Execution, Port};
 use crate::bindings::{Bindings, Direction, Runner, Tensor};
 use std::path::Path;
-use steadyhand_gr00t::cuda::driver::Device;
 use steadyhand_gr00t::{Error, Result};
+use steadyhand_gr00t_cuda::driver::Device;
 
 /// Compute capabilities that engines can be built for, as the library's interface lists them; also of an engine that
 /// is built for all.

@@ -4,7 +4,7 @@
 //! costs address space, and pages are read when a layer first uses them. A model of synthetic weights has no
 //! checkpoint at all: its [`Loader`] hands out formulas.
 
-pub(crate) mod fingerprint;
+pub mod fingerprint;
 mod loader;
 mod mapped;
 mod synthetic;

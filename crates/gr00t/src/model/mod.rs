@@ -171,7 +171,7 @@ impl Model {
     }
 
     /// Patches of each image, checked against the patch size.
-    pub(crate) fn grids(&self, images: &[ImageBatch]) -> Result<Vec<Grid>> {
+    pub fn grids(&self, images: &[ImageBatch]) -> Result<Vec<Grid>> {
         let patch = self.config.eagle_config.vision_config.patch_size;
         let step = patch * self.config.eagle_config.unshuffle();
         let grid = |image: &ImageBatch| {
@@ -187,7 +187,7 @@ impl Model {
     }
 
     /// Fails where the prompt has not as many image tokens as the images give.
-    pub(crate) fn check_image_tokens(&self, prompt: &Prompt, grids: &[Grid]) -> Result<()> {
+    pub fn check_image_tokens(&self, prompt: &Prompt, grids: &[Grid]) -> Result<()> {
         let unshuffle = self.config.eagle_config.unshuffle();
         let expected: usize = grids.iter().map(|grid| grid.patches() / (unshuffle * unshuffle)).sum();
         let found = prompt.images.indices.len();

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use steadyhand_external::onnxruntime::{self, Provider};
 use steadyhand_external::tensorrt;
 use steadyhand_gr00t::Result;
-use steadyhand_gr00t::cuda::compile::{Arch, Compiler, Source, user_cache};
-use steadyhand_gr00t::cuda::driver::Device;
+use steadyhand_gr00t_cuda::compile::{Arch, Compiler, Source, user_cache};
+use steadyhand_gr00t_cuda::driver::Device;
 
 /// The oldest compute capability that kernels are compiled for.
 const OLDEST: (u32, u32) = (8, 0);

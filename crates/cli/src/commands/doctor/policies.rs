@@ -5,7 +5,6 @@ use super::machine::{Gpu, PolicyHere, Runs};
 use crate::{demo_assets, engines};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
-use steadyhand_gr00t::cuda;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::ModelSite;
 use steadyhand_gr00t::policy::load_model;
@@ -48,8 +47,8 @@ fn here(
 /// Whether the CUDA engine runs the policy, or the first reason why not.
 fn native(policy: &PrecisionPolicy, sites: &[ModelSite], gpu: Result<&Gpu, &str>) -> Result<(), String> {
     let fits = match gpu {
-        Ok(gpu) => cuda::check_on(policy, sites, gpu.compute_capability),
-        Err(_) => cuda::check(policy, sites),
+        Ok(gpu) => steadyhand_gr00t_cuda::check_on(policy, sites, gpu.compute_capability),
+        Err(_) => steadyhand_gr00t_cuda::check(policy, sites),
     };
     fits.map_err(|error| error.to_string())?;
     Ok(gpu.map(drop)?)

@@ -18,7 +18,7 @@ mod tensor;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use pointwise::{rotary_turns, time_encoding};
+pub use pointwise::{rotary_turns, time_encoding};
 pub use tensor::Tensor;
 
 use super::{
@@ -90,7 +90,7 @@ fn mismatch(at: &Site, operation: &'static str, what: String) -> Error {
 }
 
 /// The square table `[side * side, features]` resized to each grid, not yet rounded to `storage`.
-pub(crate) fn resize_positions(table: &Weight, grids: &[Grid], storage: Format) -> Vec<f32> {
+pub fn resize_positions(table: &Weight, grids: &[Grid], storage: Format) -> Vec<f32> {
     let features = table.shape()[1];
     let side = table.shape()[0].isqrt();
     let source = table.to_vec(storage);

@@ -11,11 +11,11 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use indicatif::ProgressBar;
 use std::ffi::OsString;
-use steadyhand_gr00t::cuda::compile::Compiler;
-use steadyhand_gr00t::cuda::driver::Device;
-use steadyhand_gr00t::cuda::{CudaEngine, Options};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::{Error, synthetic};
+use steadyhand_gr00t_cuda::compile::Compiler;
+use steadyhand_gr00t_cuda::driver::Device;
+use steadyhand_gr00t_cuda::{CudaEngine, Options};
 
 /// A GPU that engines can be opened on.
 pub struct Gpu {

@@ -1,0 +1,35 @@
+//! The CUDA engine: kernels of this crate's own, compiled by NVRTC and run by the driver.
+//!
+//! Nothing of CUDA is needed to build. The driver's library and NVRTC are loaded when a [`driver::Device`] or
+//! a [`compile::Compiler`] is opened; a missing one is an error there.
+//!
+//! The files are named as those of `model/`: [`vision`], [`connector`], [`language`], [`action_head`], [`dit`]. Each
+//! lays its weights out ([`weights`]) and records its kernels into a [`program`] for one shape of inputs. What is
+//! one operation here and several there is named by its sequence: `norm_modulate`, `norm_rotary`.
+
+pub mod action_head;
+pub mod attention;
+pub mod builder;
+mod cache;
+pub mod compile;
+pub mod connector;
+pub mod dit;
+pub mod driver;
+pub mod elements;
+mod engine;
+pub mod inputs;
+pub mod kernels;
+pub mod language;
+pub mod linear;
+mod locate;
+pub mod measure;
+pub mod norm;
+pub mod product;
+pub mod program;
+pub mod rotary;
+pub mod tokens;
+pub mod vision;
+pub mod weights;
+
+pub use elements::{check, check_on};
+pub use engine::{Cuda, CudaEngine, Options};
