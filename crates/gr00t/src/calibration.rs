@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::ops::{Operation, Site};
-use crate::probe::{Edit, Product};
+use crate::probe::{Intervention, Product};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -135,7 +135,7 @@ impl Calibration {
     }
 }
 
-/// What a calibration is made of: counts of the magnitudes that linear layers multiply. It edits nothing.
+/// What a calibration is made of: counts of the magnitudes that linear layers multiply. It changes nothing.
 #[derive(Debug, Default)]
 pub struct Collector {
     sites: RefCell<BTreeMap<String, Histogram>>,
@@ -163,7 +163,7 @@ impl Collector {
     }
 }
 
-impl Edit for Collector {
+impl Intervention for Collector {
     fn product(&self, site: &Site, product: &Product) {
         if product.operation == Operation::Linear {
             let mut sites = self.sites.borrow_mut();

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::ops::{Activation, Mask, Site};
 use crate::precision::PrecisionPolicy;
-use crate::probe::{Edit, Product};
+use crate::probe::{Intervention, Product};
 use std::cell::RefCell;
 use std::fmt;
 use steadyhand_fidelity::Format;
@@ -93,10 +93,10 @@ pub trait Patches {
     fn hand_over(&mut self, component: Component, step: Option<usize>, shape: [usize; 3], values: &mut [f32]);
 }
 
-/// Patches as an edit of the reference's operations, on top of another edit.
+/// Patches as an intervention of the reference's operations, on top of another intervention.
 pub struct Patched<'a> {
     /// What interferes besides.
-    pub inner: &'a dyn Edit,
+    pub inner: &'a dyn Intervention,
     /// What components hand over through.
     pub patches: RefCell<&'a mut dyn Patches>,
     /// Rounds what a patch changed.
@@ -105,13 +105,13 @@ pub struct Patched<'a> {
     pub config: &'a Config,
 }
 
-impl Edit for Patched<'_> {
+impl Intervention for Patched<'_> {
     fn result(&self, site: &Site, shape: [usize; 3], values: &mut [f32]) {
         self.inner.result(site, shape, values);
         if let Some(component) = Component::with_output(site.path(), self.config) {
             let own = values.to_vec();
             self.patches.borrow_mut().hand_over(component, site.step(), shape, values);
-            // What another edit made of a stored result may not be a value of the format.
+            // What another intervention made of a stored result may not be a value of the format.
             if values != own {
                 self.policy.round_stored(values, site);
             }

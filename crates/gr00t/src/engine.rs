@@ -6,7 +6,7 @@ use crate::observation::Matrix;
 use crate::ops::ModelSite;
 use crate::ops::cpu::{Cpu, Tensor};
 use crate::precision::PrecisionPolicy;
-use crate::probe::{Edit, NoEdit, Probe};
+use crate::probe::{Intervention, NoIntervention, Probe};
 use crate::processor::PixelValues;
 use crate::{Error, Result};
 use std::borrow::Cow;
@@ -111,19 +111,19 @@ pub struct CpuEngine<'e> {
     model: Model,
     policy: PrecisionPolicy,
     denoising_steps: usize,
-    edit: &'e dyn Edit,
+    intervention: &'e dyn Intervention,
 }
 
 impl<'e> CpuEngine<'e> {
     /// An engine that integrates over `denoising_steps` Euler steps.
     pub fn new(model: Model, policy: PrecisionPolicy, denoising_steps: usize) -> Self {
-        CpuEngine { model, policy, denoising_steps, edit: &NoEdit }
+        CpuEngine { model, policy, denoising_steps, intervention: &NoIntervention }
     }
 
-    /// The same engine with `edit` interfering in its inferences.
+    /// The same engine with `intervention` interfering in its inferences.
     #[must_use]
-    pub fn with_edit(self, edit: &'e dyn Edit) -> Self {
-        CpuEngine { edit, ..self }
+    pub fn with_intervention(self, intervention: &'e dyn Intervention) -> Self {
+        CpuEngine { intervention, ..self }
     }
 }
 
@@ -137,17 +137,18 @@ impl Engine for CpuEngine<'_> {
     }
 
     fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
-        let CpuEngine { model, policy, denoising_steps, edit } = self;
+        let CpuEngine { model, policy, denoising_steps, intervention } = self;
         infer_by_layout(model, inputs, *denoising_steps, probe, &mut |batch, probe| {
-            model.infer(&Cpu::new(policy, probe).with_edit(*edit), batch)
+            model.infer(&Cpu::new(policy, probe).with_intervention(*intervention), batch)
         })
     }
 
     fn infer_patched(&mut self, input: &ModelInput, patches: &mut dyn Patches) -> Result<Matrix> {
-        let CpuEngine { model, policy, denoising_steps, edit } = self;
-        let edit = Patched { inner: *edit, patches: RefCell::new(patches), policy, config: &model.config };
+        let CpuEngine { model, policy, denoising_steps, intervention } = self;
+        let intervention =
+            Patched { inner: *intervention, patches: RefCell::new(patches), policy, config: &model.config };
         one(infer_by_layout(model, std::slice::from_ref(input), *denoising_steps, None, &mut |batch, _| {
-            model.infer(&Cpu::new(policy, None).with_edit(&edit), batch)
+            model.infer(&Cpu::new(policy, None).with_intervention(&intervention), batch)
         })?)
     }
 }

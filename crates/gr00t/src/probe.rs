@@ -1,4 +1,4 @@
-//! Probes see the named intermediate tensors of an inference; edits change them.
+//! Probes see the named intermediate tensors of an inference; interventions change them.
 
 use crate::checkpoint::Weight;
 use crate::ops::cpu::Tensor;
@@ -28,7 +28,7 @@ pub struct Product<'a> {
 
 /// Interferes with an inference: replaces intermediate tensors, or what an operation was asked to do. With
 /// the defaults nothing changes.
-pub trait Edit {
+pub trait Intervention {
     /// Changes the result at `site` right after it was made, row-major `[batch, tokens, features]`. What comes
     /// later computes with the changed values, and a probe sees them.
     fn result(&self, _site: &Site, _shape: [usize; 3], _values: &mut [f32]) {}
@@ -75,9 +75,9 @@ pub trait Edit {
 
 /// Changes nothing.
 #[derive(Debug, Clone, Copy)]
-pub struct NoEdit;
+pub struct NoIntervention;
 
-impl Edit for NoEdit {}
+impl Intervention for NoIntervention {}
 
 /// A probe that keeps the tensors whose names it was given.
 #[derive(Debug, Default)]

@@ -172,7 +172,8 @@ impl Run<'_> {
     /// The largest activations of the f32 reference in an inference of the observations.
     fn calibration(&mut self, args: &BenchArgs, model: Model, steps: usize) -> Result<Calibration> {
         let collector = Collector::default();
-        let mut engine = CpuEngine::new(model, PrecisionPolicy::preset("f32")?, steps).with_edit(&collector);
+        let mut engine =
+            CpuEngine::new(model, PrecisionPolicy::preset("f32")?, steps).with_intervention(&collector);
         let noise = self.noise();
         let pairs = self.observations.iter().zip(noise);
         let inputs = pairs.map(|(observation, noise)| prepare(self.processor, observation, noise));

@@ -74,7 +74,7 @@ impl Case {
     pub fn calibration(&self) -> Calibration {
         let collector = Collector::default();
         let engine = CpuEngine::new(self.model.clone(), preset("f32"), self.steps);
-        infer(&mut engine.with_edit(&collector), &self.input);
+        infer(&mut engine.with_intervention(&collector), &self.input);
         let amax = collector.amax(100.0).expect("finite activations");
         Calibration::new("a golden".to_owned(), "any", "its input", 1, self.steps, 100.0, amax)
     }

@@ -13,7 +13,7 @@ use steadyhand_gr00t::observation::Matrix;
 use steadyhand_gr00t::ops::cpu::{Cpu, Tensor};
 use steadyhand_gr00t::ops::{Activation, Mask, Site};
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy};
-use steadyhand_gr00t::probe::{Edit, Recorder};
+use steadyhand_gr00t::probe::{Intervention, Recorder};
 
 /// An operation's error when it is given the engine's own inputs.
 #[derive(Debug, Clone)]
@@ -209,7 +209,7 @@ impl<'a> Forced<'a> {
     fn run(&self, model: &Model, policy: &PrecisionPolicy, input: ModelInput) -> Result<Matrix> {
         let steps = self.examination.denoising_steps;
         let actions = infer_by_layout(model, &[input], steps, None, &mut |batch, probe| {
-            model.infer(&Cpu::new(policy, probe).with_edit(self), batch)
+            model.infer(&Cpu::new(policy, probe).with_intervention(self), batch)
         })?;
         Ok(actions.into_iter().next().unwrap_or_default())
     }
@@ -222,7 +222,7 @@ impl<'a> Forced<'a> {
     }
 }
 
-impl Edit for Forced<'_> {
+impl Intervention for Forced<'_> {
     fn known(&self, at: &Site) -> Option<Tensor> {
         let name = at.to_string();
         let (reuse, visit) = self.reuse(at, &name)?;

@@ -10,7 +10,7 @@ use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::observation::Matrix;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::Edit;
+use steadyhand_gr00t::probe::Intervention;
 
 /// How far a search is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

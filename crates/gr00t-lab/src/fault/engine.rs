@@ -45,7 +45,7 @@ impl FaultyEngine {
         let FaultyEngine { model, policy, denoising_steps, fault, previous } = self;
         let injection = Injection { backbone, ..Injection::new(fault, previous) };
         let actions = infer_by_layout(model, &input, *denoising_steps, None, &mut |batch, _| {
-            model.infer(&Cpu::new(policy, None).with_edit(&injection), batch)
+            model.infer(&Cpu::new(policy, None).with_intervention(&injection), batch)
         });
         *previous = injection.current.into_inner();
         one(actions?)
@@ -68,7 +68,7 @@ impl Engine for FaultyEngine {
         let (fault, previous) = (&self.fault, &mut self.previous);
         infer_by_layout(model, &inputs, self.denoising_steps, probe, &mut |batch, probe| {
             let injection = Injection::new(fault, previous);
-            let actions = model.infer(&Cpu::new(policy, probe).with_edit(&injection), batch);
+            let actions = model.infer(&Cpu::new(policy, probe).with_intervention(&injection), batch);
             let current = injection.current.into_inner();
             *previous = current;
             actions
@@ -80,10 +80,10 @@ impl Engine for FaultyEngine {
         self.fault.damage_inputs(&mut input);
         let FaultyEngine { model, policy, denoising_steps, fault, previous } = self;
         let injection = Injection::new(fault, previous);
-        let edit =
+        let intervention =
             Patched { inner: &injection, patches: RefCell::new(patches), policy, config: &model.config };
         let actions = infer_by_layout(model, &input, *denoising_steps, None, &mut |batch, _| {
-            model.infer(&Cpu::new(policy, None).with_edit(&edit), batch)
+            model.infer(&Cpu::new(policy, None).with_intervention(&intervention), batch)
         });
         *previous = injection.current.into_inner();
         one(actions?)

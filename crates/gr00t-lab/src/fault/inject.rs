@@ -9,7 +9,7 @@ use steadyhand_fidelity::Format;
 use steadyhand_fidelity::format::reinterpret_bytes;
 use steadyhand_gr00t::ops::cpu::Tensor;
 use steadyhand_gr00t::ops::{Activation, Mask, Site};
-use steadyhand_gr00t::probe::Edit;
+use steadyhand_gr00t::probe::Intervention;
 
 /// Results of one inference by tap name: what a buffer that is not written still holds.
 pub type Results = BTreeMap<String, Vec<f32>>;
@@ -31,7 +31,7 @@ impl<'a> Injection<'a> {
     }
 }
 
-impl Edit for Injection<'_> {
+impl Intervention for Injection<'_> {
     fn known(&self, at: &Site) -> Option<Tensor> {
         self.backbone?.known(at)
     }

@@ -177,7 +177,7 @@ impl<'a> Measurer<'a> {
         let (model, steps) = (self.subject.model.clone(), self.subject.denoising_steps);
         let scanner = Scanner::default();
         let mut engine =
-            CpuEngine::new(model, PrecisionPolicy::preset(REFERENCE)?, steps).with_edit(&scanner);
+            CpuEngine::new(model, PrecisionPolicy::preset(REFERENCE)?, steps).with_intervention(&scanner);
         let inputs = &self.subject.inputs;
         for layout in by_layout(inputs) {
             for frames in layout.chunks(SCANNED_AT_ONCE) {

@@ -10,7 +10,7 @@ use steadyhand_gr00t::calibration::Calibration;
 use steadyhand_gr00t::checkpoint::Weight;
 use steadyhand_gr00t::ops::{Operation, Site};
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::{Edit, Product};
+use steadyhand_gr00t::probe::{Intervention, Product};
 use steadyhand_gr00t::{Error, Result};
 
 /// By how much a value may exceed the largest one that was seen: the frames are a sample of what the robot will see.
@@ -205,7 +205,7 @@ fn finding(
     Some(Finding { path: path.to_owned(), tensor, format, damage, amax: range.amax, limit })
 }
 
-/// An edit that changes nothing and counts what passes the sites.
+/// An intervention that changes nothing and counts what passes the sites.
 #[derive(Debug, Default)]
 pub struct Scanner {
     /// Frames in the batch at hand.
@@ -346,7 +346,7 @@ impl Scanner {
     }
 }
 
-impl Edit for Scanner {
+impl Intervention for Scanner {
     fn result(&self, site: &Site, shape: [usize; 3], values: &mut [f32]) {
         let frames = self.frames.get() as f64;
         self.at(site.path(), |site| {
@@ -433,7 +433,7 @@ mod tests {
         let frames: Vec<ModelInput> = (1..4).map(frame).collect();
         let scanned = |at_once: usize| {
             let (scanner, f32) = (Scanner::default(), PrecisionPolicy::preset("f32").expect("a preset"));
-            let mut engine = CpuEngine::new(model.clone(), f32, 2).with_edit(&scanner);
+            let mut engine = CpuEngine::new(model.clone(), f32, 2).with_intervention(&scanner);
             for batch in frames.chunks(at_once) {
                 scanner.begin(batch.len());
                 engine.infer(batch, None).expect("an inference");

@@ -11,7 +11,7 @@ mod weights;
 
 use crate::checkpoint::{Checkpoint, Loader};
 use crate::config::Config;
-use crate::ops::{Grid, ModelSite, Ops, Part, Site, Sites, Tokens};
+use crate::ops::{Grid, ModelSite, Ops, Part, ShapeInference, Site, Tokens};
 use crate::{Error, Result};
 use std::borrow::Cow;
 
@@ -165,7 +165,7 @@ impl Model {
     pub fn sites(&self) -> Result<Vec<ModelSite>> {
         let vision = &self.config.eagle_config.vision_config;
         let side = vision.patch_size * self.config.eagle_config.unshuffle();
-        let sites = Sites::default();
+        let sites = ShapeInference::default();
         self.infer(&sites, &Batch::example(&self.config, &[[side, side]], 1, 1))?;
         Ok(sites.found())
     }

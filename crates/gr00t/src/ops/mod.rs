@@ -1,17 +1,17 @@
 //! The operations that the model is written in.
 //!
 //! The files under `model/` state the mathematics once, generic over [`Ops`]; what an operation does is
-//! decided by the implementation: [`cpu::Cpu`] computes, [`onnx::Recorder`] records, [`Sites`] lists the
+//! decided by the implementation: [`cpu::Cpu`] computes, [`onnx::Recorder`] records, [`ShapeInference`] lists the
 //! places. Every operation is told its [`Site`]: its name in the model, by which its number formats are
 //! looked up and its result is offered to the probe.
 
 pub mod cpu;
 pub mod onnx;
+mod shapes;
 mod site;
-mod sites;
 
+pub use shapes::{ModelSite, Operation, ShapeInference};
 pub use site::Site;
-pub use sites::{ModelSite, Operation, Sites};
 
 use crate::Result;
 use crate::checkpoint::Weight;

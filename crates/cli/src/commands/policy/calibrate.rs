@@ -31,7 +31,8 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<()> {
     let [horizon, dim] = [model.config.action_horizon, model.config.max_action_dim];
 
     let collector = Collector::default();
-    let mut engine = CpuEngine::new(model, PrecisionPolicy::preset("f32")?, steps).with_edit(&collector);
+    let mut engine =
+        CpuEngine::new(model, PrecisionPolicy::preset("f32")?, steps).with_intervention(&collector);
     let style = ProgressStyle::with_template("[{bar:40}] {pos}/{len} frames, {eta} left")?;
     let progress = ProgressBar::new(frames as u64).with_style(style.progress_chars("=> "));
     for (index, rows) in chosen {

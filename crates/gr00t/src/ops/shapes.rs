@@ -101,13 +101,13 @@ pub struct ModelSite {
 
 /// Operations on shapes alone: no weight is read, nothing is computed.
 #[derive(Debug, Default)]
-pub struct Sites {
+pub struct ShapeInference {
     found: RefCell<Vec<ModelSite>>,
     /// Paths found already: a site is visited once in every Euler step.
     known: RefCell<BTreeSet<String>>,
 }
 
-impl Sites {
+impl ShapeInference {
     /// The sites, in the order in which an inference first reaches them.
     pub fn found(self) -> Vec<ModelSite> {
         self.found.into_inner()
@@ -122,7 +122,7 @@ impl Sites {
 }
 
 /// A tensor is its shape, `[batch, tokens, features]`.
-impl Ops for Sites {
+impl Ops for ShapeInference {
     type Tensor = [usize; 3];
 
     fn shape(&self, x: &[usize; 3]) -> [usize; 3] {
