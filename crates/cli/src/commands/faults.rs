@@ -7,17 +7,18 @@ use crate::demo_assets;
 use crate::engines;
 use crate::episodes::Observations;
 use crate::table::Table;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use steadyhand_gr00t::Observation;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise;
 use steadyhand_gr00t::policy::{load_model, prepare};
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::Recorder;
 use steadyhand_gr00t::processor::Processor;
-use steadyhand_gr00t_lab::diagnosis::{Examination, Finding, Inputs};
+use steadyhand_gr00t_lab::diagnosis::{
+    Diagnosis, Hypothesis, Inputs, Options, Setup, Status, Subject, SwapWhen, diagnose,
+};
 use steadyhand_gr00t_lab::fault::{Case, Fault, FaultyEngine, suite};
 use steadyhand_lerobot::Dataset;
 
@@ -26,30 +27,18 @@ const STEPS: [usize; 2] = [0, 16];
 
 /// Diagnoses every fault of the suite, strong and weak, and healthy engines; prints a table.
 pub fn run(args: &FaultsArgs) -> Result<Outcome> {
-    let demo = demo_assets::temporary()?;
-    let model = load_model(&demo.checkpoint)?;
-    let processor = Processor::load(&demo.checkpoint, "new_embodiment", None)?;
-    let tag = Some(processor.embodiment_tag());
-    let policy = engines::policy(&args.precision, &demo.checkpoint, &model, tag)?;
-    DatasetAtHand::new(&demo.dataset, false).check(&policy)?;
-    let episode = Dataset::open(&demo.dataset)?.episode(0)?;
-    let mut inputs = Vec::new();
-    for (index, observed) in Observations::open(&processor, &episode, STEPS.to_vec())?.enumerate() {
-        let shape = [model.config.action_horizon, model.config.max_action_dim];
-        let noise = noise::gaussian(42, 0, index as u32, shape[0], shape[1]);
-        inputs.push(prepare(&processor, &observed?.1, noise)?);
-    }
-    let bench = Bench { model, policy, inputs };
+    let bench = Bench::open(&args.precision)?;
     let mut table = Table::new(&["fault", "variant", "rank", "first", "place", "residual", "proven"]);
     let mut found = [0, 0];
     let cases = suite(&bench.model.config);
     let trials: Vec<_> = cases.iter().flat_map(|case| variants(case).map(|trial| (case, trial))).collect();
-    let findings: Vec<_> =
-        trials.par_iter().map(|(_, (_, fault))| bench.diagnose(fault)).collect::<Result<_>>()?;
-    for ((case, (variant, fault)), findings) in trials.into_iter().zip(&findings) {
-        let rank = findings.iter().position(|finding| same(&finding.fault, fault));
+    let diagnoses: Vec<_> =
+        trials.par_iter().map(|(_, (_, fault))| bench.plant(fault)).collect::<Result<_>>()?;
+    for ((case, (variant, fault)), diagnosis) in trials.into_iter().zip(&diagnoses) {
+        let hypotheses = &diagnosis.hypotheses;
+        let rank = hypotheses.iter().position(|hypothesis| same(hypothesis, fault));
         found[usize::from(variant == "weak")] += usize::from(rank == Some(0));
-        table.row(row(case, variant, rank, findings.first()));
+        table.row(row(case, variant, rank, hypotheses.first()));
     }
     println!("{table}");
     let total = cases.len();
@@ -65,20 +54,21 @@ fn variants(case: &Case) -> [(&'static str, &Fault); 2] {
 }
 
 /// The same kind of mistake in the same place, whatever its parameters.
-fn same(a: &Fault, b: &Fault) -> bool {
+fn same(found: &Hypothesis, planted: &Fault) -> bool {
     let within = |path: &str, part: &str| {
         path.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    a.kind() == b.kind() && (within(a.place(), b.place()) || within(b.place(), a.place()))
+    found.kind == planted.kind
+        && (within(&found.place, &planted.place) || within(&planted.place, &found.place))
 }
 
-fn row(case: &Case, variant: &str, rank: Option<usize>, first: Option<&Finding>) -> Vec<String> {
+fn row(case: &Case, variant: &str, rank: Option<usize>, first: Option<&Hypothesis>) -> Vec<String> {
     let rank = rank.map_or("-".to_owned(), |rank| (rank + 1).to_string());
     let mut cells = vec![case.name.to_owned(), variant.to_owned(), rank];
     match first {
         Some(first) => cells.extend([
-            first.fault.kind().to_owned(),
-            first.fault.place().to_owned(),
+            first.kind.clone(),
+            first.place.clone(),
             format!("{:.2e}", first.residual),
             if first.proven { "yes" } else { "no" }.to_owned(),
         ]),
@@ -89,43 +79,55 @@ fn row(case: &Case, variant: &str, rank: Option<usize>, first: Option<&Finding>)
 
 struct Bench {
     model: Model,
+    processor: Processor,
     policy: PrecisionPolicy,
+    observations: Vec<Observation>,
     inputs: Vec<ModelInput>,
 }
 
 impl Bench {
-    fn steps(&self) -> usize {
-        self.model.config.num_inference_timesteps
-    }
-
-    fn diagnose(&self, fault: &Fault) -> Result<Vec<Finding>> {
-        let engine = FaultyEngine::new(&self.model, &self.policy, self.steps(), fault.clone());
-        self.examine(Box::new(engine), &self.policy)
-    }
-
-    /// What is found when this engine, which says it runs at `policy`, is examined.
-    fn examine(&self, mut engine: Box<dyn Engine>, policy: &PrecisionPolicy) -> Result<Vec<Finding>> {
-        let mut recorders = Vec::new();
-        for input in &self.inputs {
-            let mut recorder = Recorder::all();
-            engine.infer(std::slice::from_ref(input), Some(&mut recorder))?;
-            recorders.push(recorder);
+    /// The demo's policy, shown two observations.
+    fn open(precision: &str) -> Result<Self> {
+        let demo = demo_assets::temporary()?;
+        let model = load_model(&demo.checkpoint)?;
+        let processor = Processor::load(&demo.checkpoint, "new_embodiment", None)?;
+        let tag = Some(processor.embodiment_tag());
+        let policy = engines::policy(precision, &demo.checkpoint, &model, tag)?;
+        DatasetAtHand::new(&demo.dataset, false).check(&policy)?;
+        let episode = Dataset::open(&demo.dataset)?.episode(0)?;
+        let (mut observations, mut inputs) = (Vec::new(), Vec::new());
+        for (index, observed) in Observations::open(&processor, &episode, STEPS.to_vec())?.enumerate() {
+            let shape = [model.config.action_horizon, model.config.max_action_dim];
+            let noise = noise::gaussian(42, 0, index as u32, shape[0], shape[1]);
+            let observation = observed?.1;
+            inputs.push(prepare(&processor, &observation, noise)?);
+            observations.push(observation);
         }
-        let [first, last] = &self.inputs[..] else { bail!("expected two observations") };
-        let expected = BTreeMap::new();
-        let examine = |index: usize, input| Examination {
+        Ok(Bench { model, processor, policy, observations, inputs })
+    }
+
+    /// What is said of the engine with this fault in it.
+    fn plant(&self, fault: &Fault) -> Result<Diagnosis> {
+        let steps = self.model.config.num_inference_timesteps;
+        let mut engine = FaultyEngine::new(&self.model, &self.policy, steps, fault.clone());
+        self.diagnose(&mut engine, &self.policy)
+    }
+
+    /// What is said of an engine that claims to run at `policy`.
+    fn diagnose(&self, engine: &mut dyn Engine, policy: &PrecisionPolicy) -> Result<Diagnosis> {
+        let setup = Setup {
             model: &self.model,
-            policy,
-            denoising_steps: self.steps(),
-            input,
-            observed: &recorders[index],
-            inputs: Inputs::Own,
-            expected: &expected,
+            processor: &self.processor,
+            denoising_steps: self.model.config.num_inference_timesteps,
+            observations: &self.observations,
+            inputs: &self.inputs,
+            steps: &STEPS,
+            recorded: &[],
+            names: &[],
         };
-        let base = examine(1, last).localize()?;
-        let Some(place) = base.errors.iter().find(|error| error.is_fault()) else { return Ok(Vec::new()) };
-        let previous = examine(0, first).results_at(&place.path, None)?;
-        Ok(examine(1, last).explain(&previous, &base, &|_| {})?)
+        let options =
+            Options { policy: policy.clone(), inputs: Inputs::Own, swaps: SwapWhen::Never, scratch: None };
+        Ok(diagnose(&setup, Subject::Live(engine), &options, &|_| {})?)
     }
 
     /// Healthy engines in which something is found, and how many were examined.
@@ -139,8 +141,9 @@ impl Bench {
             policies.push((policy.clone(), policy));
         }
         let examine = |(runs, says): &(PrecisionPolicy, PrecisionPolicy)| -> Result<bool> {
-            let engine = CpuEngine::new(self.model.clone(), runs.clone(), self.steps());
-            Ok(!self.examine(Box::new(engine), says)?.is_empty())
+            let steps = self.model.config.num_inference_timesteps;
+            let mut engine = CpuEngine::new(self.model.clone(), runs.clone(), steps);
+            Ok(self.diagnose(&mut engine, says)?.verdict.status != Status::NoFault)
         };
         let alarms = policies.par_iter().map(examine).collect::<Result<Vec<_>>>()?;
         Ok((alarms.iter().filter(|alarm| **alarm).count(), policies.len()))

@@ -2,13 +2,14 @@
 
 use crate::Outcome;
 use crate::args::RecordArgs;
-use crate::diagnose::{OfInference, Scene, TapWriter};
+use crate::diagnose::Scene;
 use anyhow::Result;
 use std::collections::BTreeMap;
 use steadyhand_fidelity::trace::Dtype;
 use steadyhand_fidelity::{Trace, TraceWriter};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::action_head::timestep_bucket;
+use steadyhand_gr00t_lab::diagnosis::{OfInference, TapWriter};
 
 /// What enters and leaves the stages that deployments cut the model into.
 const STAGES: [&str; 13] = [

@@ -17,6 +17,7 @@ use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::policy::prepare;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::Processor;
+use steadyhand_gr00t_lab::diagnosis::Setup;
 use steadyhand_lerobot::{Dataset, Kind};
 
 /// A model, a processor, and observations in both their terms.
@@ -129,6 +130,20 @@ impl Scene {
             recorded: Vec::new(),
             names: Vec::new(),
         })
+    }
+
+    /// What a diagnosis shows both engines.
+    pub fn setup(&self) -> Setup<'_> {
+        Setup {
+            model: &self.model,
+            processor: &self.processor,
+            denoising_steps: self.denoising_steps,
+            observations: &self.observations,
+            inputs: &self.inputs,
+            steps: &self.steps,
+            recorded: &self.recorded,
+            names: &self.names,
+        }
     }
 
     /// The precision policy of this name, checked as [`engines::policy`] does.

@@ -16,6 +16,7 @@ use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t_cuda::{CudaEngine, Options};
+use steadyhand_gr00t_lab::diagnosis::Subject;
 use steadyhand_gr00t_lab::fault::{Fault, FaultyEngine, suite};
 
 /// How an engine is named on the command line.
@@ -94,7 +95,7 @@ impl Spec {
 }
 
 /// An engine, opened.
-pub enum Subject {
+pub enum Opened {
     /// It runs here, and shows every tensor.
     Live(Box<dyn Engine>),
     /// It runs here, and shows its actions only.
@@ -105,7 +106,17 @@ pub enum Subject {
     Actions(Vec<Matrix>),
 }
 
-impl Subject {
+impl Opened {
+    /// The engine as a diagnosis takes it.
+    pub fn subject(&mut self) -> Subject<'_> {
+        match self {
+            Opened::Live(engine) => Subject::Live(engine.as_mut()),
+            Opened::Closed(engine) => Subject::Closed(engine.as_mut()),
+            Opened::Trace(trace) => Subject::Trace(Rc::clone(trace)),
+            Opened::Actions(actions) => Subject::Actions(actions.clone()),
+        }
+    }
+
     /// Opens the engine that `spec` names. `policy` is what it says it runs at.
     ///
     /// # Errors
@@ -116,13 +127,13 @@ impl Subject {
             Spec::Cpu(precision) => {
                 // Whatever it claims to run at.
                 let own = scene.policy(precision)?;
-                Subject::Live(Box::new(CpuEngine::new(model.clone(), own, denoising_steps)))
+                Opened::Live(Box::new(CpuEngine::new(model.clone(), own, denoising_steps)))
             }
             Spec::Cuda(precision) => {
                 let own = scene.policy(precision)?;
                 let engine = CudaEngine::new(model.clone(), own, denoising_steps, Options::default())
                     .with_context(|| format!("{spec} cannot run"))?;
-                Subject::Live(Box::new(engine))
+                Opened::Live(Box::new(engine))
             }
             Spec::OnnxRuntime(precision) => {
                 let own = scene.policy(precision)?;
@@ -133,14 +144,14 @@ impl Subject {
                 let (model, runtime) = (model.clone(), RuntimeOptions::default());
                 let engine =
                     OnnxRuntimeEngine::exporting(model, &fingerprint, own, denoising_steps, &runtime)?;
-                Subject::Closed(Box::new(engine))
+                Opened::Closed(Box::new(engine))
             }
             Spec::Fault(name, weak) => {
                 let fault = known_fault(model, name, *weak)?;
-                Subject::Live(Box::new(FaultyEngine::new(model, policy, denoising_steps, fault)))
+                Opened::Live(Box::new(FaultyEngine::new(model, policy, denoising_steps, fault)))
             }
-            Spec::Trace(folder) => Subject::Trace(Rc::new(Trace::open(folder)?)),
-            Spec::Expected(folder, name) => Subject::Actions(recorded_actions(folder, name, scene.episode)?),
+            Spec::Trace(folder) => Opened::Trace(Rc::new(Trace::open(folder)?)),
+            Spec::Expected(folder, name) => Opened::Actions(recorded_actions(folder, name, scene.episode)?),
         })
     }
 }

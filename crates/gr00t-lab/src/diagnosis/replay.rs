@@ -1,9 +1,8 @@
 //! Injects hypotheses into the reference and keeps those that explain the engine.
 
-use super::hypotheses::at_site;
-use super::local::{Examination, LocalError, Localization, distance};
 use super::reuse::{Backbone, Visit};
-use crate::fault::{Fault, FaultyEngine, Injection, Results};
+use super::teacher_forced::{Examination, LocalError, Localization, distance};
+use crate::fault::{Fault, FaultyEngine, Injection, Results, Suspect, candidates};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
@@ -15,10 +14,21 @@ use steadyhand_gr00t::probe::Intervention;
 /// How far a search is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Hypotheses replayed.
+    /// What is done.
+    pub task: Task,
+    /// How often it was done.
     pub done: usize,
-    /// Hypotheses to replay in all.
+    /// How often it is done in all.
     pub of: usize,
+}
+
+/// What takes long in a diagnosis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// A run of the reference with a hypothesis in it.
+    Hypotheses,
+    /// A run of both engines with a component exchanged.
+    Mixtures,
 }
 
 /// A hypothesis and how much of the engine's error it leaves unexplained.
@@ -48,15 +58,15 @@ impl Examination<'_> {
     ) -> Result<Vec<Finding>> {
         let unexplained: Vec<&LocalError> = base.errors.iter().filter(|error| error.is_fault()).collect();
         let Some(first) = unexplained.first() else { return Ok(Vec::new()) };
-        let place = BadPlace::new(self, base, &first.path)?;
-        let faults = at_site(&self.model.config, &unexplained);
+        let place = FirstError::new(self, base, &first.path)?;
+        let common = common_path(&unexplained);
+        let (config, site) = (&self.model.config, first.path.as_str());
+        let faults = candidates(&Suspect { config, site, common: &common, peak: first.peak });
         let judged: Vec<Option<f64>> = faults
             .iter()
-            .map(|fault| match fault.is_opaque() {
+            .map(|fault| match fault.opaque {
                 // Everything behind the place was judged with the engine's own values of it already.
-                true => {
-                    Some(largest(unexplained.iter().copied().filter(|error| error.path != fault.place())))
-                }
+                true => Some(largest(unexplained.iter().copied().filter(|error| error.path != fault.place))),
                 false => place.residual(fault, previous),
             })
             .collect();
@@ -66,27 +76,37 @@ impl Examination<'_> {
             let residual = match judged {
                 Some(residual) => residual,
                 None => {
-                    progress(Progress { done, of });
+                    progress(Progress { task: Task::Hypotheses, done, of });
                     done += 1;
                     largest(&self.replay(base, &fault, previous)?)
                 }
             };
             // That a layer computes something else is a place, not yet a cause.
-            let proven = residual <= 1.0 && !matches!(fault, Fault::OldWeights { .. });
+            let proven = residual <= 1.0 && fault.kind != "weights";
             findings.push(Finding { proven, fault, residual });
         }
         // An exact account of what happened comes before one that only says where.
         findings.sort_by(|a, b| {
-            (!a.proven, a.proven && a.fault.is_opaque())
-                .cmp(&(!b.proven, b.proven && b.fault.is_opaque()))
+            (!a.proven, a.proven && a.fault.opaque)
+                .cmp(&(!b.proven, b.proven && b.fault.opaque))
                 .then(a.residual.total_cmp(&b.residual))
         });
         Ok(findings)
     }
 }
 
+/// The longest path that all of the places lie at or below; empty where they are all over the model.
+fn common_path(errors: &[&LocalError]) -> String {
+    let mut common: Vec<&str> = errors[0].path.split('.').collect();
+    for error in errors {
+        let shared = common.iter().zip(error.path.split('.')).take_while(|(a, b)| **a == *b).count();
+        common.truncate(shared);
+    }
+    common.join(".")
+}
+
 /// A place that errs: what it should have given, and what the engine gave.
-struct BadPlace<'a> {
+struct FirstError<'a> {
     path: &'a str,
     /// Each visit of the place, with the reference's values and the engine's.
     results: Vec<(&'a Visit, Vec<f32>, Vec<f32>)>,
@@ -96,24 +116,24 @@ struct BadPlace<'a> {
     confined: bool,
 }
 
-impl<'a> BadPlace<'a> {
+impl<'a> FirstError<'a> {
     fn new(examination: &Examination, base: &'a Localization, path: &'a str) -> Result<Self> {
         let visits = || base.visits.iter().filter(|(_, visit)| visit.site.path() == path);
         let elsewhere = largest(base.errors.iter().filter(|error| error.path != path));
         if !visits().all(|(_, visit)| visit.taken) {
-            return Ok(BadPlace { path, results: Vec::new(), elsewhere, confined: false });
+            return Ok(FirstError { path, results: Vec::new(), elsewhere, confined: false });
         }
         let mut right = examination.results_at(path, Some(base))?;
         let both = |(name, visit): (&String, &'a Visit)| {
             Some((visit, right.remove(name)?, examination.observed.read(name)?.1))
         };
         let results = visits().filter_map(both).collect();
-        Ok(BadPlace { path, results, elsewhere, confined: true })
+        Ok(FirstError { path, results, elsewhere, confined: true })
     }
 
     /// What a fault that only changes the result here leaves; none for any other, which has to be replayed.
     fn residual(&self, fault: &Fault, previous: &Results) -> Option<f64> {
-        if !self.confined || !fault.changes_a_result() || fault.place() != self.path {
+        if !self.confined || !fault.changes_a_result() || fault.place != self.path {
             return None;
         }
         let injection = Injection::new(fault, previous);
@@ -162,7 +182,7 @@ impl ActionsOnly<'_> {
         let mut findings = Vec::new();
         let of = faults.len();
         for (done, fault) in faults.into_iter().enumerate() {
-            progress(Progress { done, of });
+            progress(Progress { task: Task::Hypotheses, done, of });
             let mut engine = FaultyEngine::new(self.model, self.policy, self.denoising_steps, fault.clone());
             let mut actions = Vec::with_capacity(found.len());
             for (input, backbone) in self.inputs.iter().zip(&backbones) {

@@ -1,11 +1,11 @@
 //! What an engine's inputs are in a recording, and where its outputs belong.
 
-use crate::diagnose::OfInference;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeSet;
 use steadyhand_external::bindings::{Binding, Bindings, Tensor};
 use steadyhand_fidelity::Trace;
 use steadyhand_fidelity::trace::Dtype;
+use steadyhand_gr00t_lab::diagnosis::OfInference;
 
 /// A recording, and the facts about it that inputs need.
 pub struct Recording {

@@ -8,8 +8,9 @@ mod plot;
 mod tests;
 mod text;
 
-use super::types::{
-    ActionError, Considered, Diagnosis, EulerSplit, Hypothesis, Inference, Status, SwapErrors, Swaps, Verdict,
+use super::report::{Inference, Report};
+use steadyhand_gr00t_lab::diagnosis::{
+    ActionError, Considered, Diagnosis, EulerSplit, Hypothesis, Status, SwapErrors, Swaps, Verdict,
 };
 use text::{escape, number, percent, times};
 
@@ -22,10 +23,11 @@ const MOST_HYPOTHESES: usize = 12;
 const MOST_AUDIT: usize = 20;
 
 /// The page of a diagnosis. Sections without data are left out.
-pub fn page(diagnosis: &Diagnosis) -> String {
+pub fn page(report: &Report) -> String {
+    let diagnosis = &report.diagnosis;
     let sections = [
         verdict(&diagnosis.verdict),
-        key_figures(diagnosis),
+        key_figures(report),
         taps(diagnosis),
         diagnosis.euler.as_ref().filter(|split| !split.steps.is_empty()).map(euler).unwrap_or_default(),
         diagnosis.swaps.as_ref().map(swaps).unwrap_or_default(),
@@ -82,8 +84,8 @@ fn verdict(verdict: &Verdict) -> String {
 }
 
 /// The numbers that come first, and what was compared.
-fn key_figures(diagnosis: &Diagnosis) -> String {
-    let actions = &diagnosis.actions;
+fn key_figures(report: &Report) -> String {
+    let actions = &report.diagnosis.actions;
     let error = format!(
         "rounding gives {}: {} that",
         number(actions.expected),
@@ -98,8 +100,8 @@ fn key_figures(diagnosis: &Diagnosis) -> String {
         figures.push(("MSE of a", number(a), "reference against recording".to_owned()));
         figures.push(("MSE of b", number(b), change));
     }
-    let inferences = diagnosis.inferences.len().to_string();
-    figures.push(("Inferences", inferences, episodes(&diagnosis.inferences)));
+    let inferences = report.inferences.len().to_string();
+    figures.push(("Inferences", inferences, episodes(&report.inferences)));
     let figures: String = figures
         .iter()
         .map(|(name, value, note)| {
@@ -107,11 +109,11 @@ fn key_figures(diagnosis: &Diagnosis) -> String {
         })
         .collect();
     let facts = [
-        ("a", "reference", &diagnosis.a),
-        ("b", "engine", &diagnosis.b),
-        ("", "checkpoint", &diagnosis.checkpoint),
-        ("", "dataset", &diagnosis.dataset),
-        ("", "embodiment", &diagnosis.embodiment_tag),
+        ("a", "reference", &report.a),
+        ("b", "engine", &report.b),
+        ("", "checkpoint", &report.checkpoint),
+        ("", "dataset", &report.dataset),
+        ("", "embodiment", &report.embodiment_tag),
     ];
     let facts: String = facts
         .iter()

@@ -3,10 +3,10 @@
 use super::accuracy::Accuracy;
 use crate::bench::Statistics;
 use crate::calibration::CalibrationUsed;
-use crate::diagnose::F32_ACTIONS;
 use crate::table::Table;
 use serde::Serialize;
 use std::fmt::Write;
+use steadyhand_gr00t_lab::diagnosis::F32_ACTIONS;
 
 /// Policies side by side.
 #[derive(Debug, Serialize)]

@@ -5,26 +5,22 @@ use serde::Serialize;
 /// Two engines on the same observations and the same noise, and why they differ.
 #[derive(Debug, Clone, Serialize)]
 pub struct Diagnosis {
-    pub checkpoint: String,
-    pub dataset: String,
-    pub embodiment_tag: String,
-    /// The reference, such as `cpu:f32`.
-    pub a: String,
-    /// The engine under examination, such as `trace:out`.
-    pub b: String,
-    pub inferences: Vec<Inference>,
+    /// Inferences that the engine is known by.
+    #[serde(skip)]
+    pub inferences: usize,
+    /// The answer.
     pub verdict: Verdict,
+    /// How far the actions lie apart.
     pub actions: ActionError,
     /// What differs before any number is compared: tensors that are missing, of another shape or type.
     pub audit: Vec<String>,
     /// Whether two runs gave the same bits, or why that is not known.
     pub determinism: String,
-    /// The most memory that the process had in use, where the system tells.
-    pub peak_rss_bytes: Option<u64>,
     /// Every tap that the engine gave, in the order of execution; empty where only its actions are known.
     pub taps: Vec<TapError>,
     /// Causes considered, best first.
     pub hypotheses: Vec<Hypothesis>,
+    /// What the search for a cause cost.
     pub considered: Considered,
     /// Where the final error comes from, by Euler step; none where the engine gave no Euler states.
     pub euler: Option<EulerSplit>,
@@ -34,16 +30,10 @@ pub struct Diagnosis {
     pub trajectories: Vec<Trajectory>,
 }
 
-/// One observation.
-#[derive(Debug, Clone, Serialize)]
-pub struct Inference {
-    pub episode: usize,
-    pub step: usize,
-}
-
 /// The answer.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
+    /// How sure the answer is.
     pub status: Status,
     /// One line.
     pub headline: String,
@@ -77,12 +67,14 @@ pub struct ActionError {
     pub chunk_positions: Vec<f64>,
     /// Mean squared error against the recorded actions, over these chunks; none where nothing was recorded.
     pub mse_a: Option<f64>,
+    /// The engine's.
     pub mse_b: Option<f64>,
 }
 
 /// One tap of the last inference.
 #[derive(Debug, Clone, Serialize)]
 pub struct TapError {
+    /// The tap's name, with its Euler step.
     pub name: String,
     /// The Euler step, for taps inside one.
     pub step: Option<usize>,
@@ -100,12 +92,17 @@ pub struct TapError {
 /// A possible cause.
 #[derive(Debug, Clone, Serialize)]
 pub struct Hypothesis {
+    /// The kind of the fault.
     pub kind: String,
+    /// Where it is made.
     pub place: String,
+    /// What happened, as the end of a sentence that begins "The engine".
     pub description: String,
+    /// What to do about it.
     pub fix: String,
     /// The error left if the reference makes this fault too.
     pub residual: f64,
+    /// Whether nothing is left that rounding cannot explain.
     pub proven: bool,
 }
 
@@ -121,6 +118,7 @@ pub struct Considered {
 /// The final error, split by where it was made.
 #[derive(Debug, Clone, Serialize)]
 pub struct EulerSplit {
+    /// In the order of execution.
     pub steps: Vec<EulerStep>,
     /// Relative L2 of the final actions, had the engine erred in its backbone and state features alone.
     pub conditioning: f64,
@@ -132,6 +130,7 @@ pub struct EulerSplit {
 /// One Euler step. All values are relative to the norm of the reference's final actions.
 #[derive(Debug, Clone, Serialize)]
 pub struct EulerStep {
+    /// The step, counted from 0.
     pub step: usize,
     /// Error of the state after the step.
     pub total: f64,
@@ -162,6 +161,7 @@ pub struct Swaps {
 /// One component, exchanged.
 #[derive(Debug, Clone, Serialize)]
 pub struct SwapErrors {
+    /// The component.
     pub component: String,
     /// Only this component is b's.
     pub only_b: f64,
@@ -172,8 +172,12 @@ pub struct SwapErrors {
 /// One action dimension over a chunk, in physical units.
 #[derive(Debug, Clone, Serialize)]
 pub struct Trajectory {
+    /// The joint.
     pub name: String,
+    /// As the dataset has it.
     pub recorded: Vec<f32>,
+    /// As the reference gives it.
     pub a: Vec<f32>,
+    /// As the engine gives it.
     pub b: Vec<f32>,
 }

@@ -106,9 +106,9 @@ impl Examination<'_> {
             Inputs::Own => Results::new(),
             Inputs::Recorded => self.boundaries()?,
         };
-        let forced = Forced { boundaries, ..Forced::new(self) };
-        let actions = forced.run(self.model, self.policy, self.input.clone())?;
-        let (errors, visits) = (forced.errors.into_inner(), forced.visits.into_inner());
+        let run = TeacherForced { boundaries, ..TeacherForced::new(self) };
+        let actions = run.run(self.model, self.policy, self.input.clone())?;
+        let (errors, visits) = (run.errors.into_inner(), run.visits.into_inner());
         Ok(Localization { errors, actions, visits })
     }
 
@@ -133,10 +133,10 @@ impl Examination<'_> {
             // What a stage made is not handed on here, so nothing of the engine's can be started from.
             Inputs::Recorded => (self.boundaries()?, None),
         };
-        let forced = Forced { boundaries, injection, plan, ..Forced::new(self) };
+        let run = TeacherForced { boundaries, injection, plan, ..TeacherForced::new(self) };
         let [input] = input;
-        forced.run(&model, &policy, input)?;
-        Ok(forced.errors.into_inner())
+        run.run(&model, &policy, input)?;
+        Ok(run.errors.into_inner())
     }
 
     /// What the engine should have given at `path`, by tap name: the reference's results on the engine's own
@@ -149,9 +149,9 @@ impl Examination<'_> {
         let kept = Some((path, RefCell::default()));
         let base = base.filter(|_| self.inputs == Inputs::Own);
         let plan = base.map(|base| Plan::new(&base.visits, |at| at.path() == path));
-        let forced = Forced { kept, plan, ..Forced::new(self) };
-        forced.run(self.model, self.policy, self.input.clone())?;
-        Ok(forced.kept.map(|(_, results)| results.into_inner()).unwrap_or_default())
+        let run = TeacherForced { kept, plan, ..TeacherForced::new(self) };
+        run.run(self.model, self.policy, self.input.clone())?;
+        Ok(run.kept.map(|(_, results)| results.into_inner()).unwrap_or_default())
     }
 }
 
@@ -180,7 +180,7 @@ const BOUNDARIES: [&str; 6] = [
 ];
 
 /// Puts the engine's tensors in the place of the reference's, after comparing the two.
-struct Forced<'a> {
+struct TeacherForced<'a> {
     examination: &'a Examination<'a>,
     injection: Option<Injection<'a>>,
     errors: RefCell<Vec<LocalError>>,
@@ -193,9 +193,9 @@ struct Forced<'a> {
     visits: RefCell<BTreeMap<String, Visit>>,
 }
 
-impl<'a> Forced<'a> {
+impl<'a> TeacherForced<'a> {
     fn new(examination: &'a Examination<'a>) -> Self {
-        Forced {
+        TeacherForced {
             examination,
             injection: None,
             errors: RefCell::default(),
@@ -222,7 +222,7 @@ impl<'a> Forced<'a> {
     }
 }
 
-impl Intervention for Forced<'_> {
+impl Intervention for TeacherForced<'_> {
     fn known(&self, at: &Site) -> Option<Tensor> {
         let name = at.to_string();
         let (reuse, visit) = self.reuse(at, &name)?;
@@ -292,7 +292,7 @@ impl Intervention for Forced<'_> {
     }
 }
 
-impl Forced<'_> {
+impl TeacherForced<'_> {
     /// The error of `found` against what the reference computed.
     fn compare(&self, at: &Site, name: String, found: &[f32], values: &[f32]) -> LocalError {
         let error = distance(found, values);

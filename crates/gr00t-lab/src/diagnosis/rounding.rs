@@ -1,22 +1,23 @@
 //! The tensors between: what the engine gave, against the reference's and against what rounding gives.
 
-use super::actions::MARGIN;
-use super::scene::Scene;
+use super::Observed;
+use super::baseline::MARGIN;
+use super::report::TapError;
+use super::setup::Setup;
 use super::stored::OfInference;
-use super::types::TapError;
-use anyhow::Result;
+use super::teacher_forced::LocalError;
+use crate::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
-use steadyhand_gr00t_lab::diagnosis::{LocalError, Observed};
 
 /// What two correct f32 engines differ by at a tap: measured 1.1e-6 on the goldens; times 3.
 const F32_TAP: f64 = 3.3e-6;
 
 /// Total and local error of every tap of the last inference.
-pub fn table(rounding: &Rounding, observed: &dyn Observed, errors: &[LocalError]) -> Vec<TapError> {
+pub(super) fn table(rounding: &Rounding, observed: &dyn Observed, errors: &[LocalError]) -> Vec<TapError> {
     let row = |error: &LocalError| {
         let (_, reference) = rounding.reference.read(&error.name)?;
         let total = observed.read(&error.name).map_or(f64::INFINITY, |(_, b)| relative_l2(&b, &reference));
@@ -76,10 +77,10 @@ impl Probe for Rounding {
 ///
 /// # Errors
 /// The input does not fit the model.
-pub fn audit(scene: &Scene, policy: &PrecisionPolicy, taps: &OfInference) -> Result<Vec<String>> {
+pub(super) fn audit(setup: &Setup, policy: &PrecisionPolicy, taps: &OfInference) -> Result<Vec<String>> {
     let mut shapes = Shapes::default();
-    let mut engine = CpuEngine::new(scene.model.clone(), policy.clone(), scene.denoising_steps);
-    engine.infer(&scene.inputs[..1], Some(&mut shapes))?;
+    let mut engine = CpuEngine::new(setup.model.clone(), policy.clone(), setup.denoising_steps);
+    engine.infer(&setup.inputs[..1], Some(&mut shapes))?;
     let mut found = Vec::new();
     let names = taps.taps();
     for name in &names {
