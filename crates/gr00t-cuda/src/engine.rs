@@ -17,7 +17,7 @@ use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use steadyhand_gr00t::component::{Component, Patches};
-use steadyhand_gr00t::engine::{Backend, Engine, ModelInput, infer_by_layout, one};
+use steadyhand_gr00t::engine::{Backend, Engine, ModelInput, Profile, infer_by_layout, one};
 use steadyhand_gr00t::model::action_head::timestep_bucket;
 use steadyhand_gr00t::model::{Batch, Model};
 use steadyhand_gr00t::observation::Matrix;
@@ -59,7 +59,12 @@ impl Backend for Cuda {
         elements::check_on(policy, sites, device.properties().compute_capability)
     }
 
-    fn open(&self, model: Model, policy: PrecisionPolicy, denoising_steps: usize) -> Result<Box<dyn Engine>> {
+    fn open(
+        &self,
+        model: Model,
+        policy: PrecisionPolicy,
+        denoising_steps: usize,
+    ) -> Result<Box<dyn Engine + Send>> {
         Ok(Box::new(CudaEngine::new(model, policy, denoising_steps, self.options.clone())?))
     }
 }
@@ -382,5 +387,9 @@ impl Engine for CudaEngine {
         one(infer_by_layout(&model, std::slice::from_ref(input), steps, None, &mut |batch, _| {
             self.run(batch, Run::Patch(patches))
         })?)
+    }
+
+    fn profile(&mut self) -> Option<&mut dyn Profile> {
+        Some(self)
     }
 }

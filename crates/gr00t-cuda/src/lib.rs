@@ -25,6 +25,7 @@ mod locate;
 pub mod measure;
 pub mod norm;
 pub mod product;
+mod profile;
 pub mod program;
 pub mod rotary;
 pub mod tokens;

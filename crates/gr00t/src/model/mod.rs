@@ -28,6 +28,7 @@ pub struct Model {
     pub language: language::Language,
     /// State and action encoders, DiT, action decoder.
     pub action_head: action_head::ActionHead,
+    checkpoint: Option<Checkpoint>,
 }
 
 /// One inference of one or more observations of the same layout.
@@ -79,7 +80,12 @@ impl Model {
         let mut loader = Loader::new(checkpoint);
         let model = Model::take(&mut loader, config);
         loader.finish()?;
-        Ok(model)
+        Ok(Model { checkpoint: Some(checkpoint.clone()), ..model })
+    }
+
+    /// The checkpoint that the weights lie in; `None` for weights that a seed determines.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoint.as_ref()
     }
 
     /// A model of random weights that a seed determines, for measuring without a checkpoint. No weight is held
@@ -99,6 +105,7 @@ impl Model {
             language: language::Language::load(loader, &config.eagle_config.text_config, config.select_layer),
             action_head: action_head::ActionHead::load(loader, &config),
             config,
+            checkpoint: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! `steady inspect checkpoint`: sizes, weights, files and embodiments, and whether they fit each other.
 
 use super::Page;
-use crate::table::{Table, thousands};
+use crate::report::table::{Table, thousands};
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
