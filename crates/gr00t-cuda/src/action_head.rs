@@ -2,15 +2,15 @@
 
 use super::builder::Builder;
 use super::dit::{self, Dit, Features, Memory, Times};
-use super::driver::DevicePtr;
 use super::elements::Element;
 use super::linear::{Linear, RowMap, Then};
 use super::norm::{Affine, Norm, NormAt, Rows};
 use super::program::Tensor;
 use super::tokens::{EulerStep, Placed};
 use super::weights::Layout;
+use crate::Result;
 use std::ops::Range;
-use steadyhand_gr00t::Result;
+use steadyhand_cuda_driver::DevicePtr;
 use steadyhand_gr00t::checkpoint::Weight;
 use steadyhand_gr00t::component::Component;
 use steadyhand_gr00t::model::Prompt;

@@ -1,16 +1,16 @@
 //! Records programs.
 
-use super::driver::Buffer;
-use super::driver::{Device, DevicePtr, Launch};
 use super::elements::{Element, SiteElements, Stored, elements, storage};
 use super::kernels::{Argument, Kernels, Variant};
 use super::product::Tiling;
 use super::program::{
     Constant, HandOver, KernelStep, Program, Scale, Step, Tap, TapPlace, Tensor, TensorTap,
 };
+use crate::Result;
 use std::ops::Range;
 use std::sync::Arc;
-use steadyhand_gr00t::Result;
+use steadyhand_cuda_driver::Buffer;
+use steadyhand_cuda_driver::{Device, DevicePtr, Launch};
 use steadyhand_gr00t::component::Component;
 use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::precision::PrecisionPolicy;

@@ -4,15 +4,15 @@
 //! graph and replayed, or kernel by kernel with a probe. Both launch the same kernels with the same arguments,
 //! but for the places that a probe's tensors are written to.
 
-use super::driver::{Buffer, Device, DevicePtr, Kernel, Launch, Params, Pinned, Stream};
 use super::elements::Element;
 use super::kernels::{Kernels, Variant};
+use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
+use steadyhand_cuda_driver::{Buffer, Device, DevicePtr, Kernel, Launch, Params, Pinned, Stream};
 use steadyhand_gr00t::component::{Component, Patches};
 use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::probe::Probe;
-use steadyhand_gr00t::{Error, Result};
 
 /// What the elements of a tensor stand for.
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ impl Tensor {
     /// # Errors
     /// The copy does not fit.
     pub fn read(&self, stream: &Stream, to: &mut Pinned) -> Result<()> {
-        stream.download(&self.memory, 0, to, 0, self.rows * self.ld * self.element.size())
+        Ok(stream.download(&self.memory, 0, to, 0, self.rows * self.ld * self.element.size())?)
     }
 
     /// `[rows, features]` as f32.
@@ -184,8 +184,8 @@ pub(super) struct KernelStep<P> {
 impl<P: Params + Send + Sync> KernelStep<P> {
     fn launch(&self, stream: &Stream, launch: &Launch, params: &P) -> Result<()> {
         match &self.kernel {
-            Some(kernel) => stream.launch(kernel, launch, params),
-            None => Err(Error::cuda(self.variant.file, "the program was not finished")),
+            Some(kernel) => Ok(stream.launch(kernel, launch, params)?),
+            None => Err(Error::engine(self.variant.file, "the program was not finished")),
         }
     }
 }

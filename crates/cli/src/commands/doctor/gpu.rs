@@ -4,7 +4,7 @@ use super::capability::tensor_core_formats;
 use super::libraries::loaded_from;
 use super::machine::{Driver, Gpu, Gpus};
 use std::path::Path;
-use steadyhand_gr00t_cuda::driver::{Device, Properties, survey};
+use steadyhand_cuda_driver::{Device, Properties, survey};
 
 /// What is here.
 pub fn look() -> Gpus {

@@ -3,11 +3,11 @@
 use super::args::DoctorArgs;
 use super::machine::{Found, Gpus, KernelCache, Library, Problem};
 use std::path::PathBuf;
+use steadyhand_cuda_driver::Device;
+use steadyhand_cuda_driver::Result;
+use steadyhand_cuda_driver::compile::{Arch, Compiler, Source, user_cache};
 use steadyhand_external::onnxruntime::{self, Provider};
 use steadyhand_external::tensorrt;
-use steadyhand_gr00t::Result;
-use steadyhand_gr00t_cuda::compile::{Arch, Compiler, Source, user_cache};
-use steadyhand_gr00t_cuda::driver::Device;
 
 /// The oldest compute capability that kernels are compiled for.
 const OLDEST: (u32, u32) = (8, 0);
@@ -34,7 +34,7 @@ fn nvrtc(gpus: &Gpus) -> Library {
             let version = Some(format!("{major}.{minor}"));
             (Some(compiler), Ok(Found { path: loaded_from("libnvrtc.so"), version, notes: Vec::new() }))
         }
-        Err(error) => (None, Err(error)),
+        Err(error) => (None, Err(steadyhand_gr00t::Error::engine(error))),
     };
     let mut library = Library::looked_for("NVRTC", "cuda", found, mend);
     if let (Some(compiler), Some(found)) = (compiler, &mut library.found) {

@@ -11,10 +11,10 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use indicatif::ProgressBar;
 use std::ffi::OsString;
+use steadyhand_cuda_driver::Device;
+use steadyhand_cuda_driver::compile::Compiler;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::{Error, synthetic};
-use steadyhand_gr00t_cuda::compile::Compiler;
-use steadyhand_gr00t_cuda::driver::Device;
 use steadyhand_gr00t_cuda::{CudaEngine, Options};
 
 /// A GPU that engines can be opened on.
@@ -102,7 +102,7 @@ impl Gpu {
         let runs = subject.trial.run(&mut engine, &mut || progress.inc(1));
         match runs.and_then(|runs| Accuracy::of(&runs, reference)) {
             Ok(accuracy) => Ok(Tried::Done(accuracy)),
-            Err(error) if matches!(error.downcast_ref(), Some(Error::Cuda { .. })) => {
+            Err(error) if matches!(error.downcast_ref(), Some(Error::Engine(_))) => {
                 Err(error.context(format!("precision {policy} on cuda")))
             }
             Err(error) => Ok(Tried::Failed { failed: crate::describe(&error) }),
