@@ -3,7 +3,8 @@
 use super::driver::{Buffer, Device, DevicePtr, Pinned, Stream};
 use super::tokens::DeviceImage;
 use steadyhand_gr00t::Result;
-use steadyhand_gr00t::model::{Batch, ImageBatch};
+use steadyhand_gr00t::model::Batch;
+use steadyhand_gr00t::ops::ImageBatch;
 
 /// Where an input may start.
 const INPUT_ALIGN: usize = 256;

@@ -232,6 +232,17 @@ impl Config {
         Ok(config)
     }
 
+    /// Pixels of a side of the square that becomes one image token.
+    pub fn image_token_side(&self) -> usize {
+        self.eagle_config.vision_config.patch_size * self.eagle_config.unshuffle()
+    }
+
+    /// Image tokens of images of these heights and widths.
+    pub fn image_tokens(&self, images: &[[usize; 2]]) -> usize {
+        let side = self.image_token_side();
+        images.iter().map(|[height, width]| height / side * (width / side)).sum()
+    }
+
     /// Whether the sizes fit each other and are those of a GR00T N1.6; says which field is wrong otherwise.
     pub(crate) fn check(&self) -> std::result::Result<(), String> {
         let vision = &self.eagle_config.vision_config;

@@ -4,17 +4,18 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use steadyhand_fidelity::{Format, relative_l2};
-use steadyhand_gr00t::calibration::{Calibration, Collector};
+use steadyhand_gr00t::calibration::Collector;
 use steadyhand_gr00t::checkpoint::Checkpoint;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise::gaussian;
+use steadyhand_gr00t::ops::cpu::Intervention;
 use steadyhand_gr00t::ops::onnx::Products;
 use steadyhand_gr00t::ops::{Operation, Site};
 use steadyhand_gr00t::policy::load_model;
+use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy, Scale};
-use steadyhand_gr00t::probe::Intervention;
 use steadyhand_gr00t::processor::PixelValues;
 
 fn checkpoint() -> PathBuf {

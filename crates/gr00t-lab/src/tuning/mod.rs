@@ -32,7 +32,7 @@ pub use target::{BASELINE, CpuTarget, Target, TimedTarget, Unit};
 use groups::Groups;
 use measure::Measurer;
 use sensitivity::{Choices, Sensitivity};
-use steadyhand_gr00t::calibration::Calibration;
+use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t::{Error, Result};
 
 /// What errors are measured against.

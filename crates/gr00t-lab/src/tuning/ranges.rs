@@ -6,11 +6,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use steadyhand_fidelity::Format;
-use steadyhand_gr00t::calibration::Calibration;
 use steadyhand_gr00t::checkpoint::Weight;
+use steadyhand_gr00t::ops::cpu::{Intervention, Product};
 use steadyhand_gr00t::ops::{Operation, Site};
+use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::{Intervention, Product};
 use steadyhand_gr00t::{Error, Result};
 
 /// By how much a value may exceed the largest one that was seen: the frames are a sample of what the robot will see.

@@ -3,12 +3,11 @@
 //! Source: `modeling_siglip2.py` of Eagle-Block2A-2B-v2. All images of an observation form one sequence of
 //! patches; attention stays inside an image.
 
-use super::ImageBatch;
 use super::weights::{affine, linear};
 use crate::Result;
 use crate::checkpoint::{Loader, Weight};
 use crate::config::VisionConfig;
-use crate::ops::{Activation, Affine, Grid, Heads, Linear, Mask, Ops, Site};
+use crate::ops::{Activation, Affine, Grid, Heads, ImageBatch, Linear, Mask, Ops, Site};
 
 /// Weights of the vision tower.
 #[derive(Debug, Clone)]
