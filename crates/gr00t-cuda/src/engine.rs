@@ -263,7 +263,7 @@ impl CudaEngine {
     }
 
     fn check_ids(&self, batch: &Batch) -> Result<()> {
-        let rows = self.model.config.eagle_config.text_config.vocab_size;
+        let rows = self.model.config.vocab_size();
         match batch.input_ids.iter().flatten().find(|id| **id as usize >= rows) {
             Some(id) => Err(Error::input("input_ids", format!("expected ids below {rows}, found {id}"))),
             None => Ok(()),

@@ -22,7 +22,7 @@ fn model() -> Model {
 
 fn input(model: &Model, seed: u64) -> ModelInput {
     let config = &model.config;
-    let image_token = config.eagle_config.image_token_index;
+    let image_token = config.image_token();
     let image = PixelValues { height: 56, width: 84, data: gaussian(seed, 1, 0, 3, 56 * 84).data };
     ModelInput {
         images: vec![image],
@@ -111,7 +111,7 @@ fn a_fault_goes_where_its_component_goes() {
         ("language", Fault::NotCausal { layer: 0 }),
         ("state_encoder", Fault::OtherStatistics { spread: 0.5 }),
         ("noise", Fault::UnpairedNoise { seed: 1 }),
-        ("action_decoder", Fault::UnwrittenTail { site: "decoder".to_owned(), tokens: 3 }),
+        ("decoder", Fault::UnwrittenTail { site: "decoder".to_owned(), tokens: 3 }),
     ];
     for (component, fault) in faults {
         let mut b = FaultyEngine::new(&model, &f32, STEPS, fault);

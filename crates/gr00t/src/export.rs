@@ -97,7 +97,7 @@ impl Export<'_> {
             return Err(Error::input("io_names", what));
         }
         check(self.policy, &self.component.sites(model)?)?;
-        let image_token = model.config.eagle_config.image_token_index;
+        let image_token = model.config.image_token();
         Recorder::new(self.policy, self.products, self.opset, image_token, self.interface())
     }
 

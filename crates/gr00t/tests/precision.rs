@@ -33,7 +33,7 @@ fn preset(name: &str) -> PrecisionPolicy {
 fn input(model: &Model, seed: u64) -> ModelInput {
     let config = &model.config;
     let side = 56;
-    let image_token = config.eagle_config.image_token_index;
+    let image_token = config.image_token();
     let prompt = [7, 9, 11].into_iter().chain(std::iter::repeat_n(image_token, 4)).chain([13]);
     ModelInput {
         images: vec![PixelValues {

@@ -422,7 +422,7 @@ mod tests {
     fn frames_in_a_batch_count_as_they_do_alone() {
         let model = Model::synthetic(tiny(), 3).expect("consistent sizes");
         let config = &model.config;
-        let image_tokens = std::iter::repeat_n(config.eagle_config.image_token_index, 6);
+        let image_tokens = std::iter::repeat_n(config.image_token(), 6);
         let frame = |seed: u64| ModelInput {
             images: vec![PixelValues { height: 56, width: 84, data: gaussian(seed, 1, 0, 3, 56 * 84).data }],
             input_ids: image_tokens.clone().chain([seed as u32, 9]).collect(),

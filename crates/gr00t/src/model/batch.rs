@@ -76,7 +76,7 @@ impl Batch<'static> {
     /// A batch of this layout without values: for implementations of [`Ops`](crate::ops::Ops) that ask for shapes and
     /// for the parts of the prompt only. Image tokens come first.
     pub fn of_layout(config: &Config, layout: &Layout) -> Self {
-        let image_token = config.eagle_config.image_token_index;
+        let image_token = config.image_token();
         let text_token = u32::from(image_token == 0);
         let mut ids = vec![image_token; layout.image_tokens];
         ids.resize(layout.tokens(), text_token);

@@ -130,7 +130,7 @@ impl Model {
     /// # Errors
     /// A layout that does not fit the model.
     pub fn visits(&self, layout: &Layout) -> Result<Vec<Visit>> {
-        let ops = ShapeInference::new(self.config.eagle_config.image_token_index);
+        let ops = ShapeInference::new(self.config.image_token());
         self.infer(&ops, &Batch::of_layout(&self.config, layout))?;
         Ok(ops.visits())
     }
@@ -181,7 +181,7 @@ impl Model {
     /// # Errors
     /// Prompts of different layouts.
     pub fn prompt(&self, batch: &Batch) -> Result<Prompt> {
-        let id = self.config.eagle_config.image_token_index;
+        let id = self.config.image_token();
         let kinds = |ids: &[u32]| (0..ids.len()).partition::<Vec<usize>, _>(|i| ids[*i] == id);
         let first = batch.input_ids.first().map(|ids| kinds(ids)).unwrap_or_default();
         let same = |ids: &Vec<u32>| ids.len() == batch.input_ids[0].len() && kinds(ids) == first;

@@ -64,11 +64,7 @@ impl Vision {
                 .map(|layer| Layer::load(loader, &format!("{path}.encoder.layers.{layer}"), config))
                 .collect(),
             post_layernorm: affine(loader, &format!("{path}.post_layernorm"), hidden),
-            heads: Heads {
-                heads: config.num_attention_heads,
-                kv_heads: config.num_attention_heads,
-                head_dim: hidden / config.num_attention_heads,
-            },
+            heads: config.heads(),
             eps: config.layer_norm_eps,
             patch_size: config.patch_size,
         }

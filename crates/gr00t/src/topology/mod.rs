@@ -7,11 +7,11 @@
 mod n1_6;
 
 use crate::config::Config;
-use crate::ops::Site;
+use crate::ops::{Heads, Site};
 
 /// A part of the model. What crosses from one part to another is one tensor, whoever computes them: exchanging a part
 /// of two engines means to hand over the other's tensor.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// Its name in tables, such as `state_encoder`.
     pub name: &'static str,
@@ -25,21 +25,45 @@ pub struct Part {
     pub separates: bool,
     /// The layers that it repeats.
     pub layers: Option<Layers>,
-    /// Numbers of heads of its attentions: of the queries, then of the keys and values where those are fewer.
-    pub heads: Vec<usize>,
+    /// Linear layers besides those, which get one format when precision is tuned: a name with the paths of the sites.
+    /// Without layers the whole part is one.
+    pub joined: Option<(&'static str, &'static [&'static str])>,
 }
 
 /// A stack of layers of one form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layers {
     /// The path before a layer's number, such as `dit.block`.
     pub path: &'static str,
     /// How many there are.
     pub count: usize,
+    /// Features of a token between them.
+    pub hidden: usize,
+    /// Heads of their attentions.
+    pub heads: Heads,
+    /// Features inside their MLP.
+    pub feed_forward: usize,
+    /// What the keys and values of each layer come from, such as `text`; empty where all attend to their own tokens.
+    pub memory: Vec<&'static str>,
+    /// What else there is to tell of their sizes.
+    pub note: String,
+}
+
+impl Layers {
+    /// The path of a layer.
+    pub fn layer(&self, index: usize) -> String {
+        format!("{}.{index}", self.path)
+    }
+
+    /// The numbers of heads that a projection of them may have: of the queries, and of the keys and values.
+    pub fn head_counts(&self) -> Vec<usize> {
+        let Heads { heads, kv_heads, .. } = self.heads;
+        if heads == kv_heads { vec![heads] } else { vec![heads, kv_heads] }
+    }
 }
 
 /// A stage of an inference: what is timed and counted as one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stage {
     /// Its name in tables, such as `action_prefix`.
     pub name: &'static str,
@@ -103,11 +127,29 @@ impl Topology {
 
     /// The layer that the site `path` belongs to, as its own path: `dit.block.7` for `dit.block.7.fc1`.
     pub fn layer_of<'p>(&self, path: &'p str) -> Option<&'p str> {
-        self.parts.iter().filter_map(|part| part.layers).find_map(|layers| {
+        let (layers, index) = self.layers_of(path)?;
+        path.get(..layers.path.len() + 1 + index.to_string().len())
+    }
+
+    /// The layers that the site `path` belongs to, and the number of its layer.
+    pub fn layers_of(&self, path: &str) -> Option<(&Layers, usize)> {
+        self.parts.iter().filter_map(|part| part.layers.as_ref()).find_map(|layers| {
             let number = path.strip_prefix(layers.path)?.strip_prefix('.')?.split('.').next()?;
-            number.parse::<usize>().ok()?;
-            path.get(..layers.path.len() + 1 + number.len())
+            Some((layers, number.parse().ok()?))
         })
+    }
+
+    /// What the linear layer at the site `path`, which is in no layer of a stack, shares its format with when precision
+    /// is tuned: the name of the part or of some of its sites, or the path alone.
+    pub fn joined_with<'p>(&self, path: &'p str) -> &'p str
+    where
+        Self: 'p,
+    {
+        match self.part_of(path) {
+            Some(Part { layers: None, name, .. }) => name,
+            Some(Part { joined: Some((name, sites)), .. }) if sites.contains(&path) => name,
+            _ => path,
+        }
     }
 
     /// The stage that the operation at `at` belongs to.

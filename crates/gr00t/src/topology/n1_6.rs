@@ -7,15 +7,8 @@ use crate::config::Config;
 pub(super) fn parts(config: &Config) -> Vec<Part> {
     let (vision, text) = (&config.eagle_config.vision_config, &config.eagle_config.text_config);
     let dit = &config.diffusion_model_cfg;
-    let part = Part {
-        name: "",
-        sites: &[],
-        weights: &[],
-        output: "",
-        separates: false,
-        layers: None,
-        heads: Vec::new(),
-    };
+    let part =
+        Part { name: "", sites: &[], weights: &[], output: "", separates: false, layers: None, joined: None };
     vec![
         // The vision tower, with the pixels.
         Part {
@@ -24,8 +17,19 @@ pub(super) fn parts(config: &Config) -> Vec<Part> {
             weights: &["backbone.model.vision_model."],
             output: "vision.post_layernorm",
             separates: true,
-            layers: Some(Layers { path: "vision.layer", count: vision.num_hidden_layers }),
-            heads: vec![vision.num_attention_heads],
+            layers: Some(Layers {
+                path: "vision.layer",
+                count: vision.num_hidden_layers,
+                hidden: vision.hidden_size,
+                heads: vision.heads(),
+                feed_forward: vision.intermediate_size,
+                memory: Vec::new(),
+                note: format!(
+                    "{0}x{0} patches, position table of {1}",
+                    vision.patch_size, vision.num_patches
+                ),
+            }),
+            ..part.clone()
         },
         // Patches to image tokens.
         Part {
@@ -43,8 +47,19 @@ pub(super) fn parts(config: &Config) -> Vec<Part> {
             weights: &["backbone.model.language_model."],
             output: "language.norm",
             separates: true,
-            layers: Some(Layers { path: "language.layer", count: config.select_layer }),
-            heads: vec![text.num_attention_heads, text.num_key_value_heads],
+            layers: Some(Layers {
+                path: "language.layer",
+                count: config.select_layer,
+                hidden: text.hidden_size,
+                heads: text.heads(),
+                feed_forward: text.intermediate_size,
+                memory: Vec::new(),
+                note: format!(
+                    "{} key-value heads, vocabulary of {}",
+                    text.num_key_value_heads, text.vocab_size
+                ),
+            }),
+            ..part.clone()
         },
         // State tokens, with the state.
         Part {
@@ -70,13 +85,22 @@ pub(super) fn parts(config: &Config) -> Vec<Part> {
             sites: &["dit", "timestep_embedding", "action_head.vl_norm"],
             weights: &["action_head.model.", "action_head.vlln."],
             output: "dit.output",
-            layers: Some(Layers { path: "dit.block", count: dit.num_layers }),
-            heads: vec![dit.num_attention_heads],
+            layers: Some(Layers {
+                path: "dit.block",
+                count: dit.num_layers,
+                hidden: dit.inner_dim(),
+                heads: dit.heads(),
+                // The official block's feed-forward width, which no field sets.
+                feed_forward: 4 * dit.inner_dim(),
+                memory: (0..dit.num_layers).map(|block| config.attends(block).name()).collect(),
+                note: format!("output {}", dit.output_dim),
+            }),
+            joined: Some(("timestep_embedding", &["dit.timestep_linear1", "timestep_embedding"])),
             ..part.clone()
         },
         // The velocity.
         Part {
-            name: "action_decoder",
+            name: "decoder",
             sites: &["decoder"],
             weights: &["action_head.action_decoder."],
             output: "decoder",

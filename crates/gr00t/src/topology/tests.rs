@@ -40,7 +40,7 @@ fn every_site_has_a_part_and_a_stage() {
 fn layers_are_counted() {
     let model = model(true);
     let (topology, sites) = (&model.topology, model.sites().expect("shapes that fit"));
-    for layers in topology.parts.iter().filter_map(|part| part.layers) {
+    for layers in topology.parts.iter().filter_map(|part| part.layers.as_ref()) {
         let of = sites.iter().filter(|site| covers(layers.path, &site.path));
         let found: BTreeSet<&str> = of.filter_map(|site| topology.layer_of(&site.path)).collect();
         assert_eq!(found.len(), layers.count, "{}", layers.path);

@@ -194,8 +194,8 @@ impl Case {
 /// One observation: text, the images' tokens, text.
 fn batch(model: &Model, layout: &Layout, item: usize) -> Batch<'static> {
     let config = &model.config;
-    let image_token = config.eagle_config.image_token_index;
-    let unit = config.eagle_config.vision_config.patch_size * config.eagle_config.unshuffle();
+    let image_token = config.image_token();
+    let unit = config.image_token_side();
     let count: usize = layout.images.iter().map(|[height, width]| height / unit * (width / unit)).sum();
     let text = |n: usize| {
         let words = (0..n).map(|i| (17 * i + 31 * item + 11) as u32 % 400);

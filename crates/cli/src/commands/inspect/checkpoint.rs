@@ -13,7 +13,7 @@ use steadyhand_gr00t::policy::{check_horizon, check_processor};
 use steadyhand_gr00t::processor::{
     ActionRepresentation, EmbodimentModalities, ModalityConfig, Processor, ProcessorConfig, embodiment_id,
 };
-use steadyhand_gr00t::topology::Topology;
+use steadyhand_gr00t::topology::{Layers, Topology};
 
 /// Files of a whole checkpoint, with what they hold.
 const FILES: [(&str, &str); 6] = [
@@ -109,43 +109,14 @@ fn files(folder: &Path) -> Result<Table> {
     Ok(table)
 }
 
+/// The sizes of the parts that repeat a layer.
 fn sizes(config: &Config) -> Table {
-    let (vision, text) = (&config.eagle_config.vision_config, &config.eagle_config.text_config);
-    let dit = &config.diffusion_model_cfg;
     let mut table = Table::new(&["part", "layers", "hidden", "heads", "head dim", "feed-forward", "note"]);
-    let mut row = |name: &str, sizes: [usize; 5], note: String| {
-        table.row([name.to_owned()].into_iter().chain(sizes.map(|size| size.to_string())).chain([note]));
-    };
-    let head = vision.hidden_size / vision.num_attention_heads;
-    row(
-        "vision",
-        [
-            vision.num_hidden_layers,
-            vision.hidden_size,
-            vision.num_attention_heads,
-            head,
-            vision.intermediate_size,
-        ],
-        format!("{0}x{0} patches, position table of {1}", vision.patch_size, vision.num_patches),
-    );
-    row(
-        "language",
-        [
-            config.select_layer,
-            text.hidden_size,
-            text.num_attention_heads,
-            text.head_dim,
-            text.intermediate_size,
-        ],
-        format!("{} key-value heads, vocabulary of {}", text.num_key_value_heads, text.vocab_size),
-    );
-    let inner = dit.inner_dim();
-    row(
-        "dit",
-        // The official block's feed-forward width, which no field sets.
-        [dit.num_layers, inner, dit.num_attention_heads, dit.attention_head_dim, 4 * inner],
-        format!("output {}", dit.output_dim),
-    );
+    for part in Topology::of(config).parts {
+        let Some(Layers { count, hidden, heads, feed_forward, note, .. }) = part.layers else { continue };
+        let sizes = [count, hidden, heads.heads, heads.head_dim, feed_forward].map(|size| size.to_string());
+        table.row([part.name.to_owned()].into_iter().chain(sizes).chain([note]));
+    }
     table
 }
 
