@@ -17,8 +17,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use steadyhand_cuda_driver::compile::Compiler;
 use steadyhand_cuda_driver::{Device, Graph, Pinned, Stream};
-use steadyhand_gr00t::component::{Component, Patches};
 use steadyhand_gr00t::engine::{Backend, Engine, ModelInput, infer_by_layout, one};
+use steadyhand_gr00t::exchange::Patches;
 use steadyhand_gr00t::model::action_head::timestep_bucket;
 use steadyhand_gr00t::model::{Batch, Model};
 use steadyhand_gr00t::observation::Matrix;
@@ -270,7 +270,7 @@ impl CudaEngine {
     }
 
     fn check_ids(&self, batch: &Batch) -> Result<()> {
-        let rows = self.model.config.eagle_config.text_config.vocab_size;
+        let rows = self.model.config.vocab_size();
         match batch.input_ids.iter().flatten().find(|id| **id as usize >= rows) {
             Some(id) => Err(steadyhand_gr00t::Error::input(
                 "input_ids",
@@ -335,15 +335,14 @@ impl CudaEngine {
         let inputs = InputMemory::new(device, batch)?;
         let images = inputs.images(batch);
         let mut b = Builder::new(device, kernels, policy, batch.len());
-        let output = |component: Component| Site::new(component.output(&model.config));
         let patches = b.stage("vision", |b| vision::forward(b, &weights.vision, &images, &grids))?;
-        b.hand_over(Component::Vision, &output(Component::Vision), vec![vec![patches.clone()]])?;
+        b.hand_over(&Site::new("vision.post_layernorm"), vec![vec![patches.clone()]])?;
         let tokens = b.stage("connector", |b| connector::forward(b, &weights.connector, &patches, &grids))?;
-        b.hand_over(Component::Connector, &output(Component::Connector), vec![vec![tokens.clone()]])?;
+        b.hand_over(&Site::new("connector"), vec![vec![tokens.clone()]])?;
         let ids = inputs.ids();
         let features =
             b.stage("language", |b| language::forward(b, &weights.language, ids, &prompt, &tokens))?;
-        b.hand_over(Component::Language, &output(Component::Language), vec![vec![features.clone()]])?;
+        b.hand_over(&Site::new("language.norm"), vec![vec![features.clone()]])?;
         let from =
             Inputs { state: inputs.state(), noise: inputs.noise(), state_horizon: batch.state_horizon };
         let head = (&weights.action_head, &self.embodiments[&key.embodiment], times);

@@ -3,7 +3,8 @@
 use super::tokens::DeviceImage;
 use crate::Result;
 use steadyhand_cuda_driver::{Buffer, Device, DevicePtr, Pinned, Stream};
-use steadyhand_gr00t::model::{Batch, ImageBatch};
+use steadyhand_gr00t::model::Batch;
+use steadyhand_gr00t::ops::ImageBatch;
 
 /// Where an input may start.
 const INPUT_ALIGN: usize = 256;

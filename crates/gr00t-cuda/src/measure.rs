@@ -22,7 +22,7 @@ const REPETITIONS: usize = 20;
 /// The time of one stage in each of several inferences.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageTime {
-    /// Its name, that of [`workload::Stage`](steadyhand_gr00t::workload::Stage).
+    /// Its name, that of a [`topology::Stage`](steadyhand_gr00t::topology::Stage).
     pub name: String,
     /// Milliseconds, one value an inference.
     pub milliseconds: Vec<f32>,

@@ -1,12 +1,12 @@
 //! Engines: what turns model inputs into normalized actions.
 
-use crate::component::{Patched, Patches};
-use crate::model::{Batch, ImageBatch, Model};
+use crate::exchange::{Patched, Patches};
+use crate::model::{Batch, Model};
 use crate::observation::Matrix;
-use crate::ops::ModelSite;
-use crate::ops::cpu::{Cpu, Tensor};
+use crate::ops::cpu::{Cpu, Intervention, NoIntervention, Tensor};
+use crate::ops::{ImageBatch, ModelSite};
 use crate::precision::PrecisionPolicy;
-use crate::probe::{Intervention, NoIntervention, Probe};
+use crate::probe::Probe;
 use crate::processor::PixelValues;
 use crate::{Error, Result};
 use std::borrow::Cow;
@@ -45,7 +45,7 @@ pub trait Engine {
     /// An input that does not fit the model, named by field.
     fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>>;
 
-    /// Normalized actions of one input, for which every [`Component`](crate::component::Component) hands its tensor
+    /// Normalized actions of one input, for which every [`Part`](crate::topology::Part) hands its tensor
     /// over through `patches`, in the order of execution. With patches that change nothing the actions have the bits
     /// of [`Engine::infer`].
     ///
@@ -120,6 +120,11 @@ impl<'e> CpuEngine<'e> {
         CpuEngine { model, policy, denoising_steps, intervention: &NoIntervention }
     }
 
+    /// What it runs.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
     /// The same engine with `intervention` interfering in its inferences.
     #[must_use]
     pub fn with_intervention(self, intervention: &'e dyn Intervention) -> Self {
@@ -145,8 +150,12 @@ impl Engine for CpuEngine<'_> {
 
     fn infer_patched(&mut self, input: &ModelInput, patches: &mut dyn Patches) -> Result<Matrix> {
         let CpuEngine { model, policy, denoising_steps, intervention } = self;
-        let intervention =
-            Patched { inner: *intervention, patches: RefCell::new(patches), policy, config: &model.config };
+        let intervention = Patched {
+            inner: *intervention,
+            patches: RefCell::new(patches),
+            policy,
+            topology: &model.topology,
+        };
         one(infer_by_layout(model, std::slice::from_ref(input), *denoising_steps, None, &mut |batch, _| {
             model.infer(&Cpu::new(policy, None).with_intervention(&intervention), batch)
         })?)

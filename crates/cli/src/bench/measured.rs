@@ -10,6 +10,7 @@ use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
+use steadyhand_gr00t::topology::{Stage, Topology};
 use steadyhand_gr00t_cuda::CudaEngine;
 use steadyhand_gr00t_cuda::measure::{StageTime, copy_bandwidth, matrix_rate};
 
@@ -22,7 +23,7 @@ pub trait Measured {
     fn clock(&self) -> &'static str;
 
     /// The time of each stage in `iterations` inferences of `inputs`, in the order that they run in. Names are
-    /// those of [`steadyhand_gr00t::workload::Stage`] where a stage is one of them.
+    /// those of [`Topology::stages`].
     ///
     /// # Errors
     /// As [`Engine::infer`].
@@ -97,12 +98,12 @@ impl Measured for CpuEngine<'_> {
     }
 
     fn stages(&mut self, inputs: &[ModelInput], iterations: usize) -> Result<Vec<StageTimes>> {
-        let mut stages: Vec<StageTimes> = ENDS
-            .iter()
-            .map(|(name, _)| StageTimes { name: (*name).to_owned(), milliseconds: Vec::new() })
-            .collect();
+        let ends = ends(&self.model().topology);
+        let none = |stage: &Stage| StageTimes { name: stage.name.to_owned(), milliseconds: Vec::new() };
+        let mut stages: Vec<StageTimes> = ends.iter().map(none).collect();
         for _ in 0..iterations {
-            let mut clock = StageClock { last: Instant::now(), milliseconds: [0.0; ENDS.len()] };
+            let mut clock =
+                StageClock { last: Instant::now(), milliseconds: vec![0.0; ends.len()], ends: &ends };
             self.infer(inputs, Some(&mut clock))?;
             for (stage, milliseconds) in stages.iter_mut().zip(clock.milliseconds) {
                 stage.milliseconds.push(milliseconds);
@@ -153,28 +154,23 @@ impl Measured for CudaEngine {
     }
 }
 
-/// The tap that ends each stage, without its Euler step. The CPU engine computes the modulation inside the DiT.
-const ENDS: [(&str, &str); 7] = [
-    ("vision", "vision.post_layernorm"),
-    ("connector", "connector"),
-    ("language", "backbone_features"),
-    ("action_prefix", "actions_in"),
-    ("action_encoder", "dit.tokens"),
-    ("dit", "dit.output"),
-    ("action_decoder", "euler"),
-];
+/// The stages that end at a tap of their own: the CPU engine computes what is constant inside the stage around it.
+fn ends(topology: &Topology) -> Vec<Stage> {
+    topology.stages.iter().filter(|stage| !stage.constant).copied().collect()
+}
 
 /// Gives the time since the last stage ended to the stage that ends at a tap.
 #[derive(Debug)]
-struct StageClock {
+struct StageClock<'a> {
     last: Instant,
-    milliseconds: [f64; ENDS.len()],
+    milliseconds: Vec<f64>,
+    ends: &'a [Stage],
 }
 
-impl Probe for StageClock {
+impl Probe for StageClock<'_> {
     fn tap(&mut self, name: &str, _shape: &[usize], _values: &[f32]) {
         let path = without_step(name);
-        if let Some(stage) = ENDS.iter().position(|(_, end)| *end == path) {
+        if let Some(stage) = self.ends.iter().position(|stage| stage.end == path) {
             let now = Instant::now();
             // The tap that ends the prefix comes once a step: from the second on, nothing lies before it.
             self.milliseconds[stage] += (now - self.last).as_secs_f64() * 1e3;
@@ -210,7 +206,7 @@ mod tests {
         let policy = PrecisionPolicy::preset("bf16").expect("a preset");
         let mut engine = CpuEngine::new(model, policy, 2);
         let stages = engine.stages(&[input], 3).expect("inferences");
-        assert_eq!(stages.len(), ENDS.len());
+        assert_eq!(stages.len(), ends(&engine.model().topology).len());
         for StageTimes { name, milliseconds } in stages {
             assert!(milliseconds.len() == 3 && milliseconds.iter().all(|ms| *ms > 0.0), "{name}");
         }

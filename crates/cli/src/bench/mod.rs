@@ -19,15 +19,16 @@ use report::{Host, INFERENCE, Named, WorkloadReport};
 use std::io::Write;
 use std::time::{Duration, Instant};
 use steadyhand_fidelity::Format;
-use steadyhand_gr00t::calibration::{Calibration, Collector};
+use steadyhand_gr00t::calibration::Collector;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise::gaussian;
 use steadyhand_gr00t::ops::ModelSite;
 use steadyhand_gr00t::policy::{prepare, prepare_into};
+use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::Processor;
-use steadyhand_gr00t::workload::{self, Layout};
+use steadyhand_gr00t::workload;
 use steadyhand_gr00t::{Matrix, Observation};
 use subject::Subject;
 
@@ -75,7 +76,8 @@ pub fn measure(args: &BenchArgs) -> Result<Report> {
         calibrating = start.elapsed();
     }
     let started = started + calibrating;
-    let mut engine = measured::open(args, subject.model, precision, steps)?;
+    let model = subject.model;
+    let mut engine = measured::open(args, model.clone(), precision, steps)?;
     let load_ms = milliseconds(started);
     run.once(engine.as_mut(), &mut Phases::default())?;
     let first_actions_ms = milliseconds(started);
@@ -90,8 +92,8 @@ pub fn measure(args: &BenchArgs) -> Result<Report> {
     // Measured last: what the device is asked to do for its rates must not disturb the inferences.
     let device = engine.device(operands)?;
 
-    let layout = Layout::of(&run.inputs, steps);
-    let counted = workload::stages(&config, &layout);
+    let layout = workload::layout(&config, &run.inputs, steps);
+    let counted = workload::stages(&model, &layout)?;
     let workload =
         WorkloadReport::new(&layout, config.action_horizon, &counted, bytes_per_parameter, device.as_ref());
     let floor_ms = workload.floor_ms();

@@ -10,11 +10,12 @@ use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::Write;
-use steadyhand_gr00t::calibration::{Calibration, Collector};
+use steadyhand_gr00t::calibration::Collector;
 use steadyhand_gr00t::checkpoint::Checkpoint;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::noise;
 use steadyhand_gr00t::policy::prepare;
+use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_lerobot::Dataset;
 
