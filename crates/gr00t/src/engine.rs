@@ -1,12 +1,12 @@
 //! Engines: what turns model inputs into normalized actions, and the backends that open them.
 
-use crate::component::{Patched, Patches};
-use crate::model::{Batch, ImageBatch, Model};
+use crate::exchange::{Patched, Patches};
+use crate::model::{Batch, Model};
 use crate::observation::Matrix;
-use crate::ops::ModelSite;
-use crate::ops::cpu::{Cpu, Tensor};
+use crate::ops::cpu::{Cpu, Intervention, NoIntervention, Tensor};
+use crate::ops::{ImageBatch, ModelSite};
 use crate::precision::PrecisionPolicy;
-use crate::probe::{Intervention, NoIntervention, Probe};
+use crate::probe::Probe;
 use crate::processor::PixelValues;
 use crate::{Error, Result};
 pub use profile::{DeviceReport, Profile, StageTimes};
@@ -48,7 +48,7 @@ pub trait Engine {
     /// An input that does not fit the model, named by field.
     fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>>;
 
-    /// Normalized actions of one input, for which every [`Component`](crate::component::Component) hands its tensor
+    /// Normalized actions of one input, for which every [`Part`](crate::topology::Part) hands its tensor
     /// over through `patches`, in the order of execution. With patches that change nothing the actions have the bits
     /// of [`Engine::infer`].
     ///
@@ -145,6 +145,11 @@ impl CpuEngine<'static> {
 }
 
 impl<I> CpuEngine<'_, I> {
+    /// What it runs.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
     /// The same engine with `intervention` interfering in its inferences.
     #[must_use]
     pub fn with_intervention<J: Intervention>(self, intervention: &J) -> CpuEngine<'_, J> {
@@ -171,8 +176,12 @@ impl<I: Intervention> Engine for CpuEngine<'_, I> {
 
     fn infer_patched(&mut self, input: &ModelInput, patches: &mut dyn Patches) -> Result<Matrix> {
         let CpuEngine { model, policy, denoising_steps, intervention } = self;
-        let intervention =
-            Patched { inner: *intervention, patches: RefCell::new(patches), policy, config: &model.config };
+        let intervention = Patched {
+            inner: *intervention,
+            patches: RefCell::new(patches),
+            policy,
+            topology: &model.topology,
+        };
         one(infer_by_layout(model, std::slice::from_ref(input), *denoising_steps, None, &mut |batch, _| {
             model.infer(&Cpu::new(policy, None).with_intervention(&intervention), batch)
         })?)

@@ -61,14 +61,9 @@ pub enum Error {
         /// The shapes.
         what: String,
     },
-    /// CUDA's driver or compiler, or the device, failed or is missing.
-    #[error("{operation}: {what}")]
-    Cuda {
-        /// What was asked for, such as `cuMemAlloc` or `compile attention.cu for sm_90a`.
-        operation: String,
-        /// CUDA's name and description of the failure, or what was expected and what was found.
-        what: String,
-    },
+    /// An engine failed, or the device or a library that it needs is missing.
+    #[error(transparent)]
+    Engine(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
@@ -93,9 +88,9 @@ impl Error {
         Error::At { place: place.into(), source: Box::new(self) }
     }
 
-    /// An [`Error::Cuda`] of `operation`.
-    pub fn cuda(operation: impl Into<String>, what: impl Into<String>) -> Self {
-        Error::Cuda { operation: operation.into(), what: what.into() }
+    /// An [`Error::Engine`] for `reason`, the engine's own error.
+    pub fn engine(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Error::Engine(reason.into())
     }
 
     /// An [`Error::Input`] about `field`.

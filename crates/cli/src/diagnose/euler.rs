@@ -12,9 +12,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::ops::Site;
+use steadyhand_gr00t::ops::cpu::Intervention;
 use steadyhand_gr00t::ops::cpu::Tensor;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::{Intervention, Probe};
+use steadyhand_gr00t::probe::Probe;
 use steadyhand_gr00t_lab::diagnosis::{Backbone, Observed};
 
 /// The outputs that the action head is conditioned on.

@@ -91,10 +91,9 @@ fn conclusion(swaps: &[Swap], all_b: f64, floor: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use steadyhand_gr00t::component::Component;
 
     fn swaps(of: [(f64, f64); 3]) -> Vec<Swap> {
-        let components = [Component::Vision, Component::Language, Component::Dit];
+        let components = ["vision", "language", "dit"];
         let with = |(component, (only_b, all_but_b))| Swap { component, only_b, all_but_b };
         components.into_iter().zip(of).map(with).collect()
     }

@@ -2,9 +2,9 @@
 
 use super::{Kind, Open, Options};
 use anyhow::Result;
+use steadyhand_cuda_driver::Device;
+use steadyhand_cuda_driver::compile::Compiler;
 use steadyhand_gr00t::engine::Backend;
-use steadyhand_gr00t_cuda::compile::Compiler;
-use steadyhand_gr00t_cuda::driver::Device;
 use steadyhand_gr00t_cuda::{self as gpu, Cuda};
 
 pub const KIND: Kind = Kind {

@@ -30,7 +30,7 @@ struct Absent;
 
 impl Absent {
     fn refuse<T>(&self) -> PolicyResult<T> {
-        Err(Error::cuda("open cuda", ABSENT))
+        Err(Error::engine(ABSENT))
     }
 }
 

@@ -184,7 +184,7 @@ impl Graphs {
 
 fn run_policy(graph: &mut Graph, model: &Model, prompt: &Prompt, batch: &Batch) -> Result<Tensor> {
     // The graph would take any features for a prompt with too few image tokens.
-    let unit = model.config.eagle_config.vision_config.patch_size * model.config.eagle_config.unshuffle();
+    let unit = model.config.image_token_side();
     let features: usize = batch.images.iter().map(|image| image.height / unit * (image.width / unit)).sum();
     let found = prompt.images.indices.len();
     if features != found {

@@ -10,10 +10,11 @@ use steadyhand_gr00t::Result;
 use steadyhand_gr00t::engine::{ModelInput, infer_by_layout};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::observation::Matrix;
+use steadyhand_gr00t::ops::cpu::Intervention;
 use steadyhand_gr00t::ops::cpu::{Cpu, Tensor};
 use steadyhand_gr00t::ops::{Activation, Mask, Site};
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy};
-use steadyhand_gr00t::probe::{Intervention, Recorder};
+use steadyhand_gr00t::probe::Recorder;
 
 /// An operation's error when it is given the engine's own inputs.
 #[derive(Debug, Clone)]

@@ -9,8 +9,8 @@ use steadyhand_gr00t::Result;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::observation::Matrix;
+use steadyhand_gr00t::ops::cpu::Intervention;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::Intervention;
 
 /// How far a search is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

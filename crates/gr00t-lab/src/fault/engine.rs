@@ -5,8 +5,8 @@ use super::inject::{Injection, Results};
 use crate::diagnosis::Backbone;
 use std::cell::RefCell;
 use steadyhand_gr00t::Result;
-use steadyhand_gr00t::component::{Patched, Patches};
 use steadyhand_gr00t::engine::{Engine, ModelInput, infer_by_layout, one};
+use steadyhand_gr00t::exchange::{Patched, Patches};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::observation::Matrix;
 use steadyhand_gr00t::ops::cpu::Cpu;
@@ -81,7 +81,7 @@ impl Engine for FaultyEngine {
         let FaultyEngine { model, policy, denoising_steps, fault, previous } = self;
         let injection = Injection::new(fault, previous);
         let intervention =
-            Patched { inner: &injection, patches: RefCell::new(patches), policy, config: &model.config };
+            Patched { inner: &injection, patches: RefCell::new(patches), policy, topology: &model.topology };
         let actions = infer_by_layout(model, &input, *denoising_steps, None, &mut |batch, _| {
             model.infer(&Cpu::new(policy, None).with_intervention(&intervention), batch)
         });

@@ -2,7 +2,9 @@
 
 use super::{CpuEngine, Engine, ModelInput};
 use crate::Result;
-use crate::probe::{Intervention, Probe};
+use crate::ops::cpu::Intervention;
+use crate::probe::Probe;
+use crate::topology::{Stage, Topology};
 use serde::Serialize;
 use std::time::Instant;
 use steadyhand_fidelity::Format;
@@ -12,8 +14,8 @@ pub trait Profile {
     /// How [`Profile::stages`] takes the time, such as `wall clock between taps`.
     fn clock(&self) -> &'static str;
 
-    /// The time of each stage in `iterations` inferences of `inputs`, in the order that they run in. Names are those
-    /// of [`Stage`](crate::workload::Stage) where a stage is one of them.
+    /// The time of each stage in `iterations` inferences of `inputs`, in the order that they run in. Names are
+    /// those of [`Topology::stages`].
     ///
     /// # Errors
     /// As [`Engine::infer`].
@@ -68,12 +70,12 @@ impl<I: Intervention> Profile for CpuEngine<'_, I> {
     }
 
     fn stages(&mut self, inputs: &[ModelInput], iterations: usize) -> Result<Vec<StageTimes>> {
-        let mut stages: Vec<StageTimes> = ENDS
-            .iter()
-            .map(|(name, _)| StageTimes { name: (*name).to_owned(), milliseconds: Vec::new() })
-            .collect();
+        let ends = ends(&self.model().topology);
+        let none = |stage: &Stage| StageTimes { name: stage.name.to_owned(), milliseconds: Vec::new() };
+        let mut stages: Vec<StageTimes> = ends.iter().map(none).collect();
         for _ in 0..iterations {
-            let mut clock = StageClock { last: Instant::now(), milliseconds: [0.0; ENDS.len()] };
+            let mut clock =
+                StageClock { last: Instant::now(), milliseconds: vec![0.0; ends.len()], ends: &ends };
             self.infer(inputs, Some(&mut clock))?;
             for (stage, milliseconds) in stages.iter_mut().zip(clock.milliseconds) {
                 stage.milliseconds.push(milliseconds);
@@ -87,28 +89,23 @@ impl<I: Intervention> Profile for CpuEngine<'_, I> {
     }
 }
 
-/// The tap that ends each stage, without its Euler step. The CPU engine computes the modulation inside the DiT.
-const ENDS: [(&str, &str); 7] = [
-    ("vision", "vision.post_layernorm"),
-    ("connector", "connector"),
-    ("language", "backbone_features"),
-    ("action_prefix", "actions_in"),
-    ("action_encoder", "dit.tokens"),
-    ("dit", "dit.output"),
-    ("action_decoder", "euler"),
-];
+/// The stages that end at a tap of their own: the CPU engine computes what is constant inside the stage around it.
+fn ends(topology: &Topology) -> Vec<Stage> {
+    topology.stages.iter().filter(|stage| !stage.constant).copied().collect()
+}
 
 /// Gives the time since the last stage ended to the stage that ends at a tap.
 #[derive(Debug)]
-struct StageClock {
+struct StageClock<'a> {
     last: Instant,
-    milliseconds: [f64; ENDS.len()],
+    milliseconds: Vec<f64>,
+    ends: &'a [Stage],
 }
 
-impl Probe for StageClock {
+impl Probe for StageClock<'_> {
     fn tap(&mut self, name: &str, _shape: &[usize], _values: &[f32]) {
         let path = without_step(name);
-        if let Some(stage) = ENDS.iter().position(|(_, end)| *end == path) {
+        if let Some(stage) = self.ends.iter().position(|stage| stage.end == path) {
             let now = Instant::now();
             // The tap that ends the prefix comes once a step: from the second on, nothing lies before it.
             self.milliseconds[stage] += (now - self.last).as_secs_f64() * 1e3;
@@ -146,7 +143,7 @@ mod tests {
         let policy = PrecisionPolicy::preset("bf16").expect("a preset");
         let mut engine = CpuEngine::new(model, policy, 2);
         let stages = engine.stages(&[input], 3).expect("inferences");
-        assert_eq!(stages.len(), ENDS.len());
+        assert_eq!(stages.len(), ends(&engine.model().topology).len());
         for StageTimes { name, milliseconds } in stages {
             assert!(milliseconds.len() == 3 && milliseconds.iter().all(|ms| *ms > 0.0), "{name}");
         }

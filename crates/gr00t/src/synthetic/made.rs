@@ -62,7 +62,7 @@ impl Synthetic {
 /// How many words of an instruction give a prompt of `text_tokens` tokens besides the image tokens.
 fn words(processor: &Processor, frame: [usize; 2], text_tokens: usize, config: &Config) -> Result<usize> {
     let empty = processor.encode(&processor.random_observation(0, frame, String::new()))?;
-    let image = config.eagle_config.image_token_index;
+    let image = config.image_token();
     let template = empty.input_ids.iter().filter(|id| **id != image).count();
     text_tokens.checked_sub(template).ok_or_else(|| {
         let what = format!("expected at least {template}, the prompt's own, found {text_tokens}");

@@ -18,13 +18,13 @@ use report::{Host, INFERENCE, Named, WorkloadReport};
 use std::io::Write;
 use std::time::{Duration, Instant};
 use steadyhand_fidelity::Format;
-use steadyhand_gr00t::calibration::{Calibration, Collector};
+use steadyhand_gr00t::calibration::Collector;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput, StageTimes};
 use steadyhand_gr00t::noise::gaussian;
 use steadyhand_gr00t::ops::ModelSite;
 use steadyhand_gr00t::policy::{Parts, prepare, prepare_into};
-use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::workload::{self, Layout};
+use steadyhand_gr00t::precision::{Calibration, PrecisionPolicy};
+use steadyhand_gr00t::workload;
 use steadyhand_gr00t::{Matrix, Observation};
 use subject::Subject;
 
@@ -93,8 +93,8 @@ pub fn measure(args: &BenchArgs) -> Result<Report> {
         device = profile.device(operands)?;
     }
 
-    let layout = Layout::of(&run.inputs, steps);
-    let counted = workload::stages(config, &layout);
+    let layout = workload::layout(config, &run.inputs, steps);
+    let counted = workload::stages(&parts.model, &layout)?;
     let workload =
         WorkloadReport::new(&layout, config.action_horizon, &counted, bytes_per_parameter, device.as_ref());
     let floor_ms = workload.floor_ms();

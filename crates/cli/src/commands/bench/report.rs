@@ -5,7 +5,8 @@ use crate::report::table::{Table, thousands};
 use serde::Serialize;
 use std::fmt::Write;
 use steadyhand_gr00t::engine::{DeviceReport, StageTimes};
-use steadyhand_gr00t::workload::{Layout, Stage};
+use steadyhand_gr00t::model::Layout;
+use steadyhand_gr00t::workload::Stage;
 
 /// The name of the phase that the floor is compared with.
 pub(super) const INFERENCE: &str = "inference";
@@ -105,13 +106,13 @@ impl WorkloadReport {
         device: Option<&DeviceReport>,
     ) -> Self {
         let stage = |stage: &Stage| StageReport {
-            name: stage.name,
+            name: stage.of.name,
             parameters: stage.parameters,
             parameters_read: stage.read,
             passes: stage.passes,
             bytes: stage.bytes(bytes_per_parameter),
             flops: stage.flops,
-            constant: stage.constant,
+            constant: stage.of.constant,
             floor_ms: device.map(|device| {
                 1e3 * stage.floor(bytes_per_parameter, device.copy_bandwidth, device.matrix_rate)
             }),
@@ -119,9 +120,9 @@ impl WorkloadReport {
         WorkloadReport {
             batch: layout.batch,
             images: layout.images.clone(),
-            tokens: layout.tokens,
-            image_tokens: layout.image_tokens(),
-            text_tokens: layout.text_tokens(),
+            tokens: layout.tokens(),
+            image_tokens: layout.image_tokens,
+            text_tokens: layout.text_tokens,
             state_horizon: layout.state_horizon,
             action_horizon,
             denoising_steps: layout.denoising_steps,
@@ -241,6 +242,7 @@ fn device_lines(device: &DeviceReport) -> [String; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use steadyhand_gr00t::model::Model;
     use steadyhand_gr00t::{synthetic, workload};
 
     fn device() -> DeviceReport {
@@ -259,9 +261,10 @@ mod tests {
     }
 
     fn report(device: Option<DeviceReport>) -> Report {
-        let layout =
-            Layout { batch: 1, images: vec![[252, 252]], tokens: 121, state_horizon: 1, denoising_steps: 4 };
-        let stages = workload::stages(&synthetic::n1_6(), &layout);
+        let model = Model::synthetic(synthetic::n1_6(), 1).expect("consistent sizes");
+        let one_view = Layout::example(&model.config, &[[252, 252]], 1, 4);
+        let layout = Layout { text_tokens: 40, ..one_view };
+        let stages = workload::stages(&model, &layout).expect("shapes that fit");
         let workload = WorkloadReport::new(&layout, 50, &stages, 2, device.as_ref());
         let times = |name: &str, value| {
             Named::of(&StageTimes { name: name.to_owned(), milliseconds: vec![value; 3] }).expect("measured")

@@ -3,11 +3,11 @@
 use super::capability::tensor_core_formats;
 use super::libraries::loaded_from;
 use super::machine::{Found, Gpu, Gpus, KernelCache, Library, Problem};
-use steadyhand_gr00t::Result;
+use steadyhand_cuda_driver::compile::{Arch, Compiler, Source, user_cache};
+use steadyhand_cuda_driver::{self as driver, Device, Properties, Result};
+use steadyhand_gr00t::Error;
 use steadyhand_gr00t::ops::ModelSite;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t_cuda::compile::{Arch, Compiler, Source, user_cache};
-use steadyhand_gr00t_cuda::driver::{self, Device, Properties};
 
 /// The oldest compute capability that kernels are compiled for.
 const OLDEST: (u32, u32) = (8, 0);
@@ -40,11 +40,16 @@ fn gpu(number: usize, properties: &Properties) -> Gpu {
 ///
 /// # Errors
 /// The first site that they do not run.
-pub fn check(policy: &PrecisionPolicy, sites: &[ModelSite], capability: Option<(u32, u32)>) -> Result<()> {
+pub fn check(
+    policy: &PrecisionPolicy,
+    sites: &[ModelSite],
+    capability: Option<(u32, u32)>,
+) -> steadyhand_gr00t::Result<()> {
     match capability {
-        Some(capability) => steadyhand_gr00t_cuda::check_on(policy, sites, capability),
-        None => steadyhand_gr00t_cuda::check(policy, sites),
+        Some(capability) => steadyhand_gr00t_cuda::check_on(policy, sites, capability)?,
+        None => steadyhand_gr00t_cuda::check(policy, sites)?,
     }
+    Ok(())
 }
 
 /// The compiler of kernels, tried.
@@ -62,7 +67,7 @@ pub fn nvrtc(gpus: &Gpus) -> Library {
             let version = Some(format!("{major}.{minor}"));
             (Some(compiler), Ok(Found { path: loaded_from("libnvrtc.so"), version, notes: Vec::new() }))
         }
-        Err(error) => (None, Err(error)),
+        Err(error) => (None, Err(Error::engine(error))),
     };
     let mut library = Library::looked_for("NVRTC", "cuda", found, mend);
     if let (Some(compiler), Some(found)) = (compiler, &mut library.found) {

@@ -1,6 +1,7 @@
 //! `steady doctor`: what this machine has, what runs on it, and what to mend first.
 
 mod args;
+#[cfg(any(feature = "cuda", test))]
 mod capability;
 mod cpu;
 #[cfg(feature = "cuda")]

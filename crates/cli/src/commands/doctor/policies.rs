@@ -47,7 +47,7 @@ fn native(policy: &PrecisionPolicy, sites: &[ModelSite], gpu: Result<&Gpu, &str>
     Ok(gpu.map(drop)?)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cuda"))]
 mod tests {
     use super::super::capability::tensor_core_formats;
     use super::*;

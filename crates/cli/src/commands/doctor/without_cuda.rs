@@ -11,7 +11,7 @@ use steadyhand_gr00t::{Error, Result};
 /// # Errors
 /// Always: says what the build lacks.
 pub fn survey() -> Result<(u32, Vec<Gpu>)> {
-    Err(Error::cuda("open device", ABSENT))
+    Err(Error::engine(ABSENT))
 }
 
 /// No policy runs on a GPU.
@@ -19,12 +19,12 @@ pub fn survey() -> Result<(u32, Vec<Gpu>)> {
 /// # Errors
 /// Always: says what the build lacks.
 pub fn check(_: &PrecisionPolicy, _: &[ModelSite], _: Option<(u32, u32)>) -> Result<()> {
-    Err(Error::cuda("open cuda", ABSENT))
+    Err(Error::engine(ABSENT))
 }
 
 /// The compiler is not asked for.
 pub fn nvrtc(_: &Gpus) -> Library {
-    let absent: Result<Found> = Err(Error::cuda("open NVRTC", ABSENT));
+    let absent: Result<Found> = Err(Error::engine(ABSENT));
     Library::looked_for("NVRTC", "cuda", absent, "build steady with its feature `cuda`")
 }
 

@@ -5,9 +5,9 @@ use crate::report::make_folder_of;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
-use steadyhand_gr00t::calibration::{Calibration, Collector};
+use steadyhand_gr00t::calibration::Collector;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
-use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::precision::{Calibration, PrecisionPolicy};
 use steadyhand_gr00t::session::{Frames, spread};
 
 pub(super) fn run(args: &CalibrateArgs) -> Result<()> {

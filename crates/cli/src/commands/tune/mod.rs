@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use steadyhand_gr00t::calibration::Calibration;
+use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t_lab::tuning::{
     self, CpuTarget, Deadline, Event, MeasuredPolicy, State, Subject, Target, TimedTarget,
 };

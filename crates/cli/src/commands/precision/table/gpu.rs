@@ -93,7 +93,7 @@ impl Gpu {
             Err(error) => return Ok(Tried::Refused { refused: error.to_string() }),
         };
         let runs = match subject.trial.run(&mut opened, &mut || progress.inc(1)) {
-            Err(error @ Error::Cuda { .. }) => {
+            Err(error @ Error::Engine(_)) => {
                 return Err(anyhow::Error::new(error).context(format!("precision {policy} on cuda")));
             }
             Err(error) => return Ok(Tried::Failed { failed: describe(&error.into()) }),

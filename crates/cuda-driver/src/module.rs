@@ -1,11 +1,11 @@
 //! Compiled kernels and their arguments.
 
 use super::elf::is_whole;
-use super::{Device, check};
+use super::error::check;
+use super::{Device, Error, Result};
 use cudarc::driver::sys;
 use std::ffi::{CString, c_int};
 use std::sync::Arc;
-use steadyhand_gr00t::{Error, Result};
 
 /// The first driver that tells the size of a kernel's arguments.
 const TELLS_ARGUMENTS: u32 = 12040;
@@ -31,7 +31,7 @@ impl Module {
         // The driver is told no length: it reads as far as the file's own headers say.
         if !is_whole(cubin) {
             let what = format!("expected a cubin, a whole ELF file, found {} other bytes", cubin.len());
-            return Err(Error::cuda("load module", what));
+            return Err(Error::refused("load module", what));
         }
         device.enter()?;
         let mut handle = std::ptr::null_mut();
@@ -54,9 +54,9 @@ impl Module {
             let gpu = &device.properties().name;
             let what =
                 format!("needs {dynamic_shared_bytes} bytes of shared memory, {gpu} gives a block {most}");
-            Error::cuda(&operation, what)
+            Error::refused(&operation, what)
         })?;
-        let c_name = CString::new(name).map_err(|_| Error::cuda(&operation, "a zero byte in the name"))?;
+        let c_name = CString::new(name).map_err(|_| Error::refused(&operation, "a zero byte in the name"))?;
         let mut function = std::ptr::null_mut();
         // SAFETY: the module is loaded and the name ends in a zero.
         check(&operation, unsafe {
@@ -149,7 +149,7 @@ impl Kernel {
         match self.argument_bytes {
             Some(expected) if expected != bytes => {
                 let what = format!("takes a struct of {expected} bytes, was given one of {bytes}");
-                Err(Error::cuda(format!("launch {}", self.name), what))
+                Err(Error::refused(format!("launch {}", self.name), what))
             }
             _ => Ok(()),
         }
@@ -189,14 +189,14 @@ unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 pub unsafe trait Params: Plain {}
 
 /// Declares structs that are the argument of a kernel or parts of one: `repr(C)`, copyable, of
-/// [`Plain`](crate::driver::Plain) fields only.
+/// [`Plain`](crate::Plain) fields only.
 ///
 /// Fields stand in the order of the struct in the kernel's source. Where the driver tells (CUDA 12.4 and newer),
-/// [`Stream::launch`](crate::driver::Stream::launch) refuses a struct of another size.
+/// [`Stream::launch`](crate::Stream::launch) refuses a struct of another size.
 ///
 /// ```
-/// use steadyhand_gr00t_cuda::driver::DevicePtr;
-/// steadyhand_gr00t_cuda::kernel_params! {
+/// use steadyhand_cuda_driver::DevicePtr;
+/// steadyhand_cuda_driver::kernel_params! {
 ///     /// What `add` does to a sum.
 ///     pub struct Scale {
 ///         /// A factor.
@@ -225,17 +225,17 @@ macro_rules! kernel_params {
         $vis struct $name { $($(#[$field_meta])* $field_vis $field: $type),* }
 
         const _: () = {
-            const fn plain<T: $crate::driver::Plain>() {}
+            const fn plain<T: $crate::Plain>() {}
             $(plain::<$type>();)*
         };
 
         // SAFETY: repr(C) with plain fields, both by this macro.
         #[allow(unsafe_code)]
-        unsafe impl $crate::driver::Plain for $name {}
+        unsafe impl $crate::Plain for $name {}
 
         // SAFETY: repr(C) by this macro. A field that the kernel has elsewhere makes it compute with wrong numbers
         // or addresses on the device; the host's memory is not in reach.
         #[allow(unsafe_code)]
-        unsafe impl $crate::driver::Params for $name {}
+        unsafe impl $crate::Params for $name {}
     )* };
 }

@@ -1,11 +1,11 @@
 //! Compiles kernels for the device at hand, once a machine.
 
+use super::Result;
 use super::cache::Cache;
-use super::driver::Nvrtc;
 use super::locate;
+use super::nvrtc::Nvrtc;
 use std::fmt;
 use std::path::PathBuf;
-use steadyhand_gr00t::Result;
 
 /// What code is compiled for: a real architecture, whose code runs on devices of its major version and the same or a
 /// higher minor version.
@@ -59,7 +59,7 @@ impl Compiler {
     /// Finds and loads NVRTC, of the driver's major version or an older one: by the system loader's names, in the
     /// toolkits that `CUDA_HOME` and `CUDA_PATH` name or that are in `/usr/local` and `/opt`, and in the folders of
     /// Python's package `nvidia-cuda-nvrtc`. `driver_version` is as in
-    /// [`Properties`](super::driver::Properties); `None` takes any.
+    /// [`Properties`](super::Properties); `None` takes any.
     ///
     /// Code is kept in `cache`; `None` is [`user_cache`]. A folder that cannot be written is no error.
     ///

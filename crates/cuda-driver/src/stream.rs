@@ -1,11 +1,11 @@
 //! Queues of asynchronous work: copies, kernels, recorded graphs.
 
+use super::error::{check, check_range};
 use super::memory::PinnedMemory;
-use super::{Buffer, Device, DevicePtr, Event, Graph, Kernel, Params, Pinned, check, check_range};
+use super::{Buffer, Device, DevicePtr, Error, Event, Graph, Kernel, Params, Pinned, Result};
 use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard};
-use steadyhand_gr00t::{Error, Result};
 
 /// The first compute capability with clusters and programmatic launches.
 const HOPPER: (u32, u32) = (9, 0);
@@ -59,7 +59,7 @@ impl Stream {
     /// arguments of another size than the kernel's; CUDA's.
     pub fn launch<P: Params>(&self, kernel: &Kernel, launch: &Launch, params: &P) -> Result<()> {
         let capability = self.device.properties().compute_capability;
-        let refuse = |what: String| Err(Error::cuda(format!("launch {}", kernel.name()), what));
+        let refuse = |what: String| Err(Error::refused(format!("launch {}", kernel.name()), what));
         let Launch { grid, block, shared_bytes, cluster, programmatic } = *launch;
         if grid.contains(&0) || block == 0 {
             return refuse(format!(
@@ -190,7 +190,7 @@ impl Stream {
     ///
     /// # Errors
     /// `record`'s; CUDA's.
-    pub fn capture(&self, record: &mut dyn FnMut() -> Result<()>) -> Result<Graph> {
+    pub fn capture<E: From<Error>>(&self, record: &mut dyn FnMut() -> Result<(), E>) -> Result<Graph, E> {
         self.device.enter()?;
         // Only this thread's calls are refused: others may go on with their own streams.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
@@ -204,7 +204,7 @@ impl Stream {
         recorded?;
         let (result, graph) = ended;
         check("cuStreamEndCapture", result)?;
-        Graph::instantiate(&self.device, graph, pinned)
+        Ok(Graph::instantiate(&self.device, graph, pinned)?)
     }
 
     /// Queues a recorded graph.

@@ -1,4 +1,5 @@
-//! The outline of an ELF file: the driver takes a cubin without its length and reads where the headers point.
+//! The outline of an ELF file: the driver takes a cubin without its length and reads where the headers point. The code
+//! of a kernel is found there too.
 
 /// The type of a section that takes no bytes in the file.
 const NOBITS: usize = 8;
@@ -29,7 +30,7 @@ impl Table {
 }
 
 /// Whether this is a 64-bit little-endian ELF file, and all that its headers point to lies in it.
-pub(super) fn is_whole(file: &[u8]) -> bool {
+pub(crate) fn is_whole(file: &[u8]) -> bool {
     file.starts_with(b"\x7fELF\x02\x01") && parts_lie_inside(file) == Some(true)
 }
 
@@ -48,6 +49,23 @@ fn parts_lie_inside(file: &[u8]) -> Option<bool> {
         }
     }
     Some(sections.count > 0)
+}
+
+/// The machine code of the kernel `entry` in a cubin; none where the file is damaged or has no such kernel.
+pub fn machine_code<'c>(cubin: &'c [u8], entry: &str) -> Option<&'c [u8]> {
+    if !is_whole(cubin) {
+        return None;
+    }
+    let sections = Table::read(cubin, [40, 58, 60], 64)?;
+    let contents = |at: usize| cubin.get(number::<8>(cubin, at + 24)?..)?.get(..number::<8>(cubin, at + 32)?);
+    // The section that holds the names of all sections.
+    let names = contents(sections.entries().nth(number::<2>(cubin, 62)?)?)?;
+    let wanted = format!(".text.{entry}\0");
+    let is_code = |at: &usize| {
+        let name = number::<4>(cubin, *at).and_then(|first| names.get(first..));
+        name.is_some_and(|name| name.starts_with(wanted.as_bytes()))
+    };
+    contents(sections.entries().find(is_code)?)
 }
 
 /// The little-endian number of `N` bytes at a place.

@@ -1,10 +1,10 @@
 //! NVRTC's C interface, from a library chosen by its path.
 
+use super::{Error, Result};
 use libloading::Library;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use steadyhand_gr00t::{Error, Result};
 
 /// `nvrtcResult`; 0 is success. A number, not an enumeration: newer versions have more values.
 type Code = c_int;
@@ -96,7 +96,7 @@ impl Nvrtc {
         let operation = || format!("compile {name} ({})", options.join(" "));
         let c_string = |text: &str| {
             CString::new(text)
-                .map_err(|_| Error::cuda(operation(), "a zero byte in a source, name or option"))
+                .map_err(|_| Error::refused(operation(), "a zero byte in a source, name or option"))
         };
         let c_strings = |texts: Vec<&str>| texts.into_iter().map(c_string).collect::<Result<Vec<_>>>();
         let (c_name, c_text) = (c_string(name)?, c_string(text)?);
@@ -121,7 +121,7 @@ impl Nvrtc {
             let log = program.content(self.log_size, self.log).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
             let log = log.trim_end_matches('\0').trim_end();
-            return Err(Error::cuda(operation(), format!("{}\n{log}", self.description(code))));
+            return Err(Error::failed(operation(), format!("{}\n{log}", self.description(code))));
         }
         program.content(self.cubin_size, self.cubin).or_else(|code| {
             self.check(code, operation)?;
@@ -130,7 +130,7 @@ impl Nvrtc {
     }
 
     fn check(&self, code: Code, operation: impl Fn() -> String) -> Result<()> {
-        if code == 0 { Ok(()) } else { Err(Error::cuda(operation(), self.description(code))) }
+        if code == 0 { Ok(()) } else { Err(Error::failed(operation(), self.description(code))) }
     }
 
     fn description(&self, code: Code) -> String {

@@ -1,10 +1,10 @@
 //! Recorded work, and marks that keep time.
 
+use super::error::check;
 use super::memory::PinnedMemory;
-use super::{Device, check};
+use super::{Device, Error, Result};
 use cudarc::driver::sys;
 use std::sync::Arc;
-use steadyhand_gr00t::{Error, Result};
 
 /// Recorded work of a stream, ready to be replayed. It keeps the page-locked memory that it copies from or to.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Drop for Graph {
 
 fn instantiate(graph: sys::CUgraph) -> Result<(sys::CUgraphExec, usize)> {
     if graph.is_null() {
-        return Err(Error::cuda("capture", "the driver returned no graph"));
+        return Err(Error::failed("capture", "the driver returned no graph"));
     }
     let mut nodes = 0;
     // SAFETY: without a place for the nodes, their number is written.
@@ -115,7 +115,7 @@ impl Event {
         // SAFETY: the library is loaded, since a device is open; both versions have this type.
         let find = |name: &str| unsafe { sys::culib().get::<Elapsed>(name) };
         let elapsed = find("cuEventElapsedTime_v2").or_else(|_| find("cuEventElapsedTime"));
-        let elapsed = elapsed.map_err(|error| Error::cuda("cuEventElapsedTime", error.to_string()))?;
+        let elapsed = elapsed.map_err(|error| Error::failed("cuEventElapsedTime", error.to_string()))?;
         let mut milliseconds = 0.0;
         // SAFETY: `milliseconds` is written; both events are alive.
         check("cuEventElapsedTime", unsafe { elapsed(&mut milliseconds, start.handle, self.handle) })?;

@@ -1,11 +1,11 @@
 //! Memory of the device, and of the host where the device can copy from and to it.
 
-use super::{Device, check, check_range};
+use super::error::{check, check_range};
+use super::{Device, Error, Result};
 use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use steadyhand_gr00t::Result;
 
 /// What an allocation of zero bytes asks for: the driver refuses zero.
 const SMALLEST: usize = 16;
@@ -133,8 +133,8 @@ impl Pinned {
         let result = unsafe { sys::cuMemHostAlloc(&mut address, allocated, 0) };
         let operation = format!("allocate {bytes} bytes of page-locked memory");
         check(&operation, result)?;
-        let address = NonNull::new(address)
-            .ok_or_else(|| steadyhand_gr00t::Error::cuda(operation, "the driver gave no address"))?;
+        let address =
+            NonNull::new(address).ok_or_else(|| Error::failed(operation, "the driver gave no address"))?;
         // SAFETY: `allocated` bytes were allocated there.
         unsafe { address.as_ptr().cast::<u8>().write_bytes(0, allocated) };
         Ok(Pinned { memory: Arc::new(PinnedMemory { device: device.clone(), address }), bytes })

@@ -1,11 +1,11 @@
 //! Opens a device and says what it is.
 
-use super::{Buffer, Event, Module, Pinned, Stream, check};
+use super::error::check;
+use super::{Buffer, Error, Event, Module, Pinned, Result, Stream};
 use cudarc::driver::sys;
 use std::ffi::{CStr, c_int};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use steadyhand_gr00t::{Error, Result};
 
 /// The oldest driver interface used: clusters and programmatic launches came with it.
 const OLDEST_DRIVER: u32 = 12000;
@@ -60,7 +60,7 @@ impl Device {
         let count = device_count()?;
         let number = c_int::try_from(ordinal).ok().filter(|number| *number < count).ok_or_else(|| {
             let found = if count == 0 { "no GPU".to_owned() } else { format!("GPUs 0 to {}", count - 1) };
-            Error::cuda("open device", format!("expected GPU {ordinal}, found {found}"))
+            Error::unavailable("open device", format!("expected GPU {ordinal}, found {found}"))
         })?;
         let handle = handle(number)?;
         let properties = properties(handle, driver_version)?;
@@ -71,7 +71,7 @@ impl Device {
             let what = format!(
                 "expected compute capability {need_major}.{need_minor} or higher, found {name} with {major}.{minor}"
             );
-            return Err(Error::cuda("open device", what));
+            return Err(Error::unavailable("open device", what));
         }
         let mut context = std::ptr::null_mut();
         // SAFETY: `handle` is a device; the release is in `Shared`'s drop.
@@ -110,7 +110,7 @@ impl Device {
         let Properties { name, total_memory, .. } = self.properties();
         let (bytes, free, total) = (gib(bytes), gib(free), gib(*total_memory));
         let what = format!("{what} needs {bytes} GiB, {name} has {free} GiB free of {total} GiB");
-        Err(Error::cuda("device memory", what))
+        Err(Error::unavailable("device memory", what))
     }
 
     /// Device memory filled with zeros. Zero bytes give a buffer of length 0 with an address of its own.
@@ -207,7 +207,7 @@ fn load() -> Result<u32> {
     // SAFETY: looks for the library only; cudarc's other functions panic where there is none.
     if !unsafe { sys::is_culib_present() } {
         let what = "expected the NVIDIA driver's library (libcuda.so, libcuda.so.1), found none; is the driver installed?";
-        return Err(Error::cuda("open device", what));
+        return Err(Error::unavailable("open device", what));
     }
     let mut version = 0;
     // SAFETY: `version` is written. Every version of the driver has this function.
@@ -217,7 +217,7 @@ fn load() -> Result<u32> {
         let name = |version: u32| format!("{}.{}", version / 1000, version % 1000 / 10);
         let (expected, found) = (name(OLDEST_DRIVER), name(version));
         let what = format!("expected a driver for CUDA {expected} or newer, found one for CUDA {found}");
-        return Err(Error::cuda("open device", what));
+        return Err(Error::unavailable("open device", what));
     }
     Ok(version)
 }
@@ -250,7 +250,7 @@ fn properties(handle: sys::CUdevice, driver_version: u32) -> Result<Properties> 
         // SAFETY: `value` is written.
         check("cuDeviceGetAttribute", unsafe { sys::cuDeviceGetAttribute(&mut value, which, handle) })?;
         u32::try_from(value).map_err(|_| {
-            Error::cuda("cuDeviceGetAttribute", format!("{which:?} is {value}, expected 0 or more"))
+            Error::failed("cuDeviceGetAttribute", format!("{which:?} is {value}, expected 0 or more"))
         })
     };
     let mut name = [0u8; 256];

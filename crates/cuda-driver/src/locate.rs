@@ -1,9 +1,9 @@
 //! Finds NVRTC's library: it comes with the CUDA toolkit, or with Python's nvidia-cuda-nvrtc.
 
-use super::driver::Nvrtc;
+use super::nvrtc::Nvrtc;
+use super::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use steadyhand_gr00t::{Error, Result};
 
 /// What the system's loader is asked for, in order.
 const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
@@ -18,7 +18,7 @@ const IN_PACKAGES: [&str; 2] = ["nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib"];
 type Folders = fn() -> Vec<PathBuf>;
 
 /// Loads the first NVRTC that is not newer than the driver (its major version: a driver of CUDA 12 does not load what
-/// NVRTC 13 compiled). `driver_version` is as in [`Properties`](super::driver::Properties); without one, any.
+/// NVRTC 13 compiled). `driver_version` is as in [`Properties`](super::Properties); without one, any.
 ///
 /// # Errors
 /// None: every library and place with the reason.
@@ -59,7 +59,7 @@ pub(super) fn load(driver_version: Option<u32>) -> Result<Nvrtc> {
     let list = tried.join("\n  ");
     let limit = newest_major.map(|major| format!(" up to version {major}")).unwrap_or_default();
     let help = "pip install nvidia-cuda-nvrtc, or install the CUDA toolkit and name its folder in CUDA_HOME";
-    Err(Error::cuda(
+    Err(Error::unavailable(
         "load NVRTC",
         format!("expected CUDA's compiler library{limit}, found none; {help}:\n  {list}"),
     ))

@@ -1,9 +1,8 @@
-//! Tensors as Hopper's copy engine sees them.
+//! Tensors as the Tensor Memory Accelerator (TMA) of compute capability 9.0 sees them.
 
-use super::{DevicePtr, Plain, check};
-use crate::elements::Element;
+use super::error::check;
+use super::{DevicePtr, Plain, Result};
 use cudarc::driver::sys;
-use steadyhand_gr00t::Result;
 
 /// Describes a matrix in device memory, for a kernel that fetches boxes of it. Part of a kernel's argument.
 #[repr(C, align(64))]
@@ -15,11 +14,45 @@ pub struct TensorMap {
 // SAFETY: `CUtensorMap` is 128 opaque bytes at 64; no pattern is invalid to hold.
 unsafe impl Plain for TensorMap {}
 
+/// The type of a matrix's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ElementType {
+    /// IEEE binary32.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE binary16.
+    F16,
+    /// Bytes, whatever they stand for.
+    U8,
+}
+
+impl ElementType {
+    /// Bytes of one element.
+    fn size(self) -> usize {
+        match self {
+            ElementType::F32 => 4,
+            ElementType::Bf16 | ElementType::F16 => 2,
+            ElementType::U8 => 1,
+        }
+    }
+
+    /// The driver's name of the type.
+    fn data_type(self) -> sys::CUtensorMapDataType {
+        match self {
+            ElementType::F32 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+            ElementType::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            ElementType::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+            ElementType::U8 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8,
+        }
+    }
+}
+
 /// A matrix and the boxes that are fetched of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Boxes {
     /// Element type.
-    pub element: Element,
+    pub element: ElementType,
     /// Rows of the matrix: what a box has beyond is zeros.
     pub rows: usize,
     /// Columns of the matrix.
@@ -40,12 +73,6 @@ impl TensorMap {
     /// CUDA's, such as a stride that is not a multiple of 16 bytes.
     pub fn new(at: DevicePtr, boxes: Boxes) -> Result<Self> {
         let Boxes { element, rows, columns, ld, box_rows } = boxes;
-        let kind = match element {
-            Element::F32 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
-            Element::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-            Element::Fp16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-            Element::E4m3 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8,
-        };
         let mut map = TensorMap { words: [0; 16] };
         let (sizes, strides) = ([columns as u64, rows as u64], [(ld * element.size()) as u64]);
         let (shape, steps) = ([(ROW_BYTES / element.size()) as u32, box_rows as u32], [1u32; 2]);
@@ -54,7 +81,7 @@ impl TensorMap {
         let result = unsafe {
             sys::cuTensorMapEncodeTiled(
                 (&raw mut map).cast(),
-                kind,
+                element.data_type(),
                 2,
                 at.0 as *mut std::ffi::c_void,
                 sizes.as_ptr(),
@@ -67,7 +94,7 @@ impl TensorMap {
                 sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
             )
         };
-        check(&format!("describe {boxes:?} to the copy engine"), result)?;
+        check(&format!("describe {boxes:?} to the TMA"), result)?;
         Ok(map)
     }
 }
