@@ -239,3 +239,26 @@ fn every_invariant_is_held() {
         }
     }
 }
+
+/// The README's first commands are steps of `.ci/run`, as they are written there.
+#[test]
+fn ci_runs_what_the_readme_promises() {
+    let (readme, ci) = (read(&root().join("README.md")), read(&root().join(".ci/run")));
+    let block = readme
+        .split("```sh\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("a block of commands");
+    let commands: Vec<_> = block.lines().map(|line| line.split('#').next().unwrap_or(line).trim()).collect();
+    assert_eq!(
+        commands.len(),
+        2,
+        "README.md: expected the two commands that it begins with, found {commands:?}"
+    );
+    for command in commands {
+        let steps: Vec<_> = ci.lines().filter_map(|line| line.strip_prefix("step ")).collect();
+        let found =
+            steps.iter().filter(|step| **step == command || step.starts_with(&format!("{command} "))).count();
+        assert_eq!(found, 1, ".ci/run: expected `step {command}` once, found it {found} times");
+    }
+}
