@@ -4,11 +4,11 @@ use super::baseline::{Baseline, MARGIN};
 use super::examine::Examinations;
 use super::likeness::{self, Likeness, Pair};
 use super::observe::Evidence;
-use super::replay::{ActionsOnly, Finding, GAIN, Progress};
+use super::replay::{AS_WELL, ActionsOnly, Finding, GAIN, Progress, prefer_wider};
 use super::report::{Considered, Hypothesis};
 use super::setup::Setup;
 use super::teacher_forced::LocalError;
-use super::verdict::{self, Cause, Located, Nearest, Unit};
+use super::verdict::{self, Cause, Located, Nearest, Proof, Unit};
 use crate::Result;
 use crate::fault::{Fault, Results, catalogue};
 use std::cell::Cell;
@@ -23,9 +23,6 @@ const KEPT: usize = 20;
 const MOST_FAULTS: usize = 3;
 /// Hypotheses that are verified in every inference.
 const VERIFIED: usize = 6;
-/// A rival explains an error as well where it leaves at most twice as much as the best, or as this share of what a
-/// healthy engine may show.
-const AS_WELL: f64 = 0.1;
 
 /// What was made of an engine.
 pub(super) struct Explained {
@@ -246,30 +243,14 @@ fn verify(examined: &Examinations, path: &str, inferences: &[usize], findings: &
         }
         finding.proven = finding.residual <= 1.0;
     }
-    // Proven ones stay first, in the order of what they leave; but of one kind what explains more comes before its
-    // part: all layers before the first of them.
+    // Proven ones stay first, in the order of what they leave.
     findings.sort_by(|a, b| {
         (!a.proven).cmp(&!b.proven).then_with(|| match a.proven {
             true => a.residual.total_cmp(&b.residual),
             false => std::cmp::Ordering::Equal,
         })
     });
-    let wider = match findings.first().filter(|best| best.proven) {
-        Some(best) => findings
-            .iter()
-            .position(|other| {
-                other.proven
-                    && other.fault.kind == best.fault.kind
-                    && other.explains.len() > best.explains.len()
-                    && best.explains.is_subset(&other.explains)
-                    && other.residual <= (2.0 * best.residual).max(AS_WELL)
-            })
-            .unwrap_or(0),
-        None => 0,
-    };
-    if wider > 0 {
-        findings[..=wider].rotate_right(1);
-    }
+    prefer_wider(findings);
     Ok(())
 }
 
@@ -281,6 +262,7 @@ fn cause(best: &Finding) -> Cause {
         fix: best.fault.fix.clone(),
         left: best.residual,
         unit: Unit::OfRounding,
+        proof: Proof::Injected,
     }
 }
 
@@ -306,6 +288,7 @@ fn likeness_as_cause(path: &str, likeness: &Likeness, worst: Option<&LocalError>
             fix: fault.fix,
             left,
             unit: Unit::OfRounding,
+            proof: Proof::Undone,
         };
     }
     let whose = match path {
@@ -319,6 +302,7 @@ fn likeness_as_cause(path: &str, likeness: &Likeness, worst: Option<&LocalError>
         fix: likeness.fix.clone(),
         left: worst.map_or(likeness.residual, |worst| likeness.residual / worst.expected),
         unit: Unit::OfRounding,
+        proof: Proof::Undone,
     }
 }
 

@@ -45,7 +45,7 @@ pub use setup::Setup;
 pub use side_by_side::{Mixture, Reference, Side, Swap, side_by_side, swap_components};
 pub use stored::{OfInference, Scratch, TapWriter};
 pub use teacher_forced::{Examination, Inputs, LocalError, Localization};
-pub use verdict::{Cause, Evidence, Judgement, Likeness, Located, Nearest, Status, Unit, Verdict};
+pub use verdict::{Cause, Evidence, Judgement, Likeness, Located, Nearest, Proof, Status, Unit, Verdict};
 
 use steadyhand_gr00t::probe::Recorder;
 

@@ -51,6 +51,23 @@ pub struct Finding {
 /// to 0.94 proves nothing.
 pub(super) const GAIN: f64 = 3.0;
 
+/// A rival explains an error as well where it leaves at most twice as much as the best, or as this share of what a
+/// healthy engine may show.
+pub(super) const AS_WELL: f64 = 0.1;
+
+/// Of one kind, what explains more comes before its part: all layers before the first of them.
+pub(super) fn prefer_wider(findings: &mut [Finding]) {
+    let Some(best) = findings.first().filter(|best| best.proven) else { return };
+    let as_well = (2.0 * best.residual).max(AS_WELL);
+    let wider = findings.iter().position(|other| {
+        let contains = other.explains.len() > best.explains.len() && best.explains.is_subset(&other.explains);
+        other.proven && other.fault.kind == best.fault.kind && contains && other.residual <= as_well
+    });
+    if let Some(wider) = wider {
+        findings[..=wider].rotate_right(1);
+    }
+}
+
 /// Best first: what is proven, then what can only be recognised by its place, then by what is left.
 fn sort(findings: &mut [Finding]) {
     let rank = |finding: &Finding| match (finding.proven, finding.fault.opaque && finding.residual <= 1.0) {
@@ -116,6 +133,7 @@ impl Examination<'_> {
             });
         }
         sort(&mut findings);
+        prefer_wider(&mut findings);
         Ok(findings)
     }
 

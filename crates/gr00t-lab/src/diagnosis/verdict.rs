@@ -68,6 +68,18 @@ pub struct Cause {
     pub left: f64,
     /// The unit of `left`.
     pub unit: Unit,
+    /// How it was proven.
+    pub proof: Proof,
+}
+
+/// How a cause was proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// The fault was made in the reference too.
+    Injected,
+    /// The change was undone in the engine's own tensor, or made in the right one.
+    Undone,
 }
 
 /// What an error that is left is measured in.
@@ -325,15 +337,19 @@ impl Located {
             );
         }
         match (&self.cause, &self.likeness) {
-            (Some(Cause { description, fix, left, unit, .. }), _) => {
+            (Some(Cause { description, fix, left, unit, proof, .. }), _) => {
                 let left = match unit {
                     Unit::OfRounding => format!("{left:.2} of what a healthy engine shows"),
                     Unit::RelativeL2 => format!("{left:.2e} (relative L2)"),
                 };
+                let proof = match proof {
+                    Proof::Injected => "the reference with the same fault leaves",
+                    Proof::Undone => "but for this the engine's tensor is the right one; what is left is",
+                };
                 let _ = write!(
                     text,
-                    " The engine {description}. Proof: the reference with the same fault leaves {left}, in every \
-                     inference that shows the error. Fix: {fix}."
+                    " The engine {description}. Proof: {proof} {left}, in every inference that shows the error. Fix: \
+                     {fix}."
                 );
             }
             (None, Some(Likeness { fix, .. })) if given(&self.place).is_some() && self.error.is_none() => {

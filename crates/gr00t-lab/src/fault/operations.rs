@@ -334,7 +334,7 @@ fn of_part(model: &Model, part: &str) -> Vec<Fault> {
         }
         "dit" => {
             faults.extend(activation(part, &["gelu"]));
-            faults.extend(modulation(part));
+            faults.extend(modulation("dit.block"));
             faults.push(halves("dit.timestep_projection"));
         }
         "action_encoder" => faults.extend([halves("action_encoder.time"), on_noise()]),
@@ -357,7 +357,8 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
         return of_part(model, part);
     }
     let mut faults = Vec::new();
-    // The operation alone, and those of its kind in the whole part.
+    // The operation alone, and those of its kind in all layers.
+    let part = model.topology.layers_of(site).map_or(part, |(layers, _)| layers.path);
     match suspect.name() {
         "attention" => {
             faults.extend([site, part].iter().flat_map(|place| attention(place, head_dim(model, place))));

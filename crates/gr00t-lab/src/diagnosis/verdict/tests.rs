@@ -13,6 +13,7 @@ fn cause() -> impl Strategy<Value = Cause> {
         fix: "MEND it".to_owned(),
         left,
         unit: if rounding { Unit::OfRounding } else { Unit::RelativeL2 },
+        proof: if rounding { Proof::Injected } else { Proof::Undone },
     })
 }
 
@@ -79,6 +80,7 @@ proptest! {
         let any = |holds: fn(&Located) -> bool| judgement.found.iter().any(holds);
         let claims = [
             ("Proof", any(|found| found.cause.is_some())),
+            ("the same fault", any(|found| found.cause.as_ref().is_some_and(|cause| cause.proof == Proof::Injected))),
             ("CAUSED", any(|found| found.cause.is_some())),
             ("MEND", any(|found| found.cause.is_some())),
             ("LOOKS", any(|found| found.likeness.is_some() && found.cause.is_none())),
