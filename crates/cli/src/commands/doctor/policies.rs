@@ -46,11 +46,8 @@ fn here(
 
 /// Whether the CUDA engine runs the policy, or the first reason why not.
 fn native(policy: &PrecisionPolicy, sites: &[ModelSite], gpu: Result<&Gpu, &str>) -> Result<(), String> {
-    let fits = match gpu {
-        Ok(gpu) => steadyhand_gr00t_cuda::check_on(policy, sites, gpu.compute_capability),
-        Err(_) => steadyhand_gr00t_cuda::check(policy, sites),
-    };
-    fits.map_err(|error| error.to_string())?;
+    let capability = gpu.ok().map(|gpu| gpu.compute_capability);
+    steadyhand_gr00t_cuda::check(policy, sites, capability).map_err(|error| error.to_string())?;
     Ok(gpu.map(drop)?)
 }
 
