@@ -189,8 +189,8 @@ fn refusal(policy: &PrecisionPolicy, path: &str, what: &str) -> Error {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
-    use steadyhand_gr00t::precision::Calibration;
     use steadyhand_gr00t::model::Model;
+    use steadyhand_gr00t::precision::Calibration;
     use steadyhand_gr00t::precision::Formats;
     use steadyhand_gr00t::synthetic::tiny;
 

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use steadyhand_cuda_driver::compile::Compiler;
 use steadyhand_cuda_driver::{Device, Graph, Pinned, Stream};
-use steadyhand_gr00t::engine::{Backend, Engine, ModelInput, infer_by_layout, one};
+use steadyhand_gr00t::engine::{Backend, Engine, ModelInput, Profile, infer_by_layout, one};
 use steadyhand_gr00t::exchange::Patches;
 use steadyhand_gr00t::model::{Batch, Model};
 use steadyhand_gr00t::observation::Matrix;
@@ -61,7 +61,7 @@ impl Backend for Cuda {
         model: Model,
         policy: PrecisionPolicy,
         denoising_steps: usize,
-    ) -> steadyhand_gr00t::Result<Box<dyn Engine>> {
+    ) -> steadyhand_gr00t::Result<Box<dyn Engine + Send>> {
         Ok(Box::new(CudaEngine::new(model, policy, denoising_steps, self.options.clone())?))
     }
 }
@@ -379,5 +379,9 @@ impl Engine for CudaEngine {
         one(infer_by_layout(&model, std::slice::from_ref(input), steps, None, &mut |batch, _| {
             Ok(self.run(batch, Run::Patch(patches))?)
         })?)
+    }
+
+    fn profile(&mut self) -> Option<&mut dyn Profile> {
+        Some(self)
     }
 }

@@ -24,6 +24,7 @@ pub mod linear;
 pub mod measure;
 pub mod norm;
 pub mod product;
+mod profile;
 pub mod program;
 pub mod rotary;
 pub mod tokens;

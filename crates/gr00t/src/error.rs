@@ -32,6 +32,25 @@ pub enum Error {
         /// What was expected and what was found.
         what: String,
     },
+    /// An option of a policy or a session that must be set, or does not fit what it is for.
+    #[error("{option}: {what}")]
+    Option {
+        /// The option, such as `embodiment_tag`.
+        option: &'static str,
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// A dataset, an episode or a video could not be read.
+    #[error(transparent)]
+    Dataset(#[from] steadyhand_lerobot::Error),
+    /// Something went wrong at one place of many.
+    #[error("{place}: {source}")]
+    At {
+        /// The place, such as `episode 3, step 16`.
+        place: String,
+        /// What went wrong there.
+        source: Box<Error>,
+    },
     /// An operation of the model was given shapes it cannot combine.
     #[error("{site}: {operation}: {what}")]
     Shape {
@@ -56,6 +75,17 @@ impl Error {
     /// An [`Error::Io`] about `path`.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Error::Io { path: path.as_ref().to_path_buf(), source }
+    }
+
+    /// An [`Error::Option`] of this option.
+    pub fn option(option: &'static str, what: impl Into<String>) -> Self {
+        Error::Option { option, what: what.into() }
+    }
+
+    /// This error with the place where it happened.
+    #[must_use]
+    pub fn at(self, place: impl Into<String>) -> Self {
+        Error::At { place: place.into(), source: Box::new(self) }
     }
 
     /// An [`Error::Engine`] for `reason`, the engine's own error.

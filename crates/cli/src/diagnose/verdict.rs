@@ -2,7 +2,7 @@
 
 use super::actions::MARGIN;
 use super::types::{ActionError, Diagnosis, EulerSplit, Hypothesis, Status, Verdict};
-use crate::table::Table;
+use crate::report::table::Table;
 use std::io::{self, Write};
 use steadyhand_fidelity::Match;
 use steadyhand_gr00t_lab::diagnosis::Finding;

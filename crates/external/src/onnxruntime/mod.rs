@@ -1,10 +1,12 @@
 //! ONNX Runtime: the exported policy, or its action head with the backbone on the reference engine.
 
+mod backend;
 mod graph;
 mod library;
 mod provider;
 mod runner;
 
+pub use backend::OnnxRuntime;
 pub use library::{Located, locate};
 pub use provider::{Provider, RuntimeOptions};
 pub use runner::OnnxRunner;
@@ -114,6 +116,10 @@ impl Engine for OnnxRuntimeEngine {
 
     fn precision(&self) -> &PrecisionPolicy {
         &self.policy
+    }
+
+    fn shows_tensors(&self) -> bool {
+        false
     }
 
     /// As the trait says, but a graph has no intermediate tensors to show: a probe is an error.

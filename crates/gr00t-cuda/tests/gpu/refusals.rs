@@ -123,7 +123,9 @@ pub fn what_the_check_refuses() {
         let checked = check(&policy, &sites, Some(capability)).map_err(|error| error.to_string());
         let opened = CudaEngine::new(case.model.clone(), policy.clone(), case.steps, Options::default());
         match (checked, opened) {
-            (Ok(()), Ok(mut engine)) => assert_eq!(infer(&mut engine, &case.input).cols, case.input.noise.cols),
+            (Ok(()), Ok(mut engine)) => {
+                assert_eq!(infer(&mut engine, &case.input).cols, case.input.noise.cols)
+            }
             (Ok(()), Err(error)) => panic!("{policy}: admitted, and then: {error}"),
             (Err(expected), Err(error)) => assert_eq!(error.to_string(), expected),
             (Err(error), Ok(_)) => panic!("{policy}: opened, and refused before: {error}"),

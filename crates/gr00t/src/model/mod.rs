@@ -34,6 +34,7 @@ pub struct Model {
     pub action_head: action_head::ActionHead,
     /// Its parts and stages.
     pub topology: Topology,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Model {
@@ -45,7 +46,12 @@ impl Model {
         let mut loader = Loader::new(checkpoint);
         let model = Model::take(&mut loader, config);
         loader.finish()?;
-        Ok(model)
+        Ok(Model { checkpoint: Some(checkpoint.clone()), ..model })
+    }
+
+    /// The checkpoint that the weights lie in; `None` for weights that a seed determines.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoint.as_ref()
     }
 
     /// A model of random weights that a seed determines, for measuring without a checkpoint. No weight is held
@@ -66,6 +72,7 @@ impl Model {
             action_head: action_head::ActionHead::load(loader, &config),
             topology: Topology::of(&config),
             config,
+            checkpoint: None,
         }
     }
 

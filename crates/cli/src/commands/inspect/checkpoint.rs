@@ -1,7 +1,7 @@
 //! `steady inspect checkpoint`: sizes, weights, files and embodiments, and whether they fit each other.
 
 use super::Page;
-use crate::table::{Table, thousands};
+use crate::report::table::{Table, thousands};
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ pub(super) fn describe(folder: &Path, page: &mut Page) -> Result<()> {
     }
     match problems.is_empty() {
         true => Ok(()),
-        false => Err(anyhow!(problems.iter().map(crate::describe).collect::<Vec<_>>().join("\n"))),
+        false => Err(anyhow!(problems.iter().map(crate::outcome::describe).collect::<Vec<_>>().join("\n"))),
     }
 }
 
