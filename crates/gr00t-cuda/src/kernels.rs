@@ -1,14 +1,18 @@
 //! The kernels: which there are, and those that are compiled and loaded.
 
+use super::attention::{self, AttentionParams, DeviceSegment};
 use super::elements::Element;
-use super::product::{self, Multiplier, SPLITS, Tiling};
-use super::{attention, norm};
+use super::norm::{self, NormParams};
+use super::product::{self, Epilogue, HopperLinearParams, LinearParams, Multiplier, SPLITS, Tiling};
+use super::rotary::RotaryParams;
+use super::tokens::{ConvertParams, EmbedParams, EulerParams, PatchImage, PatchesParams, QuantizeParams};
+use super::weights::PackParams;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use steadyhand_cuda_driver::compile::{Arch, Compiler, Source};
-use steadyhand_cuda_driver::{Device, Kernel, Module, Params};
+use steadyhand_cuda_driver::{Device, Kernel, Module, Params, TensorMap};
 use steadyhand_gr00t::config::Config;
 
 /// Files of `kernels/` with their texts.
@@ -30,7 +34,35 @@ const SOURCES: &[(&str, &str)] = embedded![
 ];
 
 /// Name and text of the files that they include.
-const HEADERS: &[(&str, &str)] = embedded!["attention.cuh", "epilogue.cuh", "machine.cuh", "numeric.cuh"];
+const HEADERS: &[(&str, &str)] = embedded!["epilogue.cuh", "machine.cuh", "numeric.cuh"];
+
+/// The header with the structs that kernels are given, which every source includes by this name.
+const PARAMS: &str = "params.cuh";
+
+/// Text of the header [`PARAMS`]: the structs that `kernel_params!` declares, those that others have as fields first.
+pub fn params_header() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| {
+        let declarations = [
+            TensorMap::declaration(),
+            DeviceSegment::declaration(),
+            AttentionParams::declaration(),
+            Epilogue::declaration(),
+            LinearParams::declaration(),
+            HopperLinearParams::declaration(),
+            NormParams::declaration(),
+            RotaryParams::declaration(),
+            PatchImage::declaration(),
+            PatchesParams::declaration(),
+            EmbedParams::declaration(),
+            ConvertParams::declaration(),
+            QuantizeParams::declaration(),
+            EulerParams::declaration(),
+            PackParams::declaration(),
+        ];
+        format!("#pragma once\n\n{}", declarations.join("\n"))
+    })
+}
 
 /// Options of every kernel.
 const OPTIONS: &[&str] = &["--std=c++17"];
@@ -315,7 +347,8 @@ fn compile((file, defines): &ModuleKey, compiler: &Compiler, arch: Arch) -> Resu
     let (name, text) = source.ok_or_else(|| Error::engine("compile", format!("no kernel source {file}")))?;
     let defines = defines.iter().map(|(name, value)| format!("-D{name}={value}"));
     let options: Vec<String> = OPTIONS.iter().map(|option| option.to_string()).chain(defines).collect();
-    Ok(compiler.compile(&Source { name, text, headers: HEADERS }, &options, arch)?)
+    let headers: Vec<_> = HEADERS.iter().copied().chain([(PARAMS, params_header())]).collect();
+    Ok(compiler.compile(&Source { name, text, headers: &headers }, &options, arch)?)
 }
 
 impl std::fmt::Display for Variant {
