@@ -66,6 +66,11 @@ impl Crate {
         located.map_or_else(|| parent(file), |module| module.folder.clone())
     }
 
+    /// Names of the modules at the root, tests left out.
+    pub fn root_modules(&self) -> BTreeSet<String> {
+        self.modules.keys().filter(|path| path.len() == 1).map(|path| path[0].clone()).collect()
+    }
+
     /// Every arrow between two files.
     pub fn arrows(&self) -> Arrows {
         let mut arrows = Arrows::default();

@@ -8,6 +8,7 @@ pub mod circles;
 pub mod imports;
 pub mod manifest;
 pub mod module;
+pub mod page;
 pub mod tokens;
 
 use std::path::{Path, PathBuf};

@@ -78,7 +78,7 @@ pub(super) fn describe(folder: &Path, page: &mut Page) -> Result<()> {
     }
     match problems.is_empty() {
         true => Ok(()),
-        false => Err(anyhow!(problems.iter().map(crate::describe).collect::<Vec<_>>().join("\n"))),
+        false => Err(anyhow!(problems.iter().map(crate::outcome::describe).collect::<Vec<_>>().join("\n"))),
     }
 }
 
