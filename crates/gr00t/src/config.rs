@@ -3,13 +3,17 @@
 //! Source: `gr00t/configs/model/gr00t_n1d6.py` and the `config.json` of Eagle-Block2A-2B-v2, whose
 //! values stand in for the vision and language sizes that published checkpoints leave out.
 
+use crate::checkpoint::files;
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
+use steadyhand_files::json;
 
 /// Layers beyond this are a damaged file; the missing tensors of all of them would be listed one by one.
 const MAX_LAYERS: usize = 1000;
+/// Widths, heads, slots and steps beyond this are a damaged file. Products of three of them still fit a size.
+const MAX_SIZE: usize = 1 << 20;
 
 /// Sizes and switches of a GR00T N1.6 model.
 #[derive(Debug, Clone, Deserialize)]
@@ -206,7 +210,7 @@ impl Default for TextConfig {
 impl DitConfig {
     /// Width of the DiT's tokens.
     pub fn inner_dim(&self) -> usize {
-        self.num_attention_heads * self.attention_head_dim
+        self.num_attention_heads.saturating_mul(self.attention_head_dim)
     }
 }
 
@@ -224,10 +228,18 @@ impl Config {
     /// The file is missing or not JSON, a field has another type, or the file asks for a variant
     /// of the model that is not GR00T N1.6 as published (named with the field).
     pub fn load(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;
+        let path = folder.join(files::CONFIG);
+        files::check_folder(folder, &path)?;
+        let text = files::read(&path)?;
         let config: Config =
-            serde_json::from_str(&text).map_err(|error| Error::file(&path, misfit(&text, &error)))?;
+            json::from_slice(&text).map_err(|error| Error::file(&path, misfit(&text, &error)))?;
+        let document: Value =
+            json::from_slice(&text).map_err(|error| Error::file(&path, error.to_string()))?;
+        if document.get("model_type").is_none() {
+            let what =
+                "model_type: expected `Gr00tN1d6`, found none; is this the config.json of the whole policy?";
+            return Err(Error::file(&path, what));
+        }
         config.check().map_err(|what| Error::file(&path, what))?;
         Ok(config)
     }
@@ -328,7 +340,6 @@ impl Config {
             require(layers <= MAX_LAYERS, format!("{name}: expected at most {MAX_LAYERS}, found {layers}"))?;
         }
         for (name, value) in [
-            ("num_inference_timesteps", self.num_inference_timesteps),
             ("num_timestep_buckets", self.num_timestep_buckets),
             ("action_horizon", self.action_horizon),
             ("max_num_embodiments", self.max_num_embodiments),
@@ -336,20 +347,38 @@ impl Config {
             ("max_action_dim", self.max_action_dim),
             ("hidden_size", self.hidden_size),
             ("backbone_embedding_dim", self.backbone_embedding_dim),
+            ("max_seq_len", self.max_seq_len),
+            ("diffusion_model_cfg.num_attention_heads", dit.num_attention_heads),
             ("diffusion_model_cfg.attention_head_dim", dit.attention_head_dim),
+            ("vision_config.hidden_size", vision.hidden_size),
+            ("vision_config.num_channels", vision.num_channels),
+            ("vision_config.patch_size", vision.patch_size),
+            ("vision_config.num_patches", vision.num_patches),
             ("vision_config.intermediate_size", vision.intermediate_size),
+            ("text_config.num_attention_heads", text.num_attention_heads),
+            ("text_config.head_dim", text.head_dim),
             ("text_config.intermediate_size", text.intermediate_size),
             ("text_config.vocab_size", text.vocab_size),
         ] {
-            require(value > 0, format!("{name}: expected at least 1, found 0"))?;
+            require(
+                (1..=MAX_SIZE).contains(&value),
+                format!("{name}: expected 1 to {MAX_SIZE}, found {value}"),
+            )?;
         }
-        Ok(())
+        let steps = self.num_inference_timesteps;
+        require(
+            (1..=self.num_timestep_buckets).contains(&steps),
+            format!(
+                "num_inference_timesteps: expected 1 to num_timestep_buckets = {}, found {steps}",
+                self.num_timestep_buckets
+            ),
+        )
     }
 }
 
 /// What to say of a text that is no [`Config`]: the first field that does not fit, where it is JSON at all.
-fn misfit(text: &str, error: &serde_json::Error) -> String {
-    let fields = serde_json::from_str(text).ok().and_then(|value: Value| misfitting_field(&value, &[]));
+fn misfit(text: &[u8], error: &serde_json::Error) -> String {
+    let fields = json::from_slice(text).ok().and_then(|value: Value| misfitting_field(&value, &[]));
     let Some((field, what)) = fields else { return error.to_string() };
     let found = what.strip_prefix("invalid type: ").or(what.strip_prefix("invalid value: "));
     let what = match found.and_then(|what| what.rsplit_once(", expected ")) {

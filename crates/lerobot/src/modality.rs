@@ -1,6 +1,7 @@
 //! `meta/modality.json`: which slice of which column is which group, view or annotation.
 //!
-//! Where the file is absent, modalities are derived from the features of `info.json`:
+//! Where the file is absent, modalities are derived from the features of `info.json`; so are annotations where it
+//! names none:
 //! - state: each numeric feature `observation.X`, whole, as group `X` (`observation.state` → `state`);
 //! - action: the feature `action` as group `action`, and each `action.X` as group `X`;
 //! - video: each video or colour image feature, named by its last component (`observation.images.front` → `front`);
@@ -148,6 +149,9 @@ impl Modality {
             annotation: keys(raw.annotation, "annotation.", |name, column| Annotation { name, column }),
             ..Modality::default()
         };
+        if modality.annotation.is_empty() {
+            modality.annotation = derived_annotations(&info.features);
+        }
         modality.state = modality.groups_of(Kind::State, raw.state, info);
         modality.action = modality.groups_of(Kind::Action, raw.action, info);
         Ok(modality)
@@ -183,8 +187,6 @@ impl Modality {
                 }
                 let name = column.rsplit('.').next().unwrap_or(&column).to_owned();
                 modality.video.push(View { name, column });
-            } else if let Some(name) = column.strip_prefix("annotation.") {
-                modality.annotation.push(Annotation { name: name.to_owned(), column });
             } else if !feature.is_numeric() || feature.dim() == 0 {
                 // Texts and stored images are neither state nor action.
             } else if let Some(name) = column.strip_prefix("observation.") {
@@ -195,10 +197,7 @@ impl Modality {
                 modality.action.push(group(name));
             }
         }
-        if modality.annotation.is_empty() && features.iter().any(|f| f.name == "task_index") {
-            let (name, column) = ("human.task_description".to_owned(), "task_index".to_owned());
-            modality.annotation.push(Annotation { name, column });
-        }
+        modality.annotation = derived_annotations(features);
         modality
     }
 
@@ -254,6 +253,19 @@ impl Modality {
 /// Whether images of this shape, channels first or last, have three channels; without a shape they may.
 fn colour(shape: &[usize]) -> bool {
     shape.is_empty() || shape.first() == Some(&3) || shape.last() == Some(&3)
+}
+
+/// Each `annotation.X` feature as `X`, or else `human.task_description` from `task_index`.
+fn derived_annotations(features: &[Feature]) -> Vec<Annotation> {
+    let annotation = |feature: &Feature| {
+        let name = feature.name.strip_prefix("annotation.")?.to_owned();
+        Some(Annotation { name, column: feature.name.clone() })
+    };
+    let own: Vec<Annotation> = features.iter().filter_map(annotation).collect();
+    if !own.is_empty() || features.iter().all(|f| f.name != "task_index") {
+        return own;
+    }
+    vec![Annotation { name: "human.task_description".to_owned(), column: "task_index".to_owned() }]
 }
 
 /// The views or annotations of `modality.json`; an entry without a column names its default one.

@@ -118,19 +118,12 @@ pub fn load_parts(
     tag: Option<&str>,
     tokenizer: Option<&Path>,
 ) -> Result<(Processor, Model)> {
-    ensure!(checkpoint.is_dir(), "{}: expected a checkpoint folder, found none", checkpoint.display());
     let tags = known_embodiment_tags(checkpoint)?;
     let tag = match (tag, &tags[..]) {
         (Some(tag), _) => tag,
         (None, [only]) => only,
         (None, _) => bail!("--embodiment-tag: expected one of {}, found none", tags.join(", ")),
     };
-    let own = ["tokenizer.json", "vocab.json"].iter().any(|name| checkpoint.join(name).is_file());
-    ensure!(
-        own || tokenizer.is_some(),
-        "{}: expected a tokenizer.json, found none; name one with --tokenizer",
-        checkpoint.display()
-    );
     let processor = Processor::load(checkpoint, tag, tokenizer)?;
     let model = load_model(checkpoint)?;
     check_horizon(&processor, &model)?;
