@@ -1,3 +1,7 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # About this crate
+//!
 //! LeRobot datasets v2.0, v2.1 and v3.0, read exactly: metadata, numeric columns, statistics, video frames.
 //!
 //! The way through the crate is [`Dataset::open`] → [`Dataset::episode`] → [`Episode::group`],
