@@ -29,4 +29,4 @@ pub use error::{Error, Result};
 pub use info::Feature;
 pub use modality::{Annotation, Group, Kind, Modality, View};
 pub use stats::{StatArray, Stats};
-pub use video::{Codec, Frame, FrameStream, Video};
+pub use video::{Codec, DecodedBy, Frame, FrameStream, Video, VideoDecoder};
