@@ -1,7 +1,7 @@
 //! Tensors as the Tensor Memory Accelerator (TMA) of compute capability 9.0 sees them.
 
 use super::error::check;
-use super::{DevicePtr, Plain, Result};
+use super::{Device, DevicePtr, Plain, Result};
 use cudarc::driver::sys;
 
 /// Describes a matrix in device memory, for a kernel that fetches boxes of it. Part of a kernel's argument.
@@ -67,13 +67,17 @@ pub struct Boxes {
 const ROW_BYTES: usize = 128;
 
 impl TensorMap {
-    /// Describes the matrix at an address, which must be a multiple of 16.
+    /// Describes the matrix at an address of a device, which must be a multiple of 16. A planned device has no
+    /// descriptions: all of one's words are zero.
     ///
     /// # Errors
     /// CUDA's, such as a stride that is not a multiple of 16 bytes.
-    pub fn new(at: DevicePtr, boxes: Boxes) -> Result<Self> {
+    pub fn new(device: &Device, at: DevicePtr, boxes: Boxes) -> Result<Self> {
         let Boxes { element, rows, columns, ld, box_rows } = boxes;
         let mut map = TensorMap { words: [0; 16] };
+        if device.is_planned() {
+            return Ok(map);
+        }
         let (sizes, strides) = ([columns as u64, rows as u64], [(ld * element.size()) as u64]);
         let (shape, steps) = ([(ROW_BYTES / element.size()) as u32, box_rows as u32], [1u32; 2]);
         // SAFETY: `map` has the size and alignment of a `CUtensorMap` and is written; the arrays have as many

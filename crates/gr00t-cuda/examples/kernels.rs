@@ -8,12 +8,13 @@ use steadyhand_cuda_driver::compile::Compiler;
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::checkpoint::Loader;
 use steadyhand_gr00t::model::Model;
-use steadyhand_gr00t::ops::{self, Heads, Site};
+use steadyhand_gr00t::ops::{self, Heads, Operation, Site};
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy, Scale};
 use steadyhand_gr00t::synthetic::n1_6;
 use steadyhand_gr00t_cuda::Result;
 use steadyhand_gr00t_cuda::attention::Segment;
 use steadyhand_gr00t_cuda::builder::Builder;
+use steadyhand_gr00t_cuda::check;
 use steadyhand_gr00t_cuda::dit::{self, Dit, Features};
 use steadyhand_gr00t_cuda::elements::Element;
 use steadyhand_gr00t_cuda::kernels::Kernels;
@@ -76,7 +77,7 @@ fn measure(
     [rows, n, inner]: [usize; 3],
 ) -> Result<()> {
     let at = Site::new("product");
-    let element = steadyhand_gr00t_cuda::elements::elements(policy, &at)?.compute;
+    let element = check::operands(policy, at.path(), Operation::Linear)?.compute;
     let weight = Loader::synthetic(0).weight("product.weight", &[n, inner]);
     let layer = ops::Linear { weight, bias: None };
     let mut layout = Layout::new(policy);
@@ -84,23 +85,23 @@ fn measure(
     let layers: Vec<Linear> = (0..copies).map(|_| layout.linear(&layer, &at)).collect::<Result<_>>()?;
     layout.load(device, kernels, "the products")?;
     // Rounded once, before what is timed.
-    let mut before = Builder::new(device, kernels, policy, 1);
+    let mut before = Builder::new(device, policy, 1);
     let x = before.persistent_tensor(rows, inner, Element::F32)?;
     x.upload(&vec![0.5; rows * inner])?;
     let x = before.as_operand_of(&layers[0], &x)?;
     let stream = device.stream()?;
-    before.finish()?.enqueue(&stream)?;
+    before.finish(kernels)?.enqueue(&stream)?;
     stream.synchronize()?;
     let mut times = Vec::new();
     let tilings = Tiling::all(element, device.properties().compute_capability).into_iter();
     let tilings = tilings.flat_map(|tiling| SPLITS.map(|split| Tiling { split, ..tiling }));
     for tiling in tilings.filter(|tiling| tiling.fits(element, inner)) {
-        let mut b = Builder::new(device, kernels, policy, 1);
+        let mut b = Builder::new(device, policy, 1);
         b.tilings = Some(vec![tiling]);
         for layer in &layers {
             b.linear(layer, &x, Element::Bf16, at.clone(), Then::Store)?;
         }
-        let best = microseconds(device, b.finish()?)?;
+        let best = microseconds(device, b.finish(kernels)?)?;
         times.push((best / copies as f32, tiling));
     }
     times.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -140,16 +141,16 @@ fn microseconds(device: &Device, program: Program) -> Result<f32> {
 fn measure_others(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> Result<()> {
     const CHAIN: usize = 100;
     let at = Site::new("kernel");
-    let element = steadyhand_gr00t_cuda::elements::elements(policy, &at)?.storage;
+    let element = check::storage(policy, at.path())?;
     for (rows, features) in [(51, 1536), (324, 1152), (121, 2048)] {
-        let mut b = Builder::new(device, kernels, policy, 1);
+        let mut b = Builder::new(device, policy, 1);
         let mut x = b.persistent_tensor(rows, features, element)?;
         x.upload(&(0..rows * features).map(|i| (i % 97) as f32 - 48.0).collect::<Vec<_>>())?;
         for _ in 0..CHAIN {
             let norm = NormAt { norm: Norm::Layer, affine: None, eps: 1e-5, site: at.clone() };
             x = b.norm(&x, norm, element)?;
         }
-        let time = microseconds(device, b.finish()?)? / CHAIN as f32;
+        let time = microseconds(device, b.finish(kernels)?)? / CHAIN as f32;
         println!("norm [{rows}, {features}]: {time:.2} us");
     }
     let heads = |heads, kv_heads, head_dim| Heads { heads, kv_heads, head_dim };
@@ -159,7 +160,7 @@ fn measure_others(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) 
         (324, 324, heads(16, 16, 72), false),
         (121, 121, heads(16, 8, 128), true),
     ] {
-        let mut b = Builder::new(device, kernels, policy, 1);
+        let mut b = Builder::new(device, policy, 1);
         let seen = b.seen(&[Segment { query_start: 0, queries, key_start: 0, keys }], causal)?;
         let Heads { heads: count, kv_heads, head_dim } = heads;
         let mut q = b.persistent_tensor(queries, count * head_dim, element)?;
@@ -169,7 +170,7 @@ fn measure_others(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) 
         for _ in 0..CHAIN {
             q = b.attention([&q, &k, &k], heads, &seen, element, at.clone())?;
         }
-        let time = microseconds(device, b.finish()?)? / CHAIN as f32;
+        let time = microseconds(device, b.finish(kernels)?)? / CHAIN as f32;
         println!("attention, {queries} queries, {keys} keys, {heads:?}: {time:.2} us");
     }
     Ok(())
@@ -181,9 +182,9 @@ fn measure_dit(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> 
     let mut layout = Layout::new(policy);
     let weights = Dit::lay_out(&mut layout, &model.action_head.dit)?;
     layout.load(device, kernels, "the DiT")?;
-    let mut b = Builder::by_step(device, kernels, policy);
+    let mut b = Builder::by_step(device, policy);
     let times = dit::times(&mut b, &weights, &[0])?;
-    b.finish()?.enqueue(&device.stream()?)?;
+    b.finish(kernels)?.enqueue(&device.stream()?)?;
     let all = Tiling::candidates(Element::Bf16, device.properties());
     let some = |keep: fn(&Tiling) -> bool| all.iter().copied().filter(keep).collect::<Vec<_>>();
     for (name, tilings) in [
@@ -191,7 +192,7 @@ fn measure_dit(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> 
         ("64x64 alone", some(|t| (t.rows, t.columns) == (64, 64))),
         ("not split", some(|t| t.split == 1)),
     ] {
-        let mut b = Builder::new(device, kernels, policy, 1);
+        let mut b = Builder::new(device, policy, 1);
         b.tilings = Some(tilings);
         let tokens = b.persistent_tensor(121, 2048, Element::Bf16)?;
         let features = Features { tokens, text: 40, images: 81 };
@@ -200,7 +201,7 @@ fn measure_dit(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> 
         b.stage("dit", |b| dit::forward(b, &weights, &x, &memory, &times, 0, Element::Bf16))?;
         println!(
             "DiT, one step, with its keys and values; {name}: {:.1} us",
-            microseconds(device, b.finish()?)?
+            microseconds(device, b.finish(kernels)?)?
         );
     }
     Ok(())

@@ -14,7 +14,7 @@ use steadyhand_cuda_driver::DevicePtr;
 use steadyhand_gr00t::checkpoint::Weight;
 use steadyhand_gr00t::model::Prompt;
 use steadyhand_gr00t::model::action_head as model;
-use steadyhand_gr00t::ops::{Activation, Leading, Site, cpu};
+use steadyhand_gr00t::ops::{Activation, Leading, Operation, Site, cpu};
 
 /// Weights of the action head on the device, but for those of the embodiments.
 pub struct ActionHead {
@@ -147,7 +147,7 @@ fn prepare<'w>(
     let positions = w.position_embedding.as_ref().map(|table| positions(b, w, table, times.steps()));
     let rows = b.batch * w.action_horizon;
     let actions = b.packed_tensor(rows, w.action_dim, Element::F32)?;
-    let compute = b.elements(&Site::new("action_encoder.layer1"))?.compute;
+    let compute = b.operands(&Site::new("action_encoder.layer1"), Operation::CategoryLinear)?.compute;
     let operand = b.persistent_tensor(rows, w.action_dim, compute)?;
     b.input(inputs.noise, Placed { out: &actions, copy: Some(&operand) }, Site::new("noise"))?;
     let copies = vec![vec![actions.clone()], vec![operand.clone()]];

@@ -7,7 +7,7 @@ use super::program::{TapPlace, Tensor};
 use crate::Result;
 use steadyhand_cuda_driver::DevicePtr;
 use steadyhand_cuda_driver::kernel_params;
-use steadyhand_gr00t::ops::{Heads, Site};
+use steadyhand_gr00t::ops::{Heads, Operation, Site};
 
 /// Query rows and the key rows that they see. As `Segment` in `attention.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl Builder<'_> {
             }
             .into());
         }
-        let elements = self.elements(&at)?;
+        let elements = self.operands(&at, Operation::Attention)?;
         let [q, k, v] = [q, k, v].map(|tensor| self.as_operand(tensor, elements.compute));
         let (q, k, v) = (q?, k?, v?);
         let out = self.tensor(q.rows, q.features, out)?;

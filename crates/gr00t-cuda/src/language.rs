@@ -12,7 +12,7 @@ use steadyhand_cuda_driver::DevicePtr;
 use steadyhand_gr00t::model::Prompt;
 use steadyhand_gr00t::model::language as model;
 use steadyhand_gr00t::ops::cpu::rotary_turns;
-use steadyhand_gr00t::ops::{Activation, Heads, Site};
+use steadyhand_gr00t::ops::{Activation, Heads, Operation, Site};
 
 /// Weights of the language layers on the device.
 pub struct Language {
@@ -160,7 +160,7 @@ fn self_attention(
         query: at / "query_rope",
         key: at / "key_rope",
     };
-    let element = b.elements(&(at / "attention"))?.compute;
+    let element = b.operands(&(at / "attention"), Operation::Attention)?.compute;
     let turned = b.norm_rotary([&qkv[0], &qkv[1], &qkv[2]], heads, &rotary, element, sites)?;
     let (query, key) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
     let q = turned.columns(0..query);
@@ -188,11 +188,7 @@ fn image_sources(prompt: &Prompt, batch: usize) -> Vec<u32> {
 
 /// Cosines and sines of every position, `[tokens, head_dim]`.
 fn turns(b: &mut Builder, w: &Language, tokens: usize, at: &Site) -> Result<DevicePtr> {
-    let [storage, of_keys] = [b.storage(&(at / "query_rope"))?, b.storage(&(at / "key_rope"))?];
-    if storage != of_keys {
-        let what = format!("expected the same storage at `{0}.query_rope` and `{0}.key_rope`", at.path());
-        return Err(steadyhand_gr00t::Error::input("precision", what).into());
-    }
+    let storage = b.rotary_storage(&(at / "query_rope"), &(at / "key_rope"))?;
     let values = rotary_turns(tokens, w.heads.head_dim, w.rope_theta, storage.format());
     b.constant_bytes(&super::elements::Element::F32.encode(&values))
 }

@@ -1,3 +1,7 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # About this crate
+//!
 //! The CUDA engine: kernels of this crate's own, compiled by NVRTC and run by the driver.
 //!
 //! Nothing of CUDA is needed to build: `steadyhand-cuda-driver` loads the driver's library and NVRTC when an engine is
@@ -10,11 +14,13 @@
 pub mod action_head;
 pub mod attention;
 pub mod builder;
+pub mod check;
 pub mod connector;
 pub mod dit;
 pub mod elements;
 mod engine;
 mod error;
+mod inference;
 pub mod inputs;
 pub mod kernels;
 pub mod language;
@@ -29,6 +35,7 @@ pub mod tokens;
 pub mod vision;
 pub mod weights;
 
-pub use elements::{check, check_on};
+pub use check::check;
 pub use engine::{Cuda, CudaEngine, Options};
 pub use error::{Error, Result};
+pub use inference::plan;

@@ -104,15 +104,15 @@ pub fn matrix_rate(device: &Device, kernels: &Kernels, operands: Format) -> Resu
     let linear = layout.linear(&Linear { weight: weight.clone(), bias: None }, &at)?;
     layout.load(device, kernels, "a product of two matrices")?;
     let stream = device.stream()?;
-    let mut before = Builder::new(device, kernels, policy, 1);
+    let mut before = Builder::new(device, policy, 1);
     let x = before.persistent_tensor(SIZE, SIZE, Element::F32)?;
     x.upload(&weight.to_vec(Format::F32))?;
     let x = before.as_operand_of(&linear, &x)?;
-    before.finish()?.enqueue(&stream)?;
-    let mut b = Builder::new(device, kernels, policy, 1);
+    before.finish(kernels)?.enqueue(&stream)?;
+    let mut b = Builder::new(device, policy, 1);
     let out = if operands == Format::F32 { Element::F32 } else { Element::Bf16 };
     b.linear(&linear, &x, out, at, Then::Store)?;
-    let program = b.finish()?;
+    let program = b.finish(kernels)?;
     let seconds = time(device, &stream, &mut || program.enqueue(&stream))?;
     Ok(2.0 * (SIZE * SIZE * SIZE) as f64 / seconds)
 }

@@ -194,7 +194,10 @@ impl Builder<'_> {
             );
         }
         let null = DevicePtr::NULL;
-        let storage = self.storage(&site)?;
+        let storage = match norm {
+            Norm::None => self.storage(&site)?,
+            Norm::Layer | Norm::Rms => self.norm_storage(&site)?,
+        };
         let modulated = modulation.map(|m| self.storage(&m.site)).transpose()?;
         let params = NormParams {
             x: x.pointer(),

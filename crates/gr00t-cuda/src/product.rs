@@ -316,7 +316,7 @@ impl Builder<'_> {
         taps: Vec<EpilogueTap>,
     ) -> Result<()> {
         let inner = row_stride(w.in_features, w.element);
-        let device = self.kernels.device().properties();
+        let device = self.device.properties();
         let candidates = match &self.tilings {
             Some(tilings) => tilings.clone(),
             None => Tiling::candidates(w.element, device),
@@ -333,8 +333,8 @@ impl Builder<'_> {
             let of_x = Boxes { element, rows, columns: inner, ld: x.ld, box_rows: tiling.rows };
             let of_w = Boxes { element, rows: n, columns: inner, ld: inner, box_rows: tiling.columns };
             let params = HopperLinearParams {
-                x: TensorMap::new(x.pointer(), of_x)?,
-                w: TensorMap::new(w.weight.pointer(), of_w)?,
+                x: TensorMap::new(self.device, x.pointer(), of_x)?,
+                w: TensorMap::new(self.device, w.weight.pointer(), of_w)?,
                 rows: rows as u32,
                 n: n as u32,
                 inner: inner as u32,

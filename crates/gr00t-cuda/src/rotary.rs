@@ -93,9 +93,8 @@ impl Builder<'_> {
         out: Element,
         at: RotarySites,
     ) -> Result<Tensor> {
-        let storage = |site: &Site| self.storage(site);
-        let formats =
-            [storage(&at.query_norm)?, storage(&at.key_norm)?, storage(&at.query)?, storage(&at.key)?];
+        let [of_query, of_key] = [self.norm_storage(&at.query_norm)?, self.norm_storage(&at.key_norm)?];
+        let rotated = self.rotary_storage(&at.query, &at.key)?;
         let out = self.tensor(q.rows, (heads.heads + 2 * heads.kv_heads) * heads.head_dim, out)?;
         let null = DevicePtr::NULL;
         let params = RotaryParams {
@@ -122,10 +121,10 @@ impl Builder<'_> {
             tokens: w.tokens as u32,
             heads: heads.heads as u32,
             kv_heads: heads.kv_heads as u32,
-            query_norm_format: formats[0].code(),
-            key_norm_format: formats[1].code(),
-            query_format: formats[2].code(),
-            key_format: formats[3].code(),
+            query_norm_format: of_query.code(),
+            key_norm_format: of_key.code(),
+            query_format: rotated.code(),
+            key_format: rotated.code(),
             eps: w.eps as f32,
             padding: 0,
         };

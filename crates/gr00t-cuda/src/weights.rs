@@ -4,7 +4,8 @@
 //! much memory it takes; then everything is brought there at once, rearranged on the device.
 
 use super::builder::row_stride;
-use super::elements::{Element, SiteElements, Stored, elements, storage};
+use super::check;
+use super::elements::{Element, SiteElements, Stored};
 use super::kernels::{Argument, Defines, Kernels, Variant, eight_bits};
 use super::linear::{Linear, Part, Projection, Scales};
 use super::norm::Affine;
@@ -14,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use steadyhand_cuda_driver::kernel_params;
 use steadyhand_cuda_driver::{Buffer, Device, DevicePtr, Launch, Stream};
 use steadyhand_gr00t::checkpoint::{Dtype, Weight};
-use steadyhand_gr00t::ops::{self, Site};
+use steadyhand_gr00t::ops::{self, Operation, Site};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
 /// Rows of a product's weights are padded to its widest tile.
@@ -143,17 +144,13 @@ impl<'a> Layout<'a> {
         Region { memory: Arc::clone(&self.memory), first }
     }
 
-    fn elements(&self, site: &Site) -> Result<SiteElements> {
-        elements(self.policy, site)
-    }
-
     /// A vector in f32, rounded to the storage format of the site.
     ///
     /// # Errors
     /// The policy asks for what no kernel does.
     pub fn vector(&mut self, weight: &Weight, at: &Site) -> Result<Region> {
         let region = self.reserve(weight.len() * 4);
-        let format = storage(self.policy, at)?;
+        let format = check::storage(self.policy, at.path())?;
         self.vector_job(weight, 0..weight.len(), region.first, format);
         Ok(region)
     }
@@ -221,7 +218,7 @@ impl<'a> Layout<'a> {
     /// # Errors
     /// As [`Layout::vector`].
     pub fn linear(&mut self, layer: &ops::Linear, at: &Site) -> Result<Linear> {
-        let elements = self.elements(at)?;
+        let elements = check::operands(self.policy, at.path(), Operation::Linear)?;
         self.joined(&[layer], elements, false)
     }
 
@@ -231,15 +228,7 @@ impl<'a> Layout<'a> {
     /// # Errors
     /// As [`Layout::vector`]; operands of different formats; a width that is not a multiple of eight.
     pub fn gate_and_up(&mut self, gate: &ops::Linear, up: &ops::Linear, sites: [&Site; 2]) -> Result<Linear> {
-        let [of_gate, of_up] = [self.elements(sites[0])?, self.elements(sites[1])?];
-        if (of_gate.compute, of_gate.scaling) != (of_up.compute, of_up.scaling) {
-            let what = format!(
-                "expected the same operands at `{}` and `{}`, which the CUDA engine multiplies at once",
-                sites[0].path(),
-                sites[1].path()
-            );
-            return Err(steadyhand_gr00t::Error::input("precision", what).into());
-        }
+        let elements = check::gate_up_operands(self.policy, sites[0].path(), sites[1].path())?;
         if !gate.weight.shape()[0].is_multiple_of(8) {
             let what = format!("expected a width that is a multiple of 8, found {}", gate.weight.shape()[0]);
             return Err(steadyhand_gr00t::Error::Shape {
@@ -249,7 +238,7 @@ impl<'a> Layout<'a> {
             }
             .into());
         }
-        self.joined(&[gate, up], of_gate, true)
+        self.joined(&[gate, up], elements, true)
     }
 
     /// Layers of the same input. Each comes with its site's path and the site that its result is an operand of,
@@ -261,11 +250,12 @@ impl<'a> Layout<'a> {
         // Layers whose formats agree share a product.
         let mut groups: Vec<(SiteElements, Stored, Vec<usize>)> = Vec::new();
         for (index, (_, site, consumer)) in layers.iter().enumerate() {
-            let elements = self.elements(site)?;
+            let elements = check::operands(self.policy, site.path(), Operation::Linear)?;
             let out = match consumer {
-                Some(consumer) => self.elements(consumer)?.operand().unwrap_or(elements.storage.into()),
-                None => elements.storage.into(),
+                Some(consumer) => check::as_operand(self.policy, consumer.path())?,
+                None => None,
             };
+            let out = out.unwrap_or(elements.storage.into());
             match groups.iter_mut().find(|group| (group.0, group.1) == (elements, out)) {
                 Some(group) => group.2.push(index),
                 None => groups.push((elements, out, vec![index])),
@@ -334,7 +324,7 @@ impl<'a> Layout<'a> {
     /// # Errors
     /// As [`Layout::vector`].
     pub fn category(&mut self, layer: &ops::CategoryLinear, slot: usize, at: &Site) -> Result<Linear> {
-        let elements = self.elements(at)?;
+        let elements = check::operands(self.policy, at.path(), Operation::CategoryLinear)?;
         let (in_features, out_features) = (layer.weight.shape()[1], layer.weight.shape()[2]);
         let (weight, ld) = self.reserve_matrix(out_features, in_features, elements.compute);
         self.jobs.push(Job {
@@ -371,14 +361,23 @@ impl<'a> Layout<'a> {
     pub fn load(self, device: &Device, kernels: &Kernels, what: &str) -> Result<()> {
         let staging_bytes = self.jobs.iter().map(Job::staging).max().unwrap_or(0);
         device.require(self.bytes + staging_bytes, what)?;
-        let memory = device.alloc_zeroed(self.bytes)?;
+        let memory = self.place(device)?;
         let staging = device.alloc_zeroed(staging_bytes)?;
         let stream = device.stream()?;
         for job in &self.jobs {
-            job.run(&memory, &staging, &stream, kernels)?;
+            job.run(memory, &staging, &stream, kernels)?;
         }
-        stream.synchronize()?;
-        self.memory.set(memory).map_err(|_| Error::engine("load weights", "they are loaded already"))
+        Ok(stream.synchronize()?)
+    }
+
+    /// Takes the memory for everything, whose values are zeros.
+    ///
+    /// # Errors
+    /// No memory is left; it was taken before.
+    pub fn place(&self, device: &Device) -> Result<&Buffer> {
+        let taken = self.memory.set(device.alloc_zeroed(self.bytes)?);
+        let memory = self.memory.get().filter(|_| taken.is_ok());
+        memory.ok_or_else(|| Error::engine("load weights", "they are loaded already"))
     }
 }
 

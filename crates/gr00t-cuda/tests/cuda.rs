@@ -4,6 +4,7 @@
 //! nor the sources: started in the repository's root, it reads `tests/fixtures/golden` alone.
 
 mod gpu;
+mod variations;
 
 use gpu::{
     Case, GOLDENS, bits, distance, infer, like, made, patched, preset, probe, products, refusals, taps_agree,
@@ -104,11 +105,12 @@ fn on_gpu() -> Vec<Trial> {
         let run = move || synthetic_weights_are_the_same(precision);
         trials.push(trial(format!("{precision} synthetic: weights are made as on the CPU"), run));
     }
-    let others: [(&str, fn()); 6] = [
+    let others: [(&str, fn()); 7] = [
         ("products are right in every tiling", products::of_every_tiling),
         ("one block has formats of its own", one_block_has_formats_of_its_own),
         ("query, key and value have different formats", query_key_and_value_differ),
         ("inputs are refused by field", refusals::of_inputs),
+        ("what the check admits runs, what it refuses does not", refusals::what_the_check_refuses),
         ("a GPU that is not there is refused", refusals::of_a_device),
         ("a policy is tuned for the device", tuning::for_this_device),
     ];

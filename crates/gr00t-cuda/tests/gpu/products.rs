@@ -90,14 +90,14 @@ fn error_of(
     must(layout.load(device, kernels, "a product"), "load");
     // Quarters are exact in every format.
     let values: Vec<f32> = (0..rows * inner).map(|i| ((i * 37 % 61) as f32 - 30.0) / 4.0).collect();
-    let mut b = Builder::new(device, kernels, policy, 1);
+    let mut b = Builder::new(device, policy, 1);
     b.tilings = Some(vec![tiling]);
     let x = must(b.persistent_tensor(rows, inner, Element::F32), "x");
     must(x.upload(&values), "upload");
     must(b.linear(&linear, &x, Element::F32, at.clone(), Then::Store), "record");
     let mut recorder = Recorder::all();
     let (stream, mut scratch) = (must(device.stream(), "stream"), must(Scratch::new(device), "scratch"));
-    must(must(b.finish(), "compile").probe(&stream, &mut scratch, &mut recorder), "run");
+    must(must(b.finish(kernels), "compile").probe(&stream, &mut scratch, &mut recorder), "run");
     let formats = policy.formats(&at);
     let x = as_multiplied(&values, values.len(), formats.compute);
     let rows_alike = if formats.scale == Scale::PerTensor { n } else { 1 };
