@@ -136,8 +136,8 @@ fn step(field: &str, value: &Value, known: &[&str], depth: usize) -> Result<(), 
         }
     }
     let pattern = value.get("pattern");
-    let texts = ["Regex", "String"].iter().filter_map(|name| pattern?.get(name)?.as_str());
-    texts.map(|pattern| text(&format!("{field}.pattern"), pattern)).collect()
+    let mut texts = ["Regex", "String"].iter().filter_map(|name| pattern?.get(name)?.as_str());
+    texts.try_for_each(|pattern| text(&format!("{field}.pattern"), pattern))
 }
 
 #[cfg(test)]
