@@ -1,3 +1,7 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # About this crate
+//!
 //! The CUDA driver and NVRTC behind a safe interface. All `unsafe` code of CUDA is here.
 //!
 //! Nothing of CUDA is needed to build. The driver's library is loaded when a [`Device`] is opened, NVRTC when a

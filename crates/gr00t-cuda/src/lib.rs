@@ -1,3 +1,7 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # About this crate
+//!
 //! The CUDA engine: kernels of this crate's own, compiled by NVRTC and run by the driver.
 //!
 //! Nothing of CUDA is needed to build: `steadyhand-cuda-driver` loads the driver's library and NVRTC when an engine is

@@ -1,3 +1,7 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # About this crate
+//!
 //! How an engine is judged: faults put into the reference, the diagnosis of an engine, the tuning of its precision.
 //!
 //! Nothing here knows how an engine computes: engines are met through [`steadyhand_gr00t::engine::Engine`] and

@@ -3,14 +3,22 @@
 //! Source: `gr00t/configs/model/gr00t_n1d6.py` and the `config.json` of Eagle-Block2A-2B-v2, whose
 //! values stand in for the vision and language sizes that published checkpoints leave out.
 
+mod eagle;
+
+pub use eagle::{EagleConfig, TextConfig, VisionConfig};
+
+use crate::checkpoint::files;
 use crate::ops::Heads;
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
+use steadyhand_files::json;
 
 /// Layers beyond this are a damaged file; the missing tensors of all of them would be listed one by one.
 const MAX_LAYERS: usize = 1000;
+/// Widths, heads, slots and steps beyond this are a damaged file. Products of three of them still fit a size.
+const MAX_SIZE: usize = 1 << 20;
 
 /// Sizes and switches of a GR00T N1.6 model.
 #[derive(Debug, Clone, Deserialize)]
@@ -72,53 +80,6 @@ pub struct DitConfig {
     pub interleave_self_attention: bool,
     /// Must be null: N1.6 adds positions in the action head.
     pub positional_embeddings: Option<String>,
-}
-
-/// Sizes of the vision-language backbone.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
-pub struct EagleConfig {
-    /// The token id that stands for one image feature.
-    pub image_token_index: u32,
-    /// 0.5: every 2x2 patches become one image token.
-    pub downsample_ratio: f64,
-    /// SigLIP2.
-    pub vision_config: VisionConfig,
-    /// Qwen3.
-    pub text_config: TextConfig,
-}
-
-/// Sizes of the SigLIP2 vision tower.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs)] // the fields are the published config's own
-pub struct VisionConfig {
-    pub hidden_size: usize,
-    pub num_attention_heads: usize,
-    pub intermediate_size: usize,
-    pub num_hidden_layers: usize,
-    pub num_channels: usize,
-    pub patch_size: usize,
-    pub num_patches: usize,
-    pub layer_norm_eps: f64,
-    pub hidden_act: String,
-    pub use_rope: bool,
-    pub use_windows_attn: bool,
-}
-
-/// Sizes of the Qwen3 language model.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs)] // the fields are the published config's own
-pub struct TextConfig {
-    pub vocab_size: usize,
-    pub hidden_size: usize,
-    pub num_attention_heads: usize,
-    pub num_key_value_heads: usize,
-    pub head_dim: usize,
-    pub intermediate_size: usize,
-    pub rms_norm_eps: f64,
-    pub rope_theta: f64,
 }
 
 /// What the keys and values of a block of the DiT come from.
@@ -185,83 +146,16 @@ impl Default for DitConfig {
     }
 }
 
-impl Default for EagleConfig {
-    fn default() -> Self {
-        EagleConfig {
-            image_token_index: 151_669,
-            downsample_ratio: 0.5,
-            vision_config: VisionConfig::default(),
-            text_config: TextConfig::default(),
-        }
-    }
-}
-
-impl Default for VisionConfig {
-    fn default() -> Self {
-        VisionConfig {
-            hidden_size: 1152,
-            num_attention_heads: 16,
-            intermediate_size: 4304,
-            num_hidden_layers: 27,
-            num_channels: 3,
-            patch_size: 14,
-            num_patches: 256,
-            layer_norm_eps: 1e-6,
-            hidden_act: "gelu_pytorch_tanh".to_owned(),
-            use_rope: false,
-            use_windows_attn: false,
-        }
-    }
-}
-
-impl Default for TextConfig {
-    fn default() -> Self {
-        TextConfig {
-            vocab_size: 151_680,
-            hidden_size: 2048,
-            num_attention_heads: 16,
-            num_key_value_heads: 8,
-            head_dim: 128,
-            intermediate_size: 6144,
-            rms_norm_eps: 1e-6,
-            rope_theta: 1e6,
-        }
-    }
-}
-
 impl DitConfig {
     /// Width of the DiT's tokens.
     pub fn inner_dim(&self) -> usize {
-        self.num_attention_heads * self.attention_head_dim
+        self.num_attention_heads.saturating_mul(self.attention_head_dim)
     }
 
     /// Heads of every block.
     pub fn heads(&self) -> Heads {
         let heads = self.num_attention_heads;
         Heads { heads, kv_heads: heads, head_dim: self.attention_head_dim }
-    }
-}
-
-impl VisionConfig {
-    /// Heads of every layer.
-    pub fn heads(&self) -> Heads {
-        let heads = self.num_attention_heads;
-        Heads { heads, kv_heads: heads, head_dim: self.hidden_size / heads }
-    }
-}
-
-impl TextConfig {
-    /// Heads of every layer.
-    pub fn heads(&self) -> Heads {
-        let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
-        Heads { heads, kv_heads, head_dim: self.head_dim }
-    }
-}
-
-impl EagleConfig {
-    /// How many patches in each direction become one image token: `1 / downsample_ratio`.
-    pub fn unshuffle(&self) -> usize {
-        (1.0 / self.downsample_ratio) as usize
     }
 }
 
@@ -272,10 +166,18 @@ impl Config {
     /// The file is missing or not JSON, a field has another type, or the file asks for a variant
     /// of the model that is not GR00T N1.6 as published (named with the field).
     pub fn load(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;
+        let path = folder.join(files::CONFIG);
+        files::check_folder(folder, &path)?;
+        let text = files::read(&path)?;
         let config: Config =
-            serde_json::from_str(&text).map_err(|error| Error::file(&path, misfit(&text, &error)))?;
+            json::from_slice(&text).map_err(|error| Error::file(&path, misfit(&text, &error)))?;
+        let document: Value =
+            json::from_slice(&text).map_err(|error| Error::file(&path, error.to_string()))?;
+        if document.get("model_type").is_none() {
+            let what =
+                "model_type: expected `Gr00tN1d6`, found none; is this the config.json of the whole policy?";
+            return Err(Error::file(&path, what));
+        }
         config.check().map_err(|what| Error::file(&path, what))?;
         Ok(config)
     }
@@ -410,7 +312,6 @@ impl Config {
             require(layers <= MAX_LAYERS, format!("{name}: expected at most {MAX_LAYERS}, found {layers}"))?;
         }
         for (name, value) in [
-            ("num_inference_timesteps", self.num_inference_timesteps),
             ("num_timestep_buckets", self.num_timestep_buckets),
             ("action_horizon", self.action_horizon),
             ("max_num_embodiments", self.max_num_embodiments),
@@ -418,20 +319,38 @@ impl Config {
             ("max_action_dim", self.max_action_dim),
             ("hidden_size", self.hidden_size),
             ("backbone_embedding_dim", self.backbone_embedding_dim),
+            ("max_seq_len", self.max_seq_len),
+            ("diffusion_model_cfg.num_attention_heads", dit.num_attention_heads),
             ("diffusion_model_cfg.attention_head_dim", dit.attention_head_dim),
+            ("vision_config.hidden_size", vision.hidden_size),
+            ("vision_config.num_channels", vision.num_channels),
+            ("vision_config.patch_size", vision.patch_size),
+            ("vision_config.num_patches", vision.num_patches),
             ("vision_config.intermediate_size", vision.intermediate_size),
+            ("text_config.num_attention_heads", text.num_attention_heads),
+            ("text_config.head_dim", text.head_dim),
             ("text_config.intermediate_size", text.intermediate_size),
             ("text_config.vocab_size", text.vocab_size),
         ] {
-            require(value > 0, format!("{name}: expected at least 1, found 0"))?;
+            require(
+                (1..=MAX_SIZE).contains(&value),
+                format!("{name}: expected 1 to {MAX_SIZE}, found {value}"),
+            )?;
         }
-        Ok(())
+        let steps = self.num_inference_timesteps;
+        require(
+            (1..=self.num_timestep_buckets).contains(&steps),
+            format!(
+                "num_inference_timesteps: expected 1 to num_timestep_buckets = {}, found {steps}",
+                self.num_timestep_buckets
+            ),
+        )
     }
 }
 
 /// What to say of a text that is no [`Config`]: the first field that does not fit, where it is JSON at all.
-fn misfit(text: &str, error: &serde_json::Error) -> String {
-    let fields = serde_json::from_str(text).ok().and_then(|value: Value| misfitting_field(&value, &[]));
+fn misfit(text: &[u8], error: &serde_json::Error) -> String {
+    let fields = json::from_slice(text).ok().and_then(|value: Value| misfitting_field(&value, &[]));
     let Some((field, what)) = fields else { return error.to_string() };
     let found = what.strip_prefix("invalid type: ").or(what.strip_prefix("invalid value: "));
     let what = match found.and_then(|what| what.rsplit_once(", expected ")) {
