@@ -23,7 +23,11 @@ pub fn backend(options: &Options) -> Result<Box<dyn Backend>> {
 }
 
 fn engine_options(options: &Options) -> gpu::Options {
-    gpu::Options { device: options.device.unwrap_or(0), kernel_cache: options.kernel_cache.clone() }
+    gpu::Options {
+        device: options.device.unwrap_or(0),
+        kernel_cache: options.kernel_cache.clone(),
+        kernel_dir: None,
+    }
 }
 
 /// A GPU that engines can be opened on.
