@@ -8,7 +8,7 @@ use crate::Result;
 use steadyhand_cuda_driver::{DevicePtr, bytes_of, kernel_params};
 use steadyhand_gr00t::ops::{Heads, Operation, Site};
 
-/// Query rows and the key rows that they see.
+/// Query rows and the key rows that they attend to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// First query row.
@@ -32,9 +32,9 @@ impl Segment {
     }
 }
 
-/// Which keys a query sees.
+/// Which keys a query attends to.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct AttentionMask {
     segments: DevicePtr,
     count: usize,
     max_queries: usize,
@@ -95,8 +95,8 @@ impl Argument for AttentionParams {
     }
 }
 
-/// Attention of every kind that a model has with these operands before products of `next`, as
-/// [`product::kinds`](super::product::kinds).
+/// Attention of every kind that a model has with these operands before GEMMs of `next`, as
+/// [`gemm::kinds`](super::gemm::kinds).
 pub fn kinds(operand: Element, next: Element) -> Vec<Defines> {
     let kind = |out: Element, format: Element, causal: u32| {
         let (out_element, out_format) = (out.code(), format.code());
@@ -114,13 +114,13 @@ pub fn kinds(operand: Element, next: Element) -> Vec<Defines> {
 const MAX_HEAD_DIM: usize = 256;
 
 impl Builder<'_> {
-    /// Puts segments on the device. With `causal` a query sees the keys of its segment up to its own position.
+    /// Puts a mask of segments on the device. With `causal` a query attends to the keys of its segment up to its own position.
     ///
     /// # Errors
     /// No memory is left.
-    pub fn seen(&mut self, segments: &[Segment], causal: bool) -> Result<Seen> {
+    pub fn attention_mask(&mut self, segments: &[Segment], causal: bool) -> Result<AttentionMask> {
         let on_device: Vec<DeviceSegment> = segments.iter().map(Segment::on_device).collect();
-        Ok(Seen {
+        Ok(AttentionMask {
             segments: self.constant_bytes(bytes_of(&on_device))?,
             count: segments.len(),
             max_queries: segments.iter().map(|s| s.queries).max().unwrap_or(0),
@@ -137,7 +137,7 @@ impl Builder<'_> {
         &mut self,
         [q, k, v]: [&Tensor; 3],
         heads: Heads,
-        seen: &Seen,
+        mask: &AttentionMask,
         out: impl Into<Stored>,
         at: Site,
     ) -> Result<Tensor> {
@@ -156,13 +156,13 @@ impl Builder<'_> {
         let [q, k, v] = [q, k, v].map(|tensor| self.as_operand(tensor, elements.compute));
         let (q, k, v) = (q?, k?, v?);
         let out = self.tensor(q.rows, q.features, out)?;
-        let variant = Variant::attention(elements.compute, head_dim, seen.max_keys);
-        let grid = [seen.max_queries.div_ceil(variant.queries_of_a_block()), count, seen.count];
+        let variant = Variant::attention(elements.compute, head_dim, mask.max_keys);
+        let grid = [mask.max_queries.div_ceil(variant.queries_of_a_block()), count, mask.count];
         let params = AttentionParams {
             q: q.pointer(),
             k: k.pointer(),
             v: v.pointer(),
-            segments: seen.segments,
+            segments: mask.segments,
             out: out.pointer(),
             tap: DevicePtr::NULL,
             q_ld: q.ld as u32,
@@ -173,7 +173,7 @@ impl Builder<'_> {
             out_format: elements.storage.code(),
             heads: count as u32,
             group: (count / kv_heads) as u32,
-            causal: u32::from(seen.causal),
+            causal: u32::from(mask.causal),
             scale: 1.0 / (head_dim as f32).sqrt(),
             out_factor: out.factor(),
             padding: 0,

@@ -1,8 +1,8 @@
 //! The kernels: which there are, and those that are compiled and loaded.
 
 use super::elements::Element;
-use super::product::{Multiplier, Tiling};
 use super::sources::Sources;
+use super::tiling::{Multiplier, Tiling};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -47,17 +47,17 @@ const BLOCK_QUERIES: usize = 64;
 const ATTENTION_SHARED: usize = 99 << 10;
 
 impl Variant {
-    /// A product of operands of this type.
-    pub fn linear(element: Element, tiling: Tiling) -> Self {
-        let Tiling { multiplier, rows, columns, split, stages, teams } = tiling;
+    /// A GEMM of operands of this type.
+    pub fn gemm(element: Element, tiling: Tiling) -> Self {
+        let Tiling { multiplier, rows, columns, split, stages, k_groups } = tiling;
         let (file, block, names) = match multiplier {
-            Multiplier::Cores => {
-                return Variant::plain("linear_f32.cu", "linear", 256).compiled_for([("SPLIT", split)]);
+            Multiplier::CudaCores => {
+                return Variant::plain("gemm_f32.cu", "gemm", 256).compiled_for([("SPLIT", split)]);
             }
-            Multiplier::Warps => ("linear.cu", 256, ["TILE_ROWS", "TILE_COLUMNS"]),
-            // A warpgroup of each team for 64 columns, and a warp that fetches for each operand.
-            Multiplier::Warpgroups => {
-                ("linear_hopper.cu", (2 * teams * columns) as u32 + 64, ["TOKENS", "FEATURES"])
+            Multiplier::MmaSync => ("gemm_mma.cu", 256, ["TILE_ROWS", "TILE_COLUMNS"]),
+            // A warpgroup of each k group for 64 columns, and a warp that fetches for each operand.
+            Multiplier::Wgmma => {
+                ("gemm_wgmma.cu", (2 * k_groups * columns) as u32 + 64, ["TOKENS", "FEATURES"])
             }
         };
         let defines = vec![
@@ -65,14 +65,10 @@ impl Variant {
             (names[0], rows),
             (names[1], columns),
             ("STAGES", stages),
-            ("TEAMS", teams),
+            ("K_GROUPS", k_groups),
             ("SPLIT", split),
         ];
-        Variant {
-            defines,
-            shared_bytes: tiling.shared_bytes() as u32,
-            ..Variant::plain(file, "linear", block)
-        }
+        Variant { defines, shared_bytes: tiling.shared_bytes() as u32, ..Variant::plain(file, "gemm", block) }
     }
 
     /// Attention of operands of this type, for queries that see up to `keys` keys.
@@ -84,22 +80,22 @@ impl Variant {
             let plain = Variant::plain("attention_f32.cu", "attention", 256);
             return Variant { defines, shared_bytes: shared_bytes as u32, ..plain };
         }
-        // The block's queries, and two buffers of keys and values for each team.
+        // The block's queries, and two buffers of keys and values for each split of the keys.
         let row = (head_dim.next_multiple_of(16) + 8) * 2;
-        let of = |teams: usize, tile: usize| (teams, tile, (BLOCK_QUERIES + teams * 4 * tile) * row);
-        // Putting teams together costs time, so few keys get one. Where more teams begin to pay was not measured: with one
-        // team 51 and 81 keys were faster than with two of half the queries, and 324 keys with four than with two that
-        // shared tiles, in earlier forms of the kernel.
-        let teams = match keys {
+        let of = |splits: usize, tile: usize| (splits, tile, (BLOCK_QUERIES + splits * 4 * tile) * row);
+        // Merging splits costs time, so few keys are not split. Where more splits begin to pay was not measured: unsplit, 51
+        // and 81 keys were faster than in two splits of half the queries, and 324 keys in four than in two that shared
+        // tiles, in earlier forms of the kernel.
+        let most = match keys {
             0..=96 => 1,
             97..=128 => 2,
             _ => 4,
         };
         let wanted = [of(4, 32), of(2, 32), of(1, 64), of(1, 32)];
-        let fits = |(count, _, bytes): &&(usize, usize, usize)| *count <= teams && *bytes <= ATTENTION_SHARED;
-        let (teams, tile, shared_bytes) = wanted.iter().find(fits).copied().unwrap_or(of(1, 32));
-        defines.extend([("TEAMS", teams), ("KEYS", tile)]);
-        let plain = Variant::plain("attention.cu", "attention", 128 * teams as u32);
+        let fits = |(count, _, bytes): &&(usize, usize, usize)| *count <= most && *bytes <= ATTENTION_SHARED;
+        let (splits, tile, shared_bytes) = wanted.iter().find(fits).copied().unwrap_or(of(1, 32));
+        defines.extend([("KV_SPLITS", splits), ("KEYS", tile)]);
+        let plain = Variant::plain("attention.cu", "attention", 128 * splits as u32);
         Variant { defines, shared_bytes: shared_bytes as u32, ..plain }
     }
 
@@ -228,7 +224,7 @@ impl Variant {
 }
 
 impl std::fmt::Display for Variant {
-    /// Such as `linear.cu linear TILE_ROWS=64 STAGES=4 EIGHT_BITS=1`.
+    /// Such as `gemm_mma.cu linear TILE_ROWS=64 STAGES=4 EIGHT_BITS=1`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.file, self.entry)?;
         self.defines.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))

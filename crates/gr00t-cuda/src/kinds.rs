@@ -1,14 +1,15 @@
 //! Kernels of every kind, for compiling them where no GPU is.
 
 use super::elements::Element;
+use super::gemm;
 use super::kernels::{Defines, Variant};
-use super::product::{self, SPLITS, Tiling};
+use super::tiling::{SPLITS, Tiling};
 use super::{attention, norm};
 use std::collections::HashSet;
 use steadyhand_gr00t::config::Config;
 
 /// Kernels of every kind that a model of these sizes may use with these operands on a device of this compute
-/// capability: each tiling of a product, each thing that a kernel does with its result, each element type that it
+/// capability: each tiling of a GEMM, each thing that a kernel does with its result, each element type that it
 /// stores, though not each of them with every other.
 pub fn every_kind(config: &Config, operands: &[Element], capability: (u32, u32)) -> Vec<Variant> {
     let vision = &config.eagle_config.vision_config;
@@ -24,7 +25,7 @@ pub fn every_kind(config: &Config, operands: &[Element], capability: (u32, u32))
     let with_bits = |variant: Variant| {
         bits.clone().map(move |eight| variant.clone().compiled_for([("EIGHT_BITS", usize::from(eight))]))
     };
-    // What a product may be followed by: a product of its own operands, or of 8 bits.
+    // What a GEMM may be followed by: a GEMM of its own operands, or of 8 bits.
     let eight = operands.contains(&Element::E4m3).then_some(Element::E4m3);
     let nexts = |element| [Some(element), eight.filter(|eight| *eight != element)].into_iter().flatten();
     let mut variants = Vec::new();
@@ -41,15 +42,14 @@ pub fn every_kind(config: &Config, operands: &[Element], capability: (u32, u32))
         let kinds = norm::kinds(element);
         variants.extend(widths.map(|width| norm(width, &kinds[0])));
         variants.extend(kinds.iter().map(|kind| norm(widths[0], kind)));
-        let kinds: Vec<Defines> = nexts(element).flat_map(|next| product::kinds(element, next)).collect();
-        let product =
-            |tiling: Tiling, kind: &Defines| Variant::linear(element, tiling).compiled_for(kind.clone());
+        let kinds: Vec<Defines> = nexts(element).flat_map(|next| gemm::kinds(element, next)).collect();
+        let gemm = |tiling: Tiling, kind: &Defines| Variant::gemm(element, tiling).compiled_for(kind.clone());
         for (index, tiling) in Tiling::all(element, capability).into_iter().enumerate() {
             // Every kind and every split in the first tile, the others as they are most often.
             let kinds = if index == 0 { &kinds[..] } else { &kinds[..1] };
             let splits = if index == 0 && capability.0 >= 9 { &SPLITS[..] } else { &SPLITS[..1] };
-            variants.extend(kinds.iter().map(|kind| product(tiling, kind)));
-            variants.extend(splits.iter().map(|&split| product(Tiling { split, ..tiling }, &kinds[0])));
+            variants.extend(kinds.iter().map(|kind| gemm(tiling, kind)));
+            variants.extend(splits.iter().map(|&split| gemm(Tiling { split, ..tiling }, &kinds[0])));
         }
     }
     variants.extend(with_bits(Variant::rotary(text.head_dim)));

@@ -120,7 +120,7 @@ impl Argument for NormParams {
     }
 }
 
-/// Norms of every kind that a model has before products of `operand`, as [`product::kinds`](super::product::kinds).
+/// Norms of every kind that a model has before GEMMs of `operand`, as [`gemm::kinds`](super::gemm::kinds).
 pub fn kinds(operand: Element) -> Vec<Defines> {
     let narrow = if operand == Element::E4m3 { Element::Bf16 } else { operand };
     let mut kinds = Vec::new();

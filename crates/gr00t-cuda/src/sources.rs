@@ -1,11 +1,12 @@
 //! The CUDA C++ that kernels are compiled from: embedded in the program, or read from a folder.
 
 use super::attention::{AttentionParams, DeviceSegment};
+use super::gemm::{Epilogue, GemmParams, GemmWgmmaParams};
 use super::norm::NormParams;
-use super::product::{Epilogue, HopperLinearParams, LinearParams};
+use super::operands::{ConvertParams, QuantizeParams};
+use super::pack::PackParams;
 use super::rotary::RotaryParams;
-use super::tokens::{ConvertParams, EmbedParams, EulerParams, PatchImage, PatchesParams, QuantizeParams};
-use super::weights::PackParams;
+use super::tokens::{EmbedParams, EulerParams, PatchImage, PatchesParams};
 use crate::{Error, Result};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -21,9 +22,9 @@ macro_rules! embedded {
 pub(super) const SOURCES: &[(&str, &str)] = embedded![
     "attention.cu",
     "attention_f32.cu",
-    "linear.cu",
-    "linear_f32.cu",
-    "linear_hopper.cu",
+    "gemm_mma.cu",
+    "gemm_f32.cu",
+    "gemm_wgmma.cu",
     "norm.cu",
     "rotary.cu",
     "tokens.cu",
@@ -45,8 +46,8 @@ pub fn params_header() -> &'static str {
             DeviceSegment::declaration(),
             AttentionParams::declaration(),
             Epilogue::declaration(),
-            LinearParams::declaration(),
-            HopperLinearParams::declaration(),
+            GemmParams::declaration(),
+            GemmWgmmaParams::declaration(),
             NormParams::declaration(),
             RotaryParams::declaration(),
             PatchImage::declaration(),

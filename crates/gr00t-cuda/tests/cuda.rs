@@ -7,7 +7,7 @@ mod gpu;
 mod variations;
 
 use gpu::{
-    Case, GOLDENS, bits, distance, infer, like, made, patched, preset, probe, products, refusals, taps_agree,
+    Case, GOLDENS, bits, distance, gemms, infer, like, made, patched, preset, probe, refusals, taps_agree,
     tuning,
 };
 use libtest_mimic::{Arguments, Trial};
@@ -106,7 +106,7 @@ fn on_gpu() -> Vec<Trial> {
         trials.push(trial(format!("{precision} synthetic: weights are made as on the CPU"), run));
     }
     let others: [(&str, fn()); 7] = [
-        ("products are right in every tiling", products::of_every_tiling),
+        ("GEMMs are right in every tiling", gemms::of_every_tiling),
         ("one block has formats of its own", one_block_has_formats_of_its_own),
         ("query, key and value have different formats", query_key_and_value_differ),
         ("inputs are refused by field", refusals::of_inputs),
@@ -230,7 +230,7 @@ fn one_block_has_formats_of_its_own() {
     case.is_right(&policy, &case.input, &found, "actions");
 }
 
-/// Layers of one input no longer share a product.
+/// Layers of one input no longer share a GEMM.
 fn query_key_and_value_differ() {
     let case = Case::golden("one_view");
     let plain = infer(&mut case.cuda(&preset("bf16")), &case.input);

@@ -49,7 +49,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalize(const __grid_con
     for (int c = 0; c < CHUNKS; ++c) {
         if (WEIGHTED) load_weights8(p.weight, column_of(c), p.features, weight[c]);
         if (BIASED) load_weights8(p.bias, column_of(c), p.features, bias[c]);
-        if (MODULATES) load_weights8(p.scale, column_of(c), p.features, scale[c]), load_weights8(p.shift, column_of(c), p.features, shift[c]);
+        if (MODULATES)
+            load_weights8(p.scale, column_of(c), p.features, scale[c]), load_weights8(p.shift, column_of(c), p.features, shift[c]);
     }
     wait_for_earlier_kernels();
     float v[CHUNKS][8];
@@ -60,8 +61,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalize(const __grid_con
     for (int c = 0; c < CHUNKS; ++c) {
         const u32 column = column_of(c);
         if (column >= p.features) continue;
-        if (JOINS) load_joined8(p, row, column, v[c]);
-        else load8(p.x, X_ELEMENT, size_t(row) * p.x_ld + column, v[c]);
+        if (JOINS)
+            load_joined8(p, row, column, v[c]);
+        else
+            load8(p.x, X_ELEMENT, size_t(row) * p.x_ld + column, v[c]);
 #pragma unroll
         for (int i = 0; i < 8; ++i)
             if (inside(column, i)) sum += v[c][i];

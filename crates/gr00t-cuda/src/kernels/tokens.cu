@@ -85,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) quantize(const __grid_cons
         amax = warp_max(p.partials[blockIdx.y * p.partials_ld + threadIdx.x % PARTS]);
         if (blockIdx.x == 0 && threadIdx.x == 0) p.amaxes[blockIdx.y] = amax;
     }
-    const float factor = factor_of(amax);
+    const float factor = quantization_scale(amax);
     each_eight(p, [&](size_t row, u32 column) {
         float v[8];
         load8(p.x, p.x_element, row * p.x_ld + column, v);

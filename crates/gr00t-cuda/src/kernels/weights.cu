@@ -1,4 +1,4 @@
-// Brings a checkpoint's tensor into the layout that the products read: rows of outputs, padded with zeros.
+// Brings a checkpoint's tensor into the layout that the GEMMs read: rows of outputs, padded with zeros.
 #include "numeric.cuh"
 #include "params.cuh"
 
@@ -48,8 +48,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) pack(const __grid_constant
         const u64 to = place(p, row);
         float value = value_at(p, row, column);
         if (p.amaxes != nullptr) {
-            value *= factor_of(p.amaxes[to]);
-            if (column == 0) p.units[to] = unit_of(p.amaxes[to]);
+            value *= quantization_scale(p.amaxes[to]);
+            if (column == 0) p.scales[to] = dequantization_scale(p.amaxes[to]);
         }
         store(p.to, p.to_element, to * p.ld + column, round_to(p.format, value));
     }

@@ -1,10 +1,11 @@
-// y = x Wᵀ + b on tensor cores, with its epilogue.
+// y = x Wᵀ + b by mma.sync, with its epilogue.
 //
 // A block computes a tile [TILE_ROWS, TILE_COLUMNS]; the blocks of a cluster (grid z) share the inner dimension
 // and add their partial sums in a fixed order. Weights are fetched before the kernel waits for its input: they
 // are what the time goes to when there are few rows.
 //
-// Compiled for: ELEMENT (BF16, FP16, and E4M3 from compute capability 8.9 on), TILE_ROWS (64, 128), TILE_COLUMNS (64, 128), STAGES; SPLIT and what `epilogue.cuh` names.
+// Compiled for: ELEMENT (BF16, FP16, and E4M3 from compute capability 8.9 on), TILE_ROWS (64, 128), TILE_COLUMNS (64, 128), STAGES;
+// SPLIT and what `epilogue.cuh` names.
 #include "epilogue.cuh"
 
 constexpr int SIZE = ELEMENT == E4M3 ? 1 : 2, ROW_BYTES = 128, DEPTH = ROW_BYTES / SIZE;  // of the inner dimension at a time
@@ -49,8 +50,7 @@ __device__ __forceinline__ void multiply_stage(u32 stage, float (&sums)[MMA_M][M
 #pragma unroll
         for (int m = 0; m < MMA_M; ++m)
 #pragma unroll
-            for (int n = 0; n < MMA_N; ++n)
-                multiply_add<ELEMENT>(sums[m][n], x[m], w[n / 2][n % 2 * 2], w[n / 2][n % 2 * 2 + 1]);
+            for (int n = 0; n < MMA_N; ++n) multiply_add<ELEMENT>(sums[m][n], x[m], w[n / 2][n % 2 * 2], w[n / 2][n % 2 * 2 + 1]);
     }
 }
 
@@ -76,7 +76,7 @@ __device__ __forceinline__ void store_sums(float* tile, const float (&sums)[MMA_
         }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_constant__ LinearParams p) {
+extern "C" __global__ void __launch_bounds__(THREADS) gemm(const __grid_constant__ GemmParams p) {
     extern __shared__ __align__(1024) u8 shared[];
     const u32 base = shared_address(shared);
     const u32 first_row = blockIdx.y * TILE_ROWS, first_column = blockIdx.x * TILE_COLUMNS;
@@ -90,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
 
     allow_next_kernel();
     const Epilogue& e = p.epilogue;
-    const Place<TILE_ROWS, TILE_COLUMNS, THREADS> my;
+    const ThreadMap<TILE_ROWS, TILE_COLUMNS, THREADS> my;
     float bias[8];
     Raw8 residuals[2];
     read_bias(e, first_column + my.column, p.n, bias);
