@@ -8,8 +8,8 @@ use steadyhand_cuda_driver::compile::{Arch, Compiler, Source};
 use steadyhand_cuda_driver::elf::machine_code;
 use steadyhand_gr00t::synthetic::n1_6;
 use steadyhand_gr00t_cuda::elements::Element;
-use steadyhand_gr00t_cuda::kinds::every_kind;
 use steadyhand_gr00t_cuda::kernels::Variant;
+use steadyhand_gr00t_cuda::kinds::every_kind;
 use steadyhand_gr00t_cuda::sources::{Sources, params_header};
 
 /// A100, Jetson Orin, RTX 40 and L4, H100.

@@ -94,6 +94,8 @@ pub struct Options {
     pub device: Option<usize>,
     /// Where compiled kernels are kept.
     pub kernel_cache: Option<PathBuf>,
+    /// Where kernels' sources are read from.
+    pub kernel_dir: Option<PathBuf>,
     /// ONNX Runtime's library.
     pub onnxruntime: Option<PathBuf>,
     /// What ONNX Runtime computes with.
@@ -108,6 +110,7 @@ impl Options {
         let options = [
             ("--device", self.device.is_some()),
             ("--kernel-cache", self.kernel_cache.is_some()),
+            ("--kernel-dir", self.kernel_dir.is_some()),
             ("--onnx", self.onnx.is_some()),
             ("--provider", self.provider.is_some()),
             ("--onnxruntime", self.onnxruntime.is_some()),

@@ -15,7 +15,7 @@ pub const KIND: Kind = Kind {
     name: "cuda",
     form: "cuda:PRECISION",
     exchanges: true,
-    open: Open::Running { options: &["--device", "--kernel-cache"], backend },
+    open: Open::Running { options: &["--device", "--kernel-cache", "--kernel-dir"], backend },
 };
 
 /// What opens engines on the GPU that the options name.

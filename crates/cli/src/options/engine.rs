@@ -17,6 +17,9 @@ pub struct DeviceArgs {
     /// Where cuda keeps its compiled kernels; the user's cache folder otherwise.
     #[arg(long, value_name = "DIR")]
     pub kernel_cache: Option<PathBuf>,
+    /// Compile cuda's kernels from the .cu and .cuh files in this folder instead of the program's own.
+    #[arg(long, value_name = "DIR")]
+    pub kernel_dir: Option<PathBuf>,
 }
 
 /// An engine with its options.
@@ -57,6 +60,7 @@ impl DeviceArgs {
         engines::Options {
             device: self.device,
             kernel_cache: self.kernel_cache.clone(),
+            kernel_dir: self.kernel_dir.clone(),
             ..engines::Options::default()
         }
     }

@@ -30,6 +30,7 @@ pub fn run(args: &TuneArgs) -> Result<Outcome> {
         for (option, given) in [
             ("--device", args.device.device.is_some()),
             ("--kernel-cache", args.device.kernel_cache.is_some()),
+            ("--kernel-dir", args.device.kernel_dir.is_some()),
         ] {
             ensure!(!given, "{option}: expected with --target cuda, found with --target cpu");
         }
