@@ -22,6 +22,7 @@ use steadyhand_gr00t_cuda::linear::{Linear, Then};
 use steadyhand_gr00t_cuda::norm::{Norm, NormAt};
 use steadyhand_gr00t_cuda::product::{SPLITS, Tiling};
 use steadyhand_gr00t_cuda::program::Program;
+use steadyhand_gr00t_cuda::sources::Sources;
 use steadyhand_gr00t_cuda::weights::Layout;
 
 /// Rows, outputs and inputs of W1's products that take most of the time, and of W2's vision.
@@ -53,7 +54,7 @@ fn main() -> Result<()> {
     let policy = PrecisionPolicy::preset("bf16")?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let operands = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(Format::Bf16);
-    let kernels = Kernels::new(&device, Compiler::open(driver_version, None)?);
+    let kernels = Kernels::new(&device, Compiler::open(driver_version, None)?, Sources::embedded());
     let scale = if operands.bits() == 8 { Scale::PerChannel } else { Scale::None };
     let formats = Formats { scale, ..Formats::new(Format::Bf16, operands, Format::F32) };
     let products = policy.clone().with("product", formats);

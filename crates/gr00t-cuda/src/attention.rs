@@ -5,11 +5,10 @@ use super::elements::{Element, Stored};
 use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::program::{TapPlace, Tensor};
 use crate::Result;
-use steadyhand_cuda_driver::DevicePtr;
-use steadyhand_cuda_driver::kernel_params;
+use steadyhand_cuda_driver::{DevicePtr, bytes_of, kernel_params};
 use steadyhand_gr00t::ops::{Heads, Operation, Site};
 
-/// Query rows and the key rows that they see. As `Segment` in `attention.cuh`.
+/// Query rows and the key rows that they see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// First query row.
@@ -20,6 +19,17 @@ pub struct Segment {
     pub key_start: usize,
     /// Key rows.
     pub keys: usize,
+}
+
+impl Segment {
+    fn on_device(&self) -> DeviceSegment {
+        DeviceSegment {
+            query_start: self.query_start as u32,
+            queries: self.queries as u32,
+            key_start: self.key_start as u32,
+            keys: self.keys as u32,
+        }
+    }
 }
 
 /// Which keys a query sees.
@@ -33,15 +43,30 @@ pub struct Seen {
 }
 
 kernel_params! {
-    /// As `AttentionParams` in `attention.cuh`. Kernels are compiled for what `fixed` reads of it.
+    /// A [`Segment`] on the device.
+    pub(super) struct DeviceSegment {
+        query_start: u32,
+        queries: u32,
+        key_start: u32,
+        keys: u32,
+    }
+}
+
+kernel_params! {
+    /// Kernels are compiled for what `fixed` reads of it.
     #[derive(Default)]
     pub struct AttentionParams {
-        q: DevicePtr,
-        k: DevicePtr,
-        v: DevicePtr,
-        segments: DevicePtr,
+        /// `[rows, q_ld]`, head h at column h * HEAD_DIM.
+        q: DevicePtr as "const void*",
+        /// `[rows, k_ld]`, the head of a group of query heads at column h / group * HEAD_DIM.
+        k: DevicePtr as "const void*",
+        /// `[rows, v_ld]`.
+        v: DevicePtr as "const void*",
+        segments: DevicePtr as "const DeviceSegment*",
+        /// `[rows, out_ld]`.
         out: DevicePtr,
-        tap: DevicePtr,
+        /// `[rows, heads * HEAD_DIM]`.
+        tap: DevicePtr as "float*",
         q_ld: u32,
         k_ld: u32,
         v_ld: u32,
@@ -52,7 +77,9 @@ kernel_params! {
         group: u32,
         causal: u32,
         scale: f32,
+        /// Brings the result into the range of an 8-bit element type.
         out_factor: f32,
+        /// Fills the struct up.
         padding: u32,
     }
 }
@@ -92,9 +119,9 @@ impl Builder<'_> {
     /// # Errors
     /// No memory is left.
     pub fn seen(&mut self, segments: &[Segment], causal: bool) -> Result<Seen> {
-        let numbers = segments.iter().flat_map(|s| [s.query_start, s.queries, s.key_start, s.keys]);
+        let on_device: Vec<DeviceSegment> = segments.iter().map(Segment::on_device).collect();
         Ok(Seen {
-            segments: self.constant_indices(numbers.map(|number| number as u32))?,
+            segments: self.constant_bytes(bytes_of(&on_device))?,
             count: segments.len(),
             max_queries: segments.iter().map(|s| s.queries).max().unwrap_or(0),
             max_keys: segments.iter().map(|s| s.keys).max().unwrap_or(0),

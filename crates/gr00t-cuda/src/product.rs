@@ -11,27 +11,27 @@ use steadyhand_cuda_driver::{Boxes, DevicePtr, Properties, TensorMap};
 use steadyhand_gr00t::ops::Activation;
 
 kernel_params! {
-    /// As `Epilogue` in `epilogue.cuh`. Kernels are compiled for what `fixed` reads of it.
+    /// Kernels are compiled for what `fixed` reads of it.
     #[derive(Default)]
     pub struct Epilogue {
         /// `[n]`, f32.
-        pub bias: DevicePtr,
+        pub bias: DevicePtr as "const float*",
         /// `[residual_rows, residual_ld]`.
-        pub residual: DevicePtr,
+        pub residual: DevicePtr as "const void*",
         /// `[.., out_ld]`.
         pub out: DevicePtr,
         /// Where a probe wants the product with its bias.
-        pub tap_linear: DevicePtr,
+        pub tap_linear: DevicePtr as "float*",
         /// Where a probe wants the activated product.
-        pub tap_activation: DevicePtr,
+        pub tap_activation: DevicePtr as "float*",
         /// Where a probe wants what a gate multiplies.
-        pub tap_up: DevicePtr,
+        pub tap_up: DevicePtr as "float*",
         /// Where a probe wants the sum with the residual, or the gated product.
-        pub tap_result: DevicePtr,
+        pub tap_result: DevicePtr as "float*",
         /// `[n]`, f32: what a unit of the weights stands for, where operands have 8 bits.
-        pub units: DevicePtr,
+        pub units: DevicePtr as "const float*",
         /// Largest magnitudes of x, f32, one for `rows_each` rows; null where `unit` is known.
-        pub amaxes: DevicePtr,
+        pub amaxes: DevicePtr as "const float*",
         /// Rows of x that share a scale.
         pub rows_each: u32,
         /// What a unit of x stands for.
@@ -48,11 +48,11 @@ kernel_params! {
         pub out_element: u32,
         /// Elements from row to row.
         pub out_ld: u32,
-        /// See [`RowMap`](super::linear::RowMap).
+        /// See `[`RowMap`]`(super::linear::RowMap).
         pub item_rows: u32,
-        /// See [`RowMap`](super::linear::RowMap).
+        /// See `[`RowMap`]`(super::linear::RowMap).
         pub item_stride: u32,
-        /// See [`RowMap`](super::linear::RowMap).
+        /// See `[`RowMap`]`(super::linear::RowMap).
         pub item_offset: u32,
         /// Code of the non-linearity.
         pub activation: u32,
@@ -72,12 +72,15 @@ kernel_params! {
 }
 
 kernel_params! {
-    /// As `LinearParams` in `linear.cu` and `linear_f32.cu`.
-    struct LinearParams {
-        x: DevicePtr,
-        w: DevicePtr,
+    /// Argument of kernels in `linear.cu` and `linear_f32.cu`.
+    pub(super) struct LinearParams {
+        /// `[rows rounded up to the tile, ldx]`, zeros beyond the inner dimension.
+        x: DevicePtr as "const void*",
+        /// `[n rounded up to 128, inner]`, zeros beyond.
+        w: DevicePtr as "const void*",
         rows: u32,
         n: u32,
+        /// A multiple of DEPTH.
         inner: u32,
         ldx: u32,
         epilogue: Epilogue,
@@ -85,13 +88,17 @@ kernel_params! {
 }
 
 kernel_params! {
-    /// As `HopperLinearParams` in `linear_hopper.cu`.
-    struct HopperLinearParams {
+    /// Argument of kernels in `linear_hopper.cu`.
+    pub(super) struct HopperLinearParams {
+        /// `[rows, inner]` in boxes of [TOKENS, DEPTH].
         x: TensorMap,
+        /// `[n, inner]` in boxes of [FEATURES, DEPTH].
         w: TensorMap,
         rows: u32,
         n: u32,
+        /// A multiple of DEPTH.
         inner: u32,
+        /// Fills the struct up.
         padding: u32,
         epilogue: Epilogue,
     }

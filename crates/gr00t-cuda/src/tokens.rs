@@ -6,37 +6,60 @@ use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::program::{Scale, TapPlace, Tensor};
 use super::weights::Table;
 use crate::{Error, Result};
-use steadyhand_cuda_driver::DevicePtr;
-use steadyhand_cuda_driver::kernel_params;
+use steadyhand_cuda_driver::{DevicePtr, bytes_of, kernel_params};
 use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::precision::ActivationScale;
 
 kernel_params! {
-    /// As `PatchesParams` in `tokens.cu`.
-    pub struct PatchesParams {
-        images: DevicePtr,
-        out: DevicePtr,
-        tap: DevicePtr,
-        image_count: u32,
-        rows: u32,
-        item_rows: u32,
-        size: u32,
-        out_element: u32,
-        out_ld: u32,
-        format: u32,
+    /// One image of every item.
+    pub(super) struct PatchImage {
+        /// `[batch, 3, height, width]`.
+        pixels: DevicePtr as "const float*",
+        height: u32,
+        width: u32,
+        /// Of its patches in its item.
+        first_row: u32,
+        /// Fills the struct up.
         padding: u32,
     }
 }
 
 kernel_params! {
-    /// As `EmbedParams` in `tokens.cu`.
-    pub struct EmbedParams {
-        ids: DevicePtr,
-        table: DevicePtr,
-        sources: DevicePtr,
-        images: DevicePtr,
+    /// Argument of kernels in `tokens.cu`.
+    pub struct PatchesParams {
+        images: DevicePtr as "const PatchImage*",
+        /// `[batch * item_rows, out_ld]`.
         out: DevicePtr,
-        tap: DevicePtr,
+        tap: DevicePtr as "float*",
+        image_count: u32,
+        rows: u32,
+        /// Patches of all images of one item.
+        item_rows: u32,
+        /// Of a patch.
+        size: u32,
+        out_element: u32,
+        out_ld: u32,
+        format: u32,
+        /// Fills the struct up.
+        padding: u32,
+    }
+}
+
+kernel_params! {
+    /// Argument of kernels in `tokens.cu`.
+    pub struct EmbedParams {
+        /// `[rows]`.
+        ids: DevicePtr as "const unsigned int*",
+        /// `[vocabulary, table_ld]`.
+        table: DevicePtr as "const void*",
+        /// `[rows]`: the row of `images` that takes the token's place, or u32's maximum.
+        sources: DevicePtr as "const unsigned int*",
+        /// `[.., images_ld]`.
+        images: DevicePtr as "const void*",
+        /// `[rows, out_ld]`.
+        out: DevicePtr,
+        /// Before images take their places.
+        tap: DevicePtr as "float*",
         features: u32,
         table_element: u32,
         table_ld: u32,
@@ -49,12 +72,15 @@ kernel_params! {
 }
 
 kernel_params! {
-    /// As `ConvertParams` in `tokens.cu`.
+    /// Argument of kernels in `tokens.cu`.
     pub struct ConvertParams {
-        x: DevicePtr,
+        /// `[rows, x_ld]`.
+        x: DevicePtr as "const void*",
+        /// `[rows, out_ld]`.
         out: DevicePtr,
+        /// The same in another element type, null for none.
         copy: DevicePtr,
-        tap: DevicePtr,
+        tap: DevicePtr as "float*",
         rows: u32,
         features: u32,
         x_element: u32,
@@ -64,17 +90,22 @@ kernel_params! {
         copy_element: u32,
         copy_ld: u32,
         format: u32,
+        /// Fills the struct up.
         padding: u32,
     }
 }
 
 kernel_params! {
-    /// As `QuantizeParams` in `tokens.cu`.
-    struct QuantizeParams {
-        x: DevicePtr,
+    /// Argument of kernels in `tokens.cu`.
+    pub(super) struct QuantizeParams {
+        /// `[items * item_rows, x_ld]`.
+        x: DevicePtr as "const void*",
+        /// `[items * item_rows, out_ld]`, e4m3.
         out: DevicePtr,
-        partials: DevicePtr,
-        amaxes: DevicePtr,
+        /// `[items, partials_ld]`: the largest magnitudes of the parts of an item; null where `amax` is known.
+        partials: DevicePtr as "float*",
+        /// `[items]`.
+        amaxes: DevicePtr as "float*",
         item_rows: u32,
         features: u32,
         x_element: u32,
@@ -82,6 +113,7 @@ kernel_params! {
         out_ld: u32,
         partials_ld: u32,
         amax: f32,
+        /// Fills the struct up.
         padding: u32,
     }
 }
@@ -92,12 +124,15 @@ const LARGEST_PARTS: usize = 32;
 const QUANTIZE_THREADS: usize = 256;
 
 kernel_params! {
-    /// As `EulerParams` in `tokens.cu`.
+    /// Argument of kernels in `tokens.cu`.
     pub struct EulerParams {
-        velocity: DevicePtr,
-        actions: DevicePtr,
+        /// `[batch * tokens, velocity_ld]`: the last `horizon` tokens of each item count.
+        velocity: DevicePtr as "const void*",
+        /// `[batch * horizon, features]`, in place.
+        actions: DevicePtr as "float*",
+        /// The same for the next step's product, `[.., operand_ld]`; null after the last.
         operand: DevicePtr,
-        tap: DevicePtr,
+        tap: DevicePtr as "float*",
         batch: u32,
         horizon: u32,
         tokens: u32,
@@ -193,15 +228,17 @@ impl Builder<'_> {
         let mut first_row = 0;
         let mut described = Vec::new();
         for image in images {
-            // As `PatchImage` in `tokens.cu`.
-            described.extend(image.pixels.0.to_le_bytes());
-            for number in [image.height, image.width, first_row, 0] {
-                described.extend((number as u32).to_le_bytes());
-            }
+            described.push(PatchImage {
+                pixels: image.pixels,
+                height: image.height as u32,
+                width: image.width as u32,
+                first_row: first_row as u32,
+                padding: 0,
+            });
             first_row += count(image);
         }
         let params = PatchesParams {
-            images: self.constant_bytes(&described)?,
+            images: self.constant_bytes(bytes_of(&described))?,
             out: out.pointer(),
             tap: DevicePtr::NULL,
             image_count: images.len() as u32,

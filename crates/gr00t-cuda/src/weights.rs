@@ -51,27 +51,37 @@ pub struct Table {
 }
 
 kernel_params! {
-    /// As `PackParams` in `weights.cu`.
-    struct PackParams {
-        from: DevicePtr,
+    /// Argument of kernels in `weights.cu`.
+    pub(super) struct PackParams {
+        /// The tensor's elements from `from_index` on; null for synthetic ones.
+        from: DevicePtr as "const void*",
+        /// `[.., ld]`.
         to: DevicePtr,
+        /// Of element 0, 0 of what is packed, in the whole tensor.
         from_index: u64,
+        /// In elements of the tensor: `[outputs, inputs]` has (inputs, 1), [inputs, outputs] (1, outputs).
         row_stride: u64,
         column_stride: u64,
-        amaxes: DevicePtr,
-        units: DevicePtr,
+        /// `[n]`: largest magnitudes of rows, or of their layer; null where nothing is scaled.
+        amaxes: DevicePtr as "float*",
+        /// `[n]`: what a unit of a row's elements stands for.
+        units: DevicePtr as "float*",
+        /// Of a synthetic tensor.
         key: u64,
         scale: f32,
         offset: f32,
         rows: u32,
         columns: u32,
         ld: u32,
+        /// Of these rows in the result.
         first_row: u32,
         from_element: u32,
         to_element: u32,
         format: u32,
+        /// Row r goes to r / 8 * 8 * interleave + lane * 8 + r % 8; 1 for the same order.
         interleave: u32,
         lane: u32,
+        /// Fills the struct up.
         padding: u32,
     }
 }

@@ -7,7 +7,8 @@
 // sum is taken of the unrounded ones, as the reference does.
 //
 // Compiled for: ELEMENT (BF16, FP16), HEAD_DIM, TEAMS (1, 2, 4), KEYS (32, 64); CAUSAL, OUT_ELEMENT, OUT_FORMAT, EIGHT_BITS.
-#include "attention.cuh"
+#include "machine.cuh"
+#include "params.cuh"
 
 constexpr int QUERIES = 64;
 constexpr int TEAM_WARPS = QUERIES / 16, TEAM_THREADS = 32 * TEAM_WARPS, THREADS = TEAM_THREADS * TEAMS;
@@ -173,7 +174,7 @@ __device__ __forceinline__ void each_pair(const State& state, int half, F f) {
     }
 }
 
-__device__ __forceinline__ void store_values(const AttentionParams& p, State& state, const Segment& segment, u32 head,
+__device__ __forceinline__ void store_values(const AttentionParams& p, State& state, const DeviceSegment& segment, u32 head,
                                              u32 first_query) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -232,7 +233,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
 
     allow_next_kernel();
     // Written when the program was recorded: read before the wait.
-    const Segment segment = p.segments[blockIdx.z];
+    const DeviceSegment segment = p.segments[blockIdx.z];
     const u32 first = blockIdx.x * QUERIES;
     if (first >= segment.queries) return;
     // A query sees keys up to its own position, so a block needs none beyond its last query.

@@ -9,37 +9,7 @@
 #pragma once
 
 #include "machine.cuh"
-
-// As `Epilogue` in `product.rs`. What a kernel is compiled for is here too; its code has the names above instead.
-struct Epilogue {
-    const float* bias;     // [n], null for none
-    const void* residual;  // [residual_rows, residual_ld], null for none
-    void* out;             // [.., out_ld]
-    float* tap_linear;     // [rows, n]; with a gate the first half of the columns is its own tensor
-    float* tap_activation;
-    float* tap_up;
-    float* tap_result;
-    const float* units;    // [n]: what the weights' units stand for; null where operands have more than 8 bits
-    const float* amaxes;   // largest magnitude of x, one for `rows_each` rows; null where `unit` is known
-    u32 rows_each;
-    float unit;            // what a unit of x stands for
-    float out_factor;      // brings the result into the range of an 8-bit element type
-    u32 residual_element;
-    u32 residual_ld;
-    u32 residual_rows;     // rows after which the residual repeats
-    u32 out_element;
-    u32 out_ld;
-    u32 item_rows;         // row r goes to row (r / item_rows) * item_stride + item_offset + r % item_rows
-    u32 item_stride;
-    u32 item_offset;
-    u32 activation;
-    u32 gated;
-    u32 product_format;
-    u32 linear_format;
-    u32 activation_format;
-    u32 up_format;
-    u32 result_format;
-};
+#include "params.cuh"
 
 __device__ __forceinline__ size_t out_row(const Epilogue& e, u32 row) {
     if (!MOVES) return row;

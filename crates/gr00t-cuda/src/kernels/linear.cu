@@ -7,17 +7,6 @@
 // Compiled for: ELEMENT (BF16, FP16, and E4M3 from compute capability 8.9 on), TILE_ROWS (64, 128), TILE_COLUMNS (64, 128), STAGES; SPLIT and what `epilogue.cuh` names.
 #include "epilogue.cuh"
 
-// As `LinearParams` in `linear.rs`.
-struct LinearParams {
-    const u8* x;  // [rows rounded up to the tile, ldx], zeros beyond the inner dimension
-    const u8* w;  // [n rounded up to 128, inner], zeros beyond
-    u32 rows;
-    u32 n;
-    u32 inner;    // a multiple of DEPTH
-    u32 ldx;
-    Epilogue epilogue;
-};
-
 constexpr int SIZE = ELEMENT == E4M3 ? 1 : 2, ROW_BYTES = 128, DEPTH = ROW_BYTES / SIZE;  // of the inner dimension at a time
 constexpr int CHUNKS = ROW_BYTES / 16;
 constexpr int WARPS_M = 2, WARPS_N = 4, THREADS = 32 * WARPS_M * WARPS_N;
@@ -93,8 +82,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
     const u32 first_row = blockIdx.y * TILE_ROWS, first_column = blockIdx.x * TILE_COLUMNS;
     const u32 depths = p.inner / DEPTH, ranks = SPLIT;
     const u32 from = depths * blockIdx.z / ranks, count = depths * (blockIdx.z + 1) / ranks - from;
-    const u8* x = p.x + size_t(first_row) * p.ldx * SIZE + from * ROW_BYTES;
-    const u8* w = p.w + size_t(first_column) * p.inner * SIZE + from * ROW_BYTES;
+    const u8* x = static_cast<const u8*>(p.x) + size_t(first_row) * p.ldx * SIZE + from * ROW_BYTES;
+    const u8* w = static_cast<const u8*>(p.w) + size_t(first_column) * p.inner * SIZE + from * ROW_BYTES;
     auto stage = [&](u32 index) { return base + index % STAGES * STAGE_BYTES; };
     auto copy_x = [&](u32 index) { copy_rows<TILE_ROWS>(stage(index), x + index * ROW_BYTES, p.ldx * SIZE); };
     auto copy_w = [&](u32 index) { copy_rows<TILE_COLUMNS>(stage(index) + X_BYTES, w + index * ROW_BYTES, p.inner * SIZE); };

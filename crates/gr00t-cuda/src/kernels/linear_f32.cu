@@ -2,17 +2,6 @@
 // The epilogue and the split of the inner dimension are those of `linear.cu`.
 #include "epilogue.cuh"
 
-// As `LinearParams` in `linear.rs`.
-struct LinearParams {
-    const float* x;
-    const float* w;
-    u32 rows;
-    u32 n;
-    u32 inner;  // a multiple of 64
-    u32 ldx;
-    Epilogue epilogue;
-};
-
 constexpr int TILE = 64, DEPTH = 16, THREADS = 256, TILE_LD = TILE + 4;
 
 // Four neighbouring elements of one row, put into shared memory as a column.
@@ -27,8 +16,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_consta
     const u32 depths = p.inner / DEPTH, ranks = SPLIT;
     const u32 from = depths * blockIdx.z / ranks, to = depths * (blockIdx.z + 1) / ranks;
     const u32 row = threadIdx.x / 4, depth = threadIdx.x % 4 * 4;
-    const float* x = p.x + size_t(first_row + row) * p.ldx + depth;
-    const float* w = p.w + size_t(first_column + row) * p.inner + depth;
+    const float* x = static_cast<const float*>(p.x) + size_t(first_row + row) * p.ldx + depth;
+    const float* w = static_cast<const float*>(p.w) + size_t(first_column + row) * p.inner + depth;
     const u32 my_row = threadIdx.x / 16 * 4, left_column = threadIdx.x % 16 * 4;
 
     allow_next_kernel();

@@ -9,22 +9,6 @@
 // Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128), TOKENS (64, 128, 192, 256), STAGES, TEAMS; SPLIT and what `epilogue.cuh` names.
 #include "epilogue.cuh"
 
-// A tensor as the copy engine sees it (`TensorMap` in `driver/`).
-struct __align__(64) TensorMap {
-    u64 words[16];
-};
-
-// As `HopperLinearParams` in `linear.rs`.
-struct HopperLinearParams {
-    TensorMap x;  // [rows, inner] in boxes of [TOKENS, DEPTH]
-    TensorMap w;  // [n, inner] in boxes of [FEATURES, DEPTH]
-    u32 rows;
-    u32 n;
-    u32 inner;    // a multiple of DEPTH
-    u32 padding;
-    Epilogue epilogue;
-};
-
 constexpr int ROW_BYTES = 128, DEPTH = ELEMENT == E4M3 ? ROW_BYTES : ROW_BYTES / 2;  // of the inner dimension in a stage
 constexpr int GROUPS = FEATURES / 64, SUMS = TOKENS / 2, CONSUMERS = 128 * GROUPS * TEAMS;
 constexpr int W_PRODUCER = CONSUMERS / 32, X_PRODUCER = W_PRODUCER + 1, THREADS = CONSUMERS + 64;  // two warps

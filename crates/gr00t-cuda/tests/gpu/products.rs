@@ -14,6 +14,7 @@ use steadyhand_gr00t_cuda::kernels::Kernels;
 use steadyhand_gr00t_cuda::linear::Then;
 use steadyhand_gr00t_cuda::product::{SPLITS, Tiling};
 use steadyhand_gr00t_cuda::program::Scratch;
+use steadyhand_gr00t_cuda::sources::Sources;
 use steadyhand_gr00t_cuda::weights::Layout;
 
 /// Operands are exactly what is multiplied and sums are f32: only the order of summation differs. What rounding at
@@ -38,7 +39,7 @@ pub fn of_every_tiling() {
     let device = must(Device::open(0), "open");
     let driver_version = Some(device.properties().driver_version);
     let compiler = must(Compiler::open(driver_version, None), "compiler");
-    let kernels = Kernels::new(&device, compiler);
+    let kernels = Kernels::new(&device, compiler, Sources::embedded());
     let capability = device.properties().compute_capability;
     let splits: &[usize] = if capability.0 >= 9 { &SPLITS } else { &[1] };
     let kinds = [
