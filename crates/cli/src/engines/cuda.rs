@@ -10,6 +10,7 @@ use steadyhand_gr00t_cuda::{self as gpu, Cuda};
 pub const KIND: Kind = Kind {
     name: "cuda",
     form: "cuda:PRECISION",
+    about: "an NVIDIA GPU",
     exchanges: true,
     open: Open::Running { options: &["--device", "--kernel-cache", "--kernel-dir"], backend },
 };

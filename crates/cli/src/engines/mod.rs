@@ -38,6 +38,8 @@ pub struct Kind {
     pub name: &'static str,
     /// The whole as it is typed, such as `expected:DIR#NAME`.
     pub form: &'static str,
+    /// What it is, for help.
+    pub about: &'static str,
     /// Whether its components take tensors from outside.
     pub exchanges: bool,
     /// How its engines are had.

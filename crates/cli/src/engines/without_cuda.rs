@@ -14,6 +14,7 @@ pub const ABSENT: &str = "this steady was built without CUDA (cargo feature `cud
 pub const KIND: Kind = Kind {
     name: "cuda",
     form: "cuda:PRECISION",
+    about: "an NVIDIA GPU, which this build runs nothing on",
     exchanges: true,
     open: Open::Running { options: &["--device", "--kernel-cache", "--kernel-dir"], backend },
 };

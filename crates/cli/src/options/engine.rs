@@ -25,9 +25,8 @@ pub struct DeviceArgs {
 /// An engine with its options.
 #[derive(Debug, Clone, Args)]
 pub struct EngineArgs {
-    /// What runs the model, alone or with its precision as cuda:bf16. cpu: the reference; cuda: an NVIDIA GPU; auto:
-    /// cuda where it can run, else cpu, saying which and why; onnxruntime: ONNX Runtime on an exported policy.
-    #[arg(long, default_value = "cpu", value_name = "ENGINE", value_parser = EngineSpec::running)]
+    #[arg(long, default_value = "cpu", value_name = "ENGINE", value_parser = EngineSpec::running,
+          help = EngineSpec::running_help())]
     pub engine: EngineSpec,
     /// Number formats: f32, bf16 (as the official code rounds), fp16, mixed, mixed-fp16, fp8, or the path of a TOML
     /// file. [default: f32]
