@@ -17,6 +17,19 @@ pub struct EngineSpec {
 }
 
 impl EngineSpec {
+    /// Help on engines that run here.
+    pub fn running_help() -> String {
+        let kinds = KINDS.iter().filter(|kind| matches!(kind.open, Open::Running { .. }));
+        let kinds: Vec<String> = kinds.map(|kind| format!("{}: {}", kind.name, kind.about)).collect();
+        format!("What runs the model, alone or with its precision as cuda:bf16. {}", kinds.join("; "))
+    }
+
+    /// Help on engines that can be examined.
+    pub fn help(what: &str) -> String {
+        let kinds: Vec<String> = KINDS.iter().map(|kind| format!("{}: {}", kind.form, kind.about)).collect();
+        format!("{what} {}", kinds.join("; "))
+    }
+
     /// An engine that runs here, with or without its precision.
     ///
     /// # Errors

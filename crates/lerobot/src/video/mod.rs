@@ -27,6 +27,7 @@ mod ffmpeg;
 mod fragments;
 mod h264;
 mod images;
+mod jpeg;
 mod mp4;
 mod native;
 mod order;
