@@ -5,7 +5,7 @@ mod common;
 
 use std::{fs, path::Path, sync::Arc};
 
-use common::{demo_copy, demo_video, fnv1a, repo};
+use common::{Random, demo_copy, demo_video, fnv1a, repo};
 use parquet::{
     basic::{BrotliLevel, Compression, GzipLevel},
     data_type::{
@@ -19,6 +19,10 @@ use steadyhand_lerobot::{Codec, Dataset, Error, Kind};
 
 /// The demo's language key.
 const KEY: &str = "annotation.human.task_description";
+/// Bytes that change structure, numbers and names.
+const DAMAGE: &[u8] = b"0919-.e{}[]\",:nNtx ";
+/// Damaged copies tried of each file.
+const DAMAGED_COPIES: usize = 200;
 const TEXT: &str = "Pick up the yellow bottle on the table.";
 
 /// Replaces a text in a file of the dataset.
@@ -311,6 +315,29 @@ fn images_in_the_data_are_a_video() {
         write(&[file]);
         let error = open().frame(0).unwrap_err().to_string();
         assert!(error.contains("observation.images.ego_view, row 0") && error.contains(found), "{error}");
+    }
+}
+
+#[test]
+fn damaged_metadata_is_an_error_or_a_dataset_but_never_a_panic() {
+    let folder = demo_copy();
+    let mut random = Random(0xdada);
+    for file in ["info.json", "episodes.jsonl", "tasks.jsonl", "modality.json", "stats.json"] {
+        let path = folder.path().join("meta").join(file);
+        let whole = fs::read(&path).unwrap();
+        for _ in 0..DAMAGED_COPIES {
+            let mut damaged = whole.clone();
+            for _ in 0..1 + random.below(4) {
+                let at = random.below(damaged.len());
+                damaged[at] = DAMAGE[random.below(DAMAGE.len())];
+            }
+            fs::write(&path, &damaged).unwrap();
+            if let Ok(dataset) = Dataset::open(folder.path()) {
+                let _ = (dataset.stats().is_ok(), dataset.group_stats(Kind::State, "left_arm", "mean"));
+                let _ = (dataset.dimension_names(Kind::Action, "left_hand"), read(folder.path()));
+            }
+        }
+        fs::write(&path, &whole).unwrap();
     }
 }
 

@@ -288,7 +288,7 @@ mod tests {
         assert!(table.holds());
         let page = table.page();
         for part in [
-            "bf16    0.004000  0.040000  6.30e-3  0.004000  6.20e-3              1.02  7.500  refused",
+            "bf16       0.004000  0.040000  6.30e-3  0.004000  6.20e-3              1.02  7.500  refused",
             "fp8 on cuda: site `dit.block.0.key`: no kernel",
             "for 2 of 2 precisions",
             "c on d, episodes 0, 2, 26 inferences in all",
