@@ -254,12 +254,12 @@ mod tests {
         };
         assert_eq!(
             error("language.layer.1.up", Formats::new(f32, f32, f32)),
-            "precision mixed with language.layer.1.up: site `language.layer.1.up`: the CUDA engine cannot: compute: \
+            "precision mixed: site `language.layer.1.up`: the CUDA engine cannot: compute: \
              expected bf16 as at `language.layer.1.gate`, both being one GEMM, found f32"
         );
         assert_eq!(
             error("language.layer.1.query_rope", Formats::new(bf16, f32, f32)),
-            "precision mixed with language.layer.1.query_rope: site `language.layer.1.key_rope`: the CUDA engine cannot: \
+            "precision mixed: site `language.layer.1.key_rope`: the CUDA engine cannot: \
              storage: expected bf16 as at `language.layer.1.query_rope`, both reading one table of angles, found f32"
         );
         // Formats that both have are no reason.
