@@ -1,20 +1,20 @@
 //! Times kernels of the model on the GPU at hand: microseconds of one in a chain of the same, each product with
 //! weights of its own, so that they come from device memory as in an inference. Products are timed in every tiling.
 //!
-//! `cargo run --release -p steadyhand-gr00t --example kernels [bf16|fp16|fp8_e4m3] [ROWS OUT IN]...`
+//! `cargo run --release -p steadyhand-gr00t-cuda --example kernels [bf16|fp16|fp8_e4m3] [ROWS OUT IN]...`
 
+use steadyhand_cuda_driver::Device;
+use steadyhand_cuda_driver::compile::Compiler;
 use steadyhand_fidelity::Format;
-use steadyhand_gr00t::Result;
 use steadyhand_gr00t::checkpoint::Loader;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::{self, Heads, Site};
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy, Scale};
 use steadyhand_gr00t::synthetic::n1_6;
+use steadyhand_gr00t_cuda::Result;
 use steadyhand_gr00t_cuda::attention::Segment;
 use steadyhand_gr00t_cuda::builder::Builder;
-use steadyhand_gr00t_cuda::compile::Compiler;
 use steadyhand_gr00t_cuda::dit::{self, Dit, Features};
-use steadyhand_gr00t_cuda::driver::Device;
 use steadyhand_gr00t_cuda::elements::Element;
 use steadyhand_gr00t_cuda::kernels::Kernels;
 use steadyhand_gr00t_cuda::linear::{Linear, Then};

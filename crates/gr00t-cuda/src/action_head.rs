@@ -2,17 +2,16 @@
 
 use super::builder::Builder;
 use super::dit::{self, Dit, Features, Memory, Times};
-use super::driver::DevicePtr;
 use super::elements::Element;
 use super::linear::{Linear, RowMap, Then};
 use super::norm::{Affine, Norm, NormAt, Rows};
 use super::program::Tensor;
 use super::tokens::{EulerStep, Placed};
 use super::weights::Layout;
+use crate::Result;
 use std::ops::Range;
-use steadyhand_gr00t::Result;
+use steadyhand_cuda_driver::DevicePtr;
 use steadyhand_gr00t::checkpoint::Weight;
-use steadyhand_gr00t::component::Component;
 use steadyhand_gr00t::model::Prompt;
 use steadyhand_gr00t::model::action_head as model;
 use steadyhand_gr00t::ops::{Activation, Leading, Site, cpu};
@@ -144,7 +143,7 @@ fn prepare<'w>(
     encode_state(b, w, embodiment, inputs, &all_tokens)?;
     let site = Site::new("action_head.state_features");
     let state = item_rows(&all_tokens, b.batch, 0..inputs.state_horizon);
-    b.hand_over(Component::StateEncoder, &site, vec![state])?;
+    b.hand_over(&site, vec![state])?;
     let positions = w.position_embedding.as_ref().map(|table| positions(b, w, table, times.steps()));
     let rows = b.batch * w.action_horizon;
     let actions = b.packed_tensor(rows, w.action_dim, Element::F32)?;
@@ -152,7 +151,7 @@ fn prepare<'w>(
     let operand = b.persistent_tensor(rows, w.action_dim, compute)?;
     b.input(inputs.noise, Placed { out: &actions, copy: Some(&operand) }, Site::new("noise"))?;
     let copies = vec![vec![actions.clone()], vec![operand.clone()]];
-    b.hand_over(Component::Noise, &Site::new("noise"), copies)?;
+    b.hand_over(&Site::new("noise"), copies)?;
     let (positions, state_horizon) = (positions.transpose()?, inputs.state_horizon);
     Ok(Shared {
         head: w,
@@ -176,7 +175,7 @@ fn euler_step(b: &mut Builder, shared: &Shared, (step, steps): (usize, usize), b
     let element = b.operand(&site("dit.output"), &[site("decoder.layer1")])?;
     let Shared { head, tokens, memory, times, .. } = shared;
     let output = b.stage("dit", |b| dit::forward(b, &head.dit, tokens, memory, times, step, element))?;
-    b.hand_over(Component::Dit, &site("dit.output"), vec![vec![output.clone()]])?;
+    b.hand_over(&site("dit.output"), vec![vec![output.clone()]])?;
     b.stage("action_decoder", |b| decode_actions(b, shared, &output, (step, steps)))
 }
 
@@ -194,7 +193,7 @@ fn decode_actions(
     let x = b.linear(hidden, output, element, site("decoder.layer1"), relu)?;
     let element = b.storage(&site("decoder"))?;
     let velocity = b.linear(decoded, &x, element, site("decoder"), Then::Store)?;
-    b.hand_over(Component::Decoder, &site("decoder"), vec![vec![velocity.clone()]])?;
+    b.hand_over(&site("decoder"), vec![vec![velocity.clone()]])?;
     let operand = (step + 1 < steps).then_some(&shared.operand);
     b.euler(EulerStep {
         velocity: &velocity,
@@ -205,7 +204,7 @@ fn decode_actions(
         at: site("euler"),
     })?;
     let copies = [Some(&shared.actions), operand].into_iter().flatten();
-    b.hand_over(Component::Euler, &site("euler"), copies.map(|copy| vec![copy.clone()]).collect())
+    b.hand_over(&site("euler"), copies.map(|copy| vec![copy.clone()]).collect())
 }
 
 /// The backbone's features after their norm, text and image tokens apart where blocks tell them apart.
@@ -286,7 +285,7 @@ fn encode_actions(b: &mut Builder, shared: &Shared, step: usize, bucket: usize) 
     };
     b.linear_into(layer3, &x, &shared.tokens, Some(map), features, then)?;
     let tokens = item_rows(&shared.tokens, b.batch, shared.state_horizon..item_stride);
-    b.hand_over(Component::ActionEncoder, &site, vec![tokens])
+    b.hand_over(&site, vec![tokens])
 }
 
 /// These rows of every item.

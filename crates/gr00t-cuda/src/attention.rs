@@ -1,13 +1,13 @@
 //! Attention: scores, softmax and weighted values in one kernel.
 
 use super::builder::Builder;
-use super::driver::DevicePtr;
 use super::elements::{Element, Stored};
 use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::program::{TapPlace, Tensor};
-use crate::kernel_params;
+use crate::Result;
+use steadyhand_cuda_driver::DevicePtr;
+use steadyhand_cuda_driver::kernel_params;
 use steadyhand_gr00t::ops::{Heads, Site};
-use steadyhand_gr00t::{Error, Result};
 
 /// Query rows and the key rows that they see. As `Segment` in `attention.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,12 @@ impl Builder<'_> {
         let Heads { heads: count, kv_heads, head_dim } = heads;
         if widths != [count * head_dim, kv_heads * head_dim, kv_heads * head_dim] || head_dim > MAX_HEAD_DIM {
             let what = format!("q, k, v of {widths:?} features, {heads:?}, heads of at most {MAX_HEAD_DIM}");
-            return Err(Error::Shape { site: at.to_string(), operation: "attention", what });
+            return Err(steadyhand_gr00t::Error::Shape {
+                site: at.to_string(),
+                operation: "attention",
+                what,
+            }
+            .into());
         }
         let elements = self.elements(&at)?;
         let [q, k, v] = [q, k, v].map(|tensor| self.as_operand(tensor, elements.compute));

@@ -1,17 +1,16 @@
 //! Records programs.
 
-use super::driver::Buffer;
-use super::driver::{Device, DevicePtr, Launch};
 use super::elements::{Element, SiteElements, Stored, elements, storage};
 use super::kernels::{Argument, Kernels, Variant};
 use super::product::Tiling;
 use super::program::{
     Constant, HandOver, KernelStep, Program, Scale, Step, Tap, TapPlace, Tensor, TensorTap,
 };
+use crate::Result;
 use std::ops::Range;
 use std::sync::Arc;
-use steadyhand_gr00t::Result;
-use steadyhand_gr00t::component::Component;
+use steadyhand_cuda_driver::Buffer;
+use steadyhand_cuda_driver::{Device, DevicePtr, Launch};
 use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
@@ -225,14 +224,14 @@ impl<'a> Builder<'a> {
         self.steps.push(Box::new(TensorTap { tensor: tensor.clone(), site }));
     }
 
-    /// Lets a run with patches replace what `component` hands over, the result of `at`. Each of `copies` holds it in
-    /// parts whose rows follow each other.
+    /// Lets a run with patches replace what a part of the model hands over, the result of `at`. Each of `copies` holds
+    /// it in parts whose rows follow each other.
     ///
     /// # Errors
     /// The policy asks for what no kernel does.
-    pub fn hand_over(&mut self, component: Component, at: &Site, copies: Vec<Vec<Tensor>>) -> Result<()> {
-        let (step, format) = (at.step(), self.storage(at)?);
-        self.steps.push(Box::new(HandOver { component, step, format, copies }));
+    pub fn hand_over(&mut self, at: &Site, copies: Vec<Vec<Tensor>>) -> Result<()> {
+        let format = self.storage(at)?;
+        self.steps.push(Box::new(HandOver { at: at.clone(), format, copies }));
         Ok(())
     }
 

@@ -5,9 +5,9 @@ use super::linear::{Linear, Then};
 use super::norm::{Affine, Norm, NormAt, Rows};
 use super::program::Tensor;
 use super::weights::Layout;
+use crate::Result;
 use steadyhand_gr00t::model::connector as model;
 use steadyhand_gr00t::ops::{Activation, Grid, Site};
-use steadyhand_gr00t::{Error, Result};
 
 /// Weights of the connector on the device.
 pub struct Connector {
@@ -25,7 +25,12 @@ impl Connector {
         let at = &Site::new("connector");
         if w.unshuffle != 2 {
             let what = format!("expected 2x2 patches to a token, found {0}x{0}", w.unshuffle);
-            return Err(Error::Shape { site: at.to_string(), operation: "pixel_unshuffle", what });
+            return Err(steadyhand_gr00t::Error::Shape {
+                site: at.to_string(),
+                operation: "pixel_unshuffle",
+                what,
+            }
+            .into());
         }
         Ok(Connector {
             norm: layout.affine(&w.norm, &(at / "norm"))?,

@@ -2,13 +2,13 @@
 
 use super::attention::{Seen, Segment};
 use super::builder::Builder;
-use super::driver::DevicePtr;
 use super::elements::{Element, Stored};
 use super::linear::{Linear, Projection, Then};
 use super::norm::{Modulation, Norm, NormAt};
 use super::program::Tensor;
 use super::weights::Layout;
-use steadyhand_gr00t::Result;
+use crate::Result;
+use steadyhand_cuda_driver::DevicePtr;
 use steadyhand_gr00t::model::dit::{self as model, Attends};
 use steadyhand_gr00t::ops::{Activation, Heads, Leading, Site, cpu};
 

@@ -1,9 +1,10 @@
 //! What values are stored in on the device.
 
+use crate::{Error, Result};
+use steadyhand_cuda_driver::ElementType;
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::ops::{ModelSite, Operation, Site};
 use steadyhand_gr00t::precision::{ActivationScale, PrecisionPolicy, Scale};
-use steadyhand_gr00t::{Error, Result};
 
 /// An element type; also the code of the format that values are rounded to (`Element` in `numeric.cuh`).
 #[repr(u32)]
@@ -89,6 +90,17 @@ impl Element {
             Element::Bf16 => halves().map(|raw| half::bf16::from_le_bytes(raw).to_f32()).collect(),
             Element::Fp16 => halves().map(|raw| half::f16::from_le_bytes(raw).to_f32()).collect(),
             Element::E4m3 => bytes.iter().map(|raw| Format::Fp8E4m3.decode(u32::from(*raw))).collect(),
+        }
+    }
+}
+
+impl From<Element> for ElementType {
+    fn from(element: Element) -> Self {
+        match element {
+            Element::F32 => ElementType::F32,
+            Element::Bf16 => ElementType::Bf16,
+            Element::Fp16 => ElementType::F16,
+            Element::E4m3 => ElementType::U8,
         }
     }
 }
@@ -213,10 +225,11 @@ pub fn elements(policy: &PrecisionPolicy, site: &Site) -> Result<SiteElements> {
 
 fn to_nearest(policy: &PrecisionPolicy) -> Result<()> {
     match policy.is_stochastic() {
-        true => Err(Error::input(
+        true => Err(steadyhand_gr00t::Error::input(
             format!("precision {policy}"),
             "expected rounding to nearest for the CUDA engine, found stochastic rounding",
-        )),
+        )
+        .into()),
         false => Ok(()),
     }
 }
@@ -263,7 +276,8 @@ fn accumulation(policy: &PrecisionPolicy, path: &str, format: Format) -> Result<
 }
 
 fn refusal(policy: &PrecisionPolicy, path: &str, what: &str) -> Error {
-    Error::input(format!("precision {policy}"), format!("site `{path}`: the CUDA engine cannot: {what}"))
+    let what = format!("site `{path}`: the CUDA engine cannot: {what}");
+    steadyhand_gr00t::Error::input(format!("precision {policy}"), what).into()
 }
 
 #[cfg(test)]

@@ -2,10 +2,8 @@
 
 use super::action_head::{self, ActionHead, Embodiment, Inputs};
 use super::builder::Builder;
-use super::compile::Compiler;
 use super::connector::{self, Connector};
 use super::dit::{self, Times};
-use super::driver::{Device, Graph, Pinned, Stream};
 use super::elements;
 use super::inputs::InputMemory;
 use super::kernels::Kernels;
@@ -13,18 +11,20 @@ use super::language::{self, Language};
 use super::program::{Program, Scratch, Tensor};
 use super::vision::{self, Vision};
 use super::weights::Layout;
+use crate::{Error, Result};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use steadyhand_gr00t::component::{Component, Patches};
-use steadyhand_gr00t::engine::{Backend, Engine, ModelInput, infer_by_layout, one};
+use steadyhand_cuda_driver::compile::Compiler;
+use steadyhand_cuda_driver::{Device, Graph, Pinned, Stream};
+use steadyhand_gr00t::engine::{Backend, Engine, ModelInput, Profile, infer_by_layout, one};
+use steadyhand_gr00t::exchange::Patches;
 use steadyhand_gr00t::model::action_head::timestep_bucket;
 use steadyhand_gr00t::model::{Batch, Model};
 use steadyhand_gr00t::observation::Matrix;
 use steadyhand_gr00t::ops::{ModelSite, Site, cpu};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
-use steadyhand_gr00t::{Error, Result};
 
 /// Shapes whose programs are kept.
 const MAX_SHAPES: usize = 8;
@@ -50,16 +50,21 @@ impl Backend for Cuda {
         "cuda"
     }
 
-    fn device(&self) -> Result<String> {
-        Ok(Device::open(self.options.device)?.properties().name.clone())
+    fn device(&self) -> steadyhand_gr00t::Result<String> {
+        Ok(Device::open(self.options.device).map_err(Error::from)?.properties().name.clone())
     }
 
-    fn check(&self, policy: &PrecisionPolicy, sites: &[ModelSite]) -> Result<()> {
-        let device = Device::open(self.options.device)?;
-        elements::check_on(policy, sites, device.properties().compute_capability)
+    fn check(&self, policy: &PrecisionPolicy, sites: &[ModelSite]) -> steadyhand_gr00t::Result<()> {
+        let device = Device::open(self.options.device).map_err(Error::from)?;
+        Ok(elements::check_on(policy, sites, device.properties().compute_capability)?)
     }
 
-    fn open(&self, model: Model, policy: PrecisionPolicy, denoising_steps: usize) -> Result<Box<dyn Engine>> {
+    fn open(
+        &self,
+        model: Model,
+        policy: PrecisionPolicy,
+        denoising_steps: usize,
+    ) -> steadyhand_gr00t::Result<Box<dyn Engine + Send>> {
         Ok(Box::new(CudaEngine::new(model, policy, denoising_steps, self.options.clone())?))
     }
 }
@@ -169,7 +174,9 @@ impl CudaEngine {
         options: Options,
     ) -> Result<Self> {
         if denoising_steps == 0 {
-            return Err(Error::input("denoising_steps", "expected at least 1, found 0"));
+            return Err(
+                steadyhand_gr00t::Error::input("denoising_steps", "expected at least 1, found 0").into()
+            );
         }
         let sites = model.sites()?;
         elements::check(&policy, &sites)?;
@@ -245,7 +252,7 @@ impl CudaEngine {
         self.shape(batch)?.work.inputs.fill(batch);
         let CudaEngine { stream, times_program, scratch, shapes, .. } = self;
         let Some(Shape { work, graph, .. }) = shapes.back_mut() else {
-            return Err(Error::cuda("run", "expected a program for these inputs"));
+            return Err(Error::engine("run", "expected a program for these inputs"));
         };
         match how {
             Run::Replay => stream.replay(graph)?,
@@ -259,13 +266,17 @@ impl CudaEngine {
         let Tensor { rows, features, .. } = work.actions;
         let shape = [batch.len(), rows / batch.len(), features];
         cpu::Tensor::from_values(shape, work.results.as_f32()[..rows * features].to_vec())
-            .ok_or_else(|| Error::cuda("read actions", format!("expected {shape:?} values")))
+            .ok_or_else(|| Error::engine("read actions", format!("expected {shape:?} values")))
     }
 
     fn check_ids(&self, batch: &Batch) -> Result<()> {
-        let rows = self.model.config.eagle_config.text_config.vocab_size;
+        let rows = self.model.config.vocab_size();
         match batch.input_ids.iter().flatten().find(|id| **id as usize >= rows) {
-            Some(id) => Err(Error::input("input_ids", format!("expected ids below {rows}, found {id}"))),
+            Some(id) => Err(steadyhand_gr00t::Error::input(
+                "input_ids",
+                format!("expected ids below {rows}, found {id}"),
+            )
+            .into()),
             None => Ok(()),
         }
     }
@@ -324,15 +335,14 @@ impl CudaEngine {
         let inputs = InputMemory::new(device, batch)?;
         let images = inputs.images(batch);
         let mut b = Builder::new(device, kernels, policy, batch.len());
-        let output = |component: Component| Site::new(component.output(&model.config));
         let patches = b.stage("vision", |b| vision::forward(b, &weights.vision, &images, &grids))?;
-        b.hand_over(Component::Vision, &output(Component::Vision), vec![vec![patches.clone()]])?;
+        b.hand_over(&Site::new("vision.post_layernorm"), vec![vec![patches.clone()]])?;
         let tokens = b.stage("connector", |b| connector::forward(b, &weights.connector, &patches, &grids))?;
-        b.hand_over(Component::Connector, &output(Component::Connector), vec![vec![tokens.clone()]])?;
+        b.hand_over(&Site::new("connector"), vec![vec![tokens.clone()]])?;
         let ids = inputs.ids();
         let features =
             b.stage("language", |b| language::forward(b, &weights.language, ids, &prompt, &tokens))?;
-        b.hand_over(Component::Language, &output(Component::Language), vec![vec![features.clone()]])?;
+        b.hand_over(&Site::new("language.norm"), vec![vec![features.clone()]])?;
         let from =
             Inputs { state: inputs.state(), noise: inputs.noise(), state_horizon: batch.state_horizon };
         let head = (&weights.action_head, &self.embodiments[&key.embodiment], times);
@@ -351,7 +361,11 @@ impl Engine for CudaEngine {
         &self.policy
     }
 
-    fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
+    fn infer(
+        &mut self,
+        inputs: &[ModelInput],
+        probe: Option<&mut dyn Probe>,
+    ) -> steadyhand_gr00t::Result<Vec<Matrix>> {
         let (model, steps) = (Arc::clone(&self.model), self.buckets.len());
         // An embodiment's layers are part of a program: inputs of several embodiments run one after the other.
         let mut slots: Vec<usize> = inputs.iter().map(|input| input.embodiment_id).collect();
@@ -359,28 +373,40 @@ impl Engine for CudaEngine {
         slots.dedup();
         if slots.len() <= 1 {
             return infer_by_layout(&model, inputs, steps, probe, &mut |batch, probe| {
-                self.run(batch, Run::with(probe))
+                Ok(self.run(batch, Run::with(probe))?)
             });
         }
         if probe.is_some() {
-            return Err(Error::input("embodiment_id", "expected one in a probed inference, found several"));
+            return Err(steadyhand_gr00t::Error::input(
+                "embodiment_id",
+                "expected one in a probed inference, found several",
+            ));
         }
         let mut actions = vec![Matrix::default(); inputs.len()];
         for slot in slots {
             let members: Vec<usize> =
                 (0..inputs.len()).filter(|i| inputs[*i].embodiment_id == slot).collect();
             let group: Vec<ModelInput> = members.iter().map(|index| inputs[*index].clone()).collect();
-            let found =
-                infer_by_layout(&model, &group, steps, None, &mut |batch, _| self.run(batch, Run::Replay))?;
+            let found = infer_by_layout(&model, &group, steps, None, &mut |batch, _| {
+                Ok(self.run(batch, Run::Replay)?)
+            })?;
             members.into_iter().zip(found).for_each(|(index, found)| actions[index] = found);
         }
         Ok(actions)
     }
 
-    fn infer_patched(&mut self, input: &ModelInput, patches: &mut dyn Patches) -> Result<Matrix> {
+    fn infer_patched(
+        &mut self,
+        input: &ModelInput,
+        patches: &mut dyn Patches,
+    ) -> steadyhand_gr00t::Result<Matrix> {
         let (model, steps) = (Arc::clone(&self.model), self.buckets.len());
         one(infer_by_layout(&model, std::slice::from_ref(input), steps, None, &mut |batch, _| {
-            self.run(batch, Run::Patch(patches))
+            Ok(self.run(batch, Run::Patch(patches))?)
         })?)
+    }
+
+    fn profile(&mut self) -> Option<&mut dyn Profile> {
+        Some(self)
     }
 }

@@ -1,9 +1,10 @@
 //! The inputs of a batch in one piece of memory, so that one copy brings them to the device.
 
-use super::driver::{Buffer, Device, DevicePtr, Pinned, Stream};
 use super::tokens::DeviceImage;
-use steadyhand_gr00t::Result;
-use steadyhand_gr00t::model::{Batch, ImageBatch};
+use crate::Result;
+use steadyhand_cuda_driver::{Buffer, Device, DevicePtr, Pinned, Stream};
+use steadyhand_gr00t::model::Batch;
+use steadyhand_gr00t::ops::ImageBatch;
 
 /// Where an input may start.
 const INPUT_ALIGN: usize = 256;
@@ -87,6 +88,6 @@ impl InputMemory {
     /// # Errors
     /// The copy fails.
     pub fn upload(&self, stream: &Stream) -> Result<()> {
-        stream.upload(&self.host, 0, &self.device, 0, self.host.len())
+        Ok(stream.upload(&self.host, 0, &self.device, 0, self.host.len())?)
     }
 }

@@ -1,15 +1,15 @@
 //! The kernels: which there are, and those that are compiled and loaded.
 
-use super::compile::{Arch, Compiler, Source};
-use super::driver::{Device, Kernel, Module, Params};
 use super::elements::Element;
 use super::product::{self, Multiplier, SPLITS, Tiling};
 use super::{attention, norm};
+use crate::{Error, Result};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
+use steadyhand_cuda_driver::compile::{Arch, Compiler, Source};
+use steadyhand_cuda_driver::{Device, Kernel, Module, Params};
 use steadyhand_gr00t::config::Config;
-use steadyhand_gr00t::{Error, Result};
 
 /// Files of `kernels/` with their texts.
 macro_rules! embedded {
@@ -278,9 +278,9 @@ impl Kernels {
                 "{:?} needs {} bytes of shared memory, the device has {available}",
                 variant.defines, variant.shared_bytes
             );
-            return Err(Error::cuda(variant.file, what));
+            return Err(Error::engine(variant.file, what));
         }
-        self.module(&variant.module())?.kernel(variant.entry, variant.shared_bytes as usize)
+        Ok(self.module(&variant.module())?.kernel(variant.entry, variant.shared_bytes as usize)?)
     }
 
     fn module(&self, key: &ModuleKey) -> Result<Module> {
@@ -312,10 +312,10 @@ impl Variant {
 
 fn compile((file, defines): &ModuleKey, compiler: &Compiler, arch: Arch) -> Result<Vec<u8>> {
     let source = SOURCES.iter().find(|(name, _)| name == file);
-    let (name, text) = source.ok_or_else(|| Error::cuda("compile", format!("no kernel source {file}")))?;
+    let (name, text) = source.ok_or_else(|| Error::engine("compile", format!("no kernel source {file}")))?;
     let defines = defines.iter().map(|(name, value)| format!("-D{name}={value}"));
     let options: Vec<String> = OPTIONS.iter().map(|option| option.to_string()).chain(defines).collect();
-    compiler.compile(&Source { name, text, headers: HEADERS }, &options, arch)
+    Ok(compiler.compile(&Source { name, text, headers: HEADERS }, &options, arch)?)
 }
 
 impl std::fmt::Display for Variant {

@@ -2,17 +2,17 @@
 
 use super::attention::{Seen, Segment};
 use super::builder::Builder;
-use super::driver::DevicePtr;
 use super::linear::{Linear, Projection, Then};
 use super::norm::{Affine, Norm, NormAt};
 use super::program::Tensor;
 use super::rotary::{Rotary, RotarySites};
 use super::weights::{Layout, Region, Table};
+use crate::Result;
+use steadyhand_cuda_driver::DevicePtr;
 use steadyhand_gr00t::model::Prompt;
 use steadyhand_gr00t::model::language as model;
 use steadyhand_gr00t::ops::cpu::rotary_turns;
 use steadyhand_gr00t::ops::{Activation, Heads, Site};
-use steadyhand_gr00t::{Error, Result};
 
 /// Weights of the language layers on the device.
 pub struct Language {
@@ -191,7 +191,7 @@ fn turns(b: &mut Builder, w: &Language, tokens: usize, at: &Site) -> Result<Devi
     let [storage, of_keys] = [b.storage(&(at / "query_rope"))?, b.storage(&(at / "key_rope"))?];
     if storage != of_keys {
         let what = format!("expected the same storage at `{0}.query_rope` and `{0}.key_rope`", at.path());
-        return Err(Error::input("precision", what));
+        return Err(steadyhand_gr00t::Error::input("precision", what).into());
     }
     let values = rotary_turns(tokens, w.heads.head_dim, w.rope_theta, storage.format());
     b.constant_bytes(&super::elements::Element::F32.encode(&values))

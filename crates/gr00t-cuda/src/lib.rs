@@ -1,7 +1,7 @@
 //! The CUDA engine: kernels of this crate's own, compiled by NVRTC and run by the driver.
 //!
-//! Nothing of CUDA is needed to build. The driver's library and NVRTC are loaded when a [`driver::Device`] or
-//! a [`compile::Compiler`] is opened; a missing one is an error there.
+//! Nothing of CUDA is needed to build: `steadyhand-cuda-driver` loads the driver's library and NVRTC when an engine is
+//! opened; a missing one is an error there.
 //!
 //! The files are named as those of `model/`: [`vision`], [`connector`], [`language`], [`action_head`], [`dit`]. Each
 //! lays its weights out ([`weights`]) and records its kernels into a [`program`] for one shape of inputs. What is
@@ -10,21 +10,19 @@
 pub mod action_head;
 pub mod attention;
 pub mod builder;
-mod cache;
-pub mod compile;
 pub mod connector;
 pub mod dit;
-pub mod driver;
 pub mod elements;
 mod engine;
+mod error;
 pub mod inputs;
 pub mod kernels;
 pub mod language;
 pub mod linear;
-mod locate;
 pub mod measure;
 pub mod norm;
 pub mod product;
+mod profile;
 pub mod program;
 pub mod rotary;
 pub mod tokens;
@@ -33,3 +31,4 @@ pub mod weights;
 
 pub use elements::{check, check_on};
 pub use engine::{Cuda, CudaEngine, Options};
+pub use error::{Error, Result};

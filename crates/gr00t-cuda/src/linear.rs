@@ -1,14 +1,14 @@
 //! Linear layers, and what is fused into their products.
 
 use super::builder::Builder;
-use super::driver::DevicePtr;
 use super::elements::{Element, Stored};
 use super::product::{Epilogue, EpilogueTap};
 use super::program::{Scale, Tap, TapPlace, Tensor};
 use super::weights::Region;
+use crate::Result;
+use steadyhand_cuda_driver::DevicePtr;
 use steadyhand_gr00t::ops::{Activation, Site};
 use steadyhand_gr00t::precision::ActivationScale;
-use steadyhand_gr00t::{Error, Result};
 
 /// `y = x Wᵀ + b` with its weights on the device.
 #[derive(Debug, Clone)]
@@ -228,7 +228,9 @@ impl Builder<'_> {
     ) -> Result<Epilogue> {
         if x.features != w.in_features {
             let what = format!("[{}, {}] by [{}, {}]", x.rows, x.features, w.out_features, w.in_features);
-            return Err(Error::Shape { site: at.to_string(), operation: "linear", what });
+            return Err(
+                steadyhand_gr00t::Error::Shape { site: at.to_string(), operation: "linear", what }.into()
+            );
         }
         let storage = self.storage(at)?.code();
         let map = map.unwrap_or(RowMap { item_rows: x.rows, item_stride: x.rows, item_offset: 0 });

@@ -1,14 +1,14 @@
 //! How long the parts of an inference take, and what the device can do at best.
 
 use super::builder::Builder;
-use super::driver::{Device, Event, Stream};
 use super::elements::Element;
 use super::engine::CudaEngine;
 use super::kernels::Kernels;
 use super::linear::Then;
 use super::weights::Layout;
+use crate::Result;
+use steadyhand_cuda_driver::{Device, Event, Stream};
 use steadyhand_fidelity::Format;
-use steadyhand_gr00t::Result;
 use steadyhand_gr00t::checkpoint::Loader;
 use steadyhand_gr00t::engine::{Engine, ModelInput};
 use steadyhand_gr00t::ops::{Linear, Site};
@@ -22,7 +22,7 @@ const REPETITIONS: usize = 20;
 /// The time of one stage in each of several inferences.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageTime {
-    /// Its name, that of [`workload::Stage`](steadyhand_gr00t::workload::Stage).
+    /// Its name, that of a [`topology::Stage`](steadyhand_gr00t::topology::Stage).
     pub name: String,
     /// Milliseconds, one value an inference.
     pub milliseconds: Vec<f32>,
@@ -48,7 +48,8 @@ impl CudaEngine {
         for (name, steps) in program.stages() {
             graphs.push((name, stream.capture(&mut || program.enqueue_steps(stream, steps.clone()))?));
         }
-        let events: Vec<Event> = (0..=graphs.len()).map(|_| self.device().event()).collect::<Result<_>>()?;
+        let events: Vec<Event> =
+            (0..=graphs.len()).map(|_| self.device().event()).collect::<Result<_, _>>()?;
         let mut times: Vec<StageTime> = Vec::new();
         for _ in 0..iterations {
             stream.record(&events[0])?;
@@ -83,7 +84,7 @@ impl CudaEngine {
 pub fn copy_bandwidth(device: &Device) -> Result<f64> {
     let (from, to) = (device.alloc_zeroed(COPY_BYTES)?, device.alloc_zeroed(COPY_BYTES)?);
     let stream = device.stream()?;
-    let seconds = time(device, &stream, &mut || stream.copy(from.at(0), to.at(0), COPY_BYTES))?;
+    let seconds = time(device, &stream, &mut || Ok(stream.copy(from.at(0), to.at(0), COPY_BYTES)?))?;
     Ok(2.0 * COPY_BYTES as f64 / seconds)
 }
 

@@ -1,14 +1,14 @@
 //! LayerNorm and RMSNorm of rows, with what is fused into them.
 
 use super::builder::Builder;
-use super::driver::DevicePtr;
 use super::elements::{Element, Stored};
 use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::program::{TapPlace, Tensor};
 use super::weights::Region;
-use crate::kernel_params;
+use crate::Result;
+use steadyhand_cuda_driver::DevicePtr;
+use steadyhand_cuda_driver::kernel_params;
 use steadyhand_gr00t::ops::Site;
-use steadyhand_gr00t::{Error, Result};
 
 /// Scale and shift of a norm on the device, in f32, rounded to the site's storage format.
 #[derive(Debug, Clone)]
@@ -189,7 +189,9 @@ impl Builder<'_> {
         let NormAt { norm, affine, eps, site } = norm;
         if out.features > MAX_FEATURES {
             let what = format!("expected at most {MAX_FEATURES} features, found {}", out.features);
-            return Err(Error::Shape { site: site.to_string(), operation: "norm", what });
+            return Err(
+                steadyhand_gr00t::Error::Shape { site: site.to_string(), operation: "norm", what }.into()
+            );
         }
         let null = DevicePtr::NULL;
         let storage = self.storage(&site)?;

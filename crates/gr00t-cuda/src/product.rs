@@ -1,14 +1,14 @@
 //! Products with weights: which kernel computes one, in which tiles.
 
 use super::builder::{Builder, depth, row_stride};
-use super::driver::{Boxes, DevicePtr, Properties, TensorMap};
 use super::elements::Element;
 use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::linear::{ACTIVATIONS, Linear, code};
 use super::program::{TapPlace, Tensor};
-use crate::kernel_params;
+use crate::{Error, Result};
+use steadyhand_cuda_driver::kernel_params;
+use steadyhand_cuda_driver::{Boxes, DevicePtr, Properties, TensorMap};
 use steadyhand_gr00t::ops::Activation;
-use steadyhand_gr00t::{Error, Result};
 
 kernel_params! {
     /// As `Epilogue` in `epilogue.cuh`. Kernels are compiled for what `fixed` reads of it.
@@ -323,12 +323,13 @@ impl Builder<'_> {
         };
         let shape = [x.rows, w.out_features, inner];
         let tiling = Tiling::choose(&candidates, w.element, shape, device.multiprocessors as usize);
-        let tiling = tiling.ok_or_else(|| Error::cuda("choose a tiling", format!("none fits {shape:?}")))?;
+        let tiling =
+            tiling.ok_or_else(|| Error::engine("choose a tiling", format!("none fits {shape:?}")))?;
         let variant = Variant::linear(w.element, tiling);
         let grid = [w.out_features.div_ceil(tiling.columns), x.rows.div_ceil(tiling.rows), tiling.split];
         let (rows, n, inner) = (x.rows, w.out_features, inner);
         if tiling.multiplier == Multiplier::Warpgroups {
-            let element = w.element;
+            let element = w.element.into();
             let of_x = Boxes { element, rows, columns: inner, ld: x.ld, box_rows: tiling.rows };
             let of_w = Boxes { element, rows: n, columns: inner, ld: inner, box_rows: tiling.columns };
             let params = HopperLinearParams {

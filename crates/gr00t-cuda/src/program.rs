@@ -4,15 +4,15 @@
 //! graph and replayed, or kernel by kernel with a probe. Both launch the same kernels with the same arguments,
 //! but for the places that a probe's tensors are written to.
 
-use super::driver::{Buffer, Device, DevicePtr, Kernel, Launch, Params, Pinned, Stream};
 use super::elements::Element;
 use super::kernels::{Kernels, Variant};
+use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
-use steadyhand_gr00t::component::{Component, Patches};
+use steadyhand_cuda_driver::{Buffer, Device, DevicePtr, Kernel, Launch, Params, Pinned, Stream};
+use steadyhand_gr00t::exchange::Patches;
 use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::probe::Probe;
-use steadyhand_gr00t::{Error, Result};
 
 /// What the elements of a tensor stand for.
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ impl Tensor {
     /// # Errors
     /// The copy does not fit.
     pub fn read(&self, stream: &Stream, to: &mut Pinned) -> Result<()> {
-        stream.download(&self.memory, 0, to, 0, self.rows * self.ld * self.element.size())
+        Ok(stream.download(&self.memory, 0, to, 0, self.rows * self.ld * self.element.size())?)
     }
 
     /// `[rows, features]` as f32.
@@ -184,8 +184,8 @@ pub(super) struct KernelStep<P> {
 impl<P: Params + Send + Sync> KernelStep<P> {
     fn launch(&self, stream: &Stream, launch: &Launch, params: &P) -> Result<()> {
         match &self.kernel {
-            Some(kernel) => stream.launch(kernel, launch, params),
-            None => Err(Error::cuda(self.variant.file, "the program was not finished")),
+            Some(kernel) => Ok(stream.launch(kernel, launch, params)?),
+            None => Err(Error::engine(self.variant.file, "the program was not finished")),
         }
     }
 }
@@ -267,10 +267,9 @@ impl Step for TensorTap {
     }
 }
 
-/// Where a component's result lies for what comes after it.
+/// Where a part's result lies for what comes after it.
 pub(super) struct HandOver {
-    pub(super) component: Component,
-    pub(super) step: Option<usize>,
+    pub(super) at: Site,
     /// What the result is rounded to, whatever it is stored in.
     pub(super) format: Element,
     /// Each holds the whole result, in parts whose rows follow each other. Copies differ in element type: one to add
@@ -295,7 +294,7 @@ impl Step for HandOver {
             values.extend(part.download()?);
             (rows, features) = (rows + part.rows, part.features);
         }
-        patches.hand_over(self.component, self.step, [batch, rows / batch, features], &mut values);
+        patches.hand_over(&self.at, [batch, rows / batch, features], &mut values);
         self.format.format().round_slice(&mut values);
         for parts in &self.copies {
             let mut rest = &values[..];
@@ -380,7 +379,7 @@ impl Program {
         self.steps.iter().try_for_each(|step| step.probe(stream, scratch, self.batch, probe))
     }
 
-    /// Runs the program step by step, components handing their tensors over through `patches`.
+    /// Runs the program step by step, parts handing their tensors over through `patches`.
     ///
     /// # Errors
     /// A launch or a copy fails.

@@ -1,13 +1,13 @@
 //! The norms and the rotation of query and key heads.
 
 use super::builder::Builder;
-use super::driver::DevicePtr;
 use super::elements::Element;
 use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::program::{TapPlace, Tensor};
 use super::weights::Region;
-use crate::kernel_params;
-use steadyhand_gr00t::Result;
+use crate::Result;
+use steadyhand_cuda_driver::DevicePtr;
+use steadyhand_cuda_driver::kernel_params;
 use steadyhand_gr00t::ops::{Heads, Site};
 
 kernel_params! {

@@ -1,15 +1,15 @@
 //! Kernels that bring values to where they are used: inputs, image patches, embeddings, the Euler step.
 
 use super::builder::Builder;
-use super::driver::DevicePtr;
 use super::elements::Element;
 use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::program::{Scale, TapPlace, Tensor};
 use super::weights::Table;
-use crate::kernel_params;
+use crate::{Error, Result};
+use steadyhand_cuda_driver::DevicePtr;
+use steadyhand_cuda_driver::kernel_params;
 use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::precision::ActivationScale;
-use steadyhand_gr00t::{Error, Result};
 
 kernel_params! {
     /// As `PatchesParams` in `tokens.cu`.
@@ -288,7 +288,7 @@ impl Builder<'_> {
                     Ok(x.clone())
                 }
                 (Scale::Measured(..), ActivationScale::Dynamic) => Ok(x.clone()),
-                (found, _) => Err(Error::cuda(
+                (found, _) => Err(Error::engine(
                     "quantize",
                     format!("expected the scale {activations:?}, found {found:?}"),
                 )),

@@ -7,7 +7,7 @@ use super::norm::{Affine, Norm, NormAt};
 use super::program::Tensor;
 use super::tokens::DeviceImage;
 use super::weights::Layout;
-use steadyhand_gr00t::Result;
+use crate::Result;
 use steadyhand_gr00t::checkpoint::Weight;
 use steadyhand_gr00t::model::vision as model;
 use steadyhand_gr00t::ops::cpu::resize_positions;

@@ -4,18 +4,18 @@
 //! much memory it takes; then everything is brought there at once, rearranged on the device.
 
 use super::builder::row_stride;
-use super::driver::{Buffer, Device, DevicePtr, Launch, Stream};
 use super::elements::{Element, SiteElements, Stored, elements, storage};
 use super::kernels::{Argument, Defines, Kernels, Variant, eight_bits};
 use super::linear::{Linear, Part, Projection, Scales};
 use super::norm::Affine;
-use crate::kernel_params;
+use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
+use steadyhand_cuda_driver::kernel_params;
+use steadyhand_cuda_driver::{Buffer, Device, DevicePtr, Launch, Stream};
 use steadyhand_gr00t::checkpoint::{Dtype, Weight};
 use steadyhand_gr00t::ops::{self, Site};
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::{Error, Result};
 
 /// Rows of a product's weights are padded to its widest tile.
 const TILE_COLUMNS: usize = 128;
@@ -238,11 +238,16 @@ impl<'a> Layout<'a> {
                 sites[0].path(),
                 sites[1].path()
             );
-            return Err(Error::input("precision", what));
+            return Err(steadyhand_gr00t::Error::input("precision", what).into());
         }
         if !gate.weight.shape()[0].is_multiple_of(8) {
             let what = format!("expected a width that is a multiple of 8, found {}", gate.weight.shape()[0]);
-            return Err(Error::Shape { site: sites[0].to_string(), operation: "gate_and_up", what });
+            return Err(steadyhand_gr00t::Error::Shape {
+                site: sites[0].to_string(),
+                operation: "gate_and_up",
+                what,
+            }
+            .into());
         }
         self.joined(&[gate, up], of_gate, true)
     }
@@ -373,7 +378,7 @@ impl<'a> Layout<'a> {
             job.run(&memory, &staging, &stream, kernels)?;
         }
         stream.synchronize()?;
-        self.memory.set(memory).map_err(|_| Error::cuda("load weights", "they are loaded already"))
+        self.memory.set(memory).map_err(|_| Error::engine("load weights", "they are loaded already"))
     }
 }
 
@@ -427,7 +432,7 @@ impl Job {
         let size = self.weight.dtype().size();
         let start = self.first + first * self.columns;
         let bytes = self.weight.bytes().ok_or_else(|| self.absent())?;
-        staging.upload(0, &bytes[start * size..(start + rows * self.columns) * size])
+        Ok(staging.upload(0, &bytes[start * size..(start + rows * self.columns) * size])?)
     }
 
     /// Runs a kernel of `weights.cu` on rows that are staged.
@@ -475,11 +480,11 @@ impl Job {
         };
         let grid = [blocks as u32, 1, 1];
         let launch = Launch { grid, block, shared_bytes, cluster: 1, programmatic: false };
-        stream.launch(&kernel, &launch, &params)
+        Ok(stream.launch(&kernel, &launch, &params)?)
     }
 
     fn absent(&self) -> Error {
-        Error::cuda("load weights", format!("{}: the tensor has no bytes", self.weight.name()))
+        Error::engine("load weights", format!("{}: the tensor has no bytes", self.weight.name()))
     }
 }
 

@@ -11,12 +11,12 @@ use gpu::{
 };
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
+use steadyhand_cuda_driver::Device;
+use steadyhand_cuda_driver::compile::Compiler;
 use steadyhand_fidelity::Format;
-use steadyhand_gr00t::Result;
 use steadyhand_gr00t::engine::{Engine, ModelInput};
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy};
-use steadyhand_gr00t_cuda::compile::Compiler;
-use steadyhand_gr00t_cuda::driver::Device;
+use steadyhand_gr00t_cuda::Result;
 
 /// What every test of a golden runs at: the presets, and fp8 with scales that were found before.
 const PRECISIONS: [&str; 7] = ["f32", "bf16", "fp16", "mixed", "mixed-fp16", "fp8", CALIBRATED];
@@ -51,7 +51,8 @@ fn main() -> ExitCode {
 /// Whether there is a GPU and a compiler for it.
 fn available() -> Result<()> {
     let driver_version = Device::open(0)?.properties().driver_version;
-    Compiler::open(Some(driver_version), None).map(|_| ())
+    Compiler::open(Some(driver_version), None)?;
+    Ok(())
 }
 
 fn trial(name: String, test: impl FnOnce() + Send + 'static) -> Trial {

@@ -3,8 +3,9 @@
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::sync::Arc;
+use steadyhand_cuda_driver::compile::{Arch, Compiler, Source};
+use steadyhand_cuda_driver::elf::machine_code;
 use steadyhand_gr00t::synthetic::n1_6;
-use steadyhand_gr00t_cuda::compile::{Arch, Compiler, Source};
 use steadyhand_gr00t_cuda::elements::Element;
 use steadyhand_gr00t_cuda::kernels::catalogue;
 
@@ -118,13 +119,10 @@ fn kept(_: &Compiler) -> Result<(), Failed> {
     Ok(())
 }
 
-/// An ELF file with the kernel's section.
+/// Machine code of the kernel.
 fn is_cubin_with(cubin: &[u8], entry: &str) -> Result<(), Failed> {
-    let section = format!(".text.{entry}\0");
-    let found = cubin.windows(section.len()).any(|window| window == section.as_bytes());
-    if cubin.starts_with(b"\x7fELF") && found {
-        Ok(())
-    } else {
-        Err("expected a cubin with the kernel".into())
+    match machine_code(cubin, entry) {
+        Some(code) if !code.is_empty() => Ok(()),
+        _ => Err("expected a cubin with the kernel".into()),
     }
 }

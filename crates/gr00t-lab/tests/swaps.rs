@@ -1,10 +1,11 @@
 //! Components exchanged between two engines: mixtures give exactly what they are made of.
 
 use std::path::Path;
-use steadyhand_gr00t::component::{Component, Patches};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
+use steadyhand_gr00t::exchange::Patches;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise::gaussian;
+use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::policy::load_model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
@@ -21,7 +22,7 @@ fn model() -> Model {
 
 fn input(model: &Model, seed: u64) -> ModelInput {
     let config = &model.config;
-    let image_token = config.eagle_config.image_token_index;
+    let image_token = config.image_token();
     let image = PixelValues { height: 56, width: 84, data: gaussian(seed, 1, 0, 3, 56 * 84).data };
     ModelInput {
         images: vec![image],
@@ -45,7 +46,7 @@ fn mixture(
     b: &mut dyn Engine,
     input: &ModelInput,
     most: Side,
-    swapped: Option<Component>,
+    swapped: Option<&'static str>,
 ) -> Matrix {
     let reference = Reference { model, policy: &preset("f32"), denoising_steps: STEPS };
     side_by_side(reference, b, input, Mixture { most, swapped }).expect("a mixture")
@@ -53,18 +54,12 @@ fn mixture(
 
 /// Sees every tensor, changes none.
 #[derive(Default)]
-struct Seen(Vec<(Component, Option<usize>)>);
+struct Seen(Vec<Site>);
 
 impl Patches for Seen {
-    fn hand_over(
-        &mut self,
-        component: Component,
-        step: Option<usize>,
-        shape: [usize; 3],
-        values: &mut [f32],
-    ) {
-        assert_eq!(shape.iter().product::<usize>(), values.len(), "{component}");
-        self.0.push((component, step));
+    fn hand_over(&mut self, at: &Site, shape: [usize; 3], values: &mut [f32]) {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "{at}");
+        self.0.push(at.clone());
     }
 }
 
@@ -78,8 +73,8 @@ fn patches_that_change_nothing_change_no_bit() {
         let patched = engine.infer_patched(&input, &mut seen).expect("a patched inference");
         assert_eq!(patched, infer(&mut engine, &input), "{precision}");
         assert_eq!(seen.0.len(), 5 + 4 * STEPS);
-        assert_eq!(seen.0[5], (Component::ActionEncoder, Some(0)));
-        assert_eq!(seen.0.last(), Some(&(Component::Euler, Some(STEPS - 1))));
+        assert_eq!(seen.0[5], Site::in_step("action_tokens", 0));
+        assert_eq!(seen.0.last(), Some(&Site::in_step("euler", STEPS - 1)));
     }
 }
 
@@ -95,9 +90,10 @@ fn a_mixture_of_one_engine_is_that_engine() {
     assert_eq!(mixture(&model, &mut b, &input, Side::A, None), own_a);
     assert_eq!(mixture(&model, &mut b, &input, Side::B, None), own_b);
     let mut same = CpuEngine::new(model.clone(), preset("f32"), STEPS);
-    for component in Component::ALL {
-        assert_eq!(mixture(&model, &mut same, &input, Side::A, Some(component)), own_a, "{component}");
-        assert_ne!(mixture(&model, &mut b, &input, Side::A, Some(Component::Dit)), own_a);
+    for part in &model.topology.parts {
+        let mixed = mixture(&model, &mut same, &input, Side::A, Some(part.output));
+        assert_eq!(mixed, own_a, "{}", part.name);
+        assert_ne!(mixture(&model, &mut b, &input, Side::A, Some("dit.output")), own_a);
     }
 }
 
@@ -110,22 +106,22 @@ fn a_fault_goes_where_its_component_goes() {
     let right = infer(&mut CpuEngine::new(model.clone(), f32.clone(), STEPS), &input);
     let swapped = |site: &str| fault::swapped_gelu(site);
     let faults = [
-        (Component::Connector, swapped("connector")),
-        (Component::Dit, swapped("dit")),
-        (Component::Language, fault::not_causal(0)),
-        (Component::StateEncoder, fault::other_statistics(0.5)),
-        (Component::Noise, fault::unpaired_noise(1)),
-        (Component::Decoder, fault::unwritten_tail("decoder", 3)),
+        ("connector", swapped("connector")),
+        ("dit", swapped("dit")),
+        ("language", fault::not_causal(0)),
+        ("state_encoder", fault::other_statistics(0.5)),
+        ("noise", fault::unpaired_noise(1)),
+        ("decoder", fault::unwritten_tail("decoder", 3)),
     ];
     for (component, fault) in faults {
         let mut b = FaultyEngine::new(&model, &f32, STEPS, fault);
         let wrong = infer(&mut b, &input);
         assert_ne!(wrong, right, "{component}");
-        for other in Component::ALL {
+        for other in &model.topology.parts {
             let [only, all_but] =
-                [Side::A, Side::B].map(|most| mixture(&model, &mut b, &input, most, Some(other)));
-            let expected = if other == component { [&wrong, &right] } else { [&right, &wrong] };
-            assert_eq!([&only, &all_but], expected, "a fault of {component}, {other} exchanged");
+                [Side::A, Side::B].map(|most| mixture(&model, &mut b, &input, most, Some(other.output)));
+            let expected = if other.name == component { [&wrong, &right] } else { [&right, &wrong] };
+            assert_eq!([&only, &all_but], expected, "a fault of {component}, {} exchanged", other.name);
         }
     }
 }

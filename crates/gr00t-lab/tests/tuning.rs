@@ -99,7 +99,7 @@ impl Target for Device {
 
     fn actions(&mut self, policy: &PrecisionPolicy, inputs: &[ModelInput]) -> Result<Vec<Matrix>> {
         if self.breaks && self.has_fp8(policy, "language") {
-            return Err(Error::cuda("open", "the language model has no fp8"));
+            return Err(Error::engine("open: the language model has no fp8"));
         }
         self.cpu.actions(policy, inputs)
     }

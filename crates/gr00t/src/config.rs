@@ -3,6 +3,7 @@
 //! Source: `gr00t/configs/model/gr00t_n1d6.py` and the `config.json` of Eagle-Block2A-2B-v2, whose
 //! values stand in for the vision and language sizes that published checkpoints leave out.
 
+use crate::ops::Heads;
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -120,6 +121,31 @@ pub struct TextConfig {
     pub rope_theta: f64,
 }
 
+/// What the keys and values of a block of the DiT come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attends {
+    /// Its own state and action tokens.
+    Itself,
+    /// The text tokens of the backbone features.
+    Text,
+    /// The image tokens of the backbone features.
+    Images,
+    /// All backbone features: a DiT that does not alternate.
+    Everything,
+}
+
+impl Attends {
+    /// One word for it: `self`, `text`, `images` or `all`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Attends::Itself => "self",
+            Attends::Text => "text",
+            Attends::Images => "images",
+            Attends::Everything => "all",
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -208,6 +234,28 @@ impl DitConfig {
     pub fn inner_dim(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
     }
+
+    /// Heads of every block.
+    pub fn heads(&self) -> Heads {
+        let heads = self.num_attention_heads;
+        Heads { heads, kv_heads: heads, head_dim: self.attention_head_dim }
+    }
+}
+
+impl VisionConfig {
+    /// Heads of every layer.
+    pub fn heads(&self) -> Heads {
+        let heads = self.num_attention_heads;
+        Heads { heads, kv_heads: heads, head_dim: self.hidden_size / heads }
+    }
+}
+
+impl TextConfig {
+    /// Heads of every layer.
+    pub fn heads(&self) -> Heads {
+        let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
+        Heads { heads, kv_heads, head_dim: self.head_dim }
+    }
 }
 
 impl EagleConfig {
@@ -230,6 +278,40 @@ impl Config {
             serde_json::from_str(&text).map_err(|error| Error::file(&path, misfit(&text, &error)))?;
         config.check().map_err(|what| Error::file(&path, what))?;
         Ok(config)
+    }
+
+    /// What a block of the DiT attends to. Source: `AlternateVLDiT.forward` and `DiT.forward`.
+    pub fn attends(&self, block: usize) -> Attends {
+        if block % 2 == 1 && self.diffusion_model_cfg.interleave_self_attention {
+            Attends::Itself
+        } else if !self.use_alternate_vl_dit {
+            Attends::Everything
+        } else if block.is_multiple_of(2 * self.attend_text_every_n_blocks) {
+            Attends::Text
+        } else {
+            Attends::Images
+        }
+    }
+
+    /// The id of the token that stands for one image feature.
+    pub fn image_token(&self) -> u32 {
+        self.eagle_config.image_token_index
+    }
+
+    /// Rows of the table of token embeddings.
+    pub fn vocab_size(&self) -> usize {
+        self.eagle_config.text_config.vocab_size
+    }
+
+    /// Pixels of a side of the square that becomes one image token.
+    pub fn image_token_side(&self) -> usize {
+        self.eagle_config.vision_config.patch_size * self.eagle_config.unshuffle()
+    }
+
+    /// Image tokens of images of these heights and widths.
+    pub fn image_tokens(&self, images: &[[usize; 2]]) -> usize {
+        let side = self.image_token_side();
+        images.iter().map(|[height, width]| height / side * (width / side)).sum()
     }
 
     /// Whether the sizes fit each other and are those of a GR00T N1.6; says which field is wrong otherwise.

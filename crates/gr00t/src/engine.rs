@@ -1,16 +1,19 @@
-//! Engines: what turns model inputs into normalized actions.
+//! Engines: what turns model inputs into normalized actions, and the backends that open them.
 
-use crate::component::{Patched, Patches};
-use crate::model::{Batch, ImageBatch, Model};
+use crate::exchange::{Patched, Patches};
+use crate::model::{Batch, Model};
 use crate::observation::Matrix;
-use crate::ops::ModelSite;
-use crate::ops::cpu::{Cpu, Tensor};
+use crate::ops::cpu::{Cpu, Intervention, NoIntervention, Tensor};
+use crate::ops::{ImageBatch, ModelSite};
 use crate::precision::PrecisionPolicy;
-use crate::probe::{Intervention, NoIntervention, Probe};
+use crate::probe::Probe;
 use crate::processor::PixelValues;
 use crate::{Error, Result};
+pub use profile::{DeviceReport, Profile, StageTimes};
 use std::borrow::Cow;
 use std::cell::RefCell;
+
+mod profile;
 
 /// One observation in the model's terms, with the noise that the actions start from.
 #[derive(Debug, Clone, Default)]
@@ -45,7 +48,7 @@ pub trait Engine {
     /// An input that does not fit the model, named by field.
     fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>>;
 
-    /// Normalized actions of one input, for which every [`Component`](crate::component::Component) hands its tensor
+    /// Normalized actions of one input, for which every [`Part`](crate::topology::Part) hands its tensor
     /// over through `patches`, in the order of execution. With patches that change nothing the actions have the bits
     /// of [`Engine::infer`].
     ///
@@ -54,6 +57,16 @@ pub trait Engine {
     fn infer_patched(&mut self, _input: &ModelInput, _patches: &mut dyn Patches) -> Result<Matrix> {
         let what = format!("expected none: {} takes no tensors between its components", self.name());
         Err(Error::input("patches", what))
+    }
+
+    /// Whether it shows a probe its intermediate tensors. An engine that gives its actions only refuses probes.
+    fn shows_tensors(&self) -> bool {
+        true
+    }
+
+    /// What the engine can say of where its time goes; `None` where it cannot.
+    fn profile(&mut self) -> Option<&mut dyn Profile> {
+        None
     }
 }
 
@@ -75,11 +88,16 @@ pub trait Backend {
     /// The first site with what no engine of this kind executes.
     fn check(&self, policy: &PrecisionPolicy, sites: &[ModelSite]) -> Result<()>;
 
-    /// An engine that integrates over `denoising_steps` Euler steps.
+    /// An engine that integrates over `denoising_steps` Euler steps. Whoever opened it may hand it to another thread.
     ///
     /// # Errors
     /// Those of [`Backend::check`]; a device or a library that is missing, or has too little memory.
-    fn open(&self, model: Model, policy: PrecisionPolicy, denoising_steps: usize) -> Result<Box<dyn Engine>>;
+    fn open(
+        &self,
+        model: Model,
+        policy: PrecisionPolicy,
+        denoising_steps: usize,
+    ) -> Result<Box<dyn Engine + Send>>;
 }
 
 /// Opens the reference: [`CpuEngine`].
@@ -100,34 +118,47 @@ impl Backend for Reference {
         policy.check(sites)
     }
 
-    fn open(&self, model: Model, policy: PrecisionPolicy, denoising_steps: usize) -> Result<Box<dyn Engine>> {
+    fn open(
+        &self,
+        model: Model,
+        policy: PrecisionPolicy,
+        denoising_steps: usize,
+    ) -> Result<Box<dyn Engine + Send>> {
         self.check(&policy, &model.sites()?)?;
         Ok(Box::new(CpuEngine::new(model, policy, denoising_steps)))
     }
 }
 
 /// The reference: [`Model`] over [`Cpu`] operations.
-pub struct CpuEngine<'e> {
+pub struct CpuEngine<'e, I = NoIntervention> {
     model: Model,
     policy: PrecisionPolicy,
     denoising_steps: usize,
-    intervention: &'e dyn Intervention,
+    intervention: &'e I,
 }
 
-impl<'e> CpuEngine<'e> {
+impl CpuEngine<'static> {
     /// An engine that integrates over `denoising_steps` Euler steps.
     pub fn new(model: Model, policy: PrecisionPolicy, denoising_steps: usize) -> Self {
         CpuEngine { model, policy, denoising_steps, intervention: &NoIntervention }
     }
+}
+
+impl<I> CpuEngine<'_, I> {
+    /// What it runs.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
 
     /// The same engine with `intervention` interfering in its inferences.
     #[must_use]
-    pub fn with_intervention(self, intervention: &'e dyn Intervention) -> Self {
-        CpuEngine { intervention, ..self }
+    pub fn with_intervention<J: Intervention>(self, intervention: &J) -> CpuEngine<'_, J> {
+        let CpuEngine { model, policy, denoising_steps, .. } = self;
+        CpuEngine { model, policy, denoising_steps, intervention }
     }
 }
 
-impl Engine for CpuEngine<'_> {
+impl<I: Intervention> Engine for CpuEngine<'_, I> {
     fn name(&self) -> &str {
         "cpu"
     }
@@ -145,11 +176,19 @@ impl Engine for CpuEngine<'_> {
 
     fn infer_patched(&mut self, input: &ModelInput, patches: &mut dyn Patches) -> Result<Matrix> {
         let CpuEngine { model, policy, denoising_steps, intervention } = self;
-        let intervention =
-            Patched { inner: *intervention, patches: RefCell::new(patches), policy, config: &model.config };
+        let intervention = Patched {
+            inner: *intervention,
+            patches: RefCell::new(patches),
+            policy,
+            topology: &model.topology,
+        };
         one(infer_by_layout(model, std::slice::from_ref(input), *denoising_steps, None, &mut |batch, _| {
             model.infer(&Cpu::new(policy, None).with_intervention(&intervention), batch)
         })?)
+    }
+
+    fn profile(&mut self) -> Option<&mut dyn Profile> {
+        Some(self)
     }
 }
 

@@ -4,17 +4,18 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use steadyhand_fidelity::{Format, relative_l2};
-use steadyhand_gr00t::calibration::{Calibration, Collector};
+use steadyhand_gr00t::calibration::Collector;
 use steadyhand_gr00t::checkpoint::Checkpoint;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise::gaussian;
+use steadyhand_gr00t::ops::cpu::Intervention;
 use steadyhand_gr00t::ops::onnx::Products;
 use steadyhand_gr00t::ops::{Operation, Site};
 use steadyhand_gr00t::policy::load_model;
+use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy, Scale};
-use steadyhand_gr00t::probe::Intervention;
 use steadyhand_gr00t::processor::PixelValues;
 
 fn checkpoint() -> PathBuf {
@@ -32,7 +33,7 @@ fn preset(name: &str) -> PrecisionPolicy {
 fn input(model: &Model, seed: u64) -> ModelInput {
     let config = &model.config;
     let side = 56;
-    let image_token = config.eagle_config.image_token_index;
+    let image_token = config.image_token();
     let prompt = [7, 9, 11].into_iter().chain(std::iter::repeat_n(image_token, 4)).chain([13]);
     ModelInput {
         images: vec![PixelValues {

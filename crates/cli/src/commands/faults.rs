@@ -1,36 +1,40 @@
 //! `steady faults`: how well the diagnosis finds faults that are known because they were put there.
 
-use crate::Outcome;
-use crate::args::FaultsArgs;
-use crate::calibration::DatasetAtHand;
-use crate::demo_assets;
-use crate::engines;
-use crate::episodes::Observations;
-use crate::table::Table;
+use crate::options::{demo, precision};
+use crate::outcome::Outcome;
+use crate::report::table::Table;
 use anyhow::Result;
+use clap::Args;
 use rayon::prelude::*;
-use steadyhand_gr00t::Observation;
-use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
-use steadyhand_gr00t::model::Model;
-use steadyhand_gr00t::noise;
-use steadyhand_gr00t::policy::{load_model, prepare};
+use steadyhand_gr00t::Session;
+use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::processor::Processor;
+use steadyhand_gr00t::session::{self, Frames, NoiseSource, Scene};
 use steadyhand_gr00t_lab::diagnosis::{
     Diagnosis, Hypothesis, Inputs, Options, Setup, Status, Subject, SwapWhen, diagnose,
 };
 use steadyhand_gr00t_lab::fault::{Case, Fault, FaultyEngine, suite};
-use steadyhand_lerobot::Dataset;
 
-/// Steps of the demo's first episode that the engines are shown. A stale buffer needs two.
-const STEPS: [usize; 2] = [0, 16];
+#[derive(Debug, Args)]
+pub struct FaultsArgs {
+    /// What the engine runs at, but for the fault.
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    pub precision: String,
+}
+
+/// Observations of the demo's first episode that the engines are shown, 16 steps apart. A stale buffer needs two.
+const SHOWN: Frames = Frames::Along { episode: 0, count: 2, spacing: 16, noise: &NoiseSource::Seed(42) };
 
 /// Diagnoses every fault of the suite, strong and weak, and healthy engines; prints a table.
 pub fn run(args: &FaultsArgs) -> Result<Outcome> {
-    let bench = Bench::open(&args.precision)?;
+    let demo = demo::temporary()?;
+    let options = session::Options { dataset: Some(demo.dataset), ..session::Options::default() };
+    let session = Session::open(&demo.checkpoint, &options)?;
+    let policy = session.precision(&args.precision)?;
+    let bench = Bench { scene: session.scene(SHOWN)?, policy };
     let mut table = Table::new(&["fault", "variant", "rank", "first", "place", "residual", "proven"]);
     let mut found = [0, 0];
-    let cases = suite(&bench.model.config);
+    let cases = suite(&bench.scene.session.parts.model.config);
     let trials: Vec<_> = cases.iter().flat_map(|case| variants(case).map(|trial| (case, trial))).collect();
     let diagnoses: Vec<_> =
         trials.par_iter().map(|(_, (_, fault))| bench.plant(fault)).collect::<Result<_>>()?;
@@ -78,50 +82,32 @@ fn row(case: &Case, variant: &str, rank: Option<usize>, first: Option<&Hypothesi
 }
 
 struct Bench {
-    model: Model,
-    processor: Processor,
+    scene: Scene,
     policy: PrecisionPolicy,
-    observations: Vec<Observation>,
-    inputs: Vec<ModelInput>,
 }
 
 impl Bench {
-    /// The demo's policy, shown two observations.
-    fn open(precision: &str) -> Result<Self> {
-        let demo = demo_assets::temporary()?;
-        let model = load_model(&demo.checkpoint)?;
-        let processor = Processor::load(&demo.checkpoint, "new_embodiment", None)?;
-        let tag = Some(processor.embodiment_tag());
-        let policy = engines::policy(precision, &demo.checkpoint, &model, tag)?;
-        DatasetAtHand::new(&demo.dataset, false).check(&policy)?;
-        let episode = Dataset::open(&demo.dataset)?.episode(0)?;
-        let (mut observations, mut inputs) = (Vec::new(), Vec::new());
-        for (index, observed) in Observations::open(&processor, &episode, STEPS.to_vec())?.enumerate() {
-            let shape = [model.config.action_horizon, model.config.max_action_dim];
-            let noise = noise::gaussian(42, 0, index as u32, shape[0], shape[1]);
-            let observation = observed?.1;
-            inputs.push(prepare(&processor, &observation, noise)?);
-            observations.push(observation);
-        }
-        Ok(Bench { model, processor, policy, observations, inputs })
+    fn steps(&self) -> usize {
+        self.scene.session.parts.model.config.num_inference_timesteps
     }
 
     /// What is said of the engine with this fault in it.
     fn plant(&self, fault: &Fault) -> Result<Diagnosis> {
-        let steps = self.model.config.num_inference_timesteps;
-        let mut engine = FaultyEngine::new(&self.model, &self.policy, steps, fault.clone());
+        let model = &self.scene.session.parts.model;
+        let mut engine = FaultyEngine::new(model, &self.policy, self.steps(), fault.clone());
         self.diagnose(&mut engine, &self.policy)
     }
 
     /// What is said of an engine that claims to run at `policy`.
     fn diagnose(&self, engine: &mut dyn Engine, policy: &PrecisionPolicy) -> Result<Diagnosis> {
+        let (scene, parts) = (&self.scene, &self.scene.session.parts);
         let setup = Setup {
-            model: &self.model,
-            processor: &self.processor,
-            denoising_steps: self.model.config.num_inference_timesteps,
-            observations: &self.observations,
-            inputs: &self.inputs,
-            steps: &STEPS,
+            model: &parts.model,
+            processor: &parts.processor,
+            denoising_steps: self.steps(),
+            observations: &scene.observations,
+            inputs: &scene.inputs,
+            steps: &scene.steps,
             recorded: &[],
             names: &[],
         };
@@ -141,8 +127,8 @@ impl Bench {
             policies.push((policy.clone(), policy));
         }
         let examine = |(runs, says): &(PrecisionPolicy, PrecisionPolicy)| -> Result<bool> {
-            let steps = self.model.config.num_inference_timesteps;
-            let mut engine = CpuEngine::new(self.model.clone(), runs.clone(), steps);
+            let model = self.scene.session.parts.model.clone();
+            let mut engine = CpuEngine::new(model, runs.clone(), self.steps());
             Ok(self.diagnose(&mut engine, says)?.verdict.status != Status::NoFault)
         };
         let alarms = policies.par_iter().map(examine).collect::<Result<Vec<_>>>()?;

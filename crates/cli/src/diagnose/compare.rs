@@ -1,13 +1,13 @@
 //! `steady compare`: two engines on the same observations and the same noise, in numbers.
 
 use super::report::{Inference, inferences};
-use super::subject::Opened;
-use super::{Scene, Spec, named};
-use crate::Outcome;
-use crate::args::CompareArgs;
-use crate::memory::peak_rss_bytes;
+use super::scene::{Opened, Scene};
+use super::{CompareArgs, named};
+use crate::engines::EngineSpec;
+use crate::outcome::Outcome;
 use crate::report::growth::{self, Growth};
-use crate::table::Table;
+use crate::report::memory::peak_rss_bytes;
+use crate::report::table::Table;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::io::Write;
@@ -46,7 +46,7 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
     let scene = Scene::load(&args.observations, noise)?;
     let (mut b, policy_b) = open(&args.b, &scene)?;
     // The f32 reference runs anyway.
-    let mut a = (args.a != Spec::Cpu("f32".to_owned())).then(|| open(&args.a, &scene)).transpose()?;
+    let mut a = (!args.a.is_reference()).then(|| open(&args.a, &scene)).transpose()?;
     let a = a.as_mut().map(|(opened, policy)| (opened.subject(), policy.clone()));
     let scratch = args.scratch.as_deref();
     let found = compare(&scene.setup(), a, (b.subject(), policy_b), scratch).map_err(named(scratch))?;
@@ -72,9 +72,9 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-fn open(spec: &Spec, scene: &Scene) -> Result<(Opened, PrecisionPolicy)> {
+fn open(spec: &EngineSpec, scene: &Scene) -> Result<(Opened, PrecisionPolicy)> {
     let policy = scene.policy(spec.precision())?;
-    Ok((Opened::open(spec, scene, &policy)?, policy))
+    Ok((scene.engine(spec, &policy)?, policy))
 }
 
 fn plot(comparison: &Report) -> Growth<'_> {

@@ -1,50 +1,50 @@
 //! `steady diagnose`: whether an engine gives the reference's actions, and if not, why.
 
+mod args;
 pub mod compare;
+mod declared;
 mod html;
 mod print;
 mod report;
 mod scene;
-mod subject;
 
-pub use scene::Scene;
-pub use subject::Spec;
+pub use args::{CompareArgs, DiagnoseArgs};
 
-use crate::Outcome;
-use crate::args::DiagnoseArgs;
-use crate::memory::peak_rss_bytes;
+use crate::outcome::Outcome;
+use crate::report::memory::peak_rss_bytes;
 use anyhow::{Context, Result, ensure};
+use declared::Declared;
 use indicatif::{ProgressBar, ProgressStyle};
 use report::Report;
+use scene::Scene;
 use std::cell::RefCell;
 use std::io::Write;
 use std::path::Path;
-use steadyhand_gr00t_lab::diagnosis::{Inputs, Options, Progress, Status, SwapWhen, Task, diagnose};
-use subject::Opened;
+use steadyhand_gr00t_lab::diagnosis::{Options, Progress, Status, SwapWhen, Task, diagnose};
 
 /// Diagnoses, prints the verdict and leaves JSON and a page.
 pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
-    ensure!(!args.isolated || matches!(args.b, Spec::Trace(_)), "--isolated: expected with trace:DIR");
-    let exchanges = matches!(args.b, Spec::Cpu(_) | Spec::Cuda(_) | Spec::Fault(..));
+    ensure!(!args.isolated || args.b.name() == "trace", "--isolated: expected with trace:DIR");
     ensure!(
-        !args.swaps || exchanges,
+        !args.swaps || args.b.exchanges(),
         "--swaps: expected with cpu, cuda or fault, whose components take tensors from outside, found {}",
         args.b
     );
     let scene = Scene::load(&args.observations, args.b.noise())?;
-    let claimed = args.b_precision.as_deref().unwrap_or(args.b.precision());
-    let policy = scene.policy(claimed)?;
-    let mut opened = Opened::open(&args.b, &scene, &policy)?;
+    let Declared { precision, inputs, notes } = Declared::new(args, &scene)?;
+    let policy = scene.policy(&precision)?;
+    let mut opened = scene.engine(&args.b, &policy)?;
     let options = Options {
         policy,
-        inputs: if args.isolated { Inputs::Recorded } else { Inputs::Own },
+        inputs,
         swaps: if args.swaps { SwapWhen::Always } else { SwapWhen::ActionsErr },
         scratch: args.scratch.clone(),
     };
     let bar = RefCell::new(None);
     let diagnosis = diagnose(&scene.setup(), opened.subject(), &options, &|told| show(&bar, told));
     finish(bar);
-    let diagnosis = diagnosis.map_err(named(args.scratch.as_deref()))?;
+    let mut diagnosis = diagnosis.map_err(named(args.scratch.as_deref()))?;
+    diagnosis.audit.splice(0..0, notes);
     let report = Report::new(&scene, args, diagnosis, peak_rss_bytes());
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let json = args.out.join("diagnosis.json");

@@ -1,8 +1,8 @@
 //! The verdict and the evidence on the terminal.
 
-use crate::table::Table;
+use crate::report::table::Table;
 use std::io::{self, Write};
-use steadyhand_gr00t_lab::diagnosis::{Diagnosis, Status};
+use steadyhand_gr00t_lab::diagnosis::{Diagnosis, Status, Unit};
 
 /// Hypotheses and taps that the terminal shows.
 const SHOWN: usize = 5;
@@ -15,7 +15,8 @@ pub fn print(diagnosis: &Diagnosis, out: &mut impl Write) -> io::Result<()> {
     let status = match diagnosis.verdict.status {
         Status::NoFault => "NO FAULT",
         Status::Cause => "CAUSE FOUND",
-        Status::Ranked => "NOT PROVEN",
+        Status::Place => "PLACE FOUND",
+        Status::Unexplained => "NOT EXPLAINED",
     };
     writeln!(out, "{status}: {}\n\n{}\n", diagnosis.verdict.headline, diagnosis.verdict.paragraph)?;
     writeln!(out, "Determinism: {}.", diagnosis.determinism)?;
@@ -43,7 +44,10 @@ pub fn print(diagnosis: &Diagnosis, out: &mut impl Write) -> io::Result<()> {
             let proven = if hypothesis.proven { "yes" } else { "no" };
             table.row([
                 hypothesis.description.clone(),
-                format!("{:.2e}", hypothesis.residual),
+                match hypothesis.unit {
+                    Unit::OfRounding => format!("{:.2} x rounding", hypothesis.residual),
+                    Unit::RelativeL2 => format!("{:.2e}", hypothesis.residual),
+                },
                 proven.to_owned(),
             ]);
         }

@@ -1,7 +1,7 @@
 //! What `steady diagnose` leaves behind: the diagnosis, and what it is of.
 
+use super::DiagnoseArgs;
 use super::scene::Scene;
-use crate::args::DiagnoseArgs;
 use serde::Serialize;
 use steadyhand_gr00t_lab::diagnosis::Diagnosis;
 

@@ -9,11 +9,12 @@ use safetensors::{Dtype, SafeTensors};
 use std::path::{Path, PathBuf};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Matrix;
-use steadyhand_gr00t::calibration::{Calibration, Collector};
+use steadyhand_gr00t::calibration::Collector;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise::gaussian;
 use steadyhand_gr00t::policy::load_model;
+use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Recorder;
 use steadyhand_gr00t::processor::PixelValues;
@@ -115,7 +116,7 @@ pub fn made(model: &Model, seed: u64, sizes: &[[usize; 2]], text_tokens: usize) 
         data: gaussian(seed, 1, index as u32, 3, height * width).data,
     };
     let image_tokens: usize = sizes.iter().map(|[height, width]| height * width / 28 / 28).sum();
-    let images = std::iter::repeat_n(config.eagle_config.image_token_index, image_tokens);
+    let images = std::iter::repeat_n(config.image_token(), image_tokens);
     ModelInput {
         images: sizes.iter().enumerate().map(image).collect(),
         input_ids: std::iter::once(7).chain(images).chain((1..text_tokens as u32).map(|i| 8 + i)).collect(),
@@ -128,7 +129,7 @@ pub fn made(model: &Model, seed: u64, sizes: &[[usize; 2]], text_tokens: usize) 
 /// Another observation of the same layout: other pixels, words, state and noise.
 pub fn like(model: &Model, input: &ModelInput, seed: u64) -> ModelInput {
     let sizes: Vec<[usize; 2]> = input.images.iter().map(|image| [image.height, image.width]).collect();
-    let image_token = model.config.eagle_config.image_token_index;
+    let image_token = model.config.image_token();
     let word = |id: &u32| if *id == image_token { *id } else { (*id + seed as u32) % image_token };
     ModelInput {
         input_ids: input.input_ids.iter().map(word).collect(),

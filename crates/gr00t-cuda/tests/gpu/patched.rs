@@ -3,13 +3,14 @@
 use super::{Case, F32_LIMIT, ROUNDED_FACTOR, bits, distance, infer, like, preset};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Matrix;
-use steadyhand_gr00t::component::{Component, Patches};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
+use steadyhand_gr00t::exchange::Patches;
+use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
-/// A tensor on its way from a component to the next.
+/// A tensor on its way from a part to the next.
 struct Handed {
-    place: (Component, Option<usize>, [usize; 3]),
+    place: (Site, [usize; 3]),
     values: Vec<f32>,
 }
 
@@ -21,15 +22,9 @@ struct Exchange<'a> {
 }
 
 impl Patches for Exchange<'_> {
-    fn hand_over(
-        &mut self,
-        component: Component,
-        step: Option<usize>,
-        shape: [usize; 3],
-        values: &mut [f32],
-    ) {
-        let place = (component, step, shape);
-        self.seen.push(Handed { place, values: values.to_vec() });
+    fn hand_over(&mut self, at: &Site, shape: [usize; 3], values: &mut [f32]) {
+        let place = (at.clone(), shape);
+        self.seen.push(Handed { place: place.clone(), values: values.to_vec() });
         if let Some(other) = self.instead.iter().find(|other| other.place == place) {
             values.copy_from_slice(&other.values);
         }
@@ -42,7 +37,7 @@ fn run<'a>(engine: &mut dyn Engine, input: &ModelInput, instead: Vec<&'a Handed>
     (actions, exchange)
 }
 
-/// Every component hands over what the CPU engine's does, in the same order; put back, it changes no bit.
+/// Every part hands over what the CPU engine's does, in the same order; put back, it changes no bit.
 pub fn with_its_own_tensors(case: &Case, policy: &PrecisionPolicy) {
     let mut engine = case.cuda(policy);
     let expected = bits(&infer(&mut engine, &case.input));
@@ -62,7 +57,7 @@ pub fn with_its_own_tensors(case: &Case, policy: &PrecisionPolicy) {
     }
 }
 
-/// What any component made of another observation, put into this one's inference, gives what it gives on the CPU.
+/// What any part made of another observation, put into this one's inference, gives what it gives on the CPU.
 pub fn with_another_observations(case: &Case, policy: &PrecisionPolicy) {
     let cpu = |policy: &PrecisionPolicy| CpuEngine::new(case.model.clone(), policy.clone(), case.steps);
     let f32 = preset("f32");
@@ -70,15 +65,16 @@ pub fn with_another_observations(case: &Case, policy: &PrecisionPolicy) {
     let (_, others) = run(&mut cpu(policy), &other, Vec::new());
     let mut engine = case.cuda(policy);
     let unpatched = bits(&infer(&mut engine, &case.input));
-    for component in Component::ALL {
-        let of = || others.seen.iter().filter(|handed| handed.place.0 == component).collect::<Vec<_>>();
+    for part in &case.model.topology.parts {
+        let of =
+            || others.seen.iter().filter(|handed| handed.place.0.path() == part.output).collect::<Vec<_>>();
         let (found, _) = run(&mut engine, &case.input, of());
         let (right, _) = run(&mut cpu(policy), &case.input, of());
         // What comes after the last components rounds little or nothing, but sums in f32.
         let rounding = distance(&right, &run(&mut cpu(&f32), &case.input, of()).0);
         let limit = F32_LIMIT.max(ROUNDED_FACTOR * rounding);
         let apart = distance(&found, &right);
-        assert!(apart <= limit, "{component}: {apart:.2e} from the CPU engine, limit {limit:.2e}");
-        assert_ne!(bits(&found), unpatched, "{component}: the patch does nothing");
+        assert!(apart <= limit, "{}: {apart:.2e} from the CPU engine, limit {limit:.2e}", part.name);
+        assert_ne!(bits(&found), unpatched, "{}: the patch does nothing", part.name);
     }
 }

@@ -1,14 +1,14 @@
 //! Products in every tiling, those of older devices included.
 
 use std::fmt::Debug;
+use steadyhand_cuda_driver::Device;
+use steadyhand_cuda_driver::compile::Compiler;
 use steadyhand_fidelity::{Format, relative_l2};
 use steadyhand_gr00t::checkpoint::Loader;
 use steadyhand_gr00t::ops::{Linear, Site};
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy, Scale};
 use steadyhand_gr00t::probe::Recorder;
 use steadyhand_gr00t_cuda::builder::Builder;
-use steadyhand_gr00t_cuda::compile::Compiler;
-use steadyhand_gr00t_cuda::driver::Device;
 use steadyhand_gr00t_cuda::elements::Element;
 use steadyhand_gr00t_cuda::kernels::Kernels;
 use steadyhand_gr00t_cuda::linear::Then;

@@ -1,10 +1,10 @@
 //! What the engine refuses, and in which words.
 
 use crate::gpu::{Case, bits, infer, preset};
+use steadyhand_cuda_driver::Device;
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::engine::{Engine, ModelInput};
 use steadyhand_gr00t::precision::Formats;
-use steadyhand_gr00t_cuda::driver::Device;
 use steadyhand_gr00t_cuda::{CudaEngine, Options};
 
 /// The one image of the golden gives 81 image tokens.

@@ -11,8 +11,6 @@ use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::{ActionChunk, Matrix};
 
-pub(super) use super::baseline::MARGIN;
-
 /// The actions that a trace ends in: its own, or the reference's behind the last tensor that it holds.
 ///
 /// # Errors

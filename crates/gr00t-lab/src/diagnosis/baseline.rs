@@ -1,12 +1,13 @@
 //! The f32 reference, and what rounding alone moves it by.
 
-use super::rounding::Rounding;
+use super::rounding::{Rounding, Total};
 use super::setup::Setup;
-use super::stored::Scratch;
+use super::stored::{OfInference, Scratch};
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Matrix;
-use steadyhand_gr00t::engine::{CpuEngine, Engine};
+use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
 
@@ -28,43 +29,79 @@ pub struct Baseline {
     rounded: Vec<Vec<Matrix>>,
     /// The tensors of the last inference, where they were asked for.
     pub taps: Option<Rounding>,
+    /// By inference, what the engine's tensors differ by from the reference's, and what rounding moves those by.
+    pub totals: BTreeMap<usize, BTreeMap<String, Total>>,
 }
 
 impl Baseline {
-    /// Runs the f32 reference, the same at `policy`, and at `policy` rounding at random. With `scratch`, the last
-    /// inference's tensors are kept there and those of the rounded runs compared with them.
+    /// Runs the f32 reference, the same at `policy`, and at `policy` rounding at random. The tensors of inferences that
+    /// `taps` has are compared with the reference's and with those of the rounded runs. Of the reference's, one
+    /// inference at a time is in `scratch`, and the last stays there.
     ///
     /// # Errors
     /// An input does not fit the model; the tensors cannot be kept.
-    pub fn run(setup: &Setup, policy: &PrecisionPolicy, scratch: Option<&Scratch>) -> Result<Self> {
+    pub fn run(
+        setup: &Setup,
+        policy: &PrecisionPolicy,
+        taps: &BTreeMap<usize, OfInference>,
+        scratch: &Scratch,
+    ) -> Result<Self> {
         let engine =
             |policy: PrecisionPolicy| CpuEngine::new(setup.model.clone(), policy, setup.denoising_steps);
-        let Some((last, before)) = setup.inputs.split_last() else {
-            return Err(Error::input("inputs", "expected at least one inference, found none"));
-        };
         let mut reference = engine(PrecisionPolicy::preset("f32")?);
-        let mut actions = reference.infer(before, None)?;
-        let mut taps = None;
-        match scratch {
-            Some(scratch) => {
-                let (last, stored) = scratch.record(&mut reference, last)?;
-                actions.push(last);
-                taps = Some(Rounding::new(stored));
-            }
-            None => actions.extend(reference.infer(std::slice::from_ref(last), None)?),
-        }
         let mut policies = vec![policy.clone()];
         policies.extend((0..REPLICAS).map(|seed| policy.clone().stochastic(seed)));
-        let mut rounded = Vec::new();
-        for (index, policy) in policies.into_iter().enumerate() {
-            let mut engine = engine(policy);
-            let mut actions = engine.infer(before, None)?;
-            // One run to the nearest and one at random: what the others would add is not worth their reading.
-            let probe = taps.as_mut().filter(|_| index < 2).map(|taps| taps as &mut dyn Probe);
-            actions.extend(engine.infer(std::slice::from_ref(last), probe)?);
-            rounded.push(actions);
+        let mut engines: Vec<CpuEngine> = policies.into_iter().map(engine).collect();
+        let mut baseline = Baseline {
+            actions: Vec::new(),
+            rounded: vec![Vec::new(); engines.len()],
+            taps: None,
+            totals: BTreeMap::new(),
+        };
+        for (inference, input) in setup.inputs.iter().enumerate() {
+            let observed = taps.get(&inference);
+            baseline.add(
+                &mut reference,
+                &mut engines,
+                input,
+                observed.map(|taps| (taps, scratch, inference)),
+            )?;
         }
-        Ok(Baseline { actions, rounded, taps })
+        if baseline.actions.is_empty() {
+            return Err(Error::input("inputs", "expected at least one inference, found none"));
+        }
+        Ok(baseline)
+    }
+
+    /// Runs one inference of every engine.
+    fn add(
+        &mut self,
+        reference: &mut CpuEngine,
+        engines: &mut [CpuEngine],
+        input: &ModelInput,
+        compared: Option<(&OfInference, &Scratch, usize)>,
+    ) -> Result<()> {
+        let mut rounding = None;
+        match compared {
+            Some((_, scratch, _)) => {
+                let (actions, stored) = scratch.record(reference, input)?;
+                self.actions.push(actions);
+                rounding = Some(Rounding::new(stored));
+            }
+            None => self.actions.extend(reference.infer(std::slice::from_ref(input), None)?),
+        }
+        for (index, (engine, actions)) in engines.iter_mut().zip(&mut self.rounded).enumerate() {
+            // One run to the nearest and one at random: what the others would add is not worth their reading.
+            let probe = rounding.as_mut().filter(|_| index < 2).map(|taps| taps as &mut dyn Probe);
+            actions.extend(engine.infer(std::slice::from_ref(input), probe)?);
+        }
+        if let (Some(rounding), Some((taps, scratch, inference))) = (rounding, compared) {
+            self.totals.insert(inference, rounding.totals(taps));
+            if let Some(before) = self.taps.replace(rounding) {
+                scratch.discard(&before.reference)?;
+            }
+        }
+        Ok(())
     }
 
     /// Relative L2 of an engine's actions over all inferences.
@@ -77,11 +114,11 @@ impl Baseline {
         self.rounded.iter().map(|rounded| self.distance(rounded)).fold(F32_ACTIONS, f64::max)
     }
 
-    /// Relative L2 that rounding gives in the last inference.
-    pub fn expected_of_last(&self) -> f64 {
-        let last = |actions: &[Matrix]| flat(&actions[actions.len().saturating_sub(1)..]);
-        let right = last(&self.actions);
-        self.rounded.iter().map(|rounded| relative_l2(&last(rounded), &right)).fold(F32_ACTIONS, f64::max)
+    /// Relative L2 that rounding gives in one inference.
+    pub fn expected_of(&self, inference: usize) -> f64 {
+        let of = |actions: &[Matrix]| actions.get(inference).map(|of| of.data.clone()).unwrap_or_default();
+        let right = of(&self.actions);
+        self.rounded.iter().map(|rounded| relative_l2(&of(rounded), &right)).fold(F32_ACTIONS, f64::max)
     }
 }
 

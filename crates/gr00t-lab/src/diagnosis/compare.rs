@@ -53,7 +53,7 @@ pub fn compare(
     let scratch = Scratch::new(scratch)?;
     let b = observe(&mut b, setup, &policy_b, Inputs::Own, (&scratch, 1))?;
     let setup = &setup.first(b.actions.len());
-    let baseline = Baseline::run(setup, &policy_b, b.last().is_some().then_some(&scratch))?;
+    let baseline = Baseline::run(setup, &policy_b, &b.taps, &scratch)?;
     let (actions_a, taps_a) = match a {
         // The reference ran already.
         None => (baseline.actions.clone(), baseline.taps.as_ref().map(|of| of.reference.clone())),

@@ -1,24 +1,22 @@
 //! The whole diagnosis: from an engine to the verdict.
 
-use super::Observed;
-use super::actions::{self, MARGIN};
-use super::baseline::Baseline;
+use super::actions;
+use super::baseline::{Baseline, MARGIN, flat};
 use super::euler;
-use super::observe::{Evidence, Subject, observe};
-use super::replay::{ActionsOnly, Finding, Progress};
-use super::report::{Considered, Diagnosis};
+use super::examine::Examinations;
+use super::explain::{self, Explained};
+use super::observe::{Subject, observe};
+use super::replay::Progress;
+use super::report::{Diagnosis, EulerSplit};
 use super::rounding;
 use super::setup::Setup;
 use super::stored::Scratch;
 use super::swaps::{self, Exchange};
-use super::teacher_forced::{Examination, Inputs, LocalError};
-use super::verdict;
+use super::teacher_forced::Inputs;
+use super::verdict::{self, Judgement, Verdict};
 use crate::Result;
-use crate::fault::{Results, catalogue};
-use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use steadyhand_fidelity::{Match, MatchContext};
+use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
 /// What a diagnosis is told about the engine, and how far it goes.
@@ -58,13 +56,20 @@ pub fn diagnose(
 ) -> Result<Diagnosis> {
     let policy = &options.policy;
     let scratch = Scratch::new(options.scratch.as_deref())?;
-    // The one before the last is what a stale buffer still holds.
-    let evidence = observe(&mut subject, setup, policy, options.inputs, (&scratch, 2))?;
+    let evidence = observe(&mut subject, setup, policy, options.inputs, (&scratch, usize::MAX))?;
     let setup = &setup.first(evidence.actions.len());
-    let baseline = Baseline::run(setup, policy, evidence.last().is_some().then_some(&scratch))?;
-    let Explained { errors, findings, matches, considered } =
-        explain(setup, policy, &evidence, &baseline, progress)?;
-    let faulty = errors.iter().any(LocalError::is_fault);
+    let baseline = Baseline::run(setup, policy, &evidence.taps, &scratch)?;
+    let f32 = PrecisionPolicy::preset("f32")?;
+    let (explained, taps) = if evidence.taps.is_empty() {
+        (explain::actions(setup, policy, &evidence, &baseline, progress)?, Vec::new())
+    } else {
+        let examined = Examinations::run(setup, policy, &f32, &evidence, &baseline)?;
+        let explained = explain::tensors(&examined, &baseline, progress)?;
+        let totals = baseline.totals.get(&explained.shown);
+        let errors = &examined.of[&explained.shown].base.errors;
+        let taps = totals.map_or(Vec::new(), |totals| rounding::table(totals, errors));
+        (explained, taps)
+    };
     let actions = actions::compare(setup, &baseline.actions, &evidence.actions, baseline.expected())?;
     let euler = match evidence.last() {
         Some((_, taps)) if options.inputs == Inputs::Own => euler::split(setup, taps)?,
@@ -72,136 +77,45 @@ pub fn diagnose(
     };
     let swaps = match (&mut subject, evidence.actions.last()) {
         (Subject::Live(engine), Some(actions)) if options.swaps != SwapWhen::Never => {
-            let keeps_state = evidence.keeps_state;
-            let exchange =
-                Exchange { engine: *engine, actions, keeps_state, always: options.swaps == SwapWhen::Always };
+            let (always, keeps_state) = (options.swaps == SwapWhen::Always, evidence.repeats == Some(false));
+            let exchange = Exchange { engine: *engine, actions, keeps_state, always };
             swaps::run(setup, &baseline, exchange, progress)?
         }
         _ => None,
     };
-    let shown = baseline.taps.as_ref().zip(evidence.last());
+    let Explained { found, findings, matches, considered, shown, unit, error } = explained;
+    let tensors = (!evidence.taps.is_empty()).then_some(taps.len());
+    let judgement = Judgement {
+        evidence: verdict::Evidence {
+            inferences: setup.inputs.len(),
+            tensors,
+            actions: relative_l2(&flat(&evidence.actions), &flat(&baseline.actions)),
+            rounding: baseline.expected(),
+            precision: policy.name().to_owned(),
+            recorded: actions.mse_a.zip(actions.mse_b),
+            hypotheses: considered.hypotheses,
+            nearest: explain::nearest(&findings, error),
+            repeats: evidence.repeats,
+        },
+        found,
+    };
     Ok(Diagnosis {
         inferences: setup.inputs.len(),
-        verdict: verdict::judge(&actions, faulty, &findings, &euler, policy.name()),
-        taps: shown.map_or(Vec::new(), |(rounding, (_, taps))| rounding::table(rounding, taps, &errors)),
-        hypotheses: verdict::hypotheses(&findings, &matches),
+        verdict: Verdict::from(judgement),
+        shown,
+        taps,
+        hypotheses: explain::hypotheses(&findings, &matches, (unit, error)),
         considered,
         trajectories: actions::trajectories(setup, &baseline.actions, &evidence.actions)?,
+        determinism: evidence.determinism(),
         audit: evidence.audit,
-        determinism: evidence.determinism,
+        euler: euler.filter(|split: &EulerSplit| worth_telling(split, &actions)),
         actions,
-        euler,
         swaps,
     })
 }
 
-/// What was made of the evidence.
-#[derive(Default)]
-struct Explained {
-    /// Local errors of the last inference.
-    errors: Vec<LocalError>,
-    /// Faults that were replayed, best first.
-    findings: Vec<Finding>,
-    /// What turns the reference's tensor at the first bad place into the engine's: the place and the matches.
-    matches: Option<(String, Vec<Match>)>,
-    considered: Considered,
-}
-
-/// Local errors of the last inference, and what explains them; or what explains the actions alone.
-fn explain(
-    setup: &Setup,
-    policy: &PrecisionPolicy,
-    evidence: &Evidence,
-    baseline: &Baseline,
-    progress: &dyn Fn(Progress),
-) -> Result<Explained> {
-    let Some((last, taps)) = evidence.last() else {
-        let error = baseline.distance(&evidence.actions);
-        if error <= baseline.expected() * MARGIN {
-            return Ok(Explained::default());
-        }
-        let (findings, considered) = search(setup, policy, evidence, baseline, progress)?;
-        return Ok(Explained { findings, considered, ..Explained::default() });
-    };
-    // Stages that ran by themselves had the recording's inputs, which an f32 run made.
-    let recorded = PrecisionPolicy::preset("f32")?;
-    let (runs_at, expected) = match (evidence.inputs, &baseline.taps) {
-        (Inputs::Recorded, Some(rounding)) => (&recorded, rounding.all_allowed()),
-        _ => (policy, BTreeMap::new()),
-    };
-    let examine = |inference: usize| Examination {
-        expected: &expected,
-        model: setup.model,
-        policy: runs_at,
-        denoising_steps: setup.denoising_steps,
-        input: &setup.inputs[inference],
-        observed: &evidence.taps[&inference],
-        inputs: evidence.inputs,
-    };
-    let base = examine(last).localize()?;
-    let Some(place) = base.errors.iter().find(|error| error.is_fault()) else {
-        return Ok(Explained { errors: base.errors, ..Explained::default() });
-    };
-    let previous = match last.checked_sub(1) {
-        Some(before) => examine(before).results_at(&place.path, None)?,
-        None => Results::new(),
-    };
-    let replays = Cell::new(0);
-    let findings = examine(last).explain(&previous, &base, &|told| {
-        replays.set(told.of);
-        progress(told);
-    })?;
-    let mut matches = None;
-    if let Some((shape, found)) = taps.read(&place.name) {
-        let right = examine(last).results_at(&place.path, Some(&base))?;
-        let text = &setup.model.config.eagle_config.text_config;
-        let groups = [
-            setup.model.config.diffusion_model_cfg.num_attention_heads,
-            setup.model.config.eagle_config.vision_config.num_attention_heads,
-            text.num_attention_heads,
-            text.num_key_value_heads,
-        ];
-        let context = MatchContext {
-            floor: place.expected,
-            previous: previous.get(&place.name).map(Vec::as_slice),
-            groups: &groups,
-            ..MatchContext::default()
-        };
-        let right = right.get(&place.name).map_or(&[][..], Vec::as_slice);
-        matches = Some((place.name.clone(), steadyhand_fidelity::explain(right, &found, &shape, &context)));
-    }
-    let considered = Considered { hypotheses: findings.len(), replays: replays.get() };
-    Ok(Explained { findings, matches, errors: base.errors, considered })
-}
-
-/// Replays every fault of the catalogue on the first two inferences, and the best of them on all.
-fn search(
-    setup: &Setup,
-    policy: &PrecisionPolicy,
-    evidence: &Evidence,
-    baseline: &Baseline,
-    progress: &dyn Fn(Progress),
-) -> Result<(Vec<Finding>, Considered)> {
-    /// Two, because a stale buffer shows only in the second.
-    const SCREENED: usize = 2;
-    const KEPT: usize = 12;
-    let floor = baseline.expected() * MARGIN;
-    let replay = |inferences: usize, faults| {
-        let inferences = inferences.min(setup.inputs.len());
-        let engine = ActionsOnly {
-            model: setup.model,
-            policy,
-            denoising_steps: setup.denoising_steps,
-            inputs: &setup.inputs[..inferences],
-            found: &evidence.actions[..inferences],
-            floor,
-        };
-        engine.explain(faults, progress)
-    };
-    let screened = replay(SCREENED, catalogue(&setup.model.config))?;
-    let hypotheses = screened.len();
-    let best: Vec<_> = screened.into_iter().take(KEPT).map(|finding| finding.fault).collect();
-    let considered = Considered { hypotheses, replays: hypotheses + best.len() };
-    let findings = replay(setup.inputs.len(), best)?;
-    Ok((findings, considered))
+/// Whether there is an error to split, or the split explains most of one: what rounding leaves of rounding is no news.
+fn worth_telling(split: &EulerSplit, actions: &super::report::ActionError) -> bool {
+    actions.relative_l2 > actions.expected * MARGIN || split.closure <= 0.5
 }

@@ -13,9 +13,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::ops::Site;
-use steadyhand_gr00t::ops::cpu::Tensor;
+use steadyhand_gr00t::ops::cpu::{Intervention, Tensor};
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::{Intervention, Probe};
+use steadyhand_gr00t::probe::Probe;
 
 /// The outputs that the action head is conditioned on.
 const CONDITIONING: [&str; 2] = ["language.norm", "action_head.state_features"];

@@ -11,8 +11,13 @@
 mod actions;
 mod baseline;
 mod compare;
+mod declared;
 mod diagnose;
 mod euler;
+mod examine;
+mod explain;
+mod given;
+mod likeness;
 mod observe;
 mod replay;
 mod report;
@@ -27,18 +32,20 @@ mod verdict;
 
 pub use baseline::{F32_ACTIONS, MARGIN};
 pub use compare::{Comparison, TapDistance, compare};
+pub use declared::{ISOLATED, MODE, PRECISION, RUN, precision_of};
 pub use diagnose::{Options, SwapWhen, diagnose};
 pub use observe::Subject;
 pub use replay::{ActionsOnly, Finding, Progress, Task};
 pub use report::{
-    ActionError, Considered, Diagnosis, EulerSplit, EulerStep, Hypothesis, Status, SwapErrors, Swaps,
-    TapError, Trajectory, Verdict,
+    ActionError, Considered, Diagnosis, EulerSplit, EulerStep, Hypothesis, SwapErrors, Swaps, TapError,
+    Trajectory,
 };
 pub use reuse::Backbone;
 pub use setup::Setup;
 pub use side_by_side::{Mixture, Reference, Side, Swap, side_by_side, swap_components};
 pub use stored::{OfInference, Scratch, TapWriter};
 pub use teacher_forced::{Examination, Inputs, LocalError, Localization};
+pub use verdict::{Cause, Evidence, Judgement, Likeness, Located, Nearest, Status, Unit, Verdict};
 
 use steadyhand_gr00t::probe::Recorder;
 

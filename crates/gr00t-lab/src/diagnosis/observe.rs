@@ -33,16 +33,25 @@ pub(super) struct Evidence {
     /// The tensors of inferences, by number, where the engine shows any; of a running engine the last ones only.
     pub(super) taps: BTreeMap<usize, OfInference>,
     pub(super) audit: Vec<String>,
-    pub(super) determinism: String,
     pub(super) inputs: Inputs,
-    /// Whether the first inference, run again after the others, gave other bits.
-    pub(super) keeps_state: bool,
+    /// Whether the first inference, run again after the others, gave the same bits; none where that is not known.
+    pub(super) repeats: Option<bool>,
 }
 
 impl Evidence {
     /// The last inference and its tensors, where the engine shows any.
     pub(super) fn last(&self) -> Option<(usize, &OfInference)> {
         self.taps.last_key_value().map(|(inference, taps)| (*inference, taps))
+    }
+
+    /// Whether the engine repeats itself, in words.
+    pub(super) fn determinism(&self) -> String {
+        let words = match self.repeats {
+            Some(true) => REPEATED,
+            Some(false) => NOT_REPEATED,
+            None => "not known: the engine is known by a recording",
+        };
+        words.to_owned()
     }
 }
 
@@ -62,18 +71,12 @@ pub(super) fn observe(
     inputs: Inputs,
     (scratch, kept): (&Scratch, usize),
 ) -> Result<Evidence> {
-    let mut evidence = Evidence {
-        actions: Vec::new(),
-        taps: BTreeMap::new(),
-        audit: Vec::new(),
-        determinism: "not known: the engine is known by a recording".to_owned(),
-        inputs,
-        keeps_state: false,
-    };
+    let mut evidence =
+        Evidence { actions: Vec::new(), taps: BTreeMap::new(), audit: Vec::new(), inputs, repeats: None };
     match subject {
         Subject::Live(engine) => {
             for (inference, input) in setup.inputs.iter().enumerate() {
-                if inference + kept < setup.inputs.len() {
+                if inference.saturating_add(kept) < setup.inputs.len() {
                     let input = std::slice::from_ref(input);
                     evidence.actions.extend(engine.infer(input, Some(&mut Unseen))?);
                 } else {
@@ -97,8 +100,7 @@ pub(super) fn observe(
         return Err(Error::input("engine", "expected at least one inference, found none"));
     }
     if let Subject::Live(engine) | Subject::Closed(engine) = subject {
-        evidence.keeps_state = !repeats(*engine, setup, &evidence.actions[0])?;
-        evidence.determinism = if evidence.keeps_state { NOT_REPEATED } else { REPEATED }.to_owned();
+        evidence.repeats = Some(repeats(*engine, setup, &evidence.actions[0])?);
     }
     Ok(evidence)
 }

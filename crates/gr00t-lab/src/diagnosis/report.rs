@@ -1,5 +1,6 @@
 //! What a diagnosis leaves behind: plain data, for JSON, for the page and for the terminal.
 
+use super::verdict::{Unit, Verdict};
 use serde::Serialize;
 
 /// Two engines on the same observations and the same noise, and why they differ.
@@ -16,6 +17,8 @@ pub struct Diagnosis {
     pub audit: Vec<String>,
     /// Whether two runs gave the same bits, or why that is not known.
     pub determinism: String,
+    /// The inference whose taps and hypotheses are shown: where the first error is seen, else the last.
+    pub shown: usize,
     /// Every tap that the engine gave, in the order of execution; empty where only its actions are known.
     pub taps: Vec<TapError>,
     /// Causes considered, best first.
@@ -28,29 +31,6 @@ pub struct Diagnosis {
     pub swaps: Option<Swaps>,
     /// Recorded, reference and engine actions over the chunk of the first inference.
     pub trajectories: Vec<Trajectory>,
-}
-
-/// The answer.
-#[derive(Debug, Clone, Serialize)]
-pub struct Verdict {
-    /// How sure the answer is.
-    pub status: Status,
-    /// One line.
-    pub headline: String,
-    /// Cause, place, evidence, cost and fix in one paragraph.
-    pub paragraph: String,
-}
-
-/// How sure the answer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// Rounding at the engine's precision explains everything.
-    NoFault,
-    /// One fault, made in the reference too, leaves nothing unexplained.
-    Cause,
-    /// Something is wrong; no single fault that was tried explains it all.
-    Ranked,
 }
 
 /// How far the engine's actions lie from the reference's.
@@ -71,7 +51,7 @@ pub struct ActionError {
     pub mse_b: Option<f64>,
 }
 
-/// One tap of the last inference.
+/// One tap of the inference that is shown.
 #[derive(Debug, Clone, Serialize)]
 pub struct TapError {
     /// The tap's name, with its Euler step.
@@ -100,8 +80,10 @@ pub struct Hypothesis {
     pub description: String,
     /// What to do about it.
     pub fix: String,
-    /// The error left if the reference makes this fault too.
+    /// The error left if the reference makes this fault too, in `unit`.
     pub residual: f64,
+    /// What `residual` is measured in.
+    pub unit: Unit,
     /// Whether nothing is left that rounding cannot explain.
     pub proven: bool,
 }

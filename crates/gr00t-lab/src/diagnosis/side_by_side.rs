@@ -6,10 +6,11 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use steadyhand_fidelity::relative_l2;
-use steadyhand_gr00t::component::{Component, Patches};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
+use steadyhand_gr00t::exchange::Patches;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::observation::Matrix;
+use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::{Error, Result};
 
@@ -36,13 +37,13 @@ impl Side {
 pub struct Mixture {
     /// The owner of all components but one.
     pub most: Side,
-    /// The component of the other side, if any.
-    pub swapped: Option<Component>,
+    /// The component of the other side, if any, as the path of its output.
+    pub swapped: Option<&'static str>,
 }
 
 impl Mixture {
-    fn owner(self, component: Component) -> Side {
-        if self.swapped == Some(component) { self.most.other() } else { self.most }
+    fn owner(self, at: &Site) -> Side {
+        if self.swapped == Some(at.path()) { self.most.other() } else { self.most }
     }
 }
 
@@ -95,8 +96,7 @@ enum Ended {
 
 /// A tensor on its way to the other side.
 struct Message {
-    component: Component,
-    step: Option<usize>,
+    at: Site,
     values: Vec<f32>,
 }
 
@@ -126,48 +126,38 @@ impl Exchange {
 }
 
 impl Patches for Exchange {
-    fn hand_over(&mut self, component: Component, step: Option<usize>, _: [usize; 3], values: &mut [f32]) {
+    fn hand_over(&mut self, at: &Site, _: [usize; 3], values: &mut [f32]) {
         if self.ended.is_some() {
             return;
         }
-        if self.mixture.owner(component) == self.side {
-            let handed = Message { component, step, values: values.to_vec() };
+        if self.mixture.owner(at) == self.side {
+            let handed = Message { at: at.clone(), values: values.to_vec() };
             self.ended = self.to.send(handed).is_err().then_some(Ended::Alone);
             return;
         }
         self.ended = match self.from.recv() {
             Err(_) => Some(Ended::Alone),
             Ok(found) => {
-                let same =
-                    (found.component, found.step, found.values.len()) == (component, step, values.len());
+                let same = (&found.at, found.values.len()) == (at, values.len());
                 if same {
                     values.copy_from_slice(&found.values);
                 }
-                (!same).then(|| Ended::Failed(mismatch(component, step, values.len(), &found)))
+                (!same).then(|| Ended::Failed(mismatch(at, values.len(), &found)))
             }
         }
     }
 }
 
-fn mismatch(component: Component, step: Option<usize>, values: usize, found: &Message) -> Error {
-    let place = |component, step: Option<usize>| match step {
-        Some(step) => format!("{component} in step {step}"),
-        None => format!("{component}"),
-    };
-    let what = format!(
-        "expected {values} values of {}, found {} of {}",
-        place(component, step),
-        found.values.len(),
-        place(found.component, found.step)
-    );
+fn mismatch(at: &Site, values: usize, found: &Message) -> Error {
+    let what = format!("expected {values} values of `{at}`, found {} of `{}`", found.values.len(), found.at);
     Error::input("engines", what)
 }
 
 /// What exchanging one component does to the actions: relative L2 to the reference's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Swap {
-    /// The component.
-    pub component: Component,
+    /// The name of the component.
+    pub component: &'static str,
     /// Only this component is the engine's.
     pub only_b: f64,
     /// All but this component is the engine's.
@@ -195,18 +185,19 @@ pub fn swap_components(
     actions: &Matrix,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Vec<Swap>> {
-    let (mut swaps, mut done, of) = (Vec::new(), 0, 2 * Component::ALL.len());
-    for component in Component::ALL {
+    let parts = &reference.model.topology.parts;
+    let (mut swaps, mut done, of) = (Vec::new(), 0, 2 * parts.len());
+    for part in parts {
         let mut error = |most: Side| -> Result<f64> {
             progress(done, of);
             done += 1;
             if let Some(before) = before {
                 b.infer(std::slice::from_ref(before), None)?;
             }
-            let mixture = Mixture { most, swapped: Some(component) };
+            let mixture = Mixture { most, swapped: Some(part.output) };
             Ok(relative_l2(&side_by_side(reference, b, input, mixture)?.data, &actions.data))
         };
-        swaps.push(Swap { component, only_b: error(Side::A)?, all_but_b: error(Side::B)? });
+        swaps.push(Swap { component: part.name, only_b: error(Side::A)?, all_but_b: error(Side::B)? });
     }
     Ok(swaps)
 }

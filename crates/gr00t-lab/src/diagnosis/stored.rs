@@ -108,6 +108,15 @@ impl Scratch {
         Ok(Scratch { folder, traces: Cell::new(0) })
     }
 
+    /// Forgets tensors that were kept; others of the same engine stay.
+    ///
+    /// # Errors
+    /// Their folder cannot be removed.
+    pub fn discard(&self, kept: &OfInference) -> Result<()> {
+        let folder = kept.trace.path();
+        std::fs::remove_dir_all(folder).map_err(|error| Error::scratch(folder, error.to_string()))
+    }
+
     /// Runs one inference and keeps every tensor that the engine shows.
     ///
     /// # Errors

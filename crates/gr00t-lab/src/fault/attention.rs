@@ -26,12 +26,32 @@ pub fn swapped_masks() -> Fault {
         kind: "swapped-masks",
         place: "dit.block".to_owned(),
         reach: Reach::Below,
-        effect: Effect::Model(exchange_masks),
+        effect: Effect::Model(Arc::new(exchange_masks)),
         opaque: false,
         description:
             "shows image tokens to the blocks that should see text, and the reverse: the masks are exchanged"
                 .to_owned(),
         fix: "exchange the masks image_mask and not image_mask of the cross-attention blocks".to_owned(),
+    }
+}
+
+/// Blocks that should see some of the tokens see all of them.
+pub fn no_masks() -> Fault {
+    Fault {
+        kind: "no-masks",
+        place: "dit.block".to_owned(),
+        reach: Reach::Below,
+        effect: Effect::Model(Arc::new(|model| {
+            for block in &mut model.action_head.dit.blocks {
+                if block.attends != Attends::Itself {
+                    block.attends = Attends::Everything;
+                }
+            }
+        })),
+        opaque: false,
+        description: "ignores the masks of the cross-attention: every block sees all tokens".to_owned(),
+        fix: "pass image_mask to the blocks that attend to images, its reverse to those that attend to text"
+            .to_owned(),
     }
 }
 
@@ -123,11 +143,12 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
             faults.extend(layer.parse().ok().map(not_causal));
         }
     }
-    if name == "key" && site.starts_with("dit.block.") {
-        faults.push(swapped_masks());
+    let keys = site.starts_with("dit.block.") && matches!(name, "key" | "value" | "attention");
+    if keys || suspect.unshown.iter().any(|path| path.starts_with("dit.block.")) {
+        faults.extend([swapped_masks(), no_masks()]);
     }
     if matches!(name, "query" | "key" | "value") {
-        for heads in head_counts(suspect.config, site) {
+        for heads in head_counts(&suspect.model.config, site) {
             faults.extend([transposed_heads(site, heads), misgrouped_heads(site, heads)]);
         }
     }
@@ -144,7 +165,7 @@ fn head_counts(config: &Config, site: &str) -> Vec<usize> {
 }
 
 pub(super) fn of_any_engine() -> Vec<Fault> {
-    vec![swapped_masks(), not_causal(0)]
+    vec![swapped_masks(), no_masks(), not_causal(0)]
 }
 
 pub(super) fn cases(config: &Config, sites: &Sites) -> Vec<Case> {

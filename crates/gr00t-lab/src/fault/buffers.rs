@@ -82,7 +82,7 @@ fn of(config: &Config, site: &str) -> Vec<Fault> {
 }
 
 pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
-    of(suspect.config, suspect.site)
+    of(&suspect.model.config, suspect.site)
 }
 
 pub(super) fn of_any_engine(config: &Config) -> Vec<Fault> {

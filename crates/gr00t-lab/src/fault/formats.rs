@@ -52,30 +52,29 @@ fn quantize(values: &mut [f32], fraction: f32) {
     }
 }
 
-/// A place, or all of a part, in narrower formats.
-fn of(site: &str, common: &str) -> Vec<(String, Formats)> {
+/// Formats that are narrower than the `declared` ones in one respect, or in storage and products. Wider ones are no
+/// fault.
+fn narrower(declared: Formats) -> Vec<Formats> {
+    let Formats { storage, compute, accumulate, .. } = declared;
     let mut found = Vec::new();
     for format in NARROW {
-        let f32 = Format::F32;
-        let choices = [
-            Formats::new(f32, f32, format),
-            Formats::new(f32, format, f32),
-            Formats::new(format, f32, f32),
-            Formats::new(format, format, f32),
-        ];
-        for formats in choices {
-            // Fp16 accumulation of products is emulated term by term: a replay of a whole part would take minutes.
-            let slow = formats.accumulate == Format::Fp16;
-            let paths = if site == common || slow { vec![site] } else { vec![site, common] };
-            found.extend(paths.into_iter().map(|path| (path.to_owned(), formats)));
-        }
+        let below = |wide: Format| format.epsilon() > wide.epsilon();
+        found.extend(below(accumulate).then(|| Formats::new(storage, compute, format)));
+        found.extend(below(compute).then(|| Formats::new(storage, format, accumulate)));
+        found.extend(below(storage).then(|| Formats::new(format, compute, accumulate)));
+        found.extend((below(storage) && below(compute)).then(|| Formats::new(format, format, accumulate)));
     }
     found
 }
 
 pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
-    let mut faults: Vec<Fault> =
-        of(suspect.site, suspect.common).iter().map(|(site, formats)| narrow(site, *formats)).collect();
+    let mut faults = Vec::new();
+    for formats in narrower(suspect.formats) {
+        // Fp16 accumulation of products is emulated term by term: a replay of a whole part would take minutes.
+        let slow = formats.accumulate == Format::Fp16;
+        let places = suspect.places().into_iter().take(if slow { 1 } else { usize::MAX });
+        faults.extend(places.map(|site| narrow(site, formats)));
+    }
     if suspect.peak < 0.99 {
         // A scale made for smaller values cuts off what exceeds them.
         faults.push(stale_scale(suspect.site, suspect.peak as f32));
@@ -83,15 +82,16 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
     faults
 }
 
-pub(super) fn of_any_engine() -> Vec<Fault> {
+/// `declared`: the formats of a path.
+pub(super) fn of_any_engine(declared: &dyn Fn(&str) -> Formats) -> Vec<Fault> {
     let parts =
         ["vision", "connector", "language", "action_head", "action_encoder", "dit", "decoder", "euler"];
-    // Fp16 accumulation is left out, for the reason in `of`.
-    let narrowed = parts.iter().flat_map(|part| of(part, part));
-    narrowed
-        .filter(|(_, formats)| formats.accumulate != Format::Fp16)
-        .map(|(site, formats)| narrow(&site, formats))
-        .collect()
+    let of = |part: &&str| -> Vec<Fault> {
+        // Fp16 accumulation is left out, for the reason in `candidates`.
+        let formats = narrower(declared(part)).into_iter();
+        formats.filter(|of| of.accumulate != Format::Fp16).map(|formats| narrow(part, formats)).collect()
+    };
+    parts.iter().flat_map(of).collect()
 }
 
 pub(super) fn cases(sites: &Sites) -> Vec<Case> {

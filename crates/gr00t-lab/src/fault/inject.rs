@@ -5,9 +5,8 @@ use crate::diagnosis::Backbone;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use steadyhand_fidelity::Format;
-use steadyhand_gr00t::ops::cpu::Tensor;
+use steadyhand_gr00t::ops::cpu::{Intervention, Tensor};
 use steadyhand_gr00t::ops::{Activation, Mask, Site};
-use steadyhand_gr00t::probe::Intervention;
 
 /// Results of one inference by tap name: what a buffer that is not written still holds.
 pub type Results = BTreeMap<String, Vec<f32>>;

@@ -85,6 +85,95 @@ pub fn other_statistics(spread: f32) -> Fault {
     }
 }
 
+/// The pixels went through another preparation.
+fn prepared_pixels(what: &str, change: impl Fn(&mut PixelValues) + Send + Sync + 'static) -> Fault {
+    Fault {
+        kind: "pixel-preparation",
+        place: PIXELS.to_owned(),
+        reach: Reach::Place,
+        effect: Effect::Input(Arc::new(move |input| input.images.iter_mut().for_each(&change))),
+        opaque: false,
+        description: format!("is given pixels of images that are {what}"),
+        fix: PIXELS_FIX.to_owned(),
+    }
+}
+
+/// Preparations of images that deployments get wrong.
+fn preparations() -> Vec<Fault> {
+    let affine = |scale: f32, offset: f32| {
+        move |image: &mut PixelValues| {
+            image.data.iter_mut().for_each(|value| *value = *value * scale + offset)
+        }
+    };
+    vec![
+        prepared_pixels("normalized twice", affine(2.0, -1.0)),
+        prepared_pixels("not normalized: in [0, 1]", affine(0.5, 0.5)),
+        prepared_pixels("not normalized: in [0, 255]", affine(127.5, 127.5)),
+        prepared_pixels("all zero", affine(0.0, 0.0)),
+        prepared_pixels(
+            "in another memory layout: rows, columns, channels read as channels, rows, columns",
+            |image| {
+                let (plane, right) = (image.height * image.width, image.data.clone());
+                for (at, value) in image.data.iter_mut().enumerate() {
+                    *value = right[at % 3 * plane + at / 3];
+                }
+            },
+        ),
+        prepared_pixels("upside down: the order of rows is reversed", |image| {
+            let (height, width) = (image.height, image.width);
+            for channel in image.data.chunks_exact_mut(height * width) {
+                let right = channel.to_vec();
+                for (row, values) in channel.chunks_exact_mut(width).enumerate() {
+                    values.copy_from_slice(&right[(height - 1 - row) * width..][..width]);
+                }
+            }
+        }),
+        prepared_pixels("mirrored: the order of columns is reversed", |image| {
+            image.data.chunks_exact_mut(image.width).for_each(<[f32]>::reverse);
+        }),
+    ]
+}
+
+/// Noise and states that are scaled or left out.
+fn scaled(place: &'static str, what: &str, factor: f32) -> Fault {
+    Fault {
+        kind: "scaled-input",
+        place: place.to_owned(),
+        reach: Reach::Place,
+        effect: Effect::Input(Arc::new(move |input| {
+            let values = if place == "noise" { &mut input.noise.data } else { &mut input.state.data };
+            values.iter_mut().for_each(|value| *value *= factor);
+        })),
+        opaque: false,
+        description: format!("multiplies {what} by {factor}"),
+        fix: "give both engines the same input".to_owned(),
+    }
+}
+
+/// A patch's values in the order channel, row, column.
+fn patch_layout() -> Fault {
+    Fault {
+        kind: "patch-layout",
+        place: PIXELS.to_owned(),
+        reach: Reach::Place,
+        effect: Effect::Result(Arc::new(|[_, _, features], values| {
+            let (pixels, side) = (features / 3, (features / 3).isqrt());
+            for patch in values.chunks_exact_mut(features) {
+                let right = patch.to_vec();
+                for (at, value) in patch.iter_mut().enumerate() {
+                    let (channel, row, column) = (at / pixels, at % pixels / side, at % side);
+                    *value = right[(row * side + column) * 3 + channel];
+                }
+            }
+        })),
+        opaque: false,
+        description:
+            "flattens the pixels of a patch in the order channel, row, column instead of row, column, channel"
+                .to_owned(),
+        fix: "permute the patches, or the patch embedding's weight, to row, column, channel".to_owned(),
+    }
+}
+
 fn exchange_red_and_blue(image: &mut PixelValues) {
     let plane = image.height * image.width;
     let (red, rest) = image.data.split_at_mut(plane);
@@ -102,15 +191,35 @@ fn shift_half_a_pixel(image: &mut PixelValues) {
 
 fn at(site: &str) -> Vec<Fault> {
     match site {
-        PIXELS => vec![channel_order(), shifted_pixels(), other_pixels()],
-        "noise" => vec![unpaired_noise(0)],
-        "action_head.state" => vec![other_statistics(0.0)],
+        PIXELS => {
+            let mut faults = vec![channel_order(), shifted_pixels(), other_pixels(), patch_layout()];
+            faults.extend(preparations());
+            faults
+        }
+        "noise" => {
+            let mut faults = vec![unpaired_noise(0)];
+            faults.extend(
+                [0.0, 0.5, 0.1, 2.0, -1.0].map(|factor| scaled("noise", "the initial noise", factor)),
+            );
+            faults
+        }
+        "action_head.state" => {
+            vec![other_statistics(0.0), scaled("action_head.state", "the normalized state", 0.0)]
+        }
         _ => Vec::new(),
     }
 }
 
 pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
-    at(suspect.site)
+    let mut faults = at(suspect.site);
+    // What an engine was given shows first in what it makes of it.
+    let behind = |input: &str| suspect.site != input && suspect.unshown.iter().any(|path| path == input);
+    for input in [PIXELS, "noise", "action_head.state"] {
+        if behind(input) {
+            faults.extend(at(input).into_iter().filter(|fault| !fault.opaque));
+        }
+    }
+    faults
 }
 
 pub(super) fn of_any_engine() -> Vec<Fault> {

@@ -14,6 +14,8 @@ mod engine;
 mod formats;
 mod inject;
 mod inputs;
+mod operations;
+mod otherwise;
 mod pointwise;
 mod suspect;
 mod time;
@@ -26,6 +28,8 @@ pub use formats::{narrow, stale_scale};
 pub(crate) use inject::Injection;
 pub use inject::Results;
 pub use inputs::{channel_order, other_pixels, other_statistics, shifted_pixels, unpaired_noise};
+pub(crate) use otherwise::Otherwise;
+pub use otherwise::{Change, Nonlinearity};
 pub use pointwise::{eps, swapped_gelu};
 pub(crate) use suspect::Suspect;
 pub use time::{timestep_angle, timestep_folded, timestep_offset};
@@ -73,15 +77,22 @@ pub enum Reach {
     Place,
     /// Its place and everything below.
     Below,
+    /// The operations at and below its place whose paths end in one of these names.
+    Named(&'static [&'static str]),
     /// These paths and everything below.
     Paths(&'static [&'static str]),
 }
+
+/// Changes the values of a result `[batch, tokens, features]`.
+pub type OnResult = Arc<dyn Fn([usize; 3], &mut [f32]) + Send + Sync>;
+/// Gives another mask for an attention.
+pub type OnMask = Arc<dyn Fn(&Site, &Mask) -> Mask + Send + Sync>;
 
 /// What a fault does to an inference, at the sites that it touches.
 #[derive(Clone)]
 pub enum Effect {
     /// Changes a result `[batch, tokens, features]` after it was computed.
-    Result(Arc<dyn Fn([usize; 3], &mut [f32]) + Send + Sync>),
+    Result(OnResult),
     /// Gives the result of the previous inference; zeros in the first, and behind one of another shape.
     Stale,
     /// The epsilon of norms.
@@ -89,7 +100,7 @@ pub enum Effect {
     /// The kind of non-linearities.
     Activation(fn(Activation) -> Activation),
     /// The mask of attentions.
-    Mask(Arc<dyn Fn(&Site, &Mask) -> Mask + Send + Sync>),
+    Mask(OnMask),
     /// The time, in buckets.
     Time(Arc<dyn Fn(usize) -> usize + Send + Sync>),
     /// The format of a time encoding's angles.
@@ -97,7 +108,9 @@ pub enum Effect {
     /// The slot of category-specific weights.
     Embodiment(usize),
     /// The model itself.
-    Model(fn(&mut Model)),
+    Model(Arc<dyn Fn(&mut Model) + Send + Sync>),
+    /// An operation that is computed otherwise.
+    Operation(Change),
     /// Number formats.
     Formats(Formats),
     /// What the model is given.
@@ -118,6 +131,7 @@ impl fmt::Debug for Effect {
             Effect::Angles(_) => "Angles",
             Effect::Embodiment(_) => "Embodiment",
             Effect::Model(_) => "Model",
+            Effect::Operation(_) => "Operation",
             Effect::Formats(_) => "Formats",
             Effect::Input(_) => "Input",
             Effect::Unknown => "Unknown",
@@ -147,6 +161,10 @@ impl Fault {
         match self.reach {
             Reach::Place => at.path() == self.place,
             Reach::Below => at.is_within(&self.place),
+            Reach::Named(names) => {
+                at.is_within(&self.place)
+                    && at.path().rsplit('.').next().is_some_and(|name| names.contains(&name))
+            }
             Reach::Paths(paths) => paths.iter().any(|path| at.is_within(path)),
         }
     }
@@ -190,6 +208,7 @@ pub(crate) fn candidates(suspect: &Suspect) -> Vec<Fault> {
         weights::embodiments(suspect),
         time::candidates(suspect),
         pointwise::candidates(suspect),
+        operations::candidates(suspect),
         attention::candidates(suspect),
         buffers::candidates(suspect),
         formats::candidates(suspect),
@@ -199,16 +218,18 @@ pub(crate) fn candidates(suspect: &Suspect) -> Vec<Fault> {
 }
 
 /// Faults worth trying where nothing but the actions is known: those of whole parts, and of the buffers
-/// between the parts that deployments cut the model into.
-pub fn catalogue(config: &Config) -> Vec<Fault> {
+/// between the parts that deployments cut the model into. `declared`: the formats that a path should run in.
+pub fn catalogue(model: &Model, declared: &dyn Fn(&str) -> Formats) -> Vec<Fault> {
+    let config = &model.config;
     let groups = [
         inputs::of_any_engine(),
-        time::of_any_engine(),
+        time::of_any_engine(config.num_timestep_buckets),
         attention::of_any_engine(),
         weights::of_any_engine(config),
         buffers::of_any_engine(config),
         pointwise::of_any_engine(),
-        formats::of_any_engine(),
+        operations::of_any_engine(model),
+        formats::of_any_engine(declared),
     ];
     groups.concat()
 }

@@ -39,10 +39,10 @@ pub fn swapped_gelu(site: &str) -> Fault {
 pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
     let mut faults = Vec::new();
     if suspect.name().contains("norm") {
-        faults.extend(suspect.places().flat_map(|site| EPSILONS.map(|value| eps(site, value))));
+        faults.extend(suspect.places().into_iter().flat_map(|site| EPSILONS.map(|value| eps(site, value))));
     }
     if suspect.name() == "gelu" {
-        faults.extend(suspect.places().map(swapped_gelu));
+        faults.extend(suspect.places().into_iter().map(swapped_gelu));
     }
     faults
 }

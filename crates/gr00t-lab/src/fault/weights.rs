@@ -3,7 +3,6 @@
 use super::{Case, Effect, Fault, Reach, Sites, Suspect, wobble};
 use std::sync::Arc;
 use steadyhand_gr00t::config::Config;
-use steadyhand_gr00t::ops::Site;
 
 /// Layers that have weights for each embodiment.
 const CATEGORY_SPECIFIC: [&str; 5] = [
@@ -40,19 +39,16 @@ pub fn old_weights(site: &str, change: f32) -> Fault {
             }
         })),
         opaque: true,
-        description: format!(
-            "computes `{site}` otherwise than the checkpoint's weights do, on inputs that are right"
-        ),
+        description: format!("gives other results at `{site}`, on inputs that are right"),
         fix: format!(
-            "compare the weights of `{site}` in the engine with the checkpoint's, and rebuild the engine from it"
+            "compare what the engine computes at `{site}`, and with which constants, with the checkpoint"
         ),
     }
 }
 
 pub(super) fn embodiments(suspect: &Suspect) -> Vec<Fault> {
-    let site = Site::new(suspect.site);
-    if CATEGORY_SPECIFIC.iter().any(|path| site.is_within(path)) {
-        return of_any_engine(suspect.config);
+    if CATEGORY_SPECIFIC.iter().any(|path| suspect.may_be(path)) {
+        return of_any_engine(&suspect.model.config);
     }
     Vec::new()
 }

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::Result;
-use steadyhand_gr00t::config::Config;
-use steadyhand_gr00t::model::dit::{Attends, attends};
 use steadyhand_gr00t::ops::{ModelSite, Operation};
 use steadyhand_gr00t::precision::{Pattern, Rule, Scale};
+use steadyhand_gr00t::topology::Topology;
 
 /// Sites whose operands have the same format: an engine merges their products, or they have one input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,12 +59,12 @@ struct Place {
 
 impl Groups {
     /// The groups of a model's sites.
-    pub fn new(sites: &[ModelSite], config: &Config) -> Self {
+    pub fn new(sites: &[ModelSite], topology: &Topology) -> Self {
         let mut groups: Vec<Group> = Vec::new();
         let mut kinds: Vec<Kind> = Vec::new();
         let mut known: BTreeMap<String, usize> = BTreeMap::new();
         for site in sites.iter().filter(|site| site.operation.multiplies()) {
-            let place = Place::of(&site.path, config);
+            let place = Place::of(&site.path, topology);
             let index = *known.entry(place.group).or_insert_with(|| {
                 let kind = kinds.iter().position(|kind| kind.name == place.kind).unwrap_or_else(|| {
                     kinds.push(Kind { name: place.kind, groups: Vec::new() });
@@ -139,54 +138,33 @@ impl Group {
 }
 
 impl Place {
-    fn of(path: &str, config: &Config) -> Self {
-        let parts: Vec<&str> = path.split('.').collect();
-        let number = parts.iter().position(|part| part.parse::<usize>().is_ok());
-        let Some((at, layer)) = number.and_then(|at| Some((at, parts[at].parse().ok()?))) else {
-            let name = single(path).to_owned();
+    fn of(path: &str, topology: &Topology) -> Self {
+        let Some((layers, layer)) = topology.layers_of(path) else {
+            let name = topology.joined_with(path).to_owned();
             return Place { group: name.clone(), kind: name, section: String::new(), layer: None };
         };
-        let (section, role) = (parts[..at].join("."), role(&parts[at + 1..].join(".")));
-        let seen = match section == "dit.block" && (role == "attention" || role == "query-key-value") {
-            true => memory(config, layer),
-            false => "",
+        let (section, own) = (layers.path.to_owned(), layers.layer(layer));
+        let role = role(path.strip_prefix(&own).map_or("", |rest| rest.trim_start_matches('.')));
+        // What the keys and values of a layer come from decides their shapes.
+        let memory = match layers.memory.get(layer).filter(|_| role == "attention" || role == QUERY_KEY_VALUE)
+        {
+            Some(memory) => format!(" ({memory})"),
+            None => String::new(),
         };
         let group = format!("{section}.{layer}.{role}");
-        Place { group, kind: format!("{section}.*.{role}{seen}"), section, layer: Some(layer) }
+        Place { group, kind: format!("{section}.*.{role}{memory}"), section, layer: Some(layer) }
     }
 }
 
-/// What the keys and values of a block come from: it decides their shapes.
-fn memory(config: &Config, block: usize) -> &'static str {
-    match attends(config, block) {
-        Attends::Itself => " (self)",
-        Attends::Text => " (text)",
-        Attends::Images => " (images)",
-        Attends::Everything => " (all)",
-    }
-}
+/// The role of the projections that one attention reads.
+const QUERY_KEY_VALUE: &str = "query-key-value";
 
 /// Layers of one input share a product, and so a format.
 fn role(name: &str) -> String {
     match name {
-        "query" | "key" | "value" => "query-key-value".to_owned(),
+        "query" | "key" | "value" => QUERY_KEY_VALUE.to_owned(),
         "gate" | "up" => "gate-up".to_owned(),
         other => other.to_owned(),
-    }
-}
-
-/// The group of a site outside the repeated layers.
-fn single(path: &str) -> &str {
-    match path {
-        "action_head.state_encoder.layer1" | "action_head.state_features" => "state_encoder",
-        "action_features" => "action_encoder",
-        "dit.timestep_linear1" | "timestep_embedding" => "timestep_embedding",
-        other => ["connector", "action_encoder", "decoder"]
-            .into_iter()
-            .find(|part| {
-                other.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            })
-            .unwrap_or(other),
     }
 }
 
@@ -212,9 +190,9 @@ mod tests {
 
     #[test]
     fn every_product_is_in_one_group_and_rules_reach_just_the_chosen_ones() {
-        let config = tiny();
-        let sites = Model::synthetic(config.clone(), 1).unwrap().sites().unwrap();
-        let groups = Groups::new(&sites, &config);
+        let model = Model::synthetic(tiny(), 1).unwrap();
+        let sites = model.sites().unwrap();
+        let groups = Groups::new(&sites, &model.topology);
         let products = sites.iter().filter(|site| site.operation.multiplies()).count();
         assert_eq!(groups.groups.iter().map(|group| group.sites.len()).sum::<usize>(), products);
         let names: Vec<&str> = groups.kinds.iter().map(|kind| kind.name.as_str()).collect();

@@ -32,7 +32,7 @@ pub use target::{BASELINE, CpuTarget, Target, TimedTarget, Unit};
 use groups::Groups;
 use measure::Measurer;
 use sensitivity::{Choices, Sensitivity};
-use steadyhand_gr00t::calibration::Calibration;
+use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t::{Error, Result};
 
 /// What errors are measured against.
@@ -111,7 +111,7 @@ pub fn tune(
 fn choices(m: &mut Measurer, unit: Unit) -> Result<Choices> {
     let ranges = m.ranges()?;
     let sites = m.subject.model.sites()?;
-    let groups = Groups::new(&sites, &m.subject.model.config);
+    let groups = Groups::new(&sites, &m.subject.model.topology);
     let calibration = ranges.calibration(&m.subject.calibration_subject());
     Ok(Choices::new(sites, groups, ranges, calibration, unit))
 }

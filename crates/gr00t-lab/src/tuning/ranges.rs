@@ -6,11 +6,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use steadyhand_fidelity::Format;
-use steadyhand_gr00t::calibration::Calibration;
 use steadyhand_gr00t::checkpoint::Weight;
+use steadyhand_gr00t::ops::cpu::{Intervention, Product};
 use steadyhand_gr00t::ops::{Operation, Site};
+use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::{Intervention, Product};
 use steadyhand_gr00t::{Error, Result};
 
 /// By how much a value may exceed the largest one that was seen: the frames are a sample of what the robot will see.
@@ -422,7 +422,7 @@ mod tests {
     fn frames_in_a_batch_count_as_they_do_alone() {
         let model = Model::synthetic(tiny(), 3).expect("consistent sizes");
         let config = &model.config;
-        let image_tokens = std::iter::repeat_n(config.eagle_config.image_token_index, 6);
+        let image_tokens = std::iter::repeat_n(config.image_token(), 6);
         let frame = |seed: u64| ModelInput {
             images: vec![PixelValues { height: 56, width: 84, data: gaussian(seed, 1, 0, 3, 56 * 84).data }],
             input_ids: image_tokens.clone().chain([seed as u32, 9]).collect(),

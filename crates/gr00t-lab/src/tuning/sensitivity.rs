@@ -7,8 +7,8 @@ use super::sections::{self, SectionEffect, Together};
 use super::target::{BASELINE, Unit};
 use serde::Serialize;
 use steadyhand_fidelity::Format;
-use steadyhand_gr00t::calibration::Calibration;
 use steadyhand_gr00t::ops::ModelSite;
+use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t::precision::{Formats, Pattern, PrecisionPolicy, Rule};
 use steadyhand_gr00t::{Error, Result};
 

@@ -174,7 +174,7 @@ impl TimedTarget {
     }
 
     fn open(&self, policy: &PrecisionPolicy) -> Result<Box<dyn Engine>> {
-        self.backend.open(self.model.clone(), policy.clone(), self.denoising_steps)
+        Ok(self.backend.open(self.model.clone(), policy.clone(), self.denoising_steps)?)
     }
 
     /// Makes the engine of a policy the last one.

@@ -8,6 +8,7 @@ use super::Prompt;
 use super::weights::linear;
 use crate::Result;
 use crate::checkpoint::Loader;
+pub use crate::config::Attends;
 use crate::config::Config;
 use crate::ops::{Activation, Heads, Leading, Linear, Mask, Ops, Site};
 
@@ -33,19 +34,6 @@ pub struct Dit {
     pub output: Linear,
     /// Heads of every block.
     pub heads: Heads,
-}
-
-/// What a block's keys and values come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attends {
-    /// Its own state and action tokens.
-    Itself,
-    /// The text tokens of the backbone features.
-    Text,
-    /// The image tokens of the backbone features.
-    Images,
-    /// All backbone features: a DiT that does not alternate.
-    Everything,
 }
 
 /// One block of the DiT.
@@ -81,16 +69,12 @@ impl Dit {
             blocks: (0..dit.num_layers)
                 .map(|index| {
                     let path = format!("{path}.transformer_blocks.{index}");
-                    Block::load(loader, &path, attends(config, index), inner, config.backbone_embedding_dim)
+                    Block::load(loader, &path, config.attends(index), inner, config.backbone_embedding_dim)
                 })
                 .collect(),
             output_modulation: linear(loader, &format!("{path}.proj_out_1"), inner, 2 * inner),
             output: linear(loader, &format!("{path}.proj_out_2"), inner, dit.output_dim),
-            heads: Heads {
-                heads: dit.num_attention_heads,
-                kv_heads: dit.num_attention_heads,
-                head_dim: dit.attention_head_dim,
-            },
+            heads: dit.heads(),
         }
     }
 }
@@ -110,19 +94,6 @@ impl Block {
             fc1: linear("ff.net.0.proj", inner, 4 * inner),
             fc2: linear("ff.net.2", 4 * inner, inner),
         }
-    }
-}
-
-/// The pattern of `AlternateVLDiT.forward` and `DiT.forward`.
-pub fn attends(config: &Config, block: usize) -> Attends {
-    if block % 2 == 1 && config.diffusion_model_cfg.interleave_self_attention {
-        Attends::Itself
-    } else if !config.use_alternate_vl_dit {
-        Attends::Everything
-    } else if block.is_multiple_of(2 * config.attend_text_every_n_blocks) {
-        Attends::Text
-    } else {
-        Attends::Images
     }
 }
 

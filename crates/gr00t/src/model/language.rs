@@ -63,11 +63,7 @@ impl Language {
                 .map(|layer| Layer::load(loader, &format!("{path}.layers.{layer}"), config))
                 .collect(),
             norm: loader.weight(&format!("{path}.norm.weight"), &[hidden]),
-            heads: Heads {
-                heads: config.num_attention_heads,
-                kv_heads: config.num_key_value_heads,
-                head_dim: config.head_dim,
-            },
+            heads: config.heads(),
             eps: config.rms_norm_eps,
             rope_theta: config.rope_theta,
         }

@@ -3,12 +3,11 @@
 //! Source: `modeling_siglip2.py` of Eagle-Block2A-2B-v2. All images of an observation form one sequence of
 //! patches; attention stays inside an image.
 
-use super::ImageBatch;
 use super::weights::{affine, linear};
 use crate::Result;
 use crate::checkpoint::{Loader, Weight};
 use crate::config::VisionConfig;
-use crate::ops::{Activation, Affine, Grid, Heads, Linear, Mask, Ops, Site};
+use crate::ops::{Activation, Affine, Grid, Heads, ImageBatch, Linear, Mask, Ops, Site};
 
 /// Weights of the vision tower.
 #[derive(Debug, Clone)]
@@ -65,11 +64,7 @@ impl Vision {
                 .map(|layer| Layer::load(loader, &format!("{path}.encoder.layers.{layer}"), config))
                 .collect(),
             post_layernorm: affine(loader, &format!("{path}.post_layernorm"), hidden),
-            heads: Heads {
-                heads: config.num_attention_heads,
-                kv_heads: config.num_attention_heads,
-                head_dim: hidden / config.num_attention_heads,
-            },
+            heads: config.heads(),
             eps: config.layer_norm_eps,
             patch_size: config.patch_size,
         }

@@ -10,12 +10,12 @@ pub mod onnx;
 mod shapes;
 mod site;
 
-pub use shapes::{ModelSite, Operation, ShapeInference};
+pub use shapes::{ModelSite, Operation, ShapeInference, Visit, Work};
 pub use site::Site;
 
 use crate::Result;
 use crate::checkpoint::Weight;
-use crate::model::ImageBatch;
+use std::borrow::Cow;
 
 /// `y = x Wᵀ + b`, PyTorch's `nn.Linear`.
 #[derive(Debug, Clone)]
@@ -96,6 +96,18 @@ impl Grid {
     pub fn patches(self) -> usize {
         self.rows * self.cols
     }
+}
+
+/// The same image of every observation in a batch.
+#[derive(Debug, Clone)]
+pub struct ImageBatch<'a> {
+    /// Height in pixels, a multiple of twice the patch size.
+    pub height: usize,
+    /// Width in pixels, a multiple of twice the patch size.
+    pub width: usize,
+    /// `[batch, 3, height, width]`; those of a single observation stay where they are: fresh memory for them would
+    /// cost an inference more than reading them.
+    pub pixels: Cow<'a, [f32]>,
 }
 
 /// Some tokens of the prompt.

@@ -1,9 +1,11 @@
-//! The model's sites, found by running the model: operations that note where they stand and hand on shapes.
+//! Shape inference: what operations an inference performs, where, on which shapes, and what each reads and computes. It
+//! is found by running the model's own code over operations that hand on shapes and take notes.
 
-use super::{Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Ops, Site, Tokens};
+use super::{
+    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Ops, Site, Tokens,
+};
 use crate::Result;
 use crate::checkpoint::Weight;
-use crate::model::ImageBatch;
 use serde::Serialize;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -99,24 +101,74 @@ pub struct ModelSite {
     pub operation: Operation,
 }
 
-/// Operations on shapes alone: no weight is read, nothing is computed.
+/// What an operation has to read and compute, whoever does it.
+///
+/// Parameters are a weight's elements; a category-specific layer reads the slots of its batch, a table the rows it looks
+/// up. One multiply-add is two floating-point operations. Norms, activations, additions and taps count none, so what
+/// follows from these numbers is a lower bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Parameters that the checkpoint holds for it.
+    pub parameters: u64,
+    /// Parameters that it reads.
+    pub read: u64,
+    /// Floating-point operations.
+    pub flops: u64,
+}
+
+impl Work {
+    /// Reads all of these weights.
+    fn reading<'w>(weights: impl IntoIterator<Item = &'w Weight>) -> Self {
+        let parameters = weights.into_iter().map(|weight| weight.len() as u64).sum();
+        Work { parameters, read: parameters, flops: 0 }
+    }
+
+    /// Looks up so many rows of a table.
+    fn looking_up(table: &Weight, rows: usize) -> Self {
+        let [height, width] = [0, 1].map(|axis| table.shape()[axis]);
+        Work { parameters: table.len() as u64, read: (rows.min(height) * width) as u64, flops: 0 }
+    }
+
+    /// Multiplies `rows` rows of `inner` features to `outer` features each.
+    fn multiplying(self, [rows, inner, outer]: [usize; 3]) -> Self {
+        Work { flops: self.flops + 2 * (rows * inner * outer) as u64, ..self }
+    }
+}
+
+/// An operation that an inference performs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visit {
+    /// Where it stands.
+    pub site: Site,
+    /// What it is.
+    pub operation: Operation,
+    /// `[batch, tokens, features]` of its result.
+    pub shape: [usize; 3],
+    /// What it reads and computes.
+    pub work: Work,
+}
+
+/// Operations on shapes alone: no weight is read, nothing is computed; every operation is noted.
 #[derive(Debug, Default)]
 pub struct ShapeInference {
-    found: RefCell<Vec<ModelSite>>,
-    /// Paths found already: a site is visited once in every Euler step.
-    known: RefCell<BTreeSet<String>>,
+    visits: RefCell<Vec<Visit>>,
+    /// The token whose embedding is replaced by image features, and therefore not looked up.
+    placeholder: Option<u32>,
 }
 
 impl ShapeInference {
-    /// The sites, in the order in which an inference first reaches them.
-    pub fn found(self) -> Vec<ModelSite> {
-        self.found.into_inner()
+    /// Shape inference of prompts in which the token `placeholder` stands for image features.
+    pub fn new(placeholder: u32) -> Self {
+        ShapeInference { visits: RefCell::default(), placeholder: Some(placeholder) }
     }
 
-    fn note(&self, operation: Operation, at: &Site, shape: [usize; 3]) -> Result<[usize; 3]> {
-        if self.known.borrow_mut().insert(at.path().to_owned()) {
-            self.found.borrow_mut().push(ModelSite { path: at.path().to_owned(), operation });
-        }
+    /// The operations, in the order of execution.
+    pub fn visits(self) -> Vec<Visit> {
+        self.visits.into_inner()
+    }
+
+    fn note(&self, operation: Operation, at: &Site, shape: [usize; 3], work: Work) -> Result<[usize; 3]> {
+        self.visits.borrow_mut().push(Visit { site: at.clone(), operation, shape, work });
         Ok(shape)
     }
 }
@@ -130,16 +182,16 @@ impl Ops for ShapeInference {
     }
 
     fn input(&self, _values: Vec<f32>, shape: [usize; 3], at: Site) -> Result<[usize; 3]> {
-        self.note(Operation::Input, &at, shape)
+        self.note(Operation::Input, &at, shape, Work::default())
     }
 
     fn patches(&self, images: &[ImageBatch], size: usize, batch: usize, at: Site) -> Result<[usize; 3]> {
         let patches = images.iter().map(|image| image.height / size * (image.width / size)).sum();
-        self.note(Operation::Patches, &at, [batch, patches, size * size * 3])
+        self.note(Operation::Patches, &at, [batch, patches, size * size * 3], Work::default())
     }
 
     fn time_encoding(&self, _time: usize, frequencies: &[f32], _: Leading, at: Site) -> Result<[usize; 3]> {
-        self.note(Operation::TimeEncoding, &at, [1, 1, 2 * frequencies.len()])
+        self.note(Operation::TimeEncoding, &at, [1, 1, 2 * frequencies.len()], Work::default())
     }
 
     /// A tap has no formats of its own.
@@ -147,54 +199,73 @@ impl Ops for ShapeInference {
 
     fn embed(&self, table: &Weight, ids: &[Vec<u32>], at: Site) -> Result<[usize; 3]> {
         let tokens = ids.first().map_or(0, Vec::len);
-        self.note(Operation::Embed, &at, [ids.len(), tokens, table.shape()[1]])
+        let looked_up = ids.iter().flatten().filter(|id| Some(**id) != self.placeholder).count();
+        let work = Work::looking_up(table, looked_up);
+        self.note(Operation::Embed, &at, [ids.len(), tokens, table.shape()[1]], work)
     }
 
     fn table_rows(&self, table: &Weight, tokens: usize, at: Site) -> Result<[usize; 3]> {
-        self.note(Operation::TableRows, &at, [1, tokens, table.shape()[1]])
+        let work = Work::looking_up(table, tokens);
+        self.note(Operation::TableRows, &at, [1, tokens, table.shape()[1]], work)
     }
 
     fn resize_positions(&self, table: &Weight, grids: &[Grid], at: Site) -> Result<[usize; 3]> {
         let patches = grids.iter().map(|grid| grid.patches()).sum();
-        self.note(Operation::ResizePositions, &at, [1, patches, table.shape()[1]])
+        self.note(Operation::ResizePositions, &at, [1, patches, table.shape()[1]], Work::reading([table]))
     }
 
     fn linear(&self, x: &[usize; 3], layer: &Linear, at: Site) -> Result<[usize; 3]> {
-        self.note(Operation::Linear, &at, [x[0], x[1], layer.weight.shape()[0]])
+        let outer = layer.weight.shape()[0];
+        let work = Work::reading([&layer.weight].into_iter().chain(&layer.bias));
+        self.note(Operation::Linear, &at, [x[0], x[1], outer], work.multiplying([x[0] * x[1], x[2], outer]))
     }
 
     fn category_linear(
         &self,
         x: &[usize; 3],
         layer: &CategoryLinear,
-        _embodiments: &[usize],
+        embodiments: &[usize],
         at: Site,
     ) -> Result<[usize; 3]> {
-        self.note(Operation::CategoryLinear, &at, [x[0], x[1], layer.weight.shape()[2]])
+        let (slots, outer) = (layer.weight.shape()[0] as u64, layer.weight.shape()[2]);
+        let all = Work::reading([&layer.weight, &layer.bias]);
+        let used = embodiments.iter().collect::<BTreeSet<_>>().len() as u64;
+        let work = Work { read: all.read / slots.max(1) * used, ..all };
+        let work = work.multiplying([x[0] * x[1], x[2], outer]);
+        self.note(Operation::CategoryLinear, &at, [x[0], x[1], outer], work)
     }
 
     fn attention(
         &self,
         q: &[usize; 3],
-        _k: &[usize; 3],
+        k: &[usize; 3],
         _v: &[usize; 3],
         _heads: Heads,
-        _mask: &Mask,
+        mask: &Mask,
         at: Site,
     ) -> Result<[usize; 3]> {
-        self.note(Operation::Attention, &at, *q)
+        // Pairs of a query and a key that it sees.
+        let pairs = match mask {
+            Mask::None => q[1] * k[1],
+            Mask::Causal => q[1] * (q[1] + 1) / 2,
+            Mask::Segments(lengths) => lengths.iter().map(|length| length * length).sum(),
+        };
+        // Scores, then the sums of values.
+        let work = Work::default().multiplying([2 * q[0], pairs, q[2]]);
+        self.note(Operation::Attention, &at, *q, work)
     }
 
-    fn layer_norm(&self, x: &[usize; 3], _: Option<&Affine>, _eps: f64, at: Site) -> Result<[usize; 3]> {
-        self.note(Operation::LayerNorm, &at, *x)
+    fn layer_norm(&self, x: &[usize; 3], affine: Option<&Affine>, _eps: f64, at: Site) -> Result<[usize; 3]> {
+        let weights = affine.into_iter().flat_map(|affine| [&affine.weight, &affine.bias]);
+        self.note(Operation::LayerNorm, &at, *x, Work::reading(weights))
     }
 
-    fn rms_norm(&self, x: &[usize; 3], _weight: &Weight, _eps: f64, at: Site) -> Result<[usize; 3]> {
-        self.note(Operation::RmsNorm, &at, *x)
+    fn rms_norm(&self, x: &[usize; 3], weight: &Weight, _eps: f64, at: Site) -> Result<[usize; 3]> {
+        self.note(Operation::RmsNorm, &at, *x, Work::reading([weight]))
     }
 
     fn rotary(&self, x: &[usize; 3], _head_dim: usize, _theta: f64, at: Site) -> Result<[usize; 3]> {
-        self.note(Operation::Rotary, &at, *x)
+        self.note(Operation::Rotary, &at, *x, Work::default())
     }
 
     fn modulate(
@@ -204,23 +275,23 @@ impl Ops for ShapeInference {
         _shift: &[usize; 3],
         at: Site,
     ) -> Result<[usize; 3]> {
-        self.note(Operation::Modulate, &at, *x)
+        self.note(Operation::Modulate, &at, *x, Work::default())
     }
 
     fn activation(&self, x: &[usize; 3], _kind: Activation, at: Site) -> Result<[usize; 3]> {
-        self.note(Operation::Activation, &at, *x)
+        self.note(Operation::Activation, &at, *x, Work::default())
     }
 
     fn add(&self, a: &[usize; 3], _b: &[usize; 3], at: Site) -> Result<[usize; 3]> {
-        self.note(Operation::Add, &at, *a)
+        self.note(Operation::Add, &at, *a, Work::default())
     }
 
     fn multiply(&self, a: &[usize; 3], _b: &[usize; 3], at: Site) -> Result<[usize; 3]> {
-        self.note(Operation::Multiply, &at, *a)
+        self.note(Operation::Multiply, &at, *a, Work::default())
     }
 
     fn euler(&self, actions: &[usize; 3], _velocity: &[usize; 3], _dt: f64, at: Site) -> Result<[usize; 3]> {
-        self.note(Operation::Euler, &at, *actions)
+        self.note(Operation::Euler, &at, *actions, Work::default())
     }
 
     fn slice_features(&self, x: &[usize; 3], _start: usize, len: usize) -> Result<[usize; 3]> {

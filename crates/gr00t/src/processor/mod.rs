@@ -151,6 +151,17 @@ impl Processor {
         self.actions.horizon()
     }
 
+    /// Values that a joint group of the state has at a time step; `None` for a group without statistics, or none of
+    /// the embodiment's.
+    pub fn state_dim(&self, group: &str) -> Option<usize> {
+        self.state.dim(group)
+    }
+
+    /// Values that a joint group of the actions has at a time step; `None` for none of the embodiment's.
+    pub fn action_dim(&self, group: &str) -> Option<usize> {
+        self.actions.dim(group)
+    }
+
     /// Columns of the padded state.
     pub fn max_state_dim(&self) -> usize {
         self.state.max_dim()

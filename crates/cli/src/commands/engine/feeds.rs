@@ -62,6 +62,13 @@ impl Recording {
         Ok(Recording { trace, denoising_steps, image_token_index, inferences: inferences.len() })
     }
 
+    /// What a trace of an engine's outputs says of where its inputs came from.
+    pub fn origin(&self) -> impl Iterator<Item = (String, String)> {
+        let kept = ["checkpoint", "dataset", "embodiment_tag", "episode", "steps", "seed"];
+        let of = |key: &str| Some((key.to_owned(), self.trace.metadata().get(key)?.clone()));
+        kept.into_iter().filter_map(of).collect::<Vec<_>>().into_iter()
+    }
+
     /// The calls that an engine with these bindings makes: one an inference, or one an Euler step.
     pub fn calls(&self, bindings: &Bindings) -> Vec<Call> {
         let steps: Vec<Option<usize>> = match bindings.inputs().any(|input| input.name == "timestep") {

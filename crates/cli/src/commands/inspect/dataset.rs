@@ -1,7 +1,7 @@
 //! `steady inspect dataset`: features, modalities, episodes, statistics and the first videos.
 
 use super::Page;
-use crate::table::{Table, thousands};
+use crate::report::table::{Table, thousands};
 use anyhow::Result;
 use std::path::Path;
 use steadyhand_lerobot::{Dataset, Episode, Feature, Kind, Stats, Video};

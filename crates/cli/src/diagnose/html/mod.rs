@@ -10,7 +10,7 @@ mod text;
 
 use super::report::{Inference, Report};
 use steadyhand_gr00t_lab::diagnosis::{
-    ActionError, Considered, Diagnosis, EulerSplit, Hypothesis, Status, SwapErrors, Swaps, Verdict,
+    ActionError, Considered, Diagnosis, EulerSplit, Hypothesis, Status, SwapErrors, Swaps, Unit, Verdict,
 };
 use text::{escape, number, percent, times};
 
@@ -73,7 +73,8 @@ fn verdict(verdict: &Verdict) -> String {
     let (class, mark, word) = match verdict.status {
         Status::NoFault => ("fine", "✓", "No fault"),
         Status::Cause => ("cause", "●", "Cause found"),
-        Status::Ranked => ("ranked", "◐", "Not explained by one cause"),
+        Status::Place => ("ranked", "◐", "Place found"),
+        Status::Unexplained => ("ranked", "○", "Not explained"),
     };
     format!(
         r#"<header class="{class}"><p class="status"><span>{mark}</span> {word}</p><h1>{}</h1><p>{}</p></header>
@@ -150,8 +151,13 @@ fn taps(diagnosis: &Diagnosis) -> String {
     }
     let lead = format!(
         "{} Each cell is the worst local error of its taps: what an operation adds on the inputs that the \
-         engine gave it. Last inference.",
-        heatmap::summary(taps)
+         engine gave it. Inference {}.{}",
+        heatmap::summary(taps),
+        diagnosis.shown,
+        match &diagnosis.verdict.place {
+            Some(place) => format!(" The first wrong tensor: <code>{}</code>.", breakable(place)),
+            None => String::new(),
+        }
     );
     let map = format!("<figure>{}</figure>", heatmap::heat_map(taps));
     let depth = figure("Total error over depth, errors from before included", &charts::depth(taps));
@@ -217,7 +223,10 @@ fn hypotheses(hypotheses: &[Hypothesis], considered: Considered) -> String {
              <td>{}</td><td>{}</td></tr>",
             escape(&hypothesis.kind),
             breakable(&hypothesis.place),
-            number(hypothesis.residual),
+            match hypothesis.unit {
+                Unit::OfRounding => format!("{} of rounding", times(hypothesis.residual)),
+                Unit::RelativeL2 => number(hypothesis.residual),
+            },
             escape(&hypothesis.description),
             escape(&hypothesis.fix)
         )

@@ -3,8 +3,8 @@
 use super::page;
 use crate::diagnose::report::{Inference, Report};
 use steadyhand_gr00t_lab::diagnosis::{
-    ActionError, Considered, Diagnosis, EulerSplit, EulerStep, Hypothesis, Status, SwapErrors, Swaps,
-    TapError, Trajectory, Verdict,
+    ActionError, Considered, Diagnosis, EulerSplit, EulerStep, Evidence, Hypothesis, Judgement, Likeness,
+    Located, SwapErrors, Swaps, TapError, Trajectory, Unit, Verdict,
 };
 
 /// A tap with this local error, in an engine where 1e-3 is healthy.
@@ -35,6 +35,33 @@ fn model(vision: usize, language: usize, dit: usize, steps: usize) -> Vec<TapErr
     taps
 }
 
+/// A verdict whose words are these.
+fn verdict(words: &str) -> Verdict {
+    let located = Located {
+        place: words.to_owned(),
+        inferences: vec![1],
+        steps: vec![1, 2],
+        error: Some(0.1),
+        expected: 1e-6,
+        unshown: Vec::new(),
+        cause: None,
+        likeness: Some(Likeness { description: words.to_owned(), fix: words.to_owned(), left: 1e-3 }),
+        rivals: vec![words.to_owned()],
+    };
+    let evidence = Evidence {
+        inferences: 2,
+        tensors: Some(100),
+        actions: 3e-1,
+        rounding: 3e-3,
+        precision: "bf16".to_owned(),
+        recorded: None,
+        hypotheses: 90,
+        nearest: None,
+        repeats: Some(false),
+    };
+    Verdict::from(Judgement { found: vec![located], evidence })
+}
+
 /// Something in every section.
 fn full() -> Report {
     let step = |step| EulerStep { step, total: 4e-2, injected: 1e-2, propagated: 3e-2, contribution: 9e-3 };
@@ -44,6 +71,7 @@ fn full() -> Report {
         description: "bf16 read as f16".to_owned(),
         fix: "bind as bf16".to_owned(),
         residual: 1e-3,
+        unit: Unit::OfRounding,
         proven: index == 0,
     };
     let swap = |name: &str| SwapErrors { component: name.to_owned(), only_b: 3e-1, all_but_b: 1e-3 };
@@ -55,11 +83,8 @@ fn full() -> Report {
     };
     let diagnosis = Diagnosis {
         inferences: 2,
-        verdict: Verdict {
-            status: Status::Cause,
-            headline: "dit.output is misread".to_owned(),
-            paragraph: "bf16 read as f16.".to_owned(),
-        },
+        verdict: verdict("bf16 read as f16"),
+        shown: 1,
         actions: ActionError {
             relative_l2: 3e-1,
             expected: 3e-3,
@@ -156,7 +181,7 @@ fn markup_in_the_data_is_escaped() {
     (report.a, report.b) = (text(), text());
     let diagnosis = &mut report.diagnosis;
     diagnosis.determinism = text();
-    diagnosis.verdict = Verdict { status: Status::Ranked, headline: text(), paragraph: text() };
+    diagnosis.verdict = verdict(evil);
     diagnosis.audit = vec![text()];
     diagnosis.actions.groups[0].0 = text();
     diagnosis.trajectories[39].name = text();

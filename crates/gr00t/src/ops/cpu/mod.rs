@@ -7,6 +7,7 @@
 
 mod attention;
 mod fp16;
+mod intervention;
 mod layout;
 mod matmul;
 mod norm;
@@ -18,16 +19,17 @@ mod tensor;
 #[cfg(test)]
 mod tests;
 
+pub use intervention::{Intervention, NoIntervention, Product};
 pub use pointwise::{rotary_turns, time_encoding};
 pub use tensor::Tensor;
 
 use super::{
-    Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Operation, Ops, Site, Tokens,
+    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Operation, Ops, Site,
+    Tokens,
 };
 use crate::checkpoint::Weight;
-use crate::model::ImageBatch;
 use crate::precision::{Formats, PrecisionPolicy, Scale};
-use crate::probe::{Intervention, NoIntervention, Probe, Product};
+use crate::probe::Probe;
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::cell::RefCell;
