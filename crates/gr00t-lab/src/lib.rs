@@ -8,5 +8,8 @@
 //! [`steadyhand_gr00t::engine::Backend`], targets of a tuning through [`tuning::Target`].
 
 pub mod diagnosis;
+mod error;
 pub mod fault;
 pub mod tuning;
+
+pub use error::{Error, Result};

@@ -5,7 +5,7 @@
 //! operations that the fault touches are computed, on the engine's own tensors. Where some are missing, a replay starts
 //! behind the last tensor before the fault that all later ones depend on.
 
-use super::local::LocalError;
+use super::teacher_forced::LocalError;
 use std::collections::{BTreeMap, BTreeSet};
 use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::ops::cpu::Tensor;
