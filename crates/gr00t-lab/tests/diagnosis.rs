@@ -127,8 +127,7 @@ fn shortened_replays_find_what_long_ones_find() {
             let replays = Cell::new(0);
             let findings = examination.explain(&Results::new(), &base, &|progress| replays.set(progress.of));
             let findings = findings.expect("findings").into_iter();
-            let plain =
-                findings.map(|found| (format!("{}", found.fault.description), found.residual, found.proven));
+            let plain = findings.map(|found| (found.fault.description, found.residual, found.proven));
             (plain.collect::<Vec<_>>(), replays.get())
         };
         let (found, replays) = explain(&seen);
