@@ -81,6 +81,11 @@ impl<'a> Builder<'a> {
         self.steps.iter().filter_map(|step| step.variant())
     }
 
+    /// Sites of the tensors that a probe of the program would see, in order.
+    pub fn sites(&self) -> impl Iterator<Item = &Site> {
+        self.steps.iter().flat_map(|step| step.sites())
+    }
+
     /// Records a stage: what `record` puts into the program gets a name, under which it is timed.
     ///
     /// # Errors

@@ -144,6 +144,10 @@ pub(super) trait Step: Send + Sync {
     fn variant(&self) -> Option<&Variant> {
         None
     }
+    /// Sites of the tensors that it shows to a probe.
+    fn sites(&self) -> Vec<&Site> {
+        Vec::new()
+    }
     /// Takes its kernel.
     fn load(&mut self, _kernels: &Kernels) -> Result<()> {
         Ok(())
@@ -193,6 +197,10 @@ impl<P: Params + Send + Sync> KernelStep<P> {
 impl<P: Params + Send + Sync> Step for KernelStep<P> {
     fn variant(&self) -> Option<&Variant> {
         Some(&self.variant)
+    }
+
+    fn sites(&self) -> Vec<&Site> {
+        self.taps.iter().flat_map(|place| &place.taps).map(|tap| &tap.site).collect()
     }
 
     fn load(&mut self, kernels: &Kernels) -> Result<()> {
@@ -254,6 +262,10 @@ pub(super) struct TensorTap {
 }
 
 impl Step for TensorTap {
+    fn sites(&self) -> Vec<&Site> {
+        vec![&self.site]
+    }
+
     fn enqueue(&self, _: &Stream, _: bool) -> Result<()> {
         Ok(())
     }
