@@ -3,7 +3,7 @@
 #
 # usage: bench/gpu.sh BINARY TEST_BINARY OUT_DIR [LABEL]
 #
-# BINARY is `steady`, TEST_BINARY the compiled test `cuda` of crates/gr00t, both built elsewhere: the machine needs the
+# BINARY is `steady`, TEST_BINARY the compiled test `cuda` of crates/gr00t-cuda, both built elsewhere: the machine needs the
 # checked-out tree, an NVIDIA driver, NVRTC, bash and python3 (its standard library, for the summary), no cargo.
 # Leaves summary.md, log.txt, bench.json and policies.json in OUT_DIR. A check that fails does not stop the others; the exit code is
 # 0 where all passed, 1 where one did not, 2 for bad arguments.
@@ -102,9 +102,9 @@ for precision in fp16 fp8; do
 done
 
 # What each policy costs, here and emulated; fails where the emulation does not predict this device's error.
-check calibrate "$steady" policy calibrate --frames 64 --out "$work/calibration.json"
+check calibrate "$steady" precision calibrate --frames 64 --out "$work/calibration.json"
 printf 'base = "fp8"\ncalibration = "calibration.json"\n' >"$work/fp8-calibrated.toml"
-limit=300 check policies "$steady" policy table --engine cuda --noise tests/fixtures/demo_expected \
+limit=300 check policies "$steady" precision table --engine cuda --noise tests/fixtures/demo_expected \
     --precisions "f32,bf16,mixed,fp16,mixed-fp16,fp8,$work/fp8-calibrated.toml" \
     --latency synth:n1.6 --workload W1,W2 --json "$out/policies.json"
 

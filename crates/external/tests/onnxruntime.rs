@@ -74,7 +74,7 @@ fn from_file(file: &Path, fingerprint: &str, steps: usize) -> steadyhand_gr00t::
 fn input(model: &Model, seed: u64, [height, width]: [usize; 2]) -> ModelInput {
     let config = &model.config;
     let tokens = height / 28 * (width / 28);
-    let mut input_ids = vec![config.eagle_config.image_token_index; tokens];
+    let mut input_ids = vec![config.image_token(); tokens];
     input_ids.splice(0..0, [11, 12]);
     input_ids.extend([13 + seed as u32, 14, 15]);
     ModelInput {

@@ -1,15 +1,19 @@
-//! Engines: what turns model inputs into normalized actions.
+//! Engines: what turns model inputs into normalized actions, and the backends that open them.
 
-use crate::component::{Patched, Patches};
-use crate::model::{Batch, ImageBatch, Model};
+use crate::exchange::{Patched, Patches};
+use crate::model::{Batch, Model};
 use crate::observation::Matrix;
-use crate::ops::cpu::{Cpu, Tensor};
+use crate::ops::cpu::{Cpu, Intervention, NoIntervention, Tensor};
+use crate::ops::{ImageBatch, ModelSite};
 use crate::precision::PrecisionPolicy;
-use crate::probe::{Edit, NoEdit, Probe};
+use crate::probe::Probe;
 use crate::processor::PixelValues;
 use crate::{Error, Result};
+pub use profile::{DeviceReport, Profile, StageTimes};
 use std::borrow::Cow;
 use std::cell::RefCell;
+
+mod profile;
 
 /// One observation in the model's terms, with the noise that the actions start from.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +48,7 @@ pub trait Engine {
     /// An input that does not fit the model, named by field.
     fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>>;
 
-    /// Normalized actions of one input, for which every [`Component`](crate::component::Component) hands its tensor
+    /// Normalized actions of one input, for which every [`Part`](crate::topology::Part) hands its tensor
     /// over through `patches`, in the order of execution. With patches that change nothing the actions have the bits
     /// of [`Engine::infer`].
     ///
@@ -54,30 +58,107 @@ pub trait Engine {
         let what = format!("expected none: {} takes no tensors between its components", self.name());
         Err(Error::input("patches", what))
     }
+
+    /// Whether it shows a probe its intermediate tensors. An engine that gives its actions only refuses probes.
+    fn shows_tensors(&self) -> bool {
+        true
+    }
+
+    /// What the engine can say of where its time goes; `None` where it cannot.
+    fn profile(&mut self) -> Option<&mut dyn Profile> {
+        None
+    }
+}
+
+/// Opens engines of one kind. A new kind of engine implements this trait and is registered where engines are named.
+pub trait Backend {
+    /// Short name, that of its engines, such as `cpu`.
+    fn name(&self) -> &'static str;
+
+    /// The device that its engines compute on.
+    ///
+    /// # Errors
+    /// There is none.
+    fn device(&self) -> Result<String>;
+
+    /// Whether its engines can execute a policy on a model that has these sites. Nothing is loaded; what this admits,
+    /// [`Backend::open`] does not refuse for its number formats.
+    ///
+    /// # Errors
+    /// The first site with what no engine of this kind executes.
+    fn check(&self, policy: &PrecisionPolicy, sites: &[ModelSite]) -> Result<()>;
+
+    /// An engine that integrates over `denoising_steps` Euler steps. Whoever opened it may hand it to another thread.
+    ///
+    /// # Errors
+    /// Those of [`Backend::check`]; a device or a library that is missing, or has too little memory.
+    fn open(
+        &self,
+        model: Model,
+        policy: PrecisionPolicy,
+        denoising_steps: usize,
+    ) -> Result<Box<dyn Engine + Send>>;
+}
+
+/// Opens the reference: [`CpuEngine`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reference;
+
+impl Backend for Reference {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn device(&self) -> Result<String> {
+        Ok("emulation on the CPU".to_owned())
+    }
+
+    /// The reference emulates every policy that fits the model.
+    fn check(&self, policy: &PrecisionPolicy, sites: &[ModelSite]) -> Result<()> {
+        policy.check(sites)
+    }
+
+    fn open(
+        &self,
+        model: Model,
+        policy: PrecisionPolicy,
+        denoising_steps: usize,
+    ) -> Result<Box<dyn Engine + Send>> {
+        self.check(&policy, &model.sites()?)?;
+        Ok(Box::new(CpuEngine::new(model, policy, denoising_steps)))
+    }
 }
 
 /// The reference: [`Model`] over [`Cpu`] operations.
-pub struct CpuEngine<'e> {
+pub struct CpuEngine<'e, I = NoIntervention> {
     model: Model,
     policy: PrecisionPolicy,
     denoising_steps: usize,
-    edit: &'e dyn Edit,
+    intervention: &'e I,
 }
 
-impl<'e> CpuEngine<'e> {
+impl CpuEngine<'static> {
     /// An engine that integrates over `denoising_steps` Euler steps.
     pub fn new(model: Model, policy: PrecisionPolicy, denoising_steps: usize) -> Self {
-        CpuEngine { model, policy, denoising_steps, edit: &NoEdit }
-    }
-
-    /// The same engine with `edit` interfering in its inferences.
-    #[must_use]
-    pub fn with_edit(self, edit: &'e dyn Edit) -> Self {
-        CpuEngine { edit, ..self }
+        CpuEngine { model, policy, denoising_steps, intervention: &NoIntervention }
     }
 }
 
-impl Engine for CpuEngine<'_> {
+impl<I> CpuEngine<'_, I> {
+    /// What it runs.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The same engine with `intervention` interfering in its inferences.
+    #[must_use]
+    pub fn with_intervention<J: Intervention>(self, intervention: &J) -> CpuEngine<'_, J> {
+        let CpuEngine { model, policy, denoising_steps, .. } = self;
+        CpuEngine { model, policy, denoising_steps, intervention }
+    }
+}
+
+impl<I: Intervention> Engine for CpuEngine<'_, I> {
     fn name(&self) -> &str {
         "cpu"
     }
@@ -87,23 +168,35 @@ impl Engine for CpuEngine<'_> {
     }
 
     fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
-        let CpuEngine { model, policy, denoising_steps, edit } = self;
+        let CpuEngine { model, policy, denoising_steps, intervention } = self;
         infer_by_layout(model, inputs, *denoising_steps, probe, &mut |batch, probe| {
-            model.infer(&Cpu::new(policy, probe).with_edit(*edit), batch)
+            model.infer(&Cpu::new(policy, probe).with_intervention(*intervention), batch)
         })
     }
 
     fn infer_patched(&mut self, input: &ModelInput, patches: &mut dyn Patches) -> Result<Matrix> {
-        let CpuEngine { model, policy, denoising_steps, edit } = self;
-        let edit = Patched { inner: *edit, patches: RefCell::new(patches), policy, config: &model.config };
+        let CpuEngine { model, policy, denoising_steps, intervention } = self;
+        let intervention = Patched {
+            inner: *intervention,
+            patches: RefCell::new(patches),
+            policy,
+            topology: &model.topology,
+        };
         one(infer_by_layout(model, std::slice::from_ref(input), *denoising_steps, None, &mut |batch, _| {
-            model.infer(&Cpu::new(policy, None).with_edit(&edit), batch)
+            model.infer(&Cpu::new(policy, None).with_intervention(&intervention), batch)
         })?)
+    }
+
+    fn profile(&mut self) -> Option<&mut dyn Profile> {
+        Some(self)
     }
 }
 
 /// The actions of the only input.
-pub(crate) fn one(mut actions: Vec<Matrix>) -> Result<Matrix> {
+///
+/// # Errors
+/// There are none.
+pub fn one(mut actions: Vec<Matrix>) -> Result<Matrix> {
     actions.pop().ok_or_else(|| Error::input("inputs", "expected one, found none"))
 }
 
@@ -180,7 +273,7 @@ fn finite(field: &str, values: &[f32]) -> Result<()> {
 }
 
 /// Indices of inputs that can share a batch, in the order of their first member.
-pub(crate) fn by_layout(inputs: &[ModelInput]) -> Vec<Vec<usize>> {
+pub fn by_layout(inputs: &[ModelInput]) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for (index, input) in inputs.iter().enumerate() {
         match groups.iter_mut().find(|group| same_layout(&inputs[group[0]], input)) {

@@ -32,6 +32,25 @@ pub enum Error {
         /// What was expected and what was found.
         what: String,
     },
+    /// An option of a policy or a session that must be set, or does not fit what it is for.
+    #[error("{option}: {what}")]
+    Option {
+        /// The option, such as `embodiment_tag`.
+        option: &'static str,
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// A dataset, an episode or a video could not be read.
+    #[error(transparent)]
+    Dataset(#[from] steadyhand_lerobot::Error),
+    /// Something went wrong at one place of many.
+    #[error("{place}: {source}")]
+    At {
+        /// The place, such as `episode 3, step 16`.
+        place: String,
+        /// What went wrong there.
+        source: Box<Error>,
+    },
     /// An operation of the model was given shapes it cannot combine.
     #[error("{site}: {operation}: {what}")]
     Shape {
@@ -42,14 +61,9 @@ pub enum Error {
         /// The shapes.
         what: String,
     },
-    /// CUDA's driver or compiler, or the device, failed or is missing.
-    #[error("{operation}: {what}")]
-    Cuda {
-        /// What was asked for, such as `cuMemAlloc` or `compile attention.cu for sm_90a`.
-        operation: String,
-        /// CUDA's name and description of the failure, or what was expected and what was found.
-        what: String,
-    },
+    /// An engine failed, or the device or a library that it needs is missing.
+    #[error(transparent)]
+    Engine(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
@@ -63,9 +77,20 @@ impl Error {
         Error::Io { path: path.as_ref().to_path_buf(), source }
     }
 
-    /// An [`Error::Cuda`] of `operation`.
-    pub fn cuda(operation: impl Into<String>, what: impl Into<String>) -> Self {
-        Error::Cuda { operation: operation.into(), what: what.into() }
+    /// An [`Error::Option`] of this option.
+    pub fn option(option: &'static str, what: impl Into<String>) -> Self {
+        Error::Option { option, what: what.into() }
+    }
+
+    /// This error with the place where it happened.
+    #[must_use]
+    pub fn at(self, place: impl Into<String>) -> Self {
+        Error::At { place: place.into(), source: Box::new(self) }
+    }
+
+    /// An [`Error::Engine`] for `reason`, the engine's own error.
+    pub fn engine(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Error::Engine(reason.into())
     }
 
     /// An [`Error::Input`] about `field`.

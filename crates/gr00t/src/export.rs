@@ -1,6 +1,6 @@
 //! Export: the model, or a component of it, recorded as an ONNX graph.
 
-use crate::model::{Batch, Model};
+use crate::model::{self, Batch, Model};
 use crate::ops::Site;
 use crate::ops::onnx::{Interface, Metadata, Port, Products, Recorder, Value, Written, check};
 use crate::ops::{ModelSite, Ops, Part};
@@ -97,7 +97,7 @@ impl Export<'_> {
             return Err(Error::input("io_names", what));
         }
         check(self.policy, &self.component.sites(model)?)?;
-        let image_token = model.config.eagle_config.image_token_index;
+        let image_token = model.config.image_token();
         Recorder::new(self.policy, self.products, self.opset, image_token, self.interface())
     }
 
@@ -108,7 +108,11 @@ impl Export<'_> {
     fn record(&self, model: &Model, recorder: &Recorder) -> Result<(Value, &'static str)> {
         let layout = &self.layout;
         let sizes: &[[usize; 2]] = if self.takes_images() { &layout.images } else { &[] };
-        let batch = &Batch::example(&model.config, sizes, layout.state_horizon, layout.denoising_steps);
+        let (horizon, steps) = (layout.state_horizon, layout.denoising_steps);
+        let shapes = model::Layout::example(&model.config, sizes, horizon, steps);
+        // Without images a prompt has one image token all the same.
+        let shapes = model::Layout { image_tokens: shapes.image_tokens.max(1), ..shapes };
+        let batch = &Batch::of_layout(&model.config, &shapes);
         let prompt = model.prompt(batch)?;
         let config = &model.config;
         let tokens = batch.input_ids[0].len();

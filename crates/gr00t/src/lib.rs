@@ -1,17 +1,16 @@
-//! GR00T N1.6 policies: checkpoint, processor, model and engines.
+#![doc = include_str!("../README.md")]
 //!
-//! The way of one inference is in [`policy`].
+//! # The way of one inference
+//!
+//! [`policy`] has it, from an observation to an action chunk.
 
 pub mod calibration;
 pub mod checkpoint;
-pub mod component;
 pub mod config;
-pub mod cuda;
-pub mod diagnosis;
 pub mod engine;
 pub mod error;
+pub mod exchange;
 pub mod export;
-pub mod fault;
 pub mod model;
 pub mod noise;
 pub mod observation;
@@ -20,9 +19,17 @@ pub mod policy;
 pub mod precision;
 pub mod probe;
 pub mod processor;
+pub mod session;
 pub mod synthetic;
-pub mod tuning;
+pub mod topology;
 pub mod workload;
 
 pub use error::{Error, Result};
 pub use observation::{ActionChunk, Image, Matrix, Observation};
+pub use policy::{Policy, PolicyBuilder};
+pub use session::Session;
+
+/// The program on the repository's first page: compiled as it is written there.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct FirstPage;

@@ -23,7 +23,7 @@ fn input(model: &Model, seed: u64, sizes: &[[usize; 2]], embodiment_id: usize) -
         data: gaussian(seed, 1, index as u32, 3, height * width).data,
     };
     let tokens: usize = sizes.iter().map(|[height, width]| height * width / 28 / 28).sum();
-    let image_token = config.eagle_config.image_token_index;
+    let image_token = config.image_token();
     let prompt = [7, 9, 11].into_iter().chain(std::iter::repeat_n(image_token, tokens)).chain([13]);
     ModelInput {
         images: sizes.iter().enumerate().map(image).collect(),

@@ -4,17 +4,18 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use steadyhand_fidelity::{Format, relative_l2};
-use steadyhand_gr00t::calibration::{Calibration, Collector};
+use steadyhand_gr00t::calibration::Collector;
 use steadyhand_gr00t::checkpoint::Checkpoint;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise::gaussian;
+use steadyhand_gr00t::ops::cpu::Intervention;
 use steadyhand_gr00t::ops::onnx::Products;
 use steadyhand_gr00t::ops::{Operation, Site};
 use steadyhand_gr00t::policy::load_model;
+use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy, Scale};
-use steadyhand_gr00t::probe::Edit;
 use steadyhand_gr00t::processor::PixelValues;
 
 fn checkpoint() -> PathBuf {
@@ -32,7 +33,7 @@ fn preset(name: &str) -> PrecisionPolicy {
 fn input(model: &Model, seed: u64) -> ModelInput {
     let config = &model.config;
     let side = 56;
-    let image_token = config.eagle_config.image_token_index;
+    let image_token = config.image_token();
     let prompt = [7, 9, 11].into_iter().chain(std::iter::repeat_n(image_token, 4)).chain([13]);
     ModelInput {
         images: vec![PixelValues {
@@ -55,7 +56,7 @@ fn actions(model: &Model, policy: &PrecisionPolicy, inputs: &[ModelInput]) -> Ve
 #[derive(Default)]
 struct Results(RefCell<BTreeSet<String>>);
 
-impl Edit for Results {
+impl Intervention for Results {
     fn result(&self, at: &Site, _shape: [usize; 3], _values: &mut [f32]) {
         self.0.borrow_mut().insert(at.path().to_owned());
     }
@@ -65,7 +66,7 @@ impl Edit for Results {
 fn the_sites_are_those_that_an_inference_visits() {
     let model = model();
     let visited = Results::default();
-    let mut engine = CpuEngine::new(model.clone(), preset("f32"), 2).with_edit(&visited);
+    let mut engine = CpuEngine::new(model.clone(), preset("f32"), 2).with_intervention(&visited);
     engine.infer(&[input(&model, 1)], None).expect("actions");
     let sites = model.sites().expect("sites");
     let listed: BTreeSet<String> = sites.iter().map(|site| site.path.clone()).collect();
@@ -188,7 +189,7 @@ fn a_calibration_holds_every_linear_layer_and_gives_actions_as_dynamic_scales_do
     let model = model();
     let inputs = [input(&model, 1), input(&model, 2)];
     let collector = Collector::default();
-    let mut engine = CpuEngine::new(model.clone(), preset("f32"), 4).with_edit(&collector);
+    let mut engine = CpuEngine::new(model.clone(), preset("f32"), 4).with_intervention(&collector);
     engine.infer(&inputs, None).expect("actions");
     let sites = model.sites().expect("sites");
     let linear = sites.iter().filter(|site| site.operation == Operation::Linear);

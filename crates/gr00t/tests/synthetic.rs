@@ -36,7 +36,7 @@ fn a_synthetic_weight_has_no_bytes() {
 /// Runs one inference of the tiny model; the actions' bits and the backbone features.
 fn infer(seed: u64, precision: &str) -> (Vec<u32>, Vec<f32>) {
     let config = synthetic::tiny();
-    let image_token = config.eagle_config.image_token_index;
+    let image_token = config.image_token();
     let input = ModelInput {
         images: vec![PixelValues { height: 56, width: 56, data: gaussian(1, 1, 0, 3, 56 * 56).data }],
         input_ids: [7, 9].into_iter().chain([image_token; 4]).chain([13]).collect(),

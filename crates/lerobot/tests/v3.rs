@@ -159,9 +159,9 @@ fn episodes_of_one_file() {
     }
     let episode = dataset.episode(1).unwrap();
     let key = "annotation.human.task_description";
-    assert_eq!(episode.instruction(key, 4).unwrap(), "push the cube");
-    assert_eq!(episode.instruction(key, 5).unwrap(), "lift the cube");
-    assert_eq!(episode.instruction("task", 0).unwrap(), "lift the cube");
+    assert_eq!(episode.instruction(key, 4, 16).unwrap(), "push the cube");
+    assert_eq!(episode.instruction(key, 5, 16).unwrap(), "lift the cube");
+    assert_eq!(episode.instruction("task", 0, 16).unwrap(), "lift the cube");
 }
 
 #[test]
@@ -199,7 +199,8 @@ fn missing_parts_are_named() {
     let folder = dataset();
     // Read as v2, the lists of episodes and tasks are other files.
     fs::write(folder.path().join("meta/info.json"), info("v2.1")).unwrap();
-    assert!(Dataset::open(folder.path()).unwrap_err().to_string().contains("episodes.jsonl"));
+    let error = Dataset::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("expected v3.0") && error.contains("episodes.jsonl"), "{error}");
 }
 
 #[test]
@@ -222,7 +223,8 @@ fn nulls_and_ragged_rows_are_named() {
             plain::<Int64Type>(group, &[0, 0]);
             plain::<Int64Type>(group, &[0, 0]);
         });
-        let error = Dataset::open(folder.path()).unwrap().episode(0).unwrap_err().to_string();
+        let episode = Dataset::open(folder.path()).unwrap().episode(0).unwrap();
+        let error = episode.group(Kind::Action, "action").unwrap_err().to_string();
         assert!(error.contains("action, row 1") && error.contains(found), "{error}");
     }
     write(&path, &schema, 1, |_, group| {
@@ -230,7 +232,8 @@ fn nulls_and_ragged_rows_are_named() {
         plain::<Int64Type>(group, &[0, 0]);
         column::<Int64Type>(group, &[0], Some(&[1, 0]), None);
     });
-    let error = Dataset::open(folder.path()).unwrap().episode(0).unwrap_err().to_string();
+    let episode = Dataset::open(folder.path()).unwrap().episode(0).unwrap();
+    let error = episode.instruction("annotation.human.task_description", 0, 16).unwrap_err().to_string();
     assert!(error.contains("task_index, row 1") && error.contains("found null"), "{error}");
     let error = Dataset::open(folder.path()).unwrap().episode(1).unwrap_err().to_string();
     assert!(error.contains("rows of episode 1") && error.contains("episodes 0 to 0"), "{error}");
@@ -253,8 +256,11 @@ fn damaged_tables_are_errors_or_episodes_but_never_panics() {
             }
             fs::write(&path, &damaged).unwrap();
             if let Ok(dataset) = Dataset::open(folder.path()) {
-                let _ = dataset.episode(0).map(|episode| episode.video("top").map(drop));
-                let _ = dataset.episode(1).map(|episode| episode.video("top").map(drop));
+                for index in [0, 1] {
+                    let Ok(episode) = dataset.episode(index) else { continue };
+                    let _ = (episode.group(Kind::State, "state"), episode.group(Kind::Action, "action"));
+                    let _ = (episode.instruction("task", 0, 16), episode.video("top").map(drop));
+                }
             }
         }
         fs::write(&path, &whole).unwrap();

@@ -1,30 +1,34 @@
 //! `steady demo`: the embedded policy on its embedded episodes.
 
-use crate::args::{Cli, Command, DemoArgs};
-use crate::{Outcome, demo_assets};
+use super::eval::{self, EvalArgs};
+use crate::options::{EngineArgs, demo, words_of};
+use crate::outcome::Outcome;
 use anyhow::Result;
-use clap::Parser;
+use clap::Args;
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Where the plots, the JSON and the demo's own files go.
+    #[arg(long, default_value = "steady-out", value_name = "DIR")]
+    pub out: PathBuf,
+}
 
 /// Unpacks the demo and evaluates it with the command that it prints, which works as it stands.
 pub fn run(args: &DemoArgs) -> Result<Outcome> {
-    let demo = demo_assets::unpack(&args.out.join("demo"))?;
-    let mut command: Vec<OsString> = vec!["steady".into(), "eval".into()];
-    command.extend(["--model-path".into(), demo.checkpoint.into_os_string()]);
-    command.extend(["--dataset-path".into(), demo.dataset.into_os_string()]);
-    command.extend(["--traj-ids", "0", "1", "2", "3"].map(OsString::from));
-    command.extend(["--precision".into(), OsString::from(&args.engine.precision)]);
-    command.extend(["--out".into(), args.out.clone().into_os_string()]);
-    let words: Vec<_> = command.iter().map(|word| quoted(&word.to_string_lossy())).collect();
-    writeln!(std::io::stdout(), "{}", words.join(" "))?;
-    match Cli::parse_from(command).command {
-        Command::Eval(mut eval) => {
-            eval.engine = args.engine.clone();
-            super::eval::run(&eval)
-        }
-        _ => unreachable!("the command was written above"),
-    }
+    let demo = demo::unpack(&args.out.join("demo"))?;
+    let mut options: Vec<OsString> = vec!["--model-path".into(), demo.checkpoint.into_os_string()];
+    options.extend(["--dataset-path".into(), demo.dataset.into_os_string()]);
+    options.extend(["--traj-ids", "0", "1", "2", "3"].map(OsString::from));
+    options.extend(["--precision".into(), args.engine.precision()?.into()]);
+    options.extend(["--out".into(), args.out.clone().into_os_string()]);
+    let words: Vec<_> = options.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+    writeln!(std::io::stdout(), "steady eval {}", words.join(" "))?;
+    eval::run(&EvalArgs { engine: args.engine.clone(), ..words_of(options)? })
 }
 
 /// A word as a POSIX shell takes it.

@@ -1,50 +1,89 @@
 //! `steady eval`: a checkpoint on the episodes of a dataset.
 
-use crate::Outcome;
-use crate::args::{EngineArgs, EvalArgs};
-use crate::calibration::{CalibrationUsed, DatasetAtHand};
-use crate::engines;
-use crate::noise::NoiseSource;
+use crate::options::{EngineArgs, stale};
+use crate::outcome::Outcome;
 use crate::report::metrics::{self, Errors};
 use crate::report::plot::{EpisodePlot, Panel, write_png};
 use crate::report::{EpisodeReport, GroupError, Report, Timings, make_folder_of, summary};
-use crate::rollout::{self, Rollout, RolloutConfig};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use steadyhand_gr00t::Policy;
 use steadyhand_gr00t::engine::Engine;
-use steadyhand_gr00t::model::Model;
-use steadyhand_gr00t::policy::{check_horizon, check_processor, load_model};
+use steadyhand_gr00t::policy::Parts;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::processor::{Processor, known_embodiment_tags};
+use steadyhand_gr00t::session::{
+    CalibrationUsed, DatasetAtHand, NoiseSource, Rollout, RolloutConfig, rollout,
+};
 use steadyhand_lerobot::{Dataset, Kind};
 
-/// A checkpoint made ready to run.
-pub struct Loaded {
-    /// For one embodiment.
-    pub processor: Processor,
-    /// At one precision.
-    pub engine: Box<dyn Engine>,
-    /// `[action_horizon, max_action_dim]` of the model.
-    pub noise_shape: [usize; 2],
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Checkpoint folder.
+    #[arg(long, visible_alias = "model-path", value_name = "DIR")]
+    pub checkpoint: PathBuf,
+    /// LeRobot dataset folder (v2.0, v2.1 or v3.0).
+    #[arg(long, visible_alias = "dataset", value_name = "DIR")]
+    pub dataset_path: PathBuf,
+    /// Embodiment tag; may be left out where the checkpoint has only one.
+    #[arg(long, value_name = "TAG")]
+    pub embodiment_tag: Option<String>,
+    /// Episodes to evaluate.
+    #[arg(long, num_args = 1.., default_value = "0", value_name = "ID")]
+    pub traj_ids: Vec<usize>,
+    /// Most steps of an episode to evaluate.
+    #[arg(long, default_value_t = 200)]
+    pub steps: usize,
+    /// Steps taken of each action chunk before the next inference.
+    #[arg(long, default_value_t = 16)]
+    pub action_horizon: usize,
+    /// Euler steps of an inference.
+    #[arg(long, default_value_t = 4)]
+    pub denoising_steps: usize,
+    /// Inferences at the start of each episode that the timings leave out.
+    #[arg(long, default_value_t = 1)]
+    pub skip_timing_steps: usize,
+    /// Seed of the initial noise.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Read the noise from tensor `noise` [inferences, horizon, dim] of DIR/episode_NNNNNN.safetensors.
+    #[arg(long, value_name = "DIR")]
+    pub noise: Option<PathBuf>,
+    /// Where the plots go: a folder, or a .png file (several episodes add their number to its name).
+    #[arg(long, value_name = "PATH")]
+    pub save_plot_path: Option<PathBuf>,
+    /// Where the JSON goes; report.json in the folder of --out otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Where the plots and the JSON go unless told otherwise.
+    #[arg(long, default_value = "steady-out", value_name = "DIR")]
+    pub out: PathBuf,
+    /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt; the checkpoint's otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+    /// Take fixed scales of activations although they were found on another dataset; the report says so.
+    #[arg(long)]
+    pub allow_stale_calibration: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
 }
 
 /// Evaluates, prints the summary and leaves plots and JSON.
 pub fn run(args: &EvalArgs) -> Result<Outcome> {
     check(args)?;
-    let at_hand = DatasetAtHand::new(&args.dataset_path, args.allow_stale_calibration);
-    let calibration = at_hand.check(&PrecisionPolicy::load(&args.engine.precision)?)?;
+    let precision = PrecisionPolicy::load(args.engine.precision()?)?;
+    let at_hand = DatasetAtHand::new(&args.dataset_path, stale(args.allow_stale_calibration));
+    let calibration = at_hand.check(&precision)?;
     let loading = Instant::now();
-    let mut loaded = load(
-        &args.model_path,
-        args.embodiment_tag.as_deref(),
-        args.tokenizer.as_deref(),
-        &args.engine,
-        args.denoising_steps,
-        args.action_horizon,
-    )?;
+    let parts = Parts::load(&args.checkpoint, args.embodiment_tag.as_deref(), args.tokenizer.as_deref())?;
+    // Before weights go to a device.
+    rollout::check_horizon(&parts.processor, args.action_horizon)?;
+    let precision = parts.precision(precision)?;
+    let backend = args.engine.backend()?;
+    let mut policy = parts.policy(backend.as_ref(), precision, args.denoising_steps, args.seed)?;
     let model_loading_seconds = loading.elapsed().as_secs_f64();
     let opening = Instant::now();
     let dataset = Dataset::open(&args.dataset_path)?;
@@ -60,7 +99,7 @@ pub fn run(args: &EvalArgs) -> Result<Outcome> {
     let mut failure = None;
     for &index in &args.traj_ids {
         progress.set_message(format!("episode {index}"));
-        match evaluate(args, &mut loaded, &dataset, index, &progress) {
+        match evaluate(args, &mut policy, &dataset, index, &progress) {
             Ok(report) => episodes.push(report),
             // The episodes before this one are still summed up and written.
             Err(error) => {
@@ -75,7 +114,7 @@ pub fn run(args: &EvalArgs) -> Result<Outcome> {
     }
     let timings =
         Timings::new(model_loading_seconds, dataset_loader_seconds, &episodes, args.skip_timing_steps);
-    let report = report(args, &loaded, calibration, episodes, timings);
+    let report = report(args, &policy, calibration, episodes, timings);
     report.write_json(&json)?;
     summary::write_summary(&report, &mut std::io::stdout().lock())?;
     writeln!(std::io::stdout(), "JSON: {}", json.display())?;
@@ -92,50 +131,6 @@ fn check(args: &EvalArgs) -> Result<()> {
         ensure!(extension.eq_ignore_ascii_case("png"), "--save-plot-path: plots are .png, found .{found}");
     }
     Ok(())
-}
-
-/// Loads model and processor for an embodiment, which may be left out where there is only one. Of each chunk
-/// `action_horizon` rows will be taken.
-pub fn load(
-    checkpoint: &Path,
-    tag: Option<&str>,
-    tokenizer: Option<&Path>,
-    engine: &EngineArgs,
-    denoising_steps: usize,
-    action_horizon: usize,
-) -> Result<Loaded> {
-    let (processor, model) = load_parts(checkpoint, tag, tokenizer)?;
-    // Before weights go to a device.
-    rollout::check_horizon(&processor, action_horizon)?;
-    let noise_shape = [model.config.action_horizon, model.config.max_action_dim];
-    let engine = engines::make(engine, checkpoint, model, Some(processor.embodiment_tag()), denoising_steps)?;
-    Ok(Loaded { processor, engine, noise_shape })
-}
-
-/// Loads processor and model and checks that they fit.
-pub fn load_parts(
-    checkpoint: &Path,
-    tag: Option<&str>,
-    tokenizer: Option<&Path>,
-) -> Result<(Processor, Model)> {
-    ensure!(checkpoint.is_dir(), "{}: expected a checkpoint folder, found none", checkpoint.display());
-    let tags = known_embodiment_tags(checkpoint)?;
-    let tag = match (tag, &tags[..]) {
-        (Some(tag), _) => tag,
-        (None, [only]) => only,
-        (None, _) => bail!("--embodiment-tag: expected one of {}, found none", tags.join(", ")),
-    };
-    let own = ["tokenizer.json", "vocab.json"].iter().any(|name| checkpoint.join(name).is_file());
-    ensure!(
-        own || tokenizer.is_some(),
-        "{}: expected a tokenizer.json, found none; name one with --tokenizer",
-        checkpoint.display()
-    );
-    let processor = Processor::load(checkpoint, tag, tokenizer)?;
-    let model = load_model(checkpoint)?;
-    check_horizon(&processor, &model)?;
-    check_processor(&processor, &model)?;
-    Ok((processor, model))
 }
 
 fn check_episodes(dataset: &Dataset, ids: &[usize]) -> Result<()> {
@@ -160,7 +155,7 @@ fn progress_bar(dataset: &Dataset, args: &EvalArgs) -> Result<ProgressBar> {
 
 fn evaluate(
     args: &EvalArgs,
-    loaded: &mut Loaded,
+    policy: &mut Policy,
     dataset: &Dataset,
     index: usize,
     progress: &ProgressBar,
@@ -172,14 +167,13 @@ fn evaluate(
         steps: args.steps,
         action_horizon: args.action_horizon,
         noise: args.noise.clone().map_or(NoiseSource::Seed(args.seed), NoiseSource::Recorded),
-        noise_shape: loaded.noise_shape,
     };
     let done = &mut || progress.inc(1);
-    let rollout = rollout::run(&loaded.processor, loaded.engine.as_mut(), &episode, &config, done)?;
+    let rollout = rollout::run(policy, &episode, &config, done)?;
     let Errors { mse, mae } =
         metrics::errors(&rollout.prediction, &rollout.ground_truth, 0..rollout.ground_truth[0].len())?;
-    let path = plot_path(args, loaded.engine.name(), index);
-    plot(&rollout, dataset, loaded.engine.as_ref(), index, Errors { mse, mae }, &path)?;
+    let path = plot_path(args, policy.engine().name(), index);
+    plot(&rollout, dataset, policy.engine(), index, Errors { mse, mae }, &path)?;
     let timed = |seconds: &[f64]| seconds.iter().skip(args.skip_timing_steps).copied().collect();
     Ok(EpisodeReport {
         episode_index: index,
@@ -266,7 +260,7 @@ fn plot(
 
 fn report(
     args: &EvalArgs,
-    loaded: &Loaded,
+    policy: &Policy,
     calibration: Option<CalibrationUsed>,
     episodes: Vec<EpisodeReport>,
     timings: Timings,
@@ -275,11 +269,11 @@ fn report(
         episodes.iter().map(value).sum::<f64>() / episodes.len() as f64
     };
     Report {
-        engine: loaded.engine.name().to_owned(),
-        precision: loaded.engine.precision().name().to_owned(),
-        checkpoint: args.model_path.display().to_string(),
+        engine: policy.engine().name().to_owned(),
+        precision: policy.engine().precision().name().to_owned(),
+        checkpoint: args.checkpoint.display().to_string(),
         dataset: args.dataset_path.display().to_string(),
-        embodiment_tag: loaded.processor.embodiment_tag().to_owned(),
+        embodiment_tag: policy.processor().embodiment_tag().to_owned(),
         seed: args.seed,
         noise: args.noise.as_ref().map(|path| path.display().to_string()),
         steps: args.steps,

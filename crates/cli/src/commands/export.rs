@@ -1,14 +1,62 @@
 //! `steady export`: a checkpoint's model as a file that other runtimes read.
 
-use crate::Outcome;
-use crate::args::{ExportArgs, ExportFormat, OnnxArgs};
-use crate::engines;
+use crate::options::{NamesArg, ProductsArg, image_size, precision};
+use crate::outcome::Outcome;
 use anyhow::{Context, Result, ensure};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
 use std::time::Instant;
 use steadyhand_gr00t::checkpoint::Checkpoint;
-use steadyhand_gr00t::config::Config;
-use steadyhand_gr00t::export::{Export, Layout};
-use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout};
+use steadyhand_gr00t::policy::{self, load_model};
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    #[command(subcommand)]
+    pub format: ExportFormat,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ExportFormat {
+    /// An ONNX graph, and its tensors in a file beside it.
+    Onnx(OnnxArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct OnnxArgs {
+    /// Checkpoint folder.
+    #[arg(long, visible_alias = "model-path", value_name = "DIR")]
+    pub checkpoint: PathBuf,
+    /// What is exported: dit, action_head, backbone or policy.
+    #[arg(long, default_value = "policy")]
+    pub component: Component,
+    /// Number formats: f32, bf16 (as the official code rounds), fp16, mixed, mixed-fp16, fp8, or the path of a TOML
+    /// file.
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    pub precision: String,
+    /// How matrix products of narrow operands are written.
+    #[arg(long, value_enum, default_value = "native")]
+    pub products: ProductsArg,
+    /// Version of ONNX's operators, 18 to 23.
+    #[arg(long, default_value_t = DEFAULT_OPSET)]
+    pub opset: i64,
+    /// The graph; its tensors go to FILE.data.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Names of inputs and outputs: ours, with floats in f32, or those of NVIDIA's exporter for a dit, with
+    /// floats in the storage format.
+    #[arg(long, value_enum, default_value = "steady")]
+    pub io_names: NamesArg,
+    /// Euler steps to unroll; the checkpoint's number otherwise.
+    #[arg(long)]
+    pub denoising_steps: Option<usize>,
+    /// Size of an image, once for each image of a prompt (backbone, policy).
+    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = image_size)]
+    pub image: Vec<[usize; 2]>,
+    /// State rows of one observation (action_head, policy).
+    #[arg(long, default_value_t = 1)]
+    pub state_horizon: usize,
+}
 
 /// Exports and says what was written.
 pub fn run(args: &ExportArgs) -> Result<Outcome> {
@@ -20,16 +68,14 @@ pub fn run(args: &ExportArgs) -> Result<Outcome> {
 
 fn onnx(args: &OnnxArgs) -> Result<()> {
     let started = Instant::now();
-    let config = Config::load(&args.checkpoint)?;
-    let checkpoint = Checkpoint::open(&args.checkpoint)?;
-    let model = Model::load(&checkpoint, config)?;
+    let model = load_model(&args.checkpoint)?;
     let denoising_steps = args.denoising_steps.unwrap_or(model.config.num_inference_timesteps);
     ensure!(denoising_steps > 0, "--denoising-steps: expected at least 1, found 0");
     ensure!(args.state_horizon > 0, "--state-horizon: expected at least 1, found 0");
-    let policy = engines::policy(&args.precision, &args.checkpoint, &model, None)?;
+    let formats = policy::precision(&model, &args.precision, None)?;
     let export = Export {
         component: args.component,
-        policy: &policy,
+        policy: &formats,
         products: args.products.into(),
         opset: args.opset,
         names: args.io_names.into(),
@@ -39,7 +85,7 @@ fn onnx(args: &OnnxArgs) -> Result<()> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("{}: cannot be created", folder.display()))?;
     }
-    let fingerprint = checkpoint.fingerprint();
+    let fingerprint = model.checkpoint().map(Checkpoint::fingerprint).unwrap_or_default();
     let written = export.write(&model, &fingerprint, &args.out)?;
     println!("{}: {} nodes, opset {}", written.graph.display(), written.nodes, args.opset);
     println!("{}: {:.1} MB", written.data.display(), written.data_bytes as f64 / 1e6);

@@ -1,45 +1,39 @@
 //! `steady faults`: how well the diagnosis finds faults that are known because they were put there.
 
-use crate::Outcome;
-use crate::args::FaultsArgs;
-use crate::calibration::DatasetAtHand;
-use crate::demo_assets;
-use crate::engines;
-use crate::episodes::Observations;
-use crate::table::Table;
+use crate::options::{demo, precision};
+use crate::outcome::Outcome;
+use crate::report::table::Table;
 use anyhow::{Result, bail};
+use clap::Args;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-use steadyhand_gr00t::diagnosis::{Examination, Finding, Inputs};
+use steadyhand_gr00t::Session;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
-use steadyhand_gr00t::fault::{Case, Fault, FaultyEngine, suite};
 use steadyhand_gr00t::model::Model;
-use steadyhand_gr00t::noise;
-use steadyhand_gr00t::policy::{load_model, prepare};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Recorder;
-use steadyhand_gr00t::processor::Processor;
-use steadyhand_lerobot::Dataset;
+use steadyhand_gr00t::session::{Frames, NoiseSource, Options};
+use steadyhand_gr00t_lab::diagnosis::{Examination, Finding, Inputs};
+use steadyhand_gr00t_lab::fault::{Case, Fault, FaultyEngine, suite};
 
-/// Steps of the demo's first episode that the engines are shown. A stale buffer needs two.
-const STEPS: [usize; 2] = [0, 16];
+#[derive(Debug, Args)]
+pub struct FaultsArgs {
+    /// What the engine runs at, but for the fault.
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    pub precision: String,
+}
+
+/// Observations of the demo's first episode that the engines are shown, 16 steps apart. A stale buffer needs two.
+const SHOWN: Frames = Frames::Along { episode: 0, count: 2, spacing: 16, noise: &NoiseSource::Seed(42) };
 
 /// Diagnoses every fault of the suite, strong and weak, and healthy engines; prints a table.
 pub fn run(args: &FaultsArgs) -> Result<Outcome> {
-    let demo = demo_assets::temporary()?;
-    let model = load_model(&demo.checkpoint)?;
-    let processor = Processor::load(&demo.checkpoint, "new_embodiment", None)?;
-    let tag = Some(processor.embodiment_tag());
-    let policy = engines::policy(&args.precision, &demo.checkpoint, &model, tag)?;
-    DatasetAtHand::new(&demo.dataset, false).check(&policy)?;
-    let episode = Dataset::open(&demo.dataset)?.episode(0)?;
-    let mut inputs = Vec::new();
-    for (index, observed) in Observations::open(&processor, &episode, STEPS.to_vec())?.enumerate() {
-        let shape = [model.config.action_horizon, model.config.max_action_dim];
-        let noise = noise::gaussian(42, 0, index as u32, shape[0], shape[1]);
-        inputs.push(prepare(&processor, &observed?.1, noise)?);
-    }
-    let bench = Bench { model, policy, inputs };
+    let demo = demo::temporary()?;
+    let options = Options { dataset: Some(demo.dataset), ..Options::default() };
+    let session = Session::open(&demo.checkpoint, &options)?;
+    let policy = session.precision(&args.precision)?;
+    let scene = session.scene(SHOWN)?;
+    let bench = Bench { model: scene.session.parts.model.clone(), policy, inputs: scene.inputs };
     let mut table = Table::new(&["fault", "variant", "rank", "first", "place", "residual", "proven"]);
     let mut found = [0, 0];
     let cases = suite(&bench.model.config);

@@ -3,11 +3,32 @@
 mod checkpoint;
 mod dataset;
 
-use crate::Outcome;
-use crate::args::{InspectArgs, Inspected};
-use crate::table::Table;
+use crate::outcome::Outcome;
+use crate::report::table::Table;
 use anyhow::Result;
+use clap::{Args, Subcommand};
 use std::io::Write;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    #[command(subcommand)]
+    pub what: Inspected,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Inspected {
+    /// Sizes, tensors and embodiments of a checkpoint folder.
+    Checkpoint {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Features, modalities, episodes and videos of a LeRobot dataset.
+    Dataset {
+        /// The folder.
+        path: PathBuf,
+    },
+}
 
 /// Prints tables about the folder.
 pub fn run(args: &InspectArgs) -> Result<Outcome> {

@@ -1,5 +1,6 @@
-//! One file per command.
+//! One file per command, or a folder of one.
 
+pub mod bench;
 pub mod demo;
 pub mod doctor;
 pub mod engine;
@@ -7,5 +8,7 @@ pub mod eval;
 pub mod export;
 pub mod faults;
 pub mod inspect;
-pub mod policy;
+pub mod precision;
 pub mod record;
+pub mod tune;
+pub mod verify;

@@ -1,14 +1,31 @@
 //! `steady record`: the reference's tensors for some observations, to run other engines on and compare.
 
-use crate::Outcome;
-use crate::args::RecordArgs;
-use crate::diagnose::{OfInference, Scene, TapWriter};
+use crate::diagnose::{OfInference, TapWriter};
+use crate::options::{ObservationArgs, precision};
+use crate::outcome::Outcome;
 use anyhow::Result;
+use clap::Args;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use steadyhand_fidelity::trace::Dtype;
 use steadyhand_fidelity::{Trace, TraceWriter};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::action_head::timestep_bucket;
+
+#[derive(Debug, Args)]
+pub struct RecordArgs {
+    #[command(flatten)]
+    pub observations: ObservationArgs,
+    /// Number formats of the recorded run.
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    pub precision: String,
+    /// Record the result of every operation, not only what enters and leaves the stages.
+    #[arg(long)]
+    pub all: bool,
+    /// A folder that does not exist yet.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
 
 /// What enters and leaves the stages that deployments cut the model into.
 const STAGES: [&str; 13] = [
@@ -29,25 +46,27 @@ const STAGES: [&str; 13] = [
 
 /// Runs the reference and writes what it computed.
 pub fn run(args: &RecordArgs) -> Result<Outcome> {
-    let scene = Scene::load(&args.observations, None)?;
-    let policy = scene.policy(&args.precision)?;
+    let scene = args.observations.scene(None)?;
+    let parts = &scene.session.parts;
+    let denoising_steps = usize::from(args.observations.denoising_steps);
+    let formats = scene.session.precision(&args.precision)?;
     let metadata = [
-        ("checkpoint", scene.checkpoint.clone()),
-        ("dataset", scene.dataset.clone()),
-        ("embodiment_tag", scene.processor.embodiment_tag().to_owned()),
+        ("checkpoint", parts.name()),
+        ("dataset", scene.session.observed()),
+        ("embodiment_tag", parts.processor.embodiment_tag().to_owned()),
         ("episode", scene.episode.to_string()),
         ("steps", format!("{:?}", scene.steps)),
-        ("precision", policy.name().to_owned()),
-        ("denoising_steps", scene.denoising_steps.to_string()),
-        ("image_token_index", scene.model.config.eagle_config.image_token_index.to_string()),
+        ("precision", formats.name().to_owned()),
+        ("denoising_steps", denoising_steps.to_string()),
+        ("image_token_index", parts.model.config.eagle_config.image_token_index.to_string()),
     ];
     let metadata: BTreeMap<String, String> =
         metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let mut engine = CpuEngine::new(scene.model.clone(), policy, scene.denoising_steps);
+    let mut engine = CpuEngine::new(parts.model.clone(), formats, denoising_steps);
     let mut writer = TraceWriter::create(&args.out, metadata)?;
     for (inference, input) in scene.inputs.iter().enumerate() {
-        let buckets = scene.model.config.num_timestep_buckets;
-        write_input(&mut writer, inference, input, scene.denoising_steps, buckets)?;
+        let buckets = parts.model.config.num_timestep_buckets;
+        write_input(&mut writer, inference, input, denoising_steps, buckets)?;
         let wanted: fn(&str) -> bool = if args.all { |_| true } else { is_of_a_stage };
         let mut taps = TapWriter::new(&mut writer, inference, wanted);
         engine.infer(std::slice::from_ref(input), Some(&mut taps))?;

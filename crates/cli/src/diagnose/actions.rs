@@ -7,11 +7,11 @@ use super::types::{ActionError, Trajectory};
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 use steadyhand_fidelity::relative_l2;
-use steadyhand_gr00t::diagnosis::{Examination, Inputs, Observed};
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
 use steadyhand_gr00t::{ActionChunk, Matrix};
+use steadyhand_gr00t_lab::diagnosis::{Examination, Inputs, Observed};
 
 /// Rounding at random is run with so many seeds.
 const REPLICAS: u64 = 3;

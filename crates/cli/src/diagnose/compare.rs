@@ -1,22 +1,22 @@
 //! `steady compare`: two engines on the same observations and the same noise, in numbers.
 
 use super::actions::{self, Reference};
+use super::scene::{Scene, Subject};
 use super::stored::{OfInference, Scratch};
-use super::subject::Subject;
 use super::taps::Rounding;
 use super::types::{ActionError, Inference};
-use super::{Scene, Spec, look};
-use crate::Outcome;
-use crate::args::CompareArgs;
-use crate::memory::peak_rss_bytes;
+use super::{CompareArgs, look};
+use crate::engines::EngineSpec;
+use crate::outcome::Outcome;
 use crate::report::growth::{self, Growth};
-use crate::table::Table;
+use crate::report::memory::peak_rss_bytes;
+use crate::report::table::Table;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use std::io::Write;
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Matrix;
-use steadyhand_gr00t::diagnosis::{Inputs, Observed};
+use steadyhand_gr00t_lab::diagnosis::{Inputs, Observed};
 
 /// Taps that the terminal shows: where one part of the model hands over to the next.
 const SHOWN: [&str; 7] = [
@@ -64,7 +64,7 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
     let mut subject_b = open(&args.b, &scene)?;
     let b = look(&mut subject_b, &mut scene, &policy, (Inputs::Own, &scratch, 1))?;
     let reference = Reference::run(&scene, &policy, b.last().is_some().then_some(&scratch))?;
-    let a = if args.a == Spec::Cpu("f32".to_owned()) {
+    let a = if args.a.is_reference() {
         // The reference ran already.
         A { actions: reference.actions.clone(), taps: reference.taps.as_ref().map(|of| of.reference.clone()) }
     } else {
@@ -113,8 +113,8 @@ struct A {
     taps: Option<OfInference>,
 }
 
-fn open(spec: &Spec, scene: &Scene) -> Result<Subject> {
-    Subject::open(spec, scene, &scene.policy(spec.precision())?)
+fn open(spec: &EngineSpec, scene: &Scene) -> Result<Subject> {
+    scene.subject(spec, &scene.policy(spec.precision())?)
 }
 
 /// Every tap that both engines gave for the last inference, in the order of execution. Two tensors at a time are in

@@ -10,12 +10,13 @@ use super::types::{EulerSplit, EulerStep};
 use anyhow::Result;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use steadyhand_gr00t::diagnosis::{Backbone, Observed};
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::ops::Site;
+use steadyhand_gr00t::ops::cpu::Intervention;
 use steadyhand_gr00t::ops::cpu::Tensor;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::{Edit, Probe};
+use steadyhand_gr00t::probe::Probe;
+use steadyhand_gr00t_lab::diagnosis::{Backbone, Observed};
 
 /// The outputs that the action head is conditioned on.
 const CONDITIONING: [&str; 2] = ["language.norm", "action_head.state_features"];
@@ -102,9 +103,10 @@ impl Patched {
     ) -> Result<Vec<Vec<f32>>> {
         let Some(input) = scene.inputs.last() else { return Ok(Vec::new()) };
         let states = RefCell::new(Vec::new());
-        let edit = Patching { patched: self, known, states: &states };
+        let intervention = Patching { patched: self, known, states: &states };
         let policy = PrecisionPolicy::preset("f32")?;
-        let mut engine = CpuEngine::new(scene.model.clone(), policy, scene.denoising_steps).with_edit(&edit);
+        let mut engine = CpuEngine::new(scene.model.clone(), policy, scene.denoising_steps)
+            .with_intervention(&intervention);
         engine.infer(std::slice::from_ref(input), probe)?;
         drop(engine);
         Ok(states.into_inner())
@@ -117,7 +119,7 @@ struct Patching<'a> {
     states: &'a RefCell<Vec<Vec<f32>>>,
 }
 
-impl Edit for Patching<'_> {
+impl Intervention for Patching<'_> {
     fn known(&self, at: &Site) -> Option<Tensor> {
         let known = self.known?.known(at)?;
         // What is going to be replaced must come to where it is.

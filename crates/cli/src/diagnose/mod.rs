@@ -1,42 +1,40 @@
 //! `steady diagnose`: whether an engine gives the reference's actions, and if not, why.
 
 mod actions;
+mod args;
 pub mod compare;
 mod euler;
 mod html;
 mod scene;
 mod stored;
-mod subject;
 mod swaps;
 mod taps;
 mod types;
 mod verdict;
 
 pub use actions::F32_ACTIONS;
-pub use scene::Scene;
+pub use args::{CompareArgs, DiagnoseArgs};
 pub use stored::{OfInference, TapWriter};
-pub use subject::Spec;
 
-use crate::Outcome;
-use crate::args::DiagnoseArgs;
-use crate::memory::peak_rss_bytes;
+use crate::outcome::Outcome;
+use crate::report::memory::peak_rss_bytes;
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use scene::{Scene, Subject};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::rc::Rc;
 use steadyhand_fidelity::{Match, MatchContext};
 use steadyhand_gr00t::Matrix;
-use steadyhand_gr00t::diagnosis::{
-    ActionsOnly, Examination, Finding, Inputs, LocalError, Observed, Progress, catalogue,
-};
 use steadyhand_gr00t::engine::Engine;
-use steadyhand_gr00t::fault::Results;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
+use steadyhand_gr00t_lab::diagnosis::{
+    ActionsOnly, Examination, Finding, Inputs, LocalError, Observed, Progress, catalogue,
+};
+use steadyhand_gr00t_lab::fault::Results;
 use stored::Scratch;
-use subject::Subject;
 use swaps::Exchange;
 use types::{Considered, Diagnosis, Inference};
 
@@ -60,10 +58,9 @@ impl Evidence {
 
 /// Diagnoses, prints the verdict and leaves JSON and a page.
 pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
-    ensure!(!args.isolated || matches!(args.b, Spec::Trace(_)), "--isolated: expected with trace:DIR");
-    let exchanges = matches!(args.b, Spec::Cpu(_) | Spec::Cuda(_) | Spec::Fault(..));
+    ensure!(!args.isolated || args.b.name() == "trace", "--isolated: expected with trace:DIR");
     ensure!(
-        !args.swaps || exchanges,
+        !args.swaps || args.b.exchanges(),
         "--swaps: expected with cpu, cuda or fault, whose components take tensors from outside, found {}",
         args.b
     );
@@ -71,7 +68,7 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     let claimed = args.b_precision.as_deref().unwrap_or(args.b.precision());
     let policy = scene.policy(claimed)?;
     let scratch = Scratch::new(args.scratch.as_deref())?;
-    let mut subject = Subject::open(&args.b, &scene, &policy)?;
+    let mut subject = scene.subject(&args.b, &policy)?;
     let inputs = if args.isolated { Inputs::Recorded } else { Inputs::Own };
     // The one before the last is what a stale buffer still holds.
     let mut evidence = look(&mut subject, &mut scene, &policy, (inputs, &scratch, 2))?;

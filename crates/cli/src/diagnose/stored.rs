@@ -7,9 +7,9 @@ use std::path::Path;
 use std::rc::Rc;
 use steadyhand_fidelity::{Trace, TraceError, TraceWriter};
 use steadyhand_gr00t::Matrix;
-use steadyhand_gr00t::diagnosis::Observed;
 use steadyhand_gr00t::engine::{Engine, ModelInput};
 use steadyhand_gr00t::probe::Probe;
+use steadyhand_gr00t_lab::diagnosis::Observed;
 use tempfile::TempDir;
 
 /// The tensors of one inference in a trace: names begin with the inference's number, `003/dit.output`.
@@ -136,11 +136,11 @@ mod tests {
     /// What is read back is what a probe sees, and nothing stays behind.
     #[test]
     fn tensors_survive_the_disk() {
-        let made =
-            crate::synthetic::Synthetic::make(sizes::tiny(), 3, &Default::default()).expect("a policy");
-        let model: &Model = &made.model;
+        let shapes = sizes::Shapes::default();
+        let made = sizes::Synthetic::make("synth:tiny", sizes::tiny(), 3, &shapes).expect("a policy");
+        let model: &Model = &made.parts.model;
         let noise = noise::gaussian(1, 0, 0, model.config.action_horizon, model.config.max_action_dim);
-        let input = prepare(&made.processor, &made.observation(1), noise).expect("an input");
+        let input = prepare(&made.parts.processor, &made.observation(1), noise).expect("an input");
         let policy = PrecisionPolicy::preset("bf16").expect("a preset");
         let mut engine = CpuEngine::new(model.clone(), policy, 2);
         let mut seen = Recorder::all();

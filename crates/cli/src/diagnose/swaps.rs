@@ -7,9 +7,9 @@ use super::types::{SwapErrors, Swaps};
 use anyhow::Result;
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Matrix;
-use steadyhand_gr00t::diagnosis::{self, Swap, swap_components};
 use steadyhand_gr00t::engine::{Engine, ModelInput};
 use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t_lab::diagnosis::{self, Swap, swap_components};
 
 /// An engine and what it gave for the last inference.
 pub struct Exchange<'a> {
@@ -91,10 +91,9 @@ fn conclusion(swaps: &[Swap], all_b: f64, floor: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use steadyhand_gr00t::component::Component;
 
     fn swaps(of: [(f64, f64); 3]) -> Vec<Swap> {
-        let components = [Component::Vision, Component::Language, Component::Dit];
+        let components = ["vision", "language", "dit"];
         let with = |(component, (only_b, all_but_b))| Swap { component, only_b, all_but_b };
         components.into_iter().zip(of).map(with).collect()
     }

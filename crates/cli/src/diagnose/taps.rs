@@ -7,10 +7,10 @@ use super::types::TapError;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use steadyhand_fidelity::relative_l2;
-use steadyhand_gr00t::diagnosis::{LocalError, Observed};
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
+use steadyhand_gr00t_lab::diagnosis::{LocalError, Observed};
 
 /// What two correct f32 engines differ by at a tap: measured 1.1e-6 on the goldens; times 3.
 const F32_TAP: f64 = 3.3e-6;

@@ -2,10 +2,10 @@
 
 use super::actions::MARGIN;
 use super::types::{ActionError, Diagnosis, EulerSplit, Hypothesis, Status, Verdict};
-use crate::table::Table;
+use crate::report::table::Table;
 use std::io::{self, Write};
 use steadyhand_fidelity::Match;
-use steadyhand_gr00t::diagnosis::Finding;
+use steadyhand_gr00t_lab::diagnosis::Finding;
 
 /// Hypotheses that are kept for the report.
 const KEPT: usize = 20;

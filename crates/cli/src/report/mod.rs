@@ -3,17 +3,19 @@
 use std::fs;
 use std::path::Path;
 
-use crate::calibration::CalibrationUsed;
 use anyhow::{Context, Result};
 use serde::Serialize;
+use steadyhand_gr00t::session::CalibrationUsed;
 
 pub mod axis;
 pub mod canvas;
 mod grid;
 pub mod growth;
+pub mod memory;
 pub mod metrics;
 pub mod plot;
 pub mod summary;
+pub mod table;
 
 /// One evaluation of one engine on one dataset.
 #[derive(Clone, Debug, Serialize)]

@@ -216,7 +216,7 @@ fn options_that_do_not_fit_are_refused() {
     refused(&with(&["--frames", "0"]), &["--frames"]);
     refused(&with(&["--device", "0"]), &["--device", "--target cuda"]);
     refused(&with(&["--kernel-cache", "x"]), &["--kernel-cache", "--target cuda"]);
-    refused(&with(&["--dataset", "x"]), &["--dataset", "--checkpoint"]);
+    refused(&with(&["--dataset", "x"]), &["--dataset-path", "--checkpoint"]);
     refused(&with(&["--checkpoint", "x"]), &["--dataset"]);
     refused(&with(&["--checkpoint", "synth:tiny", "--dataset", "x"]), &["--dataset", "synth:tiny"]);
     refused(&with(&["--checkpoint", "synth:small"]), &["synth:n1.6"]);

@@ -1,10 +1,12 @@
 //! ONNX Runtime: the exported policy, or its action head with the backbone on the reference engine.
 
+mod backend;
 mod graph;
 mod library;
 mod provider;
 mod runner;
 
+pub use backend::OnnxRuntime;
 pub use library::{Located, locate};
 pub use provider::{Provider, RuntimeOptions};
 pub use runner::OnnxRunner;
@@ -116,6 +118,10 @@ impl Engine for OnnxRuntimeEngine {
         &self.policy
     }
 
+    fn shows_tensors(&self) -> bool {
+        false
+    }
+
     /// As the trait says, but a graph has no intermediate tensors to show: a probe is an error.
     fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
         if probe.is_some() {
@@ -178,7 +184,7 @@ impl Graphs {
 
 fn run_policy(graph: &mut Graph, model: &Model, prompt: &Prompt, batch: &Batch) -> Result<Tensor> {
     // The graph would take any features for a prompt with too few image tokens.
-    let unit = model.config.eagle_config.vision_config.patch_size * model.config.eagle_config.unshuffle();
+    let unit = model.config.image_token_side();
     let features: usize = batch.images.iter().map(|image| image.height / unit * (image.width / unit)).sum();
     let found = prompt.images.indices.len();
     if features != found {

@@ -5,7 +5,7 @@ use super::build::binding;
 use super::ffi::{Engine, Execution, Port};
 use crate::bindings::{Bindings, Direction, Runner, Tensor};
 use std::path::Path;
-use steadyhand_gr00t::cuda::driver::Device;
+use steadyhand_cuda_driver::Device;
 use steadyhand_gr00t::{Error, Result};
 
 /// Compute capabilities that engines can be built for, as the library's interface lists them; also of an engine that
@@ -28,7 +28,7 @@ impl TensorRt {
     /// No NVIDIA driver or no such GPU; the runtime's reasons, with the GPU's name and compute capability and those that
     /// the runtime supports.
     pub fn open_engine(&self, path: &Path, bytes: &[u8], device: usize) -> Result<TensorRtEngine> {
-        let device = Device::open(device)?;
+        let device = Device::open(device).map_err(Error::engine)?;
         let properties = device.properties().clone();
         let (major, minor) = properties.compute_capability;
         let gpu = format!("{} (compute capability {major}.{minor})", properties.name);

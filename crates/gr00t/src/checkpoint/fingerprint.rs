@@ -7,7 +7,7 @@ use std::convert::Infallible;
 /// The multiplier of 64-bit FNV-1a.
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 /// The start of 64-bit FNV-1a.
-pub(crate) const START: u64 = 0xcbf2_9ce4_8422_2325;
+pub const START: u64 = 0xcbf2_9ce4_8422_2325;
 
 impl Checkpoint {
     /// 16 hexadecimal digits of every tensor's name, shape, dtype and bytes, whatever files they lie in.
@@ -59,13 +59,13 @@ pub fn try_fingerprint<N: AsRef<str>, C: AsRef<[u8]>, E>(
 }
 
 /// The value after one word.
-pub(crate) fn step(hash: u64, word: u64) -> u64 {
+pub fn step(hash: u64, word: u64) -> u64 {
     let hash = (hash ^ word).wrapping_mul(PRIME);
     hash ^ (hash >> 32)
 }
 
 /// The value after `bytes`, from the value before.
-pub(crate) fn bytes(hash: u64, bytes: &[u8]) -> u64 {
+pub fn bytes(hash: u64, bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks();
     let hash = words.iter().fold(hash, |hash, word| step(hash, u64::from_le_bytes(*word)));
     let mut last = [0; 8];

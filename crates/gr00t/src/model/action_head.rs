@@ -10,23 +10,31 @@ use crate::ops::{Activation, Affine, CategoryLinear, Leading, Ops, Site};
 use crate::{Error, Result};
 
 /// PyTorch's default for `nn.LayerNorm`.
-pub(crate) const NORM_EPS: f64 = 1e-5;
+pub const NORM_EPS: f64 = 1e-5;
 
 /// Weights of the action head.
 #[derive(Debug, Clone)]
 pub struct ActionHead {
-    pub(crate) vl_norm: Option<Affine>,
-    pub(crate) state_encoder: [CategoryLinear; 2],
-    pub(crate) action_encoder: [CategoryLinear; 3],
+    /// `vlln`, `[backbone_embedding_dim]`, where the checkpoint uses it.
+    pub vl_norm: Option<Affine>,
+    /// `max_state_dim` → `hidden_size` → `input_embedding_dim`, with ReLU between.
+    pub state_encoder: [CategoryLinear; 2],
+    /// W1 of the actions, W2 of those and the time encoding, W3 of the swish of that.
+    pub action_encoder: [CategoryLinear; 3],
     /// `[max_seq_len, input_embedding_dim]`.
-    pub(crate) position_embedding: Option<Weight>,
+    pub position_embedding: Option<Weight>,
     /// The diffusion transformer.
     pub dit: dit::Dit,
-    pub(crate) action_decoder: [CategoryLinear; 2],
-    pub(crate) num_timestep_buckets: usize,
-    pub(crate) action_horizon: usize,
-    pub(crate) action_dim: usize,
-    pub(crate) state_dim: usize,
+    /// `hidden_size` → `hidden_size` → `max_action_dim`, with ReLU between.
+    pub action_decoder: [CategoryLinear; 2],
+    /// Buckets of the flow-matching time.
+    pub num_timestep_buckets: usize,
+    /// Rows of an action chunk.
+    pub action_horizon: usize,
+    /// `max_action_dim`.
+    pub action_dim: usize,
+    /// `max_state_dim`.
+    pub state_dim: usize,
 }
 
 impl ActionHead {
@@ -64,13 +72,6 @@ impl ActionHead {
             action_dim: action,
             state_dim: state,
         }
-    }
-}
-
-impl ActionHead {
-    /// Gives blocks that attend to text the image tokens, and the other way round: a fault to diagnose.
-    pub(crate) fn exchange_masks(&mut self) {
-        self.dit.exchange_masks();
     }
 }
 
@@ -181,7 +182,7 @@ pub fn timestep_bucket(step: usize, steps: usize, buckets: usize) -> usize {
 
 /// `count` frequencies from 1 down to almost 1/10000.
 /// Source: `SinusoidalPositionalEncoding` in `flowmatching_modules.py`.
-pub(crate) fn time_frequencies(count: usize) -> Vec<f32> {
+pub fn time_frequencies(count: usize) -> Vec<f32> {
     let step = 10_000f32.ln() / count as f32;
     (0..count).map(|i| (-(i as f32) * step).exp()).collect()
 }

@@ -9,15 +9,19 @@ use crate::config::EagleConfig;
 use crate::ops::{Activation, Affine, Grid, Linear, Ops, Site};
 
 /// PyTorch's default for `nn.LayerNorm`.
-pub(crate) const NORM_EPS: f64 = 1e-5;
+pub const NORM_EPS: f64 = 1e-5;
 
 /// Weights of the connector.
 #[derive(Debug, Clone)]
 pub struct Connector {
-    pub(crate) norm: Affine,
-    pub(crate) fc1: Linear,
-    pub(crate) fc2: Linear,
-    pub(crate) unshuffle: usize,
+    /// `[features]` of the joined patches.
+    pub norm: Affine,
+    /// `[hidden_size, features]`.
+    pub fc1: Linear,
+    /// `[hidden_size, hidden_size]`.
+    pub fc2: Linear,
+    /// Patches of a side that become one token.
+    pub unshuffle: usize,
 }
 
 impl Connector {

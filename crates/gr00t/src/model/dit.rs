@@ -8,52 +8,53 @@ use super::Prompt;
 use super::weights::linear;
 use crate::Result;
 use crate::checkpoint::Loader;
+pub use crate::config::Attends;
 use crate::config::Config;
 use crate::ops::{Activation, Heads, Leading, Linear, Mask, Ops, Site};
 
 /// `norm_eps` of the blocks.
-pub(crate) const NORM_EPS: f64 = 1e-5;
+pub const NORM_EPS: f64 = 1e-5;
 /// `eps` of `norm_out`, which differs from the blocks'.
-pub(crate) const NORM_OUT_EPS: f64 = 1e-6;
+pub const NORM_OUT_EPS: f64 = 1e-6;
 /// `num_channels` of the timestep projection.
-pub(crate) const TIME_CHANNELS: usize = 256;
+pub const TIME_CHANNELS: usize = 256;
 
 /// Weights of the DiT.
 #[derive(Debug, Clone)]
 pub struct Dit {
-    pub(crate) time1: Linear,
-    pub(crate) time2: Linear,
-    pub(crate) blocks: Vec<Block>,
+    /// `[inner_dim, 256]`.
+    pub time1: Linear,
+    /// `[inner_dim, inner_dim]`.
+    pub time2: Linear,
+    /// Cross-attention and self-attention in turns.
+    pub blocks: Vec<Block>,
     /// Shift and scale of the output norm, in that order.
-    pub(crate) output_modulation: Linear,
-    pub(crate) output: Linear,
-    pub(crate) heads: Heads,
+    pub output_modulation: Linear,
+    /// `[output_dim, inner_dim]`.
+    pub output: Linear,
+    /// Heads of every block.
+    pub heads: Heads,
 }
 
-/// What a block's keys and values come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attends {
-    /// Its own state and action tokens.
-    Itself,
-    /// The text tokens of the backbone features.
-    Text,
-    /// The image tokens of the backbone features.
-    Images,
-    /// All backbone features: a DiT that does not alternate.
-    Everything,
-}
-
+/// One block of the DiT.
 #[derive(Debug, Clone)]
-pub(crate) struct Block {
-    pub(crate) attends: Attends,
+pub struct Block {
+    /// What its keys and values come from.
+    pub attends: Attends,
     /// Scale and shift of the first norm, in that order.
-    pub(crate) modulation: Linear,
-    pub(crate) query: Linear,
-    pub(crate) key: Linear,
-    pub(crate) value: Linear,
-    pub(crate) output: Linear,
-    pub(crate) fc1: Linear,
-    pub(crate) fc2: Linear,
+    pub modulation: Linear,
+    /// `[inner_dim, inner_dim]`.
+    pub query: Linear,
+    /// `[inner_dim, inner_dim]`, or `[inner_dim, backbone_embedding_dim]` in cross-attention.
+    pub key: Linear,
+    /// As `key`.
+    pub value: Linear,
+    /// `[inner_dim, inner_dim]`.
+    pub output: Linear,
+    /// `[4 * inner_dim, inner_dim]`.
+    pub fc1: Linear,
+    /// `[inner_dim, 4 * inner_dim]`.
+    pub fc2: Linear,
 }
 
 impl Dit {
@@ -68,16 +69,12 @@ impl Dit {
             blocks: (0..dit.num_layers)
                 .map(|index| {
                     let path = format!("{path}.transformer_blocks.{index}");
-                    Block::load(loader, &path, attends(config, index), inner, config.backbone_embedding_dim)
+                    Block::load(loader, &path, config.attends(index), inner, config.backbone_embedding_dim)
                 })
                 .collect(),
             output_modulation: linear(loader, &format!("{path}.proj_out_1"), inner, 2 * inner),
             output: linear(loader, &format!("{path}.proj_out_2"), inner, dit.output_dim),
-            heads: Heads {
-                heads: dit.num_attention_heads,
-                kv_heads: dit.num_attention_heads,
-                head_dim: dit.attention_head_dim,
-            },
+            heads: dit.heads(),
         }
     }
 }
@@ -96,32 +93,6 @@ impl Block {
             output: linear("attn1.to_out.0", inner, inner),
             fc1: linear("ff.net.0.proj", inner, 4 * inner),
             fc2: linear("ff.net.2", 4 * inner, inner),
-        }
-    }
-}
-
-/// The pattern of `AlternateVLDiT.forward` and `DiT.forward`.
-pub(crate) fn attends(config: &Config, block: usize) -> Attends {
-    if block % 2 == 1 && config.diffusion_model_cfg.interleave_self_attention {
-        Attends::Itself
-    } else if !config.use_alternate_vl_dit {
-        Attends::Everything
-    } else if block.is_multiple_of(2 * config.attend_text_every_n_blocks) {
-        Attends::Text
-    } else {
-        Attends::Images
-    }
-}
-
-impl Dit {
-    /// Lets blocks that attend to text attend to images, and the other way round.
-    pub(super) fn exchange_masks(&mut self) {
-        for block in &mut self.blocks {
-            block.attends = match block.attends {
-                Attends::Text => Attends::Images,
-                Attends::Images => Attends::Text,
-                other => other,
-            };
         }
     }
 }
@@ -246,7 +217,7 @@ fn timestep_embedding<O: Ops>(ops: &O, w: &Dit, bucket: usize, at: &Site) -> Res
 }
 
 /// The frequencies of the timestep embedding.
-pub(crate) fn time_frequencies() -> Vec<f32> {
+pub fn time_frequencies() -> Vec<f32> {
     (0..TIME_CHANNELS / 2).map(time_frequency).collect()
 }
 

@@ -13,28 +13,44 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct Language {
     /// `[vocab_size, hidden]`.
-    pub(crate) embed_tokens: Weight,
-    pub(crate) layers: Vec<Layer>,
-    pub(crate) norm: Weight,
-    pub(crate) heads: Heads,
-    pub(crate) eps: f64,
-    pub(crate) rope_theta: f64,
+    pub embed_tokens: Weight,
+    /// The first `select_layer` decoder layers.
+    pub layers: Vec<Layer>,
+    /// The final RMSNorm, `[hidden_size]`.
+    pub norm: Weight,
+    /// Query heads, and the key and value heads that groups of them share.
+    pub heads: Heads,
+    /// `rms_norm_eps` of all norms.
+    pub eps: f64,
+    /// Base of the RoPE frequencies.
+    pub rope_theta: f64,
 }
 
+/// One decoder layer of Qwen3.
 #[derive(Debug, Clone)]
-pub(crate) struct Layer {
-    pub(crate) input_norm: Weight,
-    pub(crate) query: Linear,
-    pub(crate) key: Linear,
-    pub(crate) value: Linear,
-    pub(crate) output: Linear,
+pub struct Layer {
+    /// RMSNorm before attention, `[hidden_size]`.
+    pub input_norm: Weight,
+    /// `[heads * head_dim, hidden_size]`.
+    pub query: Linear,
+    /// `[kv_heads * head_dim, hidden_size]`.
+    pub key: Linear,
+    /// `[kv_heads * head_dim, hidden_size]`.
+    pub value: Linear,
+    /// `[hidden_size, heads * head_dim]`.
+    pub output: Linear,
     /// `[head_dim]`, shared by the heads.
-    pub(crate) query_norm: Weight,
-    pub(crate) key_norm: Weight,
-    pub(crate) post_attention_norm: Weight,
-    pub(crate) gate: Linear,
-    pub(crate) up: Linear,
-    pub(crate) down: Linear,
+    pub query_norm: Weight,
+    /// `[head_dim]`, shared by the heads.
+    pub key_norm: Weight,
+    /// RMSNorm before the MLP, `[hidden_size]`.
+    pub post_attention_norm: Weight,
+    /// `[intermediate_size, hidden_size]`, activated by SiLU.
+    pub gate: Linear,
+    /// `[intermediate_size, hidden_size]`.
+    pub up: Linear,
+    /// `[hidden_size, intermediate_size]`.
+    pub down: Linear,
 }
 
 impl Language {
@@ -47,11 +63,7 @@ impl Language {
                 .map(|layer| Layer::load(loader, &format!("{path}.layers.{layer}"), config))
                 .collect(),
             norm: loader.weight(&format!("{path}.norm.weight"), &[hidden]),
-            heads: Heads {
-                heads: config.num_attention_heads,
-                kv_heads: config.num_key_value_heads,
-                head_dim: config.head_dim,
-            },
+            heads: config.heads(),
             eps: config.rms_norm_eps,
             rope_theta: config.rope_theta,
         }

@@ -3,17 +3,21 @@
 //! Tensors are `[batch, tokens, features]`. The weights keep the checkpoint's own names.
 
 pub mod action_head;
+mod batch;
 pub mod connector;
 pub mod dit;
 pub mod language;
 pub mod vision;
 mod weights;
 
+pub use batch::{Batch, Layout, Prompt};
+
 use crate::checkpoint::{Checkpoint, Loader};
 use crate::config::Config;
-use crate::ops::{Grid, ModelSite, Ops, Part, Site, Sites, Tokens};
+use crate::ops::{Grid, ImageBatch, ModelSite, Ops, Part, ShapeInference, Site, Tokens, Visit};
+use crate::topology::Topology;
 use crate::{Error, Result};
-use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// The whole model: where its weights lie, and its sizes.
 #[derive(Debug, Clone)]
@@ -28,46 +32,9 @@ pub struct Model {
     pub language: language::Language,
     /// State and action encoders, DiT, action decoder.
     pub action_head: action_head::ActionHead,
-}
-
-/// One inference of one or more observations of the same layout.
-#[derive(Debug, Clone)]
-pub struct Batch<'a> {
-    /// The images of every observation, in the order of the prompt.
-    pub images: Vec<ImageBatch<'a>>,
-    /// Token ids, all rows of one length and with image tokens at the same places.
-    pub input_ids: Vec<Vec<u32>>,
-    /// `[batch, state_horizon, max_state_dim]`.
-    pub state: Vec<f32>,
-    /// State rows of one observation.
-    pub state_horizon: usize,
-    /// The embodiment slot of each observation.
-    pub embodiment_ids: Vec<usize>,
-    /// The initial actions, `[batch, action_horizon, max_action_dim]`.
-    pub noise: Vec<f32>,
-    /// Euler steps.
-    pub denoising_steps: usize,
-}
-
-/// The same image of every observation in a batch.
-#[derive(Debug, Clone)]
-pub struct ImageBatch<'a> {
-    /// Height in pixels, a multiple of twice the patch size.
-    pub height: usize,
-    /// Width in pixels, a multiple of twice the patch size.
-    pub width: usize,
-    /// `[batch, 3, height, width]`; those of a single observation stay where they are: fresh memory for them would
-    /// cost an inference more than reading them.
-    pub pixels: Cow<'a, [f32]>,
-}
-
-/// The parts of a batch's prompts.
-#[derive(Debug, Clone)]
-pub struct Prompt {
-    /// The tokens that stand for image features.
-    pub images: Tokens,
-    /// All other tokens.
-    pub text: Tokens,
+    /// Its parts and stages.
+    pub topology: Topology,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Model {
@@ -79,7 +46,12 @@ impl Model {
         let mut loader = Loader::new(checkpoint);
         let model = Model::take(&mut loader, config);
         loader.finish()?;
-        Ok(model)
+        Ok(Model { checkpoint: Some(checkpoint.clone()), ..model })
+    }
+
+    /// The checkpoint that the weights lie in; `None` for weights that a seed determines.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoint.as_ref()
     }
 
     /// A model of random weights that a seed determines, for measuring without a checkpoint. No weight is held
@@ -98,7 +70,9 @@ impl Model {
             connector: connector::Connector::load(loader, &config.eagle_config),
             language: language::Language::load(loader, &config.eagle_config.text_config, config.select_layer),
             action_head: action_head::ActionHead::load(loader, &config),
+            topology: Topology::of(&config),
             config,
+            checkpoint: None,
         }
     }
 
@@ -157,21 +131,32 @@ impl Model {
         dit::forward(ops, dit, tokens, &memory, bucket, &Site::new("dit"))
     }
 
+    /// Every operation of an inference of this layout, in the order of execution: the model's own code, run over
+    /// operations that only take notes.
+    ///
+    /// # Errors
+    /// A layout that does not fit the model.
+    pub fn visits(&self, layout: &Layout) -> Result<Vec<Visit>> {
+        let ops = ShapeInference::new(self.config.image_token());
+        self.infer(&ops, &Batch::of_layout(&self.config, layout))?;
+        Ok(ops.visits())
+    }
+
     /// Every site of the model with the operation that makes it, in the order in which an inference first reaches
-    /// them: the model's own code, run over operations that only take notes.
+    /// them.
     ///
     /// # Errors
     /// None for a model that was loaded: its shapes fit.
     pub fn sites(&self) -> Result<Vec<ModelSite>> {
-        let vision = &self.config.eagle_config.vision_config;
-        let side = vision.patch_size * self.config.eagle_config.unshuffle();
-        let sites = Sites::default();
-        self.infer(&sites, &Batch::example(&self.config, &[[side, side]], 1, 1))?;
-        Ok(sites.found())
+        let mut known = BTreeSet::new();
+        let visits = self.visits(&Layout::smallest(&self.config))?.into_iter();
+        let sites =
+            visits.map(|visit| ModelSite { path: visit.site.path().to_owned(), operation: visit.operation });
+        Ok(sites.filter(|site| known.insert(site.path.clone())).collect())
     }
 
     /// Patches of each image, checked against the patch size.
-    pub(crate) fn grids(&self, images: &[ImageBatch]) -> Result<Vec<Grid>> {
+    pub fn grids(&self, images: &[ImageBatch]) -> Result<Vec<Grid>> {
         let patch = self.config.eagle_config.vision_config.patch_size;
         let step = patch * self.config.eagle_config.unshuffle();
         let grid = |image: &ImageBatch| {
@@ -187,7 +172,7 @@ impl Model {
     }
 
     /// Fails where the prompt has not as many image tokens as the images give.
-    pub(crate) fn check_image_tokens(&self, prompt: &Prompt, grids: &[Grid]) -> Result<()> {
+    pub fn check_image_tokens(&self, prompt: &Prompt, grids: &[Grid]) -> Result<()> {
         let unshuffle = self.config.eagle_config.unshuffle();
         let expected: usize = grids.iter().map(|grid| grid.patches() / (unshuffle * unshuffle)).sum();
         let found = prompt.images.indices.len();
@@ -203,7 +188,7 @@ impl Model {
     /// # Errors
     /// Prompts of different layouts.
     pub fn prompt(&self, batch: &Batch) -> Result<Prompt> {
-        let id = self.config.eagle_config.image_token_index;
+        let id = self.config.image_token();
         let kinds = |ids: &[u32]| (0..ids.len()).partition::<Vec<usize>, _>(|i| ids[*i] == id);
         let first = batch.input_ids.first().map(|ids| kinds(ids)).unwrap_or_default();
         let same = |ids: &Vec<u32>| ids.len() == batch.input_ids[0].len() && kinds(ids) == first;
@@ -215,49 +200,5 @@ impl Model {
             images: Tokens { part: Part::Images, indices: images },
             text: Tokens { part: Part::Text, indices: text },
         })
-    }
-}
-
-impl Batch<'_> {
-    /// One observation of these shapes, without values: for implementations of [`Ops`] that ask for shapes and for
-    /// the parts of the prompt only. `images`: height and width of each, none for a prompt with one image token.
-    pub fn example(
-        config: &Config,
-        images: &[[usize; 2]],
-        state_horizon: usize,
-        denoising_steps: usize,
-    ) -> Batch<'static> {
-        let unit = config.eagle_config.vision_config.patch_size * config.eagle_config.unshuffle();
-        let image_token = config.eagle_config.image_token_index;
-        let count = match images {
-            [] => 1,
-            sizes => sizes.iter().map(|[height, width]| height / unit * (width / unit)).sum(),
-        };
-        let mut ids = vec![image_token; count];
-        ids.push(u32::from(image_token == 0));
-        let image = |[height, width]: &[usize; 2]| ImageBatch {
-            height: *height,
-            width: *width,
-            pixels: Cow::Borrowed(&[]),
-        };
-        Batch {
-            images: images.iter().map(image).collect(),
-            input_ids: vec![ids],
-            state: Vec::new(),
-            state_horizon,
-            embodiment_ids: vec![0],
-            noise: Vec::new(),
-            denoising_steps,
-        }
-    }
-
-    /// Number of observations.
-    pub fn len(&self) -> usize {
-        self.input_ids.len()
-    }
-
-    /// Whether there is no observation.
-    pub fn is_empty(&self) -> bool {
-        self.input_ids.is_empty()
     }
 }

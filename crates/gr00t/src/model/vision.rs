@@ -3,36 +3,50 @@
 //! Source: `modeling_siglip2.py` of Eagle-Block2A-2B-v2. All images of an observation form one sequence of
 //! patches; attention stays inside an image.
 
-use super::ImageBatch;
 use super::weights::{affine, linear};
 use crate::Result;
 use crate::checkpoint::{Loader, Weight};
 use crate::config::VisionConfig;
-use crate::ops::{Activation, Affine, Grid, Heads, Linear, Mask, Ops, Site};
+use crate::ops::{Activation, Affine, Grid, Heads, ImageBatch, Linear, Mask, Ops, Site};
 
 /// Weights of the vision tower.
 #[derive(Debug, Clone)]
 pub struct Vision {
-    pub(crate) patch_embedding: Linear,
+    /// `[hidden_size, 3 * patch_size²]`, a patch ordered row, column, channel.
+    pub patch_embedding: Linear,
     /// `[num_patches, hidden_size]`, a square table.
-    pub(crate) position_embedding: Weight,
-    pub(crate) layers: Vec<Layer>,
-    pub(crate) post_layernorm: Affine,
-    pub(crate) heads: Heads,
-    pub(crate) eps: f64,
-    pub(crate) patch_size: usize,
+    pub position_embedding: Weight,
+    /// Pre-norm transformer layers.
+    pub layers: Vec<Layer>,
+    /// `[hidden_size]`.
+    pub post_layernorm: Affine,
+    /// Heads of every layer.
+    pub heads: Heads,
+    /// `layer_norm_eps` of all norms.
+    pub eps: f64,
+    /// Pixels of a side of a patch.
+    pub patch_size: usize,
 }
 
+/// One layer of the vision tower.
 #[derive(Debug, Clone)]
-pub(crate) struct Layer {
-    pub(crate) norm1: Affine,
-    pub(crate) query: Linear,
-    pub(crate) key: Linear,
-    pub(crate) value: Linear,
-    pub(crate) output: Linear,
-    pub(crate) norm2: Affine,
-    pub(crate) fc1: Linear,
-    pub(crate) fc2: Linear,
+pub struct Layer {
+    /// Before attention, `[hidden_size]`.
+    pub norm1: Affine,
+    /// `[hidden_size, hidden_size]`.
+    pub query: Linear,
+    /// `[hidden_size, hidden_size]`.
+    pub key: Linear,
+    /// `[hidden_size, hidden_size]`.
+    pub value: Linear,
+    /// `[hidden_size, hidden_size]`.
+    pub output: Linear,
+    /// Before the MLP, `[hidden_size]`.
+    pub norm2: Affine,
+    /// `[intermediate_size, hidden_size]`.
+    pub fc1: Linear,
+    /// `[hidden_size, intermediate_size]`.
+    pub fc2: Linear,
 }
 
 impl Vision {
@@ -50,11 +64,7 @@ impl Vision {
                 .map(|layer| Layer::load(loader, &format!("{path}.encoder.layers.{layer}"), config))
                 .collect(),
             post_layernorm: affine(loader, &format!("{path}.post_layernorm"), hidden),
-            heads: Heads {
-                heads: config.num_attention_heads,
-                kv_heads: config.num_attention_heads,
-                head_dim: hidden / config.num_attention_heads,
-            },
+            heads: config.heads(),
             eps: config.layer_norm_eps,
             patch_size: config.patch_size,
         }

@@ -1,21 +1,21 @@
 //! The operations that the model is written in.
 //!
 //! The files under `model/` state the mathematics once, generic over [`Ops`]; what an operation does is
-//! decided by the implementation: [`cpu::Cpu`] computes, [`onnx::Recorder`] records, [`Sites`] lists the
+//! decided by the implementation: [`cpu::Cpu`] computes, [`onnx::Recorder`] records, [`ShapeInference`] lists the
 //! places. Every operation is told its [`Site`]: its name in the model, by which its number formats are
 //! looked up and its result is offered to the probe.
 
 pub mod cpu;
 pub mod onnx;
+mod shapes;
 mod site;
-mod sites;
 
+pub use shapes::{ModelSite, Operation, ShapeInference, Visit, Work};
 pub use site::Site;
-pub use sites::{ModelSite, Operation, Sites};
 
 use crate::Result;
 use crate::checkpoint::Weight;
-use crate::model::ImageBatch;
+use std::borrow::Cow;
 
 /// `y = x Wᵀ + b`, PyTorch's `nn.Linear`.
 #[derive(Debug, Clone)]
@@ -96,6 +96,18 @@ impl Grid {
     pub fn patches(self) -> usize {
         self.rows * self.cols
     }
+}
+
+/// The same image of every observation in a batch.
+#[derive(Debug, Clone)]
+pub struct ImageBatch<'a> {
+    /// Height in pixels, a multiple of twice the patch size.
+    pub height: usize,
+    /// Width in pixels, a multiple of twice the patch size.
+    pub width: usize,
+    /// `[batch, 3, height, width]`; those of a single observation stay where they are: fresh memory for them would
+    /// cost an inference more than reading them.
+    pub pixels: Cow<'a, [f32]>,
 }
 
 /// Some tokens of the prompt.

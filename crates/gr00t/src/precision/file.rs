@@ -1,7 +1,7 @@
 //! Policies as TOML files that a person can read and edit.
 
 use super::{Pattern, PrecisionPolicy, Rule, Scale};
-use crate::calibration::Calibration;
+use crate::precision::Calibration;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::fmt::{Display, Write};

@@ -1,13 +1,14 @@
 //! Precision as a value: which number formats each site of the model uses.
 
+mod calibration;
 mod check;
 mod file;
 mod pattern;
 mod preset;
 
+pub use calibration::Calibration;
 pub use pattern::Pattern;
 
-use crate::calibration::Calibration;
 use crate::ops::Site;
 use crate::{Error, Result};
 use serde::Serialize;

@@ -87,6 +87,17 @@ impl ActionDecoder {
         self.max_dim
     }
 
+    /// Physical values of a group at a time step.
+    pub fn dim(&self, key: &str) -> Option<usize> {
+        /// x, y, z and a rotation vector.
+        const XYZ_ROTVEC: usize = 6;
+        let group = self.groups.iter().find(|group| group.key == key)?;
+        match group.reference.as_ref().map(|reference| reference.space) {
+            Some(Space::Pose(ActionFormat::XyzRotvec)) => Some(XYZ_ROTVEC),
+            _ => Some(group.scaler.cols()),
+        }
+    }
+
     /// Steps of a chunk.
     pub fn horizon(&self) -> usize {
         self.horizon

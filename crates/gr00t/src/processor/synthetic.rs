@@ -165,8 +165,7 @@ fn statistics(config: &Config, relative: &[bool]) -> Value {
 
 /// Whole words to ids spread over the vocabulary; the image token where the model expects it.
 fn tokenizer(config: &Config) -> Result<Tokenizer> {
-    let (size, image) =
-        (config.eagle_config.text_config.vocab_size, config.eagle_config.image_token_index as usize);
+    let (size, image) = (config.vocab_size(), config.image_token() as usize);
     let mut words: Vec<String> = TEMPLATE.into_iter().chain(ADDED).map(str::to_owned).collect();
     words.retain(|word| word != language::IMAGE_TOKEN);
     words.push("unknown".to_owned());
@@ -214,10 +213,10 @@ mod tests {
             assert!(
                 ten.pixel_values.iter().all(|image| (image.width, image.height) == (image_side, image_side))
             );
-            let token = config.eagle_config.image_token_index;
+            let token = config.image_token();
             let images = ten.input_ids.iter().filter(|id| **id == token).count();
             assert_eq!(images, views * (image_side / 28) * (image_side / 28));
-            let size = config.eagle_config.text_config.vocab_size as u32;
+            let size = config.vocab_size() as u32;
             assert!(ten.input_ids.iter().all(|id| *id < size));
             assert!(!ten.input_ids.contains(&processor.tokenizer().token_id("unknown").expect("a token")));
             assert_eq!((ten.state.rows, ten.state.cols), (1, config.max_state_dim));

@@ -1,5 +1,9 @@
 //! Models and processors without files, for measuring: the sizes are real, the numbers random.
 
+mod made;
+
+pub use made::{Shapes, Synthetic};
+
 use crate::config::Config;
 use crate::{Error, Result};
 

@@ -1,16 +1,22 @@
 use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::synthetic;
+use crate::topology::Topology;
 use std::path::Path;
+
+fn model(config: Config) -> Model {
+    Model::synthetic(config, 1).expect("consistent sizes")
+}
 
 /// One view of 252x252 and 40 text tokens, four steps.
 fn one_view() -> Layout {
-    Layout { batch: 1, images: vec![[252, 252]], tokens: 121, state_horizon: 1, denoising_steps: 4 }
+    let images = vec![[252, 252]];
+    Layout { batch: 1, images, image_tokens: 81, text_tokens: 40, state_horizon: 1, denoising_steps: 4 }
 }
 
 #[test]
 fn the_published_model_by_hand() {
-    let stages = stages(&synthetic::n1_6(), &one_view());
+    let stages = stages(&model(synthetic::n1_6()), &one_view()).expect("shapes that fit");
     // Name, parameters, parameters read in a pass, passes, operations: written out layer by layer elsewhere.
     let expected: [(&str, u64, u64, u64, u64); 8] = [
         ("vision", 412_442_352, 412_442_352, 1, 279_873_294_336),
@@ -22,7 +28,7 @@ fn the_published_model_by_hand() {
         ("dit", 832_439_296, 832_439_296, 4, 341_710_405_632),
         ("action_decoder", 37_785_600, 1_180_800, 4, 481_296_384),
     ];
-    let found: Vec<_> = stages.iter().map(|s| (s.name, s.parameters, s.read, s.passes, s.flops)).collect();
+    let found: Vec<_> = stages.iter().map(|s| (s.of.name, s.parameters, s.read, s.passes, s.flops)).collect();
     assert_eq!(found, expected);
     assert_eq!(stages.iter().map(|stage| stage.parameters).sum::<u64>(), 2_960_729_840);
 }
@@ -37,13 +43,14 @@ fn the_smallest_model_by_hand() {
     let layout = Layout {
         batch: 2,
         images: vec![[56, 28], [28, 28]],
-        tokens: 8,
+        image_tokens: config.image_tokens(&[[56, 28], [28, 28]]),
+        text_tokens: 5,
         state_horizon: 2,
         denoising_steps: 3,
     };
-    assert_eq!((layout.image_tokens(), layout.text_tokens()), (3, 5));
-    let stages = stages(&config, &layout);
-    let found = |name| stages.iter().find(|stage| stage.name == name).expect("a stage");
+    assert_eq!((layout.image_tokens, layout.tokens()), (3, 8));
+    let stages = stages(&model(config), &layout).expect("shapes that fit");
+    let found = |name| stages.iter().find(|stage| stage.of.name == name).expect("a stage");
     // 12 patches a member in images of 8 and 4; hidden 32, MLP 64.
     let matrices = 588 * 32 + 4 * 32 * 32 + 2 * 32 * 64;
     assert_eq!(found("vision").parameters, matrices + (32 + 4 * 32 + 64 + 32) + 256 * 32 + 3 * 64);
@@ -74,16 +81,19 @@ fn all_parameters_of_checkpoints_are_counted() {
         };
         let held: usize =
             checkpoint.tensors().filter(|(name, _)| !unused(name)).map(|(_, weight)| weight.len()).sum();
-        let counted: u64 = stages(&config, &one_view()).iter().map(|stage| stage.parameters).sum();
+        let stages = stages(&model(config), &one_view()).expect("shapes that fit");
+        let counted: u64 = stages.iter().map(|stage| stage.parameters).sum();
         assert_eq!(counted, held as u64, "{}", folder.display());
     }
 }
 
 #[test]
 fn a_floor_is_the_larger_of_reading_and_computing() {
-    let stage = Stage { name: "dit", parameters: 10, read: 10, passes: 2, flops: 300, constant: false };
+    let [dit, constant] = [false, true]
+        .map(|constant| topology::Stage { constant, ..Topology::of(&synthetic::tiny()).stages[0] });
+    let stage = Stage { of: dit, parameters: 10, read: 10, passes: 2, flops: 300 };
     assert_eq!(stage.bytes(2), 40);
     assert_eq!(stage.floor(2, 10.0, 1000.0), 4.0);
     assert_eq!(stage.floor(2, 1000.0, 100.0), 3.0);
-    assert_eq!(Stage { constant: true, ..stage }.floor(2, 1.0, 1.0), 0.0);
+    assert_eq!(Stage { of: constant, ..stage }.floor(2, 1.0, 1.0), 0.0);
 }

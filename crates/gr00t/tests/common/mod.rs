@@ -6,8 +6,9 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use steadyhand_gr00t::export::{Component, Layout};
-use steadyhand_gr00t::model::{Batch, ImageBatch, Model};
+use steadyhand_gr00t::model::{Batch, Model};
 use steadyhand_gr00t::noise::gaussian;
+use steadyhand_gr00t::ops::ImageBatch;
 use steadyhand_gr00t::ops::cpu::Cpu;
 use steadyhand_gr00t::ops::{Ops, Site};
 use steadyhand_gr00t::precision::PrecisionPolicy;
@@ -193,8 +194,8 @@ impl Case {
 /// One observation: text, the images' tokens, text.
 fn batch(model: &Model, layout: &Layout, item: usize) -> Batch<'static> {
     let config = &model.config;
-    let image_token = config.eagle_config.image_token_index;
-    let unit = config.eagle_config.vision_config.patch_size * config.eagle_config.unshuffle();
+    let image_token = config.image_token();
+    let unit = config.image_token_side();
     let count: usize = layout.images.iter().map(|[height, width]| height / unit * (width / unit)).sum();
     let text = |n: usize| {
         let words = (0..n).map(|i| (17 * i + 31 * item + 11) as u32 % 400);

@@ -1,16 +1,16 @@
 //! The command line of `steady doctor`.
 
-use crate::args::precision;
+use crate::options::precision;
 use clap::Args;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Checkpoint folder whose sites the policies are checked against; the embedded demo's otherwise.
-    #[arg(long, alias = "model-path", value_name = "DIR")]
+    /// Checkpoint folder whose sites number formats are checked against; the embedded demo's otherwise.
+    #[arg(long, visible_alias = "model-path", value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,
-    /// Policies in TOML to look at besides the presets.
-    #[arg(long, value_delimiter = ',', num_args = 1.., value_name = "POLICY", value_parser = precision)]
+    /// Number formats in TOML files to look at besides the presets.
+    #[arg(long, value_delimiter = ',', num_args = 1.., value_name = "FILE", value_parser = precision)]
     pub precision: Vec<String>,
     /// ONNX Runtime's library, or the folder that it is in; looked for otherwise.
     #[arg(long, value_name = "PATH")]

@@ -1,41 +1,29 @@
 //! NVIDIA GPUs: what the system's buses show, and what the driver does.
 
-use super::capability::tensor_core_formats;
+use super::cuda;
 use super::libraries::loaded_from;
-use super::machine::{Driver, Gpu, Gpus};
+use super::machine::{Driver, Gpus};
 use std::path::Path;
-use steadyhand_gr00t::cuda::driver::{Device, Properties, survey};
 
 /// What is here.
 pub fn look() -> Gpus {
     let hardware = hardware(Path::new("/sys/bus/pci/devices"), Path::new("/proc/device-tree/compatible"));
-    match survey() {
-        Ok(found) => Gpus {
+    match cuda::survey() {
+        Ok((cuda_version, devices)) => Gpus {
             driver: Some(Driver {
                 library: loaded_from("libcuda.so"),
-                cuda_version: found.driver_version,
+                cuda_version,
                 release: std::fs::read_to_string("/proc/driver/nvidia/version")
                     .ok()
                     .and_then(|t| release(&t)),
             }),
             driver_problem: None,
             hardware,
-            devices: found.devices.iter().enumerate().map(|(number, device)| gpu(number, device)).collect(),
+            devices,
         },
         Err(error) => {
             Gpus { driver: None, driver_problem: Some(error.to_string()), hardware, devices: Vec::new() }
         }
-    }
-}
-
-fn gpu(number: usize, properties: &Properties) -> Gpu {
-    Gpu {
-        name: properties.name.clone(),
-        compute_capability: properties.compute_capability,
-        multiprocessors: properties.multiprocessors,
-        memory_bytes: properties.total_memory as u64,
-        tensor_core_formats: tensor_core_formats(properties.compute_capability),
-        problem: Device::open(number).err().map(|error| error.to_string()),
     }
 }
 

@@ -1,8 +1,14 @@
 //! `steady doctor`: what this machine has, what runs on it, and what to mend first.
 
 mod args;
+#[cfg(any(feature = "cuda", test))]
 mod capability;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(not(feature = "cuda"))]
+#[path = "without_cuda.rs"]
+mod cuda;
 mod gpu;
 mod libraries;
 mod machine;
@@ -13,7 +19,7 @@ mod verdict;
 pub use args::DoctorArgs;
 pub use cpu::name as cpu_name;
 
-use crate::Outcome;
+use crate::outcome::Outcome;
 use crate::report::write_file;
 use anyhow::{Context, Result};
 use machine::Machine;
@@ -49,7 +55,7 @@ pub fn run(args: &DoctorArgs) -> Result<Outcome> {
         arch: std::env::consts::ARCH,
         cpu: cpu::look(),
         libraries,
-        kernel_cache: libraries::kernel_cache(),
+        kernel_cache: cuda::kernel_cache(),
         checkpoint: checkpoint.display().to_string(),
         policies,
         gpus,

@@ -2,7 +2,7 @@
 
 use super::machine::{Cpu, Gpus, Library, Machine, Runs};
 use super::verdict::{Verdict, first_line};
-use crate::table::Table;
+use crate::report::table::Table;
 use std::fmt::Write;
 
 /// Where the driver's library is looked for.

@@ -1,14 +1,15 @@
 //! What becomes of each policy on this machine.
 
 use super::args::DoctorArgs;
+use super::cuda;
 use super::machine::{Gpu, PolicyHere, Runs};
-use crate::{demo_assets, engines};
+use crate::options::demo;
+use crate::outcome::describe;
 use anyhow::Result;
-use std::path::{Path, PathBuf};
-use steadyhand_gr00t::cuda;
+use std::path::PathBuf;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::ModelSite;
-use steadyhand_gr00t::policy::load_model;
+use steadyhand_gr00t::policy::{load_model, precision};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
 /// The checkpoint, and the presets and named policies on it. `gpu` is where the CUDA engine would run; why it cannot
@@ -19,24 +20,18 @@ use steadyhand_gr00t::precision::PrecisionPolicy;
 pub fn look(args: &DoctorArgs, gpu: Result<&Gpu, &str>) -> Result<(PathBuf, Vec<PolicyHere>)> {
     let checkpoint = match &args.checkpoint {
         Some(folder) => folder.clone(),
-        None => demo_assets::temporary()?.checkpoint,
+        None => demo::temporary()?.checkpoint,
     };
     let model = load_model(&checkpoint)?;
     let sites = model.sites()?;
     let names = PrecisionPolicy::PRESETS.into_iter().chain(args.precision.iter().map(String::as_str));
-    let policies = names.map(|name| here(name, &checkpoint, &model, &sites, gpu)).collect();
+    let policies = names.map(|name| here(name, &model, &sites, gpu)).collect();
     Ok((checkpoint, policies))
 }
 
-fn here(
-    name: &str,
-    checkpoint: &Path,
-    model: &Model,
-    sites: &[ModelSite],
-    gpu: Result<&Gpu, &str>,
-) -> PolicyHere {
-    let (runs, reason) = match engines::policy(name, checkpoint, model, None) {
-        Err(error) => (Runs::Refused, Some(crate::describe(&error))),
+fn here(name: &str, model: &Model, sites: &[ModelSite], gpu: Result<&Gpu, &str>) -> PolicyHere {
+    let (runs, reason) = match precision(model, name, None) {
+        Err(error) => (Runs::Refused, Some(describe(&error.into()))),
         Ok(policy) => match native(&policy, sites, gpu) {
             Ok(()) => (Runs::Native, None),
             Err(reason) => (Runs::Emulated, Some(reason)),
@@ -47,15 +42,12 @@ fn here(
 
 /// Whether the CUDA engine runs the policy, or the first reason why not.
 fn native(policy: &PrecisionPolicy, sites: &[ModelSite], gpu: Result<&Gpu, &str>) -> Result<(), String> {
-    let fits = match gpu {
-        Ok(gpu) => cuda::check_on(policy, sites, gpu.compute_capability),
-        Err(_) => cuda::check(policy, sites),
-    };
-    fits.map_err(|error| error.to_string())?;
+    cuda::check(policy, sites, gpu.ok().map(|gpu| gpu.compute_capability))
+        .map_err(|error| error.to_string())?;
     Ok(gpu.map(drop)?)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cuda"))]
 mod tests {
     use super::super::capability::tensor_core_formats;
     use super::*;

@@ -1,6 +1,6 @@
 //! The command line of `steady engine`.
 
-use crate::args::{NamesArg, ProductsArg, image_size, precision};
+use crate::options::{NamesArg, ProductsArg, image_size, precision};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use steadyhand_external::tensorrt::{BuilderFlag, Range};
@@ -26,7 +26,7 @@ pub enum EngineCommand {
 /// What of a checkpoint an engine is.
 #[derive(Debug, Clone, Args)]
 pub struct GraphArgs {
-    /// Number formats: f32, bf16, fp16, mixed, mixed-fp16, or the path of a policy in TOML; f32 otherwise.
+    /// Number formats: f32, bf16, fp16, mixed, mixed-fp16, or the path of a TOML file; f32 otherwise.
     #[arg(long, value_parser = precision, requires = "checkpoint")]
     pub precision: Option<String>,
     /// dit, action_head, backbone or policy; dit otherwise.
@@ -72,7 +72,7 @@ pub struct BuildArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "checkpoint", required_unless_present = "checkpoint")]
     pub onnx: Option<PathBuf>,
     /// Checkpoint folder, whose graph is exported for the build.
-    #[arg(long, alias = "model-path", value_name = "DIR")]
+    #[arg(long, visible_alias = "model-path", value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,
     #[command(flatten)]
     pub graph: GraphArgs,
@@ -97,7 +97,7 @@ pub struct InspectEngineArgs {
     #[arg(value_name = "FILE")]
     pub engine: PathBuf,
     /// Audit the engine against a policy of this checkpoint.
-    #[arg(long, alias = "model-path", value_name = "DIR", requires = "precision")]
+    #[arg(long, visible_alias = "model-path", value_name = "DIR", requires = "precision")]
     pub checkpoint: Option<PathBuf>,
     /// Of what the engine's record does not say; --precision must be given.
     #[command(flatten)]

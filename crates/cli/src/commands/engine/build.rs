@@ -2,7 +2,7 @@
 
 use super::args::BuildArgs;
 use super::graph::CheckpointGraph;
-use crate::Outcome;
+use crate::outcome::Outcome;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,17 +1,16 @@
 //! The graph of a checkpoint that an engine is built from or compared with.
 
 use super::args::GraphArgs;
-use crate::args::{NamesArg, ProductsArg};
-use crate::engines;
+use crate::options::{NamesArg, ProductsArg};
 use anyhow::Result;
 use std::collections::BTreeMap;
 use std::path::Path;
 use steadyhand_external::tensorrt::Range;
 use steadyhand_gr00t::checkpoint::Checkpoint;
-use steadyhand_gr00t::config::Config;
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::onnx::{Port, PortDim, Products};
+use steadyhand_gr00t::policy::{load_model, precision};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
 /// Observations of a batch.
@@ -40,17 +39,15 @@ impl CheckpointGraph {
     /// # Errors
     /// A file or a policy that does not fit.
     pub fn load(checkpoint: &Path, args: &GraphArgs) -> Result<Self> {
-        let config = Config::load(checkpoint)?;
-        let opened = Checkpoint::open(checkpoint)?;
-        let model = Model::load(&opened, config)?;
-        let policy = engines::policy(args.precision.as_deref().unwrap_or("f32"), checkpoint, &model, None)?;
+        let model = load_model(checkpoint)?;
+        let policy = precision(&model, args.precision.as_deref().unwrap_or("f32"), None)?;
         let layout = Layout {
             images: args.image.clone(),
             state_horizon: args.state_horizon.map_or(1, usize::from),
             denoising_steps: args.denoising_steps.map_or(model.config.num_inference_timesteps, usize::from),
         };
         Ok(CheckpointGraph {
-            fingerprint: opened.fingerprint(),
+            fingerprint: model.checkpoint().map(Checkpoint::fingerprint).unwrap_or_default(),
             model,
             policy,
             component: args.component.unwrap_or(Component::Dit),

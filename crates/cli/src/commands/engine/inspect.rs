@@ -2,9 +2,9 @@
 
 use super::args::{GraphArgs, InspectEngineArgs};
 use super::graph::CheckpointGraph;
-use crate::Outcome;
-use crate::args::{NamesArg, ProductsArg, image_size};
-use crate::table::Table;
+use crate::options::{NamesArg, ProductsArg, image_size};
+use crate::outcome::Outcome;
+use crate::report::table::Table;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use std::collections::BTreeMap;

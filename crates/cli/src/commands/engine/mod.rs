@@ -9,7 +9,7 @@ mod run;
 
 pub use args::EngineCommandArgs;
 
-use crate::Outcome;
+use crate::outcome::Outcome;
 use anyhow::Result;
 use args::EngineCommand;
 

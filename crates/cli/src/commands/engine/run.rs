@@ -2,7 +2,7 @@
 
 use super::args::RunArgs;
 use super::feeds::{Call, Recording};
-use crate::Outcome;
+use crate::outcome::Outcome;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use steadyhand_external::bindings::{Binding, Runner, Tensor};

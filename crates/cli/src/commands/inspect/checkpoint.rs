@@ -1,7 +1,7 @@
 //! `steady inspect checkpoint`: sizes, weights, files and embodiments, and whether they fit each other.
 
 use super::Page;
-use crate::table::{Table, thousands};
+use crate::report::table::{Table, thousands};
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -13,17 +13,7 @@ use steadyhand_gr00t::policy::{check_horizon, check_processor};
 use steadyhand_gr00t::processor::{
     ActionRepresentation, EmbodimentModalities, ModalityConfig, Processor, ProcessorConfig, embodiment_id,
 };
-
-/// Parts of the model by the names of their tensors, in the order of an inference.
-const COMPONENTS: [(&str, &str); 7] = [
-    ("vision", "backbone.model.vision_model."),
-    ("connector", "backbone.model.mlp1."),
-    ("language", "backbone.model.language_model."),
-    ("state_encoder", "action_head.state_encoder."),
-    ("action_encoder", "action_head.action_encoder."),
-    ("dit", "action_head.model."),
-    ("action_decoder", "action_head.action_decoder."),
-];
+use steadyhand_gr00t::topology::{Layers, Topology};
 
 /// Files of a whole checkpoint, with what they hold.
 const FILES: [(&str, &str); 6] = [
@@ -61,7 +51,7 @@ pub(super) fn describe(folder: &Path, page: &mut Page) -> Result<()> {
     let weights = has_weights.then(|| Checkpoint::open(folder)).transpose();
     let weights = weights.unwrap_or_else(|error| keep(&mut problems, error.into()));
     if let Some(weights) = &weights {
-        page.section("weights", &components(weights));
+        page.section("weights", &parts(weights, config.as_ref().map(Topology::of)));
     }
     let processor = has("processor_config.json").then(|| ProcessorConfig::read(folder)).transpose();
     let processor = processor.unwrap_or_else(|error| keep(&mut problems, error.into()));
@@ -88,7 +78,7 @@ pub(super) fn describe(folder: &Path, page: &mut Page) -> Result<()> {
     }
     match problems.is_empty() {
         true => Ok(()),
-        false => Err(anyhow!(problems.iter().map(crate::describe).collect::<Vec<_>>().join("\n"))),
+        false => Err(anyhow!(problems.iter().map(crate::outcome::describe).collect::<Vec<_>>().join("\n"))),
     }
 }
 
@@ -119,43 +109,14 @@ fn files(folder: &Path) -> Result<Table> {
     Ok(table)
 }
 
+/// The sizes of the parts that repeat a layer.
 fn sizes(config: &Config) -> Table {
-    let (vision, text) = (&config.eagle_config.vision_config, &config.eagle_config.text_config);
-    let dit = &config.diffusion_model_cfg;
     let mut table = Table::new(&["part", "layers", "hidden", "heads", "head dim", "feed-forward", "note"]);
-    let mut row = |name: &str, sizes: [usize; 5], note: String| {
-        table.row([name.to_owned()].into_iter().chain(sizes.map(|size| size.to_string())).chain([note]));
-    };
-    let head = vision.hidden_size / vision.num_attention_heads;
-    row(
-        "vision",
-        [
-            vision.num_hidden_layers,
-            vision.hidden_size,
-            vision.num_attention_heads,
-            head,
-            vision.intermediate_size,
-        ],
-        format!("{0}x{0} patches, position table of {1}", vision.patch_size, vision.num_patches),
-    );
-    row(
-        "language",
-        [
-            config.select_layer,
-            text.hidden_size,
-            text.num_attention_heads,
-            text.head_dim,
-            text.intermediate_size,
-        ],
-        format!("{} key-value heads, vocabulary of {}", text.num_key_value_heads, text.vocab_size),
-    );
-    let inner = dit.inner_dim();
-    row(
-        "dit",
-        // The official block's feed-forward width, which no field sets.
-        [dit.num_layers, inner, dit.num_attention_heads, dit.attention_head_dim, 4 * inner],
-        format!("output {}", dit.output_dim),
-    );
+    for part in Topology::of(config).parts {
+        let Some(Layers { count, hidden, heads, feed_forward, note, .. }) = part.layers else { continue };
+        let sizes = [count, hidden, heads.heads, heads.head_dim, feed_forward].map(|size| size.to_string());
+        table.row([part.name.to_owned()].into_iter().chain(sizes).chain([note]));
+    }
     table
 }
 
@@ -173,15 +134,14 @@ fn action_head(config: &Config) -> Table {
     table
 }
 
-/// Parameters, bytes and element types of each part of the model.
-fn components(checkpoint: &Checkpoint) -> Table {
-    let component = |name: &str| {
-        let found = COMPONENTS.iter().position(|(_, prefix)| name.starts_with(prefix));
-        found.unwrap_or(COMPONENTS.len())
-    };
+/// Parameters, bytes and element types of each part of the model, where its topology is known, and of all of it.
+fn parts(checkpoint: &Checkpoint, topology: Option<Topology>) -> Table {
+    let parts = topology.as_ref().map_or(&[][..], |topology| &topology.parts);
+    let part = |name: &str| topology.as_ref().and_then(|topology| topology.part_of_weight(name));
     let mut tensors: BTreeMap<usize, Vec<&Weight>> = BTreeMap::new();
     for (name, weight) in checkpoint.tensors() {
-        tensors.entry(component(name)).or_default().push(weight);
+        let index = part(name).and_then(|part| parts.iter().position(|other| other == part));
+        tensors.entry(index.unwrap_or(parts.len())).or_default().push(weight);
     }
     let mut table = Table::new(&["component", "tensors", "parameters", "bytes", "dtypes"]);
     let mut row = |name: &str, weights: &[&Weight]| {
@@ -196,7 +156,7 @@ fn components(checkpoint: &Checkpoint) -> Table {
         ]);
     };
     for (index, weights) in &tensors {
-        row(COMPONENTS.get(*index).map_or("other", |(name, _)| name), weights);
+        row(parts.get(*index).map_or("other", |part| part.name), weights);
     }
     row("all", &tensors.values().flatten().copied().collect::<Vec<_>>());
     table

@@ -1,7 +1,7 @@
 //! `steady inspect dataset`: features, modalities, episodes, statistics and the first videos.
 
 use super::Page;
-use crate::table::{Table, thousands};
+use crate::report::table::{Table, thousands};
 use anyhow::Result;
 use std::path::Path;
 use steadyhand_lerobot::{Dataset, Episode, Feature, Kind, Stats, Video};
@@ -99,8 +99,9 @@ fn statistics(dataset: &Dataset, page: &mut Page) {
         [("meta/stats.json", dataset.stats()), ("meta/relative_stats.json", dataset.relative_stats())];
     for (file, stats) in files {
         match stats {
-            Some(stats) => page.section(&format!("statistics ({file})"), &statistics_of(stats)),
-            None => page.line(&format!("statistics ({file}): none\n")),
+            Ok(Some(stats)) => page.section(&format!("statistics ({file})"), &statistics_of(stats)),
+            Ok(None) => page.line(&format!("statistics ({file}): none\n")),
+            Err(error) => page.line(&format!("statistics: {error}\n")),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Library, Port, SELECTORS, abi, data_type, logger, name, text};
 use crate::bindings::{Bound, Direction, Tensor};
-use steadyhand_gr00t::cuda::driver::{Buffer, Device, Stream};
+use steadyhand_cuda_driver::{Buffer, Device, Stream};
 
 /// `TensorIOMode::kOUTPUT`.
 const OUTPUT: i32 = 2;

@@ -3,7 +3,7 @@
 use super::super::{Grid, Site};
 use super::mismatch;
 use super::tensor::Tensor;
-use crate::model::ImageBatch;
+use crate::ops::ImageBatch;
 use crate::{Error, Result};
 
 fn moved(operation: &'static str, what: String) -> Error {

@@ -7,6 +7,7 @@
 
 mod attention;
 mod fp16;
+mod intervention;
 mod layout;
 mod matmul;
 mod norm;
@@ -18,16 +19,17 @@ mod tensor;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use pointwise::{rotary_turns, time_encoding};
+pub use intervention::{Intervention, NoIntervention, Product};
+pub use pointwise::{rotary_turns, time_encoding};
 pub use tensor::Tensor;
 
 use super::{
-    Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Operation, Ops, Site, Tokens,
+    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Operation, Ops, Site,
+    Tokens,
 };
 use crate::checkpoint::Weight;
-use crate::model::ImageBatch;
 use crate::precision::{Formats, PrecisionPolicy, Scale};
-use crate::probe::{Edit, NoEdit, Probe, Product};
+use crate::probe::Probe;
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -37,25 +39,25 @@ use steadyhand_fidelity::Format;
 pub struct Cpu<'a, 'p> {
     policy: &'a PrecisionPolicy,
     probe: Option<RefCell<&'p mut dyn Probe>>,
-    edit: &'a dyn Edit,
+    intervention: &'a dyn Intervention,
 }
 
 impl<'a, 'p> Cpu<'a, 'p> {
     /// Operations that round as `policy` says and offer every result to `probe`.
     pub fn new(policy: &'a PrecisionPolicy, probe: Option<&'p mut dyn Probe>) -> Self {
-        Cpu { policy, probe: probe.map(RefCell::new), edit: &NoEdit }
+        Cpu { policy, probe: probe.map(RefCell::new), intervention: &NoIntervention }
     }
 
-    /// The same operations with `edit` interfering.
+    /// The same operations with `intervention` interfering.
     #[must_use]
-    pub fn with_edit(self, edit: &'a dyn Edit) -> Self {
-        Cpu { edit, ..self }
+    pub fn with_intervention(self, intervention: &'a dyn Intervention) -> Self {
+        Cpu { intervention, ..self }
     }
 
     /// Rounds a result to the site's storage format, lets it be edited, offers it to the probe and wraps it up.
     fn store(&self, shape: [usize; 3], mut values: Vec<f32>, at: &Site) -> Tensor {
         self.policy.round_stored(&mut values, at);
-        self.edit.result(at, shape, &mut values);
+        self.intervention.result(at, shape, &mut values);
         let tensor = Tensor::new(shape, values);
         self.offer(&tensor, at);
         tensor
@@ -63,7 +65,7 @@ impl<'a, 'p> Cpu<'a, 'p> {
 
     /// The result at a site that need not be computed.
     fn known(&self, at: &Site) -> Option<Tensor> {
-        let known = self.edit.known(at)?;
+        let known = self.intervention.known(at)?;
         self.offer(&known, at);
         Some(known)
     }
@@ -90,7 +92,7 @@ fn mismatch(at: &Site, operation: &'static str, what: String) -> Error {
 }
 
 /// The square table `[side * side, features]` resized to each grid, not yet rounded to `storage`.
-pub(crate) fn resize_positions(table: &Weight, grids: &[Grid], storage: Format) -> Vec<f32> {
+pub fn resize_positions(table: &Weight, grids: &[Grid], storage: Format) -> Vec<f32> {
     let features = table.shape()[1];
     let side = table.shape()[0].isqrt();
     let source = table.to_vec(storage);
@@ -128,7 +130,7 @@ impl Ops for Cpu<'_, '_> {
     }
 
     fn time_encoding(&self, time: usize, frequencies: &[f32], leading: Leading, at: Site) -> Result<Tensor> {
-        let (time, angles) = (self.edit.time(&at, time), self.edit.angles(&at));
+        let (time, angles) = (self.intervention.time(&at, time), self.intervention.angles(&at));
         let values = time_encoding(time, frequencies, leading, angles);
         Ok(self.store([1, 1, values.len()], values, &at))
     }
@@ -181,7 +183,8 @@ impl Ops for Cpu<'_, '_> {
         }
         let formats = self.policy.formats(&at);
         let weight = Some((&layer.weight, 0..layer.weight.len()));
-        self.edit.product(&at, &Product { operation: Operation::Linear, operands: &[&x.values], weight });
+        self.intervention
+            .product(&at, &Product { operation: Operation::Linear, operands: &[&x.values], weight });
         let mut values = if formats.scale == Scale::None {
             let operand = self.operand(x, formats.compute);
             matmul::by_transposed(&operand, x.rows(), &layer.weight, formats)
@@ -220,13 +223,13 @@ impl Ops for Cpu<'_, '_> {
         let items = x.values.chunks_exact(tokens * in_features);
         for ((item, handed), &slot) in operand.chunks_exact(tokens * in_features).zip(items).zip(embodiments)
         {
-            let slot = self.edit.embodiment(&at, slot);
+            let slot = self.intervention.embodiment(&at, slot);
             if slot >= slots {
                 return Err(Error::input("embodiment_id", format!("expected below {slots}, found {slot}")));
             }
             let weight = Some((&layer.weight, slot * size..(slot + 1) * size));
             let operation = Operation::CategoryLinear;
-            self.edit.product(&at, &Product { operation, operands: &[handed], weight });
+            self.intervention.product(&at, &Product { operation, operands: &[handed], weight });
             let mut product = matmul::by_slot(item, tokens, &layer.weight, slot, formats);
             formats.storage.round_slice(&mut product);
             let mut bias = vec![0.0; out_features];
@@ -249,12 +252,12 @@ impl Ops for Cpu<'_, '_> {
         if let Some(known) = self.known(&at) {
             return Ok(known);
         }
-        let mask = &self.edit.mask(&at, mask);
+        let mask = &self.intervention.mask(&at, mask);
         attention::check(q, k, v, heads, mask).map_err(|what| mismatch(&at, "attention", what))?;
         let formats = self.policy.formats(&at);
         let handed = [&q.values[..], &k.values, &v.values];
         let product = Product { operation: Operation::Attention, operands: &handed, weight: None };
-        self.edit.product(&at, &product);
+        self.intervention.product(&at, &product);
         let operands = [q, k, v].map(|x| Tensor::new(x.shape, self.operand(x, formats.compute).into_owned()));
         let [q, k, v] = &operands;
         let values = attention::attend(q, k, v, heads, mask, formats);
@@ -275,7 +278,7 @@ impl Ops for Cpu<'_, '_> {
             &mut values,
             x.features(),
             affine.as_ref(),
-            self.edit.eps(&at, eps) as f32,
+            self.intervention.eps(&at, eps) as f32,
             accumulate,
         );
         Ok(self.store(x.shape, values, &at))
@@ -290,7 +293,7 @@ impl Ops for Cpu<'_, '_> {
         }
         let Formats { storage, accumulate, .. } = self.policy.formats(&at);
         let mut values = x.values.to_vec();
-        let eps = self.edit.eps(&at, eps) as f32;
+        let eps = self.intervention.eps(&at, eps) as f32;
         norm::rms_norm(&mut values, &weight.to_vec(storage), eps, storage, accumulate);
         Ok(self.store(x.shape, values, &at))
     }
@@ -322,7 +325,7 @@ impl Ops for Cpu<'_, '_> {
         let format = self.policy.formats(&at).storage;
         Ok(self.store(
             x.shape,
-            pointwise::activation(&x.values, self.edit.activation(&at, kind), format),
+            pointwise::activation(&x.values, self.intervention.activation(&at, kind), format),
             &at,
         ))
     }

@@ -9,7 +9,7 @@ use steadyhand_fidelity::Format;
 const SERIAL: usize = 1 << 15;
 
 /// Sines and cosines of `time * frequencies`, the angles rounded to `format`.
-pub(crate) fn time_encoding(time: usize, frequencies: &[f32], leading: Leading, format: Format) -> Vec<f32> {
+pub fn time_encoding(time: usize, frequencies: &[f32], leading: Leading, format: Format) -> Vec<f32> {
     let angles = frequencies.iter().map(|frequency| format.round(time as f32 * frequency));
     let (sines, cosines) = (angles.clone().map(f32::sin), angles.map(f32::cos));
     match leading {
@@ -40,7 +40,7 @@ pub(super) fn zip(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32) -> Vec<f3
 
 /// Cosines, then sines of the angles at positions 0 to `tokens`, `[tokens, head_dim]`. The inverse frequencies are
 /// rounded to `storage` too, as PyTorch's `model.to(dtype)` does to buffers.
-pub(crate) fn rotary_turns(tokens: usize, head_dim: usize, theta: f64, storage: Format) -> Vec<f32> {
+pub fn rotary_turns(tokens: usize, head_dim: usize, theta: f64, storage: Format) -> Vec<f32> {
     let inverse_frequency =
         |i: usize| storage.round((1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32);
     let inverse_frequencies: Vec<f32> = (0..head_dim / 2).map(inverse_frequency).collect();

@@ -1,8 +1,8 @@
 //! Products in narrow formats against results worked out by hand.
 
 use super::*;
-use crate::calibration::Calibration;
 use crate::checkpoint::Checkpoint;
+use crate::precision::Calibration;
 use crate::precision::PrecisionPolicy;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 

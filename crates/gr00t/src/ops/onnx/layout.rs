@@ -6,7 +6,7 @@ use super::Value;
 use super::graph::Attribute;
 use super::proto::data_type;
 use super::scope::Scope;
-use crate::model::ImageBatch;
+use crate::ops::ImageBatch;
 use std::rc::Rc;
 use steadyhand_fidelity::Format;
 

@@ -11,7 +11,7 @@ use super::proto::data_type;
 use super::{Prompt, Recorder, Value, layout, mismatch, pointwise};
 use crate::Result;
 use crate::checkpoint::Weight;
-use crate::model::ImageBatch;
+use crate::ops::ImageBatch;
 use std::rc::Rc;
 use steadyhand_fidelity::Format;
 

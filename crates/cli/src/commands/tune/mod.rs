@@ -1,0 +1,129 @@
+//! `steady tune`: the cheapest precision policy that keeps the actions.
+
+mod args;
+mod plot;
+mod subject;
+mod verdict;
+
+pub use args::TuneArgs;
+
+use crate::outcome::Outcome;
+use crate::report::{make_folder_of, write_file};
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use steadyhand_gr00t::precision::Calibration;
+use steadyhand_gr00t_lab::tuning::{
+    self, CpuTarget, Deadline, Event, MeasuredPolicy, State, Subject, Target, TimedTarget,
+};
+use subject::Loaded;
+
+/// The measurements' file in the folder of --out.
+const STATE: &str = "state.jsonl";
+const CALIBRATION: &str = "calibration.json";
+
+/// Tunes, prints the verdict and leaves policies, plot and evidence.
+pub fn run(args: &TuneArgs) -> Result<Outcome> {
+    let deadline = Deadline::after(Some(args.time_limit));
+    let backend = args.device.backend(&args.target)?;
+    let loaded = Loaded::load(args)?;
+    let parts = &loaded.session.parts;
+    let steps = usize::from(args.denoising_steps);
+    let mut target: Box<dyn Target> = match args.target.name() {
+        "cpu" => Box::new(CpuTarget::new(parts.model.clone(), steps)),
+        _ => Box::new(TimedTarget::new(backend, parts.model.clone(), steps)?),
+    };
+    let subject = Subject {
+        model: &parts.model,
+        processor: &parts.processor,
+        inputs: loaded.inputs()?,
+        observations: loaded.frames.iter().map(|frame| frame.observation.clone()).collect(),
+        spread: loaded.spread.clone(),
+        checkpoint: parts.fingerprint(),
+        dataset: loaded.session.dataset_hash()?.unwrap_or("random observations").to_owned(),
+        seed: args.seed,
+        denoising_steps: steps,
+    };
+    let state_path = args.out.join(STATE);
+    make_folder_of(&state_path)?;
+    let state = State::open(&state_path, &subject.header(target.as_ref()))?;
+    if state.torn {
+        eprintln!("{}: the last line was cut short and is dropped", state_path.display());
+    }
+    if state.taken_over > 0 {
+        eprintln!("{} measurements taken over from {}", state.taken_over, state_path.display());
+    }
+    let bar = ProgressBar::new(0).with_style(
+        ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len}, {elapsed}")?.progress_chars("=> "),
+    );
+    let (outcome, calibration) =
+        tuning::tune(&subject, target.as_mut(), &args.budget, state, deadline, &mut |event| {
+            show(&bar, event)
+        })?;
+    bar.finish_and_clear();
+    write(&args.out, &outcome, &calibration, &loaded.name)?;
+    std::io::stdout().lock().write_all(verdict::page(&outcome, &loaded.name, &args.out).as_bytes())?;
+    Ok(Outcome::Success)
+}
+
+fn show(bar: &ProgressBar, event: Event) {
+    match event {
+        Event::Phase { name, total } => {
+            bar.reset();
+            bar.set_length(total as u64);
+            bar.set_message(name);
+        }
+        Event::Done => bar.inc(1),
+    }
+}
+
+/// Leaves the chosen policy, the front's policies, the plot and the evidence.
+fn write(out: &Path, outcome: &tuning::Outcome, calibration: &Calibration, name: &str) -> Result<()> {
+    let front: Vec<&MeasuredPolicy> = outcome.pareto.iter().map(|index| &outcome.policies[*index]).collect();
+    if front.iter().chain([&outcome.choice()]).any(|policy| policy.policy.calibration().is_some()) {
+        calibration.save(&out.join(CALIBRATION))?;
+    }
+    write_policy(outcome, outcome.choice(), &out.join("policy.toml"), CALIBRATION)?;
+    let folder = out.join("pareto");
+    remove_earlier(&folder)?;
+    for (place, policy) in front.into_iter().enumerate() {
+        let file = folder.join(format!("{:02}-{}.toml", place + 1, policy.name));
+        write_policy(outcome, policy, &file, &format!("../{CALIBRATION}"))?;
+    }
+    plot::write_png(outcome, name, &out.join("tuning.png"))?;
+    let json = serde_json::to_string_pretty(outcome).context("writing the evidence as JSON")?;
+    write_file(&out.join("tuning.json"), (json + "\n").as_bytes())
+}
+
+/// A policy with a line on what was measured.
+fn write_policy(
+    outcome: &tuning::Outcome,
+    policy: &MeasuredPolicy,
+    path: &Path,
+    calibration: &str,
+) -> Result<()> {
+    let calibration = policy.policy.calibration().map(|_| calibration);
+    let text = format!(
+        "# {}, on {}: {}\n{}",
+        policy.name,
+        outcome.of.device,
+        verdict::measured(outcome, policy),
+        policy.policy.to_toml_with(calibration)
+    );
+    write_file(path, text.as_bytes())
+}
+
+/// Policies that an earlier run left, by their names: another front may have fewer.
+fn remove_earlier(folder: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    let ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let numbered = name.split_once('-').is_some_and(|(number, _)| number.parse::<usize>().is_ok());
+        numbered && name.ends_with(".toml")
+    };
+    for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(ours) {
+        std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}

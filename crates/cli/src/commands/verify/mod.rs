@@ -1,0 +1,186 @@
+//! `steady verify`: this build against results of the official code.
+//!
+//! A fixture folder is recognised by its files. Its rows are compared in relative L2, each with a limit
+//! of its own, and the worst of them are shown.
+
+mod demo_expected;
+mod model_golden;
+mod processor_golden;
+
+use crate::options::EngineArgs;
+use crate::outcome::Outcome;
+use crate::report::table::Table;
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Fixture folders: model goldens, processor goldens or expected results of the demo.
+    #[arg(required = true, value_name = "DIR")]
+    pub fixtures: Vec<PathBuf>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Fail above this distance, in place of the limits that the fixtures come with.
+    #[arg(long, value_name = "LIMIT")]
+    pub max_relative_l2: Option<f64>,
+    /// The tokenizer that processor goldens were made with; without it their token ids are not compared.
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+    /// Checkpoint of expected demo results; beside them, or the embedded one, otherwise.
+    #[arg(long, visible_alias = "model-path", value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+    /// Dataset of expected demo results; beside them, or the embedded one, otherwise.
+    #[arg(long, visible_alias = "dataset", value_name = "DIR")]
+    pub dataset_path: Option<PathBuf>,
+    /// How many of the worst rows to show.
+    #[arg(long, default_value_t = 10)]
+    pub rows: usize,
+}
+
+/// One comparison.
+#[derive(Debug)]
+struct Row {
+    /// Fixture and tensor.
+    name: String,
+    /// The distance, relative L2 unless `what` says otherwise.
+    found: f64,
+    /// What `found` must not exceed.
+    limit: f64,
+    /// Whether `found` is a relative L2 distance, or what else it is.
+    what: Measure,
+    /// The official code's own distance, where it is known.
+    note: String,
+}
+
+/// What a row measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Measure {
+    RelativeL2,
+    /// Largest difference of pixel values, in levels of 255.
+    MaxLevel,
+    /// Mean difference of pixel values, in levels of 255.
+    MeanLevel,
+    /// Relative difference of the mean squared error.
+    MseChange,
+    /// Values that differ.
+    Differences,
+}
+
+impl Measure {
+    fn label(self) -> &'static str {
+        match self {
+            Measure::RelativeL2 => "relative L2",
+            Measure::MaxLevel => "max level",
+            Measure::MeanLevel => "mean level",
+            Measure::MseChange => "MSE change",
+            Measure::Differences => "differences",
+        }
+    }
+}
+
+impl Row {
+    fn holds(&self) -> bool {
+        self.found <= self.limit
+    }
+
+    /// Sorts by how much of the limit is used up.
+    fn strain(&self) -> f64 {
+        match (self.found == 0.0, self.limit == 0.0) {
+            (true, _) => 0.0,
+            (false, true) => f64::INFINITY,
+            (false, false) => self.found / self.limit,
+        }
+    }
+}
+
+/// Compares every fixture and tells whether all limits hold.
+pub fn run(args: &VerifyArgs) -> Result<Outcome> {
+    let mut rows = Vec::new();
+    for folder in expand(&args.fixtures)? {
+        let label = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let before = rows.len();
+        match Kind::of(&folder) {
+            Some(Kind::Model) => model_golden::verify(&folder, &label, args, &mut rows)?,
+            Some(Kind::Processor) => processor_golden::verify(&folder, &label, args, &mut rows)?,
+            Some(Kind::Demo) => demo_expected::verify(&folder, &label, args, &mut rows)?,
+            None => bail!("{}: {}", folder.display(), Kind::EXPECTED),
+        }
+        let held = rows[before..].iter().filter(|row| row.holds()).count();
+        writeln!(std::io::stdout(), "{label}: {held} of {} comparisons hold", rows.len() - before)?;
+    }
+    rows.sort_by(|a, b| b.strain().total_cmp(&a.strain()));
+    writeln!(std::io::stdout(), "\n{}", table(&rows, args.rows))?;
+    let worst = rows.iter().filter(|row| row.what == Measure::RelativeL2);
+    let worst = worst.max_by(|a, b| a.found.total_cmp(&b.found)).context("nothing was compared")?;
+    writeln!(std::io::stdout(), "worst relative L2 {:.3e} ({})", worst.found, worst.name)?;
+    let failed = rows.iter().filter(|row| !row.holds()).count();
+    if failed > 0 {
+        eprintln!("{failed} of {} comparisons are above their limit", rows.len());
+        return Ok(Outcome::Failure);
+    }
+    Ok(Outcome::Success)
+}
+
+fn table(rows: &[Row], count: usize) -> Table {
+    let mut table = Table::new(&["comparison", "measure", "found", "limit", "", "official"]);
+    for row in rows.iter().take(count) {
+        let verdict = if row.holds() { "ok" } else { "FAILED" };
+        table.row([
+            row.name.clone(),
+            row.what.label().to_owned(),
+            format!("{:.3e}", row.found),
+            format!("{:.3e}", row.limit),
+            verdict.to_owned(),
+            row.note.clone(),
+        ]);
+    }
+    table
+}
+
+/// The kinds of fixture.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Model,
+    Processor,
+    Demo,
+}
+
+impl Kind {
+    const EXPECTED: &str = "expected a fixture folder (inputs.safetensors and expected_f32.safetensors; \
+                            case.safetensors; or summary.json and episode_NNNNNN.safetensors), found none";
+
+    fn of(folder: &Path) -> Option<Self> {
+        let has = |name: &str| folder.join(name).is_file();
+        if has("inputs.safetensors") && has("expected_f32.safetensors") {
+            Some(Kind::Model)
+        } else if has("case.safetensors") {
+            Some(Kind::Processor)
+        } else if has("summary.json") {
+            Some(Kind::Demo)
+        } else {
+            None
+        }
+    }
+}
+
+/// The fixtures named, and for a folder that is none itself, those directly below it.
+fn expand(folders: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut fixtures = Vec::new();
+    for folder in folders {
+        if Kind::of(folder).is_some() {
+            fixtures.push(folder.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+        let mut below: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        below.retain(|path| Kind::of(path).is_some());
+        below.sort();
+        if below.is_empty() {
+            bail!("{}: {}", folder.display(), Kind::EXPECTED);
+        }
+        fixtures.extend(below);
+    }
+    Ok(fixtures)
+}

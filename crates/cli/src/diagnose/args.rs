@@ -1,0 +1,56 @@
+//! The options of `steady compare` and `steady diagnose`.
+
+use crate::engines::{EngineSpec, precision};
+use crate::options::ObservationArgs;
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// One engine, named as for diagnose; taken as the reference.
+    #[arg(long, value_name = "ENGINE", default_value = "cpu:f32")]
+    pub a: EngineSpec,
+    /// The other; its precision says what rounding gives.
+    #[arg(long, value_name = "ENGINE")]
+    pub b: EngineSpec,
+    #[command(flatten)]
+    pub observations: ObservationArgs,
+    /// Where comparison.json and comparison.png go.
+    #[arg(long, default_value = "steady-out", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Where the tensors of running engines are kept until the end, in a folder of their own; the system's folder for
+    /// temporary files otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DiagnoseArgs {
+    /// The reference.
+    #[arg(long, default_value = "cpu:f32", value_parser = ["cpu:f32"])]
+    pub a: String,
+    /// The engine: cpu:PRECISION, cuda:PRECISION, onnxruntime:PRECISION (a preset or a .toml file), trace:DIR,
+    /// expected:DIR#NAME, fault:NAME or fault:NAME:weak.
+    #[arg(long, value_name = "ENGINE")]
+    pub b: EngineSpec,
+    /// What the engine says it runs at, which its rounding is judged by: its own PRECISION, f32 for a fault, bf16
+    /// for a recording otherwise.
+    #[arg(long, value_parser = precision)]
+    pub b_precision: Option<String>,
+    /// The trace's tensors were computed stage by stage from the reference's recorded inputs.
+    #[arg(long)]
+    pub isolated: bool,
+    /// Exchange components with the reference also where the actions lie within what rounding gives: cpu, cuda and
+    /// fault engines, at the cost of 18 inferences of both.
+    #[arg(long)]
+    pub swaps: bool,
+    #[command(flatten)]
+    pub observations: ObservationArgs,
+    /// Where diagnosis.json and diagnosis.html go.
+    #[arg(long, default_value = "steady-out", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Where the tensors of running engines are kept until the end, in a folder of their own; the system's folder for
+    /// temporary files otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+}

@@ -1,0 +1,11 @@
+//! `cpu`: the reference.
+
+use super::{Kind, Open};
+use steadyhand_gr00t::engine::Reference;
+
+pub const KIND: Kind = Kind {
+    name: "cpu",
+    form: "cpu:PRECISION",
+    exchanges: true,
+    open: Open::Running { options: &[], backend: |_| Ok(Box::new(Reference)) },
+};

@@ -1,0 +1,127 @@
+//! Engines as they are named on the command line.
+//!
+//! Each kind of engine has a file here and a line in [`KINDS`]; nothing else lists them.
+
+mod auto;
+mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(not(feature = "cuda"))]
+#[path = "without_cuda.rs"]
+pub mod cuda;
+mod expected;
+mod fault;
+mod onnxruntime;
+mod spec;
+mod trace;
+
+pub use spec::{EngineSpec, precision};
+
+use anyhow::Result;
+use std::path::PathBuf;
+use std::rc::Rc;
+use steadyhand_external::onnxruntime::Provider;
+use steadyhand_fidelity::Trace;
+use steadyhand_gr00t::Matrix;
+use steadyhand_gr00t::engine::{Backend, Engine};
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::session::{NoiseSource, Scene};
+
+/// Every kind of engine, in the order of lists.
+const KINDS: &[Kind] =
+    &[cpu::KIND, cuda::KIND, auto::KIND, onnxruntime::KIND, trace::KIND, expected::KIND, fault::KIND];
+
+/// One kind of engine.
+#[derive(Debug)]
+pub struct Kind {
+    /// What stands before the colon.
+    pub name: &'static str,
+    /// The whole as it is typed, such as `expected:DIR#NAME`.
+    pub form: &'static str,
+    /// Whether its components take tensors from outside.
+    pub exchanges: bool,
+    /// How its engines are had.
+    pub open: Open,
+}
+
+/// How engines of a kind are had.
+#[derive(Debug)]
+pub enum Open {
+    /// They run here, at the precision after the colon.
+    Running {
+        /// Options of the command line that only some kinds read, those that this one does.
+        options: &'static [&'static str],
+        /// What opens them.
+        backend: fn(&Options) -> Result<Box<dyn Backend>>,
+    },
+    /// They are there to be examined; what stands after the colon says where.
+    Examined {
+        /// The precision that they say they run at.
+        precision: &'static str,
+        /// Whether the text after the colon has the form.
+        fits: fn(&str) -> bool,
+        /// The noise that came with what they left, if any.
+        noise: fn(&str) -> Option<NoiseSource>,
+        /// Opens one.
+        open: fn(&str, &Asked) -> Result<Examined>,
+    },
+}
+
+/// What an engine to examine is opened for.
+pub struct Asked<'a> {
+    /// What it is shown.
+    pub scene: &'a Scene,
+    /// Euler steps of an inference.
+    pub denoising_steps: usize,
+    /// What it says it runs at.
+    pub precision: &'a PrecisionPolicy,
+}
+
+/// An engine to examine.
+pub enum Examined {
+    /// It runs here.
+    Running(Box<dyn Engine>),
+    /// It left tensors.
+    Trace(Rc<Trace>),
+    /// It left normalized actions, one matrix an inference.
+    Actions(Vec<Matrix>),
+}
+
+/// Options of engines; a kind reads its own.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Number of the GPU.
+    pub device: Option<usize>,
+    /// Where compiled kernels are kept.
+    pub kernel_cache: Option<PathBuf>,
+    /// ONNX Runtime's library.
+    pub onnxruntime: Option<PathBuf>,
+    /// What ONNX Runtime computes with.
+    pub provider: Option<Provider>,
+    /// A graph for ONNX Runtime.
+    pub onnx: Option<PathBuf>,
+}
+
+impl Options {
+    /// Options that were given, as they are typed.
+    fn given(&self) -> impl Iterator<Item = &'static str> {
+        let options = [
+            ("--device", self.device.is_some()),
+            ("--kernel-cache", self.kernel_cache.is_some()),
+            ("--onnx", self.onnx.is_some()),
+            ("--provider", self.provider.is_some()),
+            ("--onnxruntime", self.onnxruntime.is_some()),
+        ];
+        options.into_iter().filter(|(_, given)| *given).map(|(option, _)| option)
+    }
+}
+
+impl Kind {
+    /// Its own options, where it runs here.
+    const fn options(&self) -> &'static [&'static str] {
+        match self.open {
+            Open::Running { options, .. } => options,
+            Open::Examined { .. } => &[],
+        }
+    }
+}

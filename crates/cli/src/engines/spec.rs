@@ -1,0 +1,212 @@
+//! The one way that engines are written: `cpu`, `cuda:bf16`, `trace:DIR`.
+
+use super::{Asked, Examined, KINDS, Kind, Open, Options};
+use anyhow::{Context, Result, bail, ensure};
+use std::fmt;
+use std::str::FromStr;
+use steadyhand_gr00t::Error;
+use steadyhand_gr00t::engine::Backend;
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::session::NoiseSource;
+
+/// An engine as it was typed.
+#[derive(Clone)]
+pub struct EngineSpec {
+    kind: &'static Kind,
+    argument: Option<String>,
+}
+
+impl EngineSpec {
+    /// An engine that runs here, with or without its precision.
+    ///
+    /// # Errors
+    /// Another one: names those that do.
+    pub fn running(text: &str) -> Result<Self, String> {
+        let kinds = KINDS.iter().filter(|kind| matches!(kind.open, Open::Running { .. }));
+        let known: Vec<&str> = kinds.map(|kind| kind.name).collect();
+        match text.split_once(':').map_or(text, |(name, _)| name) {
+            name if known.contains(&name) => text.parse(),
+            _ => Err(format!("expected {}, found `{text}`", either(&known))),
+        }
+    }
+
+    /// An engine of one of these kinds, alone.
+    ///
+    /// # Errors
+    /// Another one: names these.
+    pub fn one_of(text: &str, kinds: &[&str]) -> Result<Self, String> {
+        match kinds.contains(&text) {
+            true => text.parse(),
+            false => Err(format!("expected {}, found `{text}`", either(kinds))),
+        }
+    }
+
+    /// The name of its kind.
+    pub fn name(&self) -> &'static str {
+        self.kind.name
+    }
+
+    /// What stands after the colon.
+    pub fn argument(&self) -> Option<&str> {
+        self.argument.as_deref()
+    }
+
+    /// Whether it is the reference in f32.
+    pub fn is_reference(&self) -> bool {
+        self.kind.name == "cpu" && self.precision() == "f32"
+    }
+
+    /// Whether its components take tensors from outside.
+    pub fn exchanges(&self) -> bool {
+        self.kind.exchanges
+    }
+
+    /// What it runs at where no other option says: its own word, or that of its kind.
+    pub fn precision(&self) -> &str {
+        match self.kind.open {
+            Open::Running { .. } => self.argument().unwrap_or("f32"),
+            Open::Examined { precision, .. } => precision,
+        }
+    }
+
+    /// The noise that came with it, if any.
+    pub fn noise(&self) -> Option<NoiseSource> {
+        match self.kind.open {
+            Open::Running { .. } => None,
+            Open::Examined { noise, .. } => noise(self.argument().unwrap_or_default()),
+        }
+    }
+
+    /// What opens it.
+    ///
+    /// # Errors
+    /// An option that belongs to another kind; an engine that does not run here.
+    pub fn backend(&self, options: &Options) -> Result<Box<dyn Backend>> {
+        for option in options.given() {
+            let readers = KINDS.iter().filter(|kind| kind.options().contains(&option));
+            let readers: Vec<&str> = readers.map(|kind| kind.name).collect();
+            ensure!(
+                readers.contains(&self.kind.name),
+                "{option}: expected with --engine {}, found with another engine",
+                either(&readers)
+            );
+        }
+        match self.kind.open {
+            Open::Running { backend, .. } => backend(options),
+            Open::Examined { .. } => bail!("{self}: expected an engine that runs here"),
+        }
+    }
+
+    /// Opens it to be examined.
+    ///
+    /// # Errors
+    /// What is named does not exist or has another form; the runtime or the GPU that it needs is not there.
+    pub fn examine(&self, asked: &Asked) -> Result<Examined> {
+        match self.kind.open {
+            Open::Examined { open, .. } => open(self.argument().unwrap_or_default(), asked),
+            Open::Running { .. } => {
+                let session = &asked.scene.session;
+                // Whatever it claims to run at.
+                let own = session.precision(self.precision())?;
+                let backend = self.backend(&Options::default())?;
+                let opened = backend.open(session.parts.model.clone(), own, asked.denoising_steps);
+                Ok(Examined::Running(opened.with_context(|| format!("{self} cannot run"))?))
+            }
+        }
+    }
+}
+
+impl FromStr for EngineSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, argument) = match text.split_once(':') {
+            Some((name, argument)) => (name, Some(argument)),
+            None => (text, None),
+        };
+        let Some(kind) = KINDS.iter().find(|kind| kind.name == name) else {
+            let forms: Vec<&str> = KINDS.iter().map(|kind| kind.form).collect();
+            return Err(format!("expected {}, found `{text}`", either(&forms)));
+        };
+        match (&kind.open, argument) {
+            (Open::Running { .. }, Some(argument)) => drop(precision(argument)?),
+            (Open::Examined { fits, .. }, argument) if !argument.is_some_and(fits) => {
+                return Err(format!("expected `{}`, found `{text}`", kind.form));
+            }
+            _ => {}
+        }
+        Ok(EngineSpec { kind, argument: argument.map(str::to_owned) })
+    }
+}
+
+impl fmt::Display for EngineSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.name)?;
+        self.argument.iter().try_for_each(|argument| write!(f, ":{argument}"))
+    }
+}
+
+impl fmt::Debug for EngineSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl PartialEq for EngineSpec {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind.name, &self.argument) == (other.kind.name, &other.argument)
+    }
+}
+
+/// `a, b or c`.
+fn either(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+/// A preset's name, or the path of a TOML file, which is read where the model is known.
+pub fn precision(text: &str) -> Result<String, String> {
+    if !text.ends_with(".toml") {
+        let what = |error: Error| error.to_string().trim_start_matches("precision: ").to_owned();
+        PrecisionPolicy::preset(text).map_err(what)?;
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_are_written_as_they_are_read() {
+        for (text, name, precision) in [
+            ("cpu", "cpu", "f32"),
+            ("cpu:bf16", "cpu", "bf16"),
+            ("cuda:fp16", "cuda", "fp16"),
+            ("auto:mixed", "auto", "mixed"),
+            ("onnxruntime:f32", "onnxruntime", "f32"),
+            ("cpu:a/my.toml", "cpu", "a/my.toml"),
+            ("trace:a:b", "trace", "bf16"),
+            ("expected:a#b#misread", "expected", "bf16"),
+            ("fault:unwritten-tail:weak", "fault", "f32"),
+        ] {
+            let spec: EngineSpec = text.parse().expect(text);
+            assert_eq!((spec.name(), spec.precision(), spec.to_string().as_str()), (name, precision, text));
+        }
+    }
+
+    #[test]
+    fn what_is_no_engine_is_refused_with_what_is() {
+        let refused = |text: &str| text.parse::<EngineSpec>().expect_err(text);
+        assert_eq!(refused("expected:a"), "expected `expected:DIR#NAME`, found `expected:a`");
+        assert!(refused("trace").contains("`trace:DIR`") && refused("cpu:fp4").contains("`fp4`"));
+        let all = refused("gpu");
+        assert!(KINDS.iter().all(|kind| all.contains(kind.form)), "{all}");
+        let running = EngineSpec::running("trace:a").expect_err("left");
+        assert_eq!(running, "expected cpu, cuda, auto or onnxruntime, found `trace:a`");
+        assert!(EngineSpec::one_of("cpu:f32", &["cpu"]).is_err());
+    }
+}

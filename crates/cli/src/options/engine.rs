@@ -1,0 +1,107 @@
+//! What runs the model, and at which number formats.
+
+use crate::engines::{self, EngineSpec, precision};
+use anyhow::{Result, bail};
+use clap::Args;
+use std::path::PathBuf;
+use steadyhand_external::onnxruntime::Provider;
+use steadyhand_gr00t::Error;
+use steadyhand_gr00t::engine::Backend;
+
+/// A GPU.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DeviceArgs {
+    /// Number of the GPU for cuda; the first otherwise.
+    #[arg(long, value_name = "NUMBER")]
+    pub device: Option<usize>,
+    /// Where cuda keeps its compiled kernels; the user's cache folder otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub kernel_cache: Option<PathBuf>,
+}
+
+/// An engine with its options.
+#[derive(Debug, Clone, Args)]
+pub struct EngineArgs {
+    /// What runs the model, alone or with its precision as cuda:bf16. cpu: the reference; cuda: an NVIDIA GPU; auto:
+    /// cuda where it can run, else cpu, saying which and why; onnxruntime: ONNX Runtime on an exported policy.
+    #[arg(long, default_value = "cpu", value_name = "ENGINE", value_parser = EngineSpec::running)]
+    pub engine: EngineSpec,
+    /// Number formats: f32, bf16 (as the official code rounds), fp16, mixed, mixed-fp16, fp8, or the path of a TOML
+    /// file. [default: f32]
+    #[arg(long, value_parser = precision)]
+    pub precision: Option<String>,
+    /// ONNX Runtime's library, or the folder that it is in; looked for otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub onnxruntime: Option<PathBuf>,
+    /// What onnxruntime computes with: cpu (the default), cuda, tensorrt or nv-tensorrt-rtx; its library must have it.
+    #[arg(long, value_name = "PROVIDER", value_parser = provider)]
+    pub provider: Option<Provider>,
+    /// A policy or an action head for onnxruntime; exported to a temporary folder otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub onnx: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+impl DeviceArgs {
+    /// The backend of `engine`.
+    ///
+    /// # Errors
+    /// As [`EngineSpec::backend`].
+    pub fn backend(&self, engine: &EngineSpec) -> Result<Box<dyn Backend>> {
+        engine.backend(&self.options())
+    }
+
+    /// The same options as engines take them.
+    pub fn options(&self) -> engines::Options {
+        engines::Options {
+            device: self.device,
+            kernel_cache: self.kernel_cache.clone(),
+            ..engines::Options::default()
+        }
+    }
+}
+
+impl EngineArgs {
+    /// The backend of the engine that is asked for.
+    ///
+    /// # Errors
+    /// As [`EngineSpec::backend`].
+    pub fn backend(&self) -> Result<Box<dyn Backend>> {
+        self.engine.backend(&engines::Options {
+            onnxruntime: self.onnxruntime.clone(),
+            provider: self.provider,
+            onnx: self.onnx.clone(),
+            ..self.device.options()
+        })
+    }
+
+    /// The precision that is asked for: of --precision or of --engine, f32 where neither says.
+    ///
+    /// # Errors
+    /// Both say one, and not the same.
+    pub fn precision(&self) -> Result<&str> {
+        one_precision(self.precision.as_deref(), &self.engine, "f32")
+    }
+}
+
+/// The precision of an option or of an engine, `otherwise` where neither says.
+///
+/// # Errors
+/// Both say one, and not the same.
+pub fn one_precision<'a>(
+    option: Option<&'a str>,
+    engine: &'a EngineSpec,
+    otherwise: &'a str,
+) -> Result<&'a str> {
+    match (option, engine.argument()) {
+        (Some(option), Some(of_engine)) if option != of_engine => {
+            bail!("--precision: expected {of_engine} as in --engine {engine}, found {option}")
+        }
+        (option, of_engine) => Ok(option.or(of_engine).unwrap_or(otherwise)),
+    }
+}
+
+fn provider(name: &str) -> Result<Provider, String> {
+    name.parse().map_err(|error: Error| error.to_string().trim_start_matches("provider: ").to_owned())
+}

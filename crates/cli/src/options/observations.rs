@@ -1,0 +1,62 @@
+//! Observations of one episode, and the noise that the actions start from.
+
+use super::source::SourceArgs;
+use anyhow::{Result, ensure};
+use clap::Args;
+use std::path::PathBuf;
+use steadyhand_gr00t::session::{Frames, NoiseSource, Scene};
+
+/// Observations of one episode, and the noise that the actions start from.
+#[derive(Debug, Clone, Args)]
+pub struct ObservationArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Episode to observe. [default: 0]
+    #[arg(long, value_name = "ID")]
+    pub traj_id: Option<usize>,
+    /// Observations to take, from the episode's start.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub inferences: u16,
+    /// Steps between two observations. [default: 16]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub action_horizon: Option<u16>,
+    /// Euler steps of an inference.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub denoising_steps: u16,
+    /// Seed of the initial noise; with a synthetic checkpoint, of everything.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Read the noise from tensor `noise` [inferences, horizon, dim] of DIR/episode_NNNNNN.safetensors.
+    #[arg(long, value_name = "DIR")]
+    pub noise: Option<PathBuf>,
+    /// Take fixed scales of activations although they were found on another dataset; said when it happens.
+    #[arg(long)]
+    pub allow_stale_calibration: bool,
+}
+
+impl ObservationArgs {
+    /// Opens the session and takes the observations. `recorded` is the noise that came with an engine's recording, taken
+    /// where the options name none.
+    ///
+    /// # Errors
+    /// An option that does not go with synthetic weights; as [`SourceArgs::open`] and
+    /// [`Session::scene`](steadyhand_gr00t::Session::scene).
+    pub fn scene(&self, recorded: Option<NoiseSource>) -> Result<Scene> {
+        let session = self.source.open(self.seed, self.allow_stale_calibration)?;
+        if session.dataset().is_none() {
+            let name = session.parts.name();
+            for (option, given) in
+                [("--traj-id", self.traj_id.is_some()), ("--action-horizon", self.action_horizon.is_some())]
+            {
+                ensure!(!given, "{option}: expected with a checkpoint folder, found with {name}");
+            }
+        }
+        let noise = self.noise.clone().map(NoiseSource::Recorded).or(recorded);
+        Ok(session.scene(Frames::Along {
+            episode: self.traj_id.unwrap_or(0),
+            count: usize::from(self.inferences),
+            spacing: usize::from(self.action_horizon.unwrap_or(16)),
+            noise: &noise.unwrap_or(NoiseSource::Seed(self.seed)),
+        })?)
+    }
+}

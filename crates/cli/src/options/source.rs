@@ -1,0 +1,64 @@
+//! Where the policy comes from and what it is shown.
+
+use super::demo::{self, Demo};
+use anyhow::Result;
+use clap::Args;
+use std::path::{Path, PathBuf};
+use steadyhand_gr00t::Session;
+use steadyhand_gr00t::session::{self, Stale};
+
+/// A checkpoint and a dataset.
+#[derive(Debug, Clone, Args)]
+pub struct SourceArgs {
+    /// Checkpoint folder, the embedded demo's otherwise. compare, diagnose, record and tune also take synth:n1.6, random
+    /// weights of the published size on observations of random pixels, and synth:tiny, a very small model.
+    #[arg(long, visible_alias = "model-path", value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+    /// LeRobot dataset folder (v2.0, v2.1 or v3.0); the embedded demo's otherwise.
+    #[arg(long, visible_alias = "dataset", value_name = "DIR")]
+    pub dataset_path: Option<PathBuf>,
+    /// Embodiment tag; may be left out where the checkpoint has only one.
+    #[arg(long, value_name = "TAG")]
+    pub embodiment_tag: Option<String>,
+    /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt; the checkpoint's otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+}
+
+impl SourceArgs {
+    /// Whether neither checkpoint nor dataset is named.
+    pub fn is_demo(&self) -> bool {
+        self.checkpoint.is_none() && self.dataset_path.is_none()
+    }
+
+    /// Opens checkpoint and dataset, or the embedded demo's where neither is named. Calibrations of another dataset are
+    /// an error unless `allow_stale`; `seed` is that of everything that is made up.
+    ///
+    /// # Errors
+    /// Only one of the two was named, but for synthetic weights, which have no dataset; as [`Session::open`].
+    pub fn open(&self, seed: u64, allow_stale: bool) -> Result<Session> {
+        let options = session::Options {
+            dataset: self.dataset_path.clone(),
+            embodiment_tag: self.embodiment_tag.clone(),
+            tokenizer: self.tokenizer.clone(),
+            seed,
+            stale: stale(allow_stale),
+            ..session::Options::default()
+        };
+        let name = self.checkpoint.as_deref().and_then(Path::to_str).unwrap_or_default();
+        if let (Some(checkpoint), Some(_)) = (&self.checkpoint, steadyhand_gr00t::synthetic::config(name)?) {
+            return Ok(Session::open(checkpoint, &options)?);
+        }
+        let Demo { checkpoint, dataset } =
+            demo::unless_given(self.checkpoint.as_deref(), self.dataset_path.as_deref())?;
+        Ok(Session::open(&checkpoint, &session::Options { dataset: Some(dataset), ..options })?)
+    }
+}
+
+/// What to do with calibrations of another dataset.
+pub fn stale(allow: bool) -> Stale {
+    match allow {
+        true => Stale::Allow(|what| eprintln!("stale calibration, as allowed: {what}")),
+        false => Stale::Refuse,
+    }
+}

@@ -1,0 +1,87 @@
+//! The connector on the device. Mirrors `model/connector.rs`.
+
+use super::builder::Builder;
+use super::linear::{Linear, Then};
+use super::norm::{Affine, Norm, NormAt, Rows};
+use super::program::Tensor;
+use super::weights::Layout;
+use crate::Result;
+use steadyhand_gr00t::model::connector as model;
+use steadyhand_gr00t::ops::{Activation, Grid, Site};
+
+/// Weights of the connector on the device.
+pub struct Connector {
+    norm: Affine,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Connector {
+    /// Lays the weights out.
+    ///
+    /// # Errors
+    /// The policy asks for what no kernel does.
+    pub fn lay_out(layout: &mut Layout, w: &model::Connector) -> Result<Self> {
+        let at = &Site::new("connector");
+        if w.unshuffle != 2 {
+            let what = format!("expected 2x2 patches to a token, found {0}x{0}", w.unshuffle);
+            return Err(steadyhand_gr00t::Error::Shape {
+                site: at.to_string(),
+                operation: "pixel_unshuffle",
+                what,
+            }
+            .into());
+        }
+        Ok(Connector {
+            norm: layout.affine(&w.norm, &(at / "norm"))?,
+            fc1: layout.linear(&w.fc1, &(at / "fc1"))?,
+            fc2: layout.linear(&w.fc2, at)?,
+        })
+    }
+}
+
+/// Patches `[batch * patches, vision_hidden]` to image tokens `[batch * patches / 4, text_hidden]`. The patches
+/// are joined where the norm reads them.
+pub fn forward(b: &mut Builder, w: &Connector, patches: &Tensor, grids: &[Grid]) -> Result<Tensor> {
+    let at = &Site::new("connector");
+    let joined = joined_patches(grids, b.batch);
+    let rows = Rows { joined: Some(b.constant_indices(joined.iter().flatten().copied())?), out: None };
+    let element = b.operand(&(at / "norm"), &[at / "fc1"])?;
+    let h = b.tensor(joined.len(), patches.features * 4, element)?;
+    let norm = NormAt { norm: Norm::Layer, affine: Some(&w.norm), eps: model::NORM_EPS, site: at / "norm" };
+    b.norm_into(patches, norm, None, rows, &h)?;
+    let element = b.operand(&(at / "gelu"), std::slice::from_ref(at))?;
+    let h = b.linear(&w.fc1, &h, element, at / "fc1", Then::Activate(Activation::Gelu, at / "gelu"))?;
+    let element = b.storage(at)?;
+    b.linear(&w.fc2, &h, element, at.clone(), Then::Store)
+}
+
+/// The four patches of each token, image by image, row by row.
+fn joined_patches(grids: &[Grid], batch: usize) -> Vec<[u32; 4]> {
+    let mut joined = Vec::new();
+    let mut first = 0;
+    for grid in std::iter::repeat_n(grids, batch).flatten() {
+        let patch = |row: usize, col: usize| (first + row * grid.cols + col) as u32;
+        for row in (0..grid.rows).step_by(2) {
+            let corners = (0..grid.cols).step_by(2);
+            joined.extend(corners.map(|col| {
+                [patch(row, col), patch(row, col + 1), patch(row + 1, col), patch(row + 1, col + 1)]
+            }));
+        }
+        first += grid.patches();
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patches_are_joined_two_by_two_in_every_image() {
+        let grids = [Grid { rows: 2, cols: 4 }, Grid { rows: 2, cols: 2 }];
+        let expected = vec![[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 10, 11]];
+        assert_eq!(joined_patches(&grids, 1), expected);
+        assert_eq!(joined_patches(&grids, 2)[3], [12, 13, 16, 17]);
+    }
+}

@@ -1,0 +1,194 @@
+//! The Qwen3 language layers on the device. Mirrors `model/language.rs`.
+
+use super::attention::{Seen, Segment};
+use super::builder::Builder;
+use super::linear::{Linear, Projection, Then};
+use super::norm::{Affine, Norm, NormAt};
+use super::program::Tensor;
+use super::rotary::{Rotary, RotarySites};
+use super::weights::{Layout, Region, Table};
+use crate::Result;
+use steadyhand_cuda_driver::DevicePtr;
+use steadyhand_gr00t::model::Prompt;
+use steadyhand_gr00t::model::language as model;
+use steadyhand_gr00t::ops::cpu::rotary_turns;
+use steadyhand_gr00t::ops::{Activation, Heads, Operation, Site};
+
+/// Weights of the language layers on the device.
+pub struct Language {
+    embed_tokens: Table,
+    layers: Vec<Layer>,
+    norm: Affine,
+    heads: Heads,
+    eps: f64,
+    rope_theta: f64,
+}
+
+struct Layer {
+    input_norm: Affine,
+    query_key_value: Projection,
+    query_norm: Region,
+    key_norm: Region,
+    output: Linear,
+    post_attention_norm: Affine,
+    gate_up: Linear,
+    down: Linear,
+}
+
+impl Language {
+    /// Lays the weights out.
+    ///
+    /// # Errors
+    /// The policy asks for what no kernel does.
+    pub fn lay_out(layout: &mut Layout, w: &model::Language) -> Result<Self> {
+        let at = &Site::new("language");
+        let layers = w.layers.iter().enumerate();
+        Ok(Language {
+            embed_tokens: layout.table(&w.embed_tokens),
+            layers: layers
+                .map(|(index, layer)| Layer::lay_out(layout, layer, &(&(at / "layer") / index)))
+                .collect::<Result<_>>()?,
+            norm: layout.scale(&w.norm, &(at / "norm"))?,
+            heads: w.heads,
+            eps: w.eps,
+            rope_theta: w.rope_theta,
+        })
+    }
+}
+
+impl Layer {
+    fn lay_out(layout: &mut Layout, w: &model::Layer, at: &Site) -> Result<Self> {
+        // Queries and keys are normalized and turned before they meet: they are stored, not operands.
+        let parts = [(&w.query, "query"), (&w.key, "key"), (&w.value, "value")];
+        Ok(Layer {
+            input_norm: layout.scale(&w.input_norm, &(at / "norm1"))?,
+            query_key_value: layout.projection(&parts.map(|(layer, name)| (layer, at / name, None)))?,
+            query_norm: layout.vector(&w.query_norm, &(at / "query_norm"))?,
+            key_norm: layout.vector(&w.key_norm, &(at / "key_norm"))?,
+            output: layout.linear(&w.output, &(at / "output"))?,
+            post_attention_norm: layout.scale(&w.post_attention_norm, &(at / "norm2"))?,
+            gate_up: layout.gate_and_up(&w.gate, &w.up, [&(at / "gate"), &(at / "up")])?,
+            down: layout.linear(&w.down, &(at / "down"))?,
+        })
+    }
+}
+
+/// What the layers share.
+struct Shared<'w> {
+    model: &'w Language,
+    seen: Seen,
+    /// By layer: cosines and sines of every position, rounded as the layer's sites say.
+    turns: Vec<DevicePtr>,
+    tokens: usize,
+}
+
+/// Backbone features `[batch * tokens, hidden]`. ids: `[batch * tokens]`, u32; images: the image tokens of all
+/// items, one after the other.
+pub fn forward(
+    b: &mut Builder,
+    w: &Language,
+    ids: DevicePtr,
+    prompt: &Prompt,
+    images: &Tensor,
+) -> Result<Tensor> {
+    let at = &Site::new("language");
+    let tokens = prompt.images.indices.len() + prompt.text.indices.len();
+    let sources = image_sources(prompt, b.batch);
+    let mut x = b.embed(ids, &w.embed_tokens, &sources, images, at / "embedding")?;
+    let item = |item: usize| Segment {
+        query_start: item * tokens,
+        queries: tokens,
+        key_start: item * tokens,
+        keys: tokens,
+    };
+    let seen = b.seen(&(0..b.batch).map(item).collect::<Vec<_>>(), true)?;
+    let turns = (0..w.layers.len()).map(|index| turns(b, w, tokens, &(&(at / "layer") / index)));
+    let shared = Shared { model: w, turns: turns.collect::<Result<_>>()?, seen, tokens };
+    for (index, layer) in w.layers.iter().enumerate() {
+        x = decoder_layer(b, &shared, index, layer, &x, &(&(at / "layer") / index))?;
+    }
+    let site = at / "norm";
+    let element = b.storage(&site)?;
+    let features = b.norm(&x, rms_norm(&w.norm, w.eps, site), element)?;
+    b.tap(&features, Site::new("backbone_features"));
+    Ok(features)
+}
+
+fn decoder_layer(
+    b: &mut Builder,
+    shared: &Shared,
+    index: usize,
+    w: &Layer,
+    x: &Tensor,
+    at: &Site,
+) -> Result<Tensor> {
+    let eps = shared.model.eps;
+    let element = b.operand(&(at / "norm1"), &[at / "query", at / "key", at / "value"])?;
+    let h = b.norm(x, rms_norm(&w.input_norm, eps, at / "norm1"), element)?;
+    let h = self_attention(b, shared, index, w, &h, at)?;
+    let element = b.storage(&(at / "residual1"))?;
+    let x = b.linear(&w.output, &h, element, at / "output", Then::Add(x, at / "residual1"))?;
+    let element = b.operand(&(at / "norm2"), &[at / "gate", at / "up"])?;
+    let h = b.norm(&x, rms_norm(&w.post_attention_norm, eps, at / "norm2"), element)?;
+    let element = b.operand(&(at / "gated"), &[at / "down"])?;
+    let gate = Then::Gate { activation: (Activation::Silu, at / "silu"), up: at / "up", gated: at / "gated" };
+    let h = b.linear(&w.gate_up, &h, element, at / "gate", gate)?;
+    let element = b.storage(at)?;
+    b.linear(&w.down, &h, element, at / "down", Then::Add(&x, at.clone()))
+}
+
+fn self_attention(
+    b: &mut Builder,
+    shared: &Shared,
+    index: usize,
+    w: &Layer,
+    h: &Tensor,
+    at: &Site,
+) -> Result<Tensor> {
+    let Language { heads, eps, .. } = *shared.model;
+    let qkv = b.project(&w.query_key_value, h, None)?;
+    let rotary = Rotary {
+        query_norm: &w.query_norm,
+        key_norm: &w.key_norm,
+        turns: shared.turns[index],
+        eps,
+        tokens: shared.tokens,
+    };
+    let sites = RotarySites {
+        query_norm: at / "query_norm",
+        key_norm: at / "key_norm",
+        query: at / "query_rope",
+        key: at / "key_rope",
+    };
+    let element = b.operands(&(at / "attention"), Operation::Attention)?.compute;
+    let turned = b.norm_rotary([&qkv[0], &qkv[1], &qkv[2]], heads, &rotary, element, sites)?;
+    let (query, key) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
+    let q = turned.columns(0..query);
+    let [k, v] = [query, query + key].map(|first| turned.columns(first..first + key));
+    let element = b.operand(&(at / "attention"), &[at / "output"])?;
+    b.attention([&q, &k, &v], heads, &shared.seen, element, at / "attention")
+}
+
+fn rms_norm(scale: &Affine, eps: f64, site: Site) -> NormAt<'_> {
+    NormAt { norm: Norm::Rms, affine: Some(scale), eps, site }
+}
+
+/// For each token the image token that takes its place, or `u32::MAX`.
+fn image_sources(prompt: &Prompt, batch: usize) -> Vec<u32> {
+    let images = prompt.images.indices.len();
+    let tokens = images + prompt.text.indices.len();
+    let mut sources = vec![u32::MAX; batch * tokens];
+    for item in 0..batch {
+        for (image, token) in prompt.images.indices.iter().enumerate() {
+            sources[item * tokens + token] = (item * images + image) as u32;
+        }
+    }
+    sources
+}
+
+/// Cosines and sines of every position, `[tokens, head_dim]`.
+fn turns(b: &mut Builder, w: &Language, tokens: usize, at: &Site) -> Result<DevicePtr> {
+    let storage = b.rotary_storage(&(at / "query_rope"), &(at / "key_rope"))?;
+    let values = rotary_turns(tokens, w.heads.head_dim, w.rope_theta, storage.format());
+    b.constant_bytes(&super::elements::Element::F32.encode(&values))
+}

@@ -1,0 +1,338 @@
+//! Local errors: what each operation of an engine adds to the error it was handed.
+
+use super::Observed;
+use super::reuse::{Plan, Reuse, Visit};
+use crate::fault::{Fault, Injection, Results};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use steadyhand_fidelity::{Format, relative_l2};
+use steadyhand_gr00t::Result;
+use steadyhand_gr00t::engine::{ModelInput, infer_by_layout};
+use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::observation::Matrix;
+use steadyhand_gr00t::ops::cpu::Intervention;
+use steadyhand_gr00t::ops::cpu::{Cpu, Tensor};
+use steadyhand_gr00t::ops::{Activation, Mask, Site};
+use steadyhand_gr00t::precision::{Formats, PrecisionPolicy};
+use steadyhand_gr00t::probe::Recorder;
+
+/// An operation's error when it is given the engine's own inputs.
+#[derive(Debug, Clone)]
+pub struct LocalError {
+    /// The tap's name, with its Euler step.
+    pub name: String,
+    /// The site's path, without the step.
+    pub path: String,
+    /// Relative L2 between the engine's result and the reference's on the same inputs. Infinite where they
+    /// differ in shape or in which values are finite.
+    pub error: f64,
+    /// What a healthy engine of this precision may show here.
+    pub expected: f64,
+    /// The engine's largest absolute value, relative to the reference's.
+    pub peak: f64,
+}
+
+impl LocalError {
+    /// Whether rounding cannot explain the error.
+    pub fn is_fault(&self) -> bool {
+        self.error > self.expected
+    }
+}
+
+/// Sums in f32 in another order differ by up to this, relative to the result. Measured between the official
+/// f32 code and the reference over the taps of the goldens, up to a whole layer each: 5.0e-7; times 2.
+const F32_LOCAL: f64 = 1e-6;
+
+/// A healthy engine may round once more or once less than the reference within an operation, which moves
+/// results by up to half a unit in the last place: its relative L2 stays below the unit roundoff. Times 1.25.
+const ROUNDING_MARGIN: f64 = 1.25;
+
+/// Attention that walks over its keys rounds a row's exponentials against the largest score so far, the reference
+/// against the largest of all: both are right. Where the exponentials are narrower than the result, what that moves is
+/// a share of their unit roundoff, as the errors of a row's many exponentials average out. Measured on the demo with
+/// the CUDA engine's `mixed`: 0.055; times 4.
+const RUNNING_MAXIMUM: f64 = 0.22;
+
+/// Tensor cores sum products of 8-bit operands with fewer bits than f32 has, which no policy can ask them for. Measured
+/// on the demo with the CUDA engine's `fp8` on an H200, worst over its layers: 5.7e-4; times 2.
+const FP8_SUMS: f64 = 1.2e-3;
+
+/// What a run with the engine's tensors gives.
+#[derive(Debug, Clone)]
+pub struct Localization {
+    /// The local error of every tap that the engine gave, in the order of execution.
+    pub errors: Vec<LocalError>,
+    /// The normalized actions at the end.
+    pub actions: Matrix,
+    /// What was done at each site, by tap name: what replays start from.
+    pub(super) visits: BTreeMap<String, Visit>,
+}
+
+/// Whose inputs the engine's tensors were computed from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inputs {
+    /// Its own: the tensors are those of one run, and take the place of the reference's as it goes.
+    Own,
+    /// The reference's own run: each stage was run by itself on recorded inputs, so nothing is handed on.
+    Recorded,
+}
+
+/// One inference of an engine under examination.
+#[derive(Clone, Copy)]
+pub struct Examination<'a> {
+    /// The model that the engine should compute.
+    pub model: &'a Model,
+    /// What the engine says it runs at.
+    pub policy: &'a PrecisionPolicy,
+    /// Euler steps.
+    pub denoising_steps: usize,
+    /// What the engine should have been given.
+    pub input: &'a ModelInput,
+    /// What it gave.
+    pub observed: &'a dyn Observed,
+    /// What its tensors were computed from.
+    pub inputs: Inputs,
+    /// What a healthy engine may show at a tap, where it is not one operation's rounding: a stage that ran by
+    /// itself shows the rounding of all its operations.
+    pub expected: &'a BTreeMap<String, f64>,
+}
+
+impl Examination<'_> {
+    /// Runs the reference on the engine's tensors.
+    ///
+    /// # Errors
+    /// The input does not fit the model.
+    pub fn localize(&self) -> Result<Localization> {
+        let boundaries = match self.inputs {
+            Inputs::Own => Results::new(),
+            Inputs::Recorded => self.boundaries()?,
+        };
+        let forced = Forced { boundaries, ..Forced::new(self) };
+        let actions = forced.run(self.model, self.policy, self.input.clone())?;
+        let (errors, visits) = (forced.errors.into_inner(), forced.visits.into_inner());
+        Ok(Localization { errors, actions, visits })
+    }
+
+    /// The local errors of a run in which the reference makes `fault` too, together with what buffers hold from the
+    /// inference before. `base`: the run without it.
+    ///
+    /// # Errors
+    /// The input does not fit the model.
+    pub(super) fn replay(
+        &self,
+        base: &Localization,
+        fault: &Fault,
+        previous: &Results,
+    ) -> Result<Vec<LocalError>> {
+        let injection = Some(Injection::new(fault, previous));
+        let (mut model, mut policy) = (self.model.clone(), self.policy.clone());
+        fault.damage_model(&mut model, &mut policy);
+        let mut input = [self.input.clone()];
+        fault.damage_inputs(&mut input);
+        let (boundaries, plan) = match self.inputs {
+            Inputs::Own => (Results::new(), Some(Plan::new(&base.visits, |at| fault.touches(at)))),
+            // What a stage made is not handed on here, so nothing of the engine's can be started from.
+            Inputs::Recorded => (self.boundaries()?, None),
+        };
+        let forced = Forced { boundaries, injection, plan, ..Forced::new(self) };
+        let [input] = input;
+        forced.run(&model, &policy, input)?;
+        Ok(forced.errors.into_inner())
+    }
+
+    /// What the engine should have given at `path`, by tap name: the reference's results on the engine's own
+    /// inputs to it. A buffer that is not written in the next inference still holds them. `base`: an earlier run of the
+    /// same examination, if there was one.
+    ///
+    /// # Errors
+    /// The input does not fit the model.
+    pub fn results_at(&self, path: &str, base: Option<&Localization>) -> Result<Results> {
+        let kept = Some((path, RefCell::default()));
+        let base = base.filter(|_| self.inputs == Inputs::Own);
+        let plan = base.map(|base| Plan::new(&base.visits, |at| at.path() == path));
+        let forced = Forced { kept, plan, ..Forced::new(self) };
+        forced.run(self.model, self.policy, self.input.clone())?;
+        Ok(forced.kept.map(|(_, results)| results.into_inner()).unwrap_or_default())
+    }
+}
+
+impl Examination<'_> {
+    /// What the reference hands from stage to stage, by tap name.
+    fn boundaries(&self) -> Result<Results> {
+        let in_steps = |path| (0..self.denoising_steps).map(move |step| format!("step.{step}.{path}"));
+        let once = BOUNDARIES.iter().map(|path| (*path).to_owned());
+        let mut taps = Recorder::only(once.chain(BOUNDARIES.iter().flat_map(in_steps)));
+        let input = std::slice::from_ref(self.input);
+        infer_by_layout(self.model, input, self.denoising_steps, Some(&mut taps), &mut |batch, probe| {
+            self.model.infer(&Cpu::new(self.policy, probe), batch)
+        })?;
+        Ok(taps.tensors.into_iter().map(|(name, (_, values))| (name, values)).collect())
+    }
+}
+
+/// Where a stage ends and the next one takes over.
+const BOUNDARIES: [&str; 6] = [
+    "vision.post_layernorm",
+    "connector",
+    "language.norm",
+    "action_head.state_features",
+    "dit.output",
+    "euler",
+];
+
+/// Puts the engine's tensors in the place of the reference's, after comparing the two.
+struct Forced<'a> {
+    examination: &'a Examination<'a>,
+    injection: Option<Injection<'a>>,
+    errors: RefCell<Vec<LocalError>>,
+    /// A path whose results are kept, and those results.
+    kept: Option<(&'a str, RefCell<Results>)>,
+    /// What stages that run by themselves are given instead of what the stage before them made.
+    boundaries: Results,
+    /// What need not be computed.
+    plan: Option<Plan<'a>>,
+    visits: RefCell<BTreeMap<String, Visit>>,
+}
+
+impl<'a> Forced<'a> {
+    fn new(examination: &'a Examination<'a>) -> Self {
+        Forced {
+            examination,
+            injection: None,
+            errors: RefCell::default(),
+            kept: None,
+            boundaries: Results::new(),
+            plan: None,
+            visits: RefCell::default(),
+        }
+    }
+
+    fn run(&self, model: &Model, policy: &PrecisionPolicy, input: ModelInput) -> Result<Matrix> {
+        let steps = self.examination.denoising_steps;
+        let actions = infer_by_layout(model, &[input], steps, None, &mut |batch, probe| {
+            model.infer(&Cpu::new(policy, probe).with_intervention(self), batch)
+        })?;
+        Ok(actions.into_iter().next().unwrap_or_default())
+    }
+
+    /// Where a result that need not be computed comes from; notes its error, which is that of the run before.
+    fn reuse(&self, at: &Site, name: &str) -> Option<(Reuse, &Visit)> {
+        let (reuse, visit) = self.plan.as_ref()?.reuse(at, name)?;
+        self.errors.borrow_mut().extend(visit.error.clone());
+        Some((reuse, visit))
+    }
+}
+
+impl Intervention for Forced<'_> {
+    fn known(&self, at: &Site) -> Option<Tensor> {
+        let name = at.to_string();
+        let (reuse, visit) = self.reuse(at, &name)?;
+        let values = match reuse {
+            Reuse::Engines => self.examination.observed.read(&name).map(|(_, values)| values)?,
+            Reuse::Unread => vec![0.0; visit.shape.iter().product()],
+        };
+        Tensor::from_values(visit.shape, values)
+    }
+
+    fn result(&self, at: &Site, shape: [usize; 3], values: &mut [f32]) {
+        let name = at.to_string();
+        if let Some((reuse, _)) = self.reuse(at, &name) {
+            let found = (reuse == Reuse::Engines).then(|| self.examination.observed.read(&name)).flatten();
+            if let Some((_, found)) = found {
+                values.copy_from_slice(&found);
+            }
+            return;
+        }
+        if let Some(injection) = &self.injection {
+            injection.result(at, shape, values);
+        }
+        if let Some((_, results)) = self.kept.as_ref().filter(|(path, _)| at.path() == *path) {
+            results.borrow_mut().insert(name.clone(), values.to_vec());
+        }
+        let found = self.examination.observed.read(&name);
+        let (error, taken) = match &found {
+            Some((_, found)) => {
+                let error = self.compare(at, name.clone(), found, values);
+                let taken = self.examination.inputs == Inputs::Own && found.len() == values.len();
+                if taken {
+                    values.copy_from_slice(found);
+                }
+                self.errors.borrow_mut().push(error.clone());
+                (Some(error), taken)
+            }
+            None => (None, false),
+        };
+        if let Some(right) = self.boundaries.get(&name).filter(|right| right.len() == values.len()) {
+            values.copy_from_slice(right);
+        }
+        self.visits.borrow_mut().insert(name, Visit { site: at.clone(), shape, error, taken });
+    }
+
+    fn eps(&self, at: &Site, eps: f64) -> f64 {
+        self.injection.as_ref().map_or(eps, |injection| injection.eps(at, eps))
+    }
+
+    fn activation(&self, at: &Site, kind: Activation) -> Activation {
+        self.injection.as_ref().map_or(kind, |injection| injection.activation(at, kind))
+    }
+
+    fn mask(&self, at: &Site, mask: &Mask) -> Mask {
+        self.injection.as_ref().map_or_else(|| mask.clone(), |injection| injection.mask(at, mask))
+    }
+
+    fn time(&self, at: &Site, bucket: usize) -> usize {
+        self.injection.as_ref().map_or(bucket, |injection| injection.time(at, bucket))
+    }
+
+    fn angles(&self, at: &Site) -> Format {
+        self.injection.as_ref().map_or(Format::F32, |injection| injection.angles(at))
+    }
+
+    fn embodiment(&self, at: &Site, slot: usize) -> usize {
+        self.injection.as_ref().map_or(slot, |injection| injection.embodiment(at, slot))
+    }
+}
+
+impl Forced<'_> {
+    /// The error of `found` against what the reference computed.
+    fn compare(&self, at: &Site, name: String, found: &[f32], values: &[f32]) -> LocalError {
+        let error = distance(found, values);
+        let Formats { storage, compute, .. } = self.examination.policy.formats(at);
+        let roundoff = |format: Format| f64::from(format.epsilon()) / 2.0;
+        let exponentials = if at.path().ends_with(".attention") { RUNNING_MAXIMUM } else { 0.0 };
+        let rounding = roundoff(storage) * ROUNDING_MARGIN;
+        let sums = if compute.bits() == 8 { FP8_SUMS } else { F32_LOCAL };
+        let rounding = rounding.max(roundoff(compute) * exponentials).max(sums);
+        let expected = self.examination.expected.get(&name).copied().unwrap_or(rounding);
+        let path = at.path().to_owned();
+        let peak = peak(found) / peak(values).max(f64::MIN_POSITIVE);
+        LocalError { name, path, error, expected, peak }
+    }
+}
+
+/// Relative L2 over the values that are finite in both; infinite where one side alone is not finite. A NaN
+/// that the operation was handed is not its own error.
+pub(super) fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    if found.len() != expected.len() {
+        return f64::INFINITY;
+    }
+    if found.iter().chain(expected).all(|value| value.is_finite()) {
+        return relative_l2(found, expected);
+    }
+    let mut pairs = (Vec::new(), Vec::new());
+    for (found, expected) in found.iter().zip(expected) {
+        match (found.is_finite(), expected.is_finite()) {
+            (true, true) => {
+                pairs.0.push(*found);
+                pairs.1.push(*expected);
+            }
+            (false, false) => {}
+            _ => return f64::INFINITY,
+        }
+    }
+    relative_l2(&pairs.0, &pairs.1)
+}
+
+fn peak(values: &[f32]) -> f64 {
+    values.iter().fold(0.0, |peak, value| f64::from(value.abs()).max(peak))
+}

@@ -1,0 +1,232 @@
+//! What a replay need not compute again.
+//!
+//! A replay differs from the run without a fault only where the fault is made and behind it. Where the engine gave
+//! every tensor, each replaces the reference's right after it was compared, so nothing is handed on: only the
+//! operations that the fault touches are computed, on the engine's own tensors. Where some are missing, a replay starts
+//! behind the last tensor before the fault that all later ones depend on.
+
+use super::local::LocalError;
+use std::collections::{BTreeMap, BTreeSet};
+use steadyhand_gr00t::ops::Site;
+use steadyhand_gr00t::ops::cpu::Tensor;
+use steadyhand_gr00t::probe::Probe;
+
+/// The parts of the model that depend on each other through one tensor alone, and that tensor's site; the action head,
+/// the last part, has none.
+const PARTS: [(&str, &str); 3] =
+    [("vision", "vision.post_layernorm"), ("connector", "connector"), ("language", "language.norm")];
+/// The number of the action head among the parts.
+const HEAD: usize = PARTS.len();
+
+/// The number of the part that a site belongs to.
+fn part(path: &str) -> usize {
+    let first = path.split('.').next().unwrap_or(path);
+    PARTS.iter().position(|(name, _)| *name == first).unwrap_or(HEAD)
+}
+
+/// Whether a site's result is all that the parts behind its own depend on.
+fn is_boundary(path: &str) -> bool {
+    PARTS.iter().any(|(_, boundary)| *boundary == path)
+}
+
+/// The layer or block that a site belongs to, whose own site is its output: no other depends on anything else of it.
+fn block(path: &str) -> Option<&str> {
+    ["vision.layer.", "language.layer.", "dit.block."].iter().find_map(|prefix| {
+        let number = path.strip_prefix(prefix)?.split('.').next()?;
+        path.get(..prefix.len() + number.len())
+    })
+}
+
+/// What the run without a fault did at a site.
+#[derive(Debug, Clone)]
+pub(super) struct Visit {
+    pub(super) site: Site,
+    /// `[batch, tokens, features]` of the result.
+    pub(super) shape: [usize; 3],
+    /// The local error, where the engine gave a tensor.
+    pub(super) error: Option<LocalError>,
+    /// Whether the engine's tensor took the place of the reference's.
+    pub(super) taken: bool,
+}
+
+/// A result that is known without computing it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reuse {
+    /// It is the engine's tensor.
+    Engines,
+    /// Nothing that is computed depends on it.
+    Unread,
+}
+
+/// Which operations of a replay are computed.
+pub(super) struct Plan<'a> {
+    visits: &'a BTreeMap<String, Visit>,
+    /// Names of the sites that may give something else than before.
+    touched: BTreeSet<&'a str>,
+    /// By part, whether it has such a site.
+    parts: [bool; HEAD + 1],
+    /// The blocks that have such a site.
+    blocks: BTreeSet<&'a str>,
+    /// Whether every tensor of the reference was replaced.
+    complete: bool,
+    /// The last part before all touched ones whose boundary was replaced.
+    start: Option<usize>,
+}
+
+impl<'a> Plan<'a> {
+    /// A replay of the run that made `visits`, in which only the operations at touched sites may compute something
+    /// else.
+    pub(super) fn new(visits: &'a BTreeMap<String, Visit>, touches: impl Fn(&Site) -> bool) -> Self {
+        let (mut touched, mut blocks) = (BTreeSet::new(), BTreeSet::new());
+        let mut parts = [false; HEAD + 1];
+        for (name, visit) in visits.iter().filter(|(_, visit)| touches(&visit.site)) {
+            touched.insert(name.as_str());
+            blocks.extend(block(visit.site.path()));
+            parts[part(visit.site.path())] = true;
+        }
+        let first = parts.iter().position(|touched| *touched).unwrap_or(HEAD);
+        let taken = |part: &usize| visits.get(PARTS[*part].1).is_some_and(|visit| visit.taken);
+        let start = (0..first).rev().find(taken);
+        Plan { complete: visits.values().all(|visit| visit.taken), visits, touched, parts, blocks, start }
+    }
+
+    /// Where the result at a site comes from; none where it has to be computed.
+    pub(super) fn reuse(&self, at: &Site, name: &str) -> Option<(Reuse, &'a Visit)> {
+        let visit = self.visits.get(name)?;
+        if self.touched.contains(name) {
+            return None;
+        }
+        let (part, boundary) = (part(at.path()), is_boundary(at.path()));
+        let read = if self.complete {
+            boundary || self.parts[part] && self.is_read_beside(at.path())
+        } else if part > self.start? {
+            return None;
+        } else {
+            boundary && Some(part) == self.start
+        };
+        Some((if read { Reuse::Engines } else { Reuse::Unread }, visit))
+    }
+
+    /// Whether a touched operation of the same part may read the result at `path`.
+    fn is_read_beside(&self, path: &str) -> bool {
+        block(path).is_none_or(|block| block == path || self.blocks.contains(block))
+    }
+}
+
+/// The backbone of one free run, which replays that change nothing before the action head need not compute again. As
+/// a probe it is filled.
+#[derive(Debug, Clone, Default)]
+pub struct Backbone {
+    shapes: BTreeMap<String, [usize; 3]>,
+    features: Vec<f32>,
+}
+
+impl Backbone {
+    /// The result at a site of the backbone: its features, and anything of the right shape before them. None behind.
+    pub fn known(&self, at: &Site) -> Option<Tensor> {
+        let shape = *self.shapes.get(at.path())?;
+        let values = match at.path() == PARTS[HEAD - 1].1 {
+            true => self.features.clone(),
+            false => vec![0.0; shape.iter().product()],
+        };
+        Tensor::from_values(shape, values)
+    }
+
+    /// Whether none of its sites is touched.
+    pub(super) fn is_spared(&self, touches: impl Fn(&Site) -> bool) -> bool {
+        !self.shapes.keys().any(|path| touches(&Site::new(path)))
+    }
+}
+
+impl Probe for Backbone {
+    fn tap(&mut self, name: &str, shape: &[usize], values: &[f32]) {
+        if let (true, &[batch, tokens, features]) = (part(name) < HEAD, shape) {
+            self.shapes.insert(name.to_owned(), [batch, tokens, features]);
+            if name == PARTS[HEAD - 1].1 {
+                self.features = values.to_vec();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn visits(taken: &dyn Fn(&str) -> bool) -> BTreeMap<String, Visit> {
+        let sites = [
+            Site::new("vision.layer.0"),
+            Site::new("vision.post_layernorm"),
+            Site::new("connector"),
+            Site::new("language.layer.0.down"),
+            Site::new("language.layer.0"),
+            Site::new("language.layer.1.down"),
+            Site::new("language.layer.1"),
+            Site::new("language.norm"),
+            Site::in_step("dit.block.0", 1),
+            Site::in_step("dit.output", 1),
+        ];
+        let visit = |site: Site| {
+            let taken = taken(site.path());
+            (site.to_string(), Visit { site, shape: [1, 1, 1], error: None, taken })
+        };
+        sites.into_iter().map(visit).collect()
+    }
+
+    fn reuse(taken: &dyn Fn(&str) -> bool, touched: &str) -> Vec<(String, Option<Reuse>)> {
+        let visits = visits(taken);
+        let plan = Plan::new(&visits, |site| site.is_within(touched));
+        let of = |(name, visit): (&String, &Visit)| {
+            (name.clone(), plan.reuse(&visit.site, name).map(|(reuse, _)| reuse))
+        };
+        visits.iter().map(of).collect()
+    }
+
+    fn expect(found: Vec<(String, Option<Reuse>)>, expected: [(&str, Option<Reuse>); 10]) {
+        let expected: BTreeMap<_, _> =
+            expected.into_iter().map(|(name, reuse)| (name.to_owned(), reuse)).collect();
+        assert_eq!(found.into_iter().collect::<BTreeMap<_, _>>(), expected);
+    }
+
+    #[test]
+    fn of_a_whole_trace_only_touched_operations_are_computed() {
+        let (engines, unread) = (Some(Reuse::Engines), Some(Reuse::Unread));
+        expect(
+            reuse(&|_| true, "language.layer.1.down"),
+            [
+                ("vision.layer.0", unread),
+                ("vision.post_layernorm", engines),
+                ("connector", engines),
+                ("language.layer.0.down", unread),
+                ("language.layer.0", engines),
+                ("language.layer.1.down", None),
+                ("language.layer.1", engines),
+                ("language.norm", engines),
+                ("step.1.dit.block.0", unread),
+                ("step.1.dit.output", unread),
+            ],
+        );
+    }
+
+    #[test]
+    fn of_some_tensors_a_replay_starts_behind_the_last_whole_part() {
+        let (engines, unread) = (Some(Reuse::Engines), Some(Reuse::Unread));
+        expect(
+            reuse(&|path| path == "connector", "dit.output"),
+            [
+                ("vision.layer.0", unread),
+                ("vision.post_layernorm", unread),
+                ("connector", engines),
+                ("language.layer.0.down", None),
+                ("language.layer.0", None),
+                ("language.layer.1.down", None),
+                ("language.layer.1", None),
+                ("language.norm", None),
+                ("step.1.dit.block.0", None),
+                ("step.1.dit.output", None),
+            ],
+        );
+        let nothing = reuse(&|path| path == "dit.output", "vision.layer");
+        assert!(nothing.iter().all(|(_, reuse)| reuse.is_none()), "{nothing:?}");
+    }
+}

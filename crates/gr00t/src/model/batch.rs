@@ -1,0 +1,110 @@
+//! What an inference is given: a batch of observations of one layout, and the shapes that make the layout.
+
+use crate::config::Config;
+use crate::ops::{ImageBatch, Tokens};
+use std::borrow::Cow;
+
+/// One inference of one or more observations of the same layout.
+#[derive(Debug, Clone)]
+pub struct Batch<'a> {
+    /// The images of every observation, in the order of the prompt.
+    pub images: Vec<ImageBatch<'a>>,
+    /// Token ids, all rows of one length and with image tokens at the same places.
+    pub input_ids: Vec<Vec<u32>>,
+    /// `[batch, state_horizon, max_state_dim]`.
+    pub state: Vec<f32>,
+    /// State rows of one observation.
+    pub state_horizon: usize,
+    /// The embodiment slot of each observation.
+    pub embodiment_ids: Vec<usize>,
+    /// The initial actions, `[batch, action_horizon, max_action_dim]`.
+    pub noise: Vec<f32>,
+    /// Euler steps.
+    pub denoising_steps: usize,
+}
+
+/// The parts of a batch's prompts.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// The tokens that stand for image features.
+    pub images: Tokens,
+    /// All other tokens.
+    pub text: Tokens,
+}
+
+/// The shapes of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// Observations in the batch.
+    pub batch: usize,
+    /// Height and width in pixels of each image of one observation.
+    pub images: Vec<[usize; 2]>,
+    /// Tokens of one prompt that stand for image features.
+    pub image_tokens: usize,
+    /// All other tokens of one prompt.
+    pub text_tokens: usize,
+    /// State rows of one observation.
+    pub state_horizon: usize,
+    /// Euler steps.
+    pub denoising_steps: usize,
+}
+
+impl Layout {
+    /// One observation of images of these heights and widths, with one text token.
+    pub fn example(
+        config: &Config,
+        images: &[[usize; 2]],
+        state_horizon: usize,
+        denoising_steps: usize,
+    ) -> Self {
+        let (images, image_tokens) = (images.to_vec(), config.image_tokens(images));
+        Layout { batch: 1, images, image_tokens, text_tokens: 1, state_horizon, denoising_steps }
+    }
+
+    /// One observation of one image that becomes one token, in one Euler step.
+    pub fn smallest(config: &Config) -> Self {
+        Layout::example(config, &[[config.image_token_side(); 2]], 1, 1)
+    }
+
+    /// Tokens of one prompt.
+    pub fn tokens(&self) -> usize {
+        self.image_tokens + self.text_tokens
+    }
+}
+
+impl Batch<'static> {
+    /// A batch of this layout without values: for implementations of [`Ops`](crate::ops::Ops) that ask for shapes and
+    /// for the parts of the prompt only. Image tokens come first.
+    pub fn of_layout(config: &Config, layout: &Layout) -> Self {
+        let image_token = config.image_token();
+        let text_token = u32::from(image_token == 0);
+        let mut ids = vec![image_token; layout.image_tokens];
+        ids.resize(layout.tokens(), text_token);
+        let image = |[height, width]: &[usize; 2]| ImageBatch {
+            height: *height,
+            width: *width,
+            pixels: Cow::Borrowed(&[]),
+        };
+        Batch {
+            images: layout.images.iter().map(image).collect(),
+            input_ids: vec![ids; layout.batch],
+            state: Vec::new(),
+            state_horizon: layout.state_horizon,
+            embodiment_ids: vec![0; layout.batch],
+            noise: Vec::new(),
+            denoising_steps: layout.denoising_steps,
+        }
+    }
+}
+
+impl Batch<'_> {
+    /// Number of observations.
+    pub fn len(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// Whether there is no observation.
+    pub fn is_empty(&self) -> bool {
+        self.input_ids.is_empty()
+    }
+}

@@ -1,0 +1,233 @@
+//! The front door: a policy is opened from a checkpoint folder and asked for actions.
+//!
+//! ```text
+//! Observation → Processor::encode → ModelInput → Engine::infer → Processor::decode → ActionChunk
+//! ```
+
+mod builder;
+mod described;
+mod parts;
+mod prepare;
+
+pub use builder::PolicyBuilder;
+pub use described::{Described, Group, View};
+pub use parts::{Parts, Precision, check_horizon, check_processor, load_model, precision};
+pub use prepare::{prepare, prepare_into};
+
+use crate::engine::{Engine, ModelInput, one};
+use crate::noise::gaussian;
+use crate::observation::{ActionChunk, Matrix, Observation};
+use crate::processor::Processor;
+use crate::{Error, Result};
+use std::borrow::Borrow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The processor and an engine of one checkpoint, for one embodiment.
+///
+/// # Initial noise
+/// An inference starts from random actions. A policy draws them from its seed: inference `i` of episode `e` starts from
+/// [`gaussian`]`(seed, e, i, action_horizon, max_action_dim)`. A new policy stands at inference 0 of episode 0, every
+/// action chunk it gives advances it by one, and [`Policy::start_episode`] moves it. These are the numbers that `steady
+/// eval` starts from with the same seed, on any engine and machine. A call that fails draws nothing.
+pub struct Policy {
+    processor: Arc<Processor>,
+    engine: Box<dyn Engine + Send>,
+    /// `[action_horizon, max_action_dim]` of the model.
+    noise_shape: [usize; 2],
+    seed: u64,
+    episode: u32,
+    inference: u32,
+}
+
+impl Policy {
+    /// The policy of a checkpoint folder of one embodiment, on the CPU reference in f32, with the checkpoint's
+    /// tokenizer, 4 Euler steps and seed 42. [`Policy::builder`] sets others.
+    ///
+    /// # Errors
+    /// As [`PolicyBuilder::open`].
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        Policy::builder(folder.as_ref()).open()
+    }
+
+    /// Options of a policy of the checkpoint in `folder`.
+    pub fn builder(folder: impl Into<PathBuf>) -> PolicyBuilder {
+        PolicyBuilder::new(folder.into())
+    }
+
+    /// A policy of parts that were loaded before: `engine` was opened for the model of `parts`.
+    pub fn new(parts: &Parts, engine: Box<dyn Engine + Send>, seed: u64) -> Self {
+        let noise_shape = parts.noise_shape();
+        Policy {
+            processor: Arc::clone(&parts.processor),
+            engine,
+            noise_shape,
+            seed,
+            episode: 0,
+            inference: 0,
+        }
+    }
+
+    /// Physical actions for an observation, by joint group, from the noise of the next inference.
+    ///
+    /// # Errors
+    /// The observation does not fit the embodiment: the view, joint group or `instruction` is named.
+    pub fn act(&mut self, observation: &Observation) -> Result<ActionChunk> {
+        let chunk = self.act_with_noise(observation, self.noise(self.inference))?;
+        self.inference = self.inference.wrapping_add(1);
+        Ok(chunk)
+    }
+
+    /// [`Policy::act`] from `noise: [action_horizon, max_action_dim]` of the model, standard normal values. The policy's
+    /// own noise stays where it is.
+    ///
+    /// # Errors
+    /// As [`Policy::act`]; noise of another shape.
+    pub fn act_with_noise(&mut self, observation: &Observation, noise: Matrix) -> Result<ActionChunk> {
+        let input = prepare(&self.processor, observation, noise)?;
+        self.infer(observation, input)
+    }
+
+    /// Actions for several observations, in order: those that as many calls of [`Policy::act`] give, to the bit.
+    /// Observations with the same image sizes and prompt length share a batch.
+    ///
+    /// # Errors
+    /// As [`Policy::act`], naming the observation by its place; no actions are given then.
+    pub fn act_batch<O: Borrow<Observation>>(&mut self, observations: &[O]) -> Result<Vec<ActionChunk>> {
+        let noise =
+            (0..observations.len()).map(|place| self.noise(self.inference.wrapping_add(place as u32)));
+        let chunks = self.act_batch_with_noise(observations, noise.collect())?;
+        self.inference = self.inference.wrapping_add(chunks.len() as u32);
+        Ok(chunks)
+    }
+
+    /// [`Policy::act_batch`] from noise of the caller's, one matrix for each observation.
+    ///
+    /// # Errors
+    /// As there; noise for more or fewer observations.
+    pub fn act_batch_with_noise<O: Borrow<Observation>>(
+        &mut self,
+        observations: &[O],
+        noise: Vec<Matrix>,
+    ) -> Result<Vec<ActionChunk>> {
+        if noise.len() != observations.len() {
+            let what = format!("expected {} matrices, found {}", observations.len(), noise.len());
+            return Err(Error::input("noise", what));
+        }
+        let place = |index: usize| move |error: Error| error.at(format!("observation {index}"));
+        let members = observations.iter().zip(noise).enumerate();
+        let inputs = members.map(|(index, (observation, noise))| {
+            prepare(&self.processor, observation.borrow(), noise).map_err(place(index))
+        });
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        let actions = self.engine.infer(&inputs, None)?;
+        let results = actions.iter().zip(observations).enumerate();
+        let decode = |(index, (actions, observation)): (usize, (&Matrix, &O))| {
+            self.processor.decode(actions, observation.borrow()).map_err(place(index))
+        };
+        results.map(decode).collect()
+    }
+
+    /// The part of [`Policy::act_with_noise`] after [`prepare`]: callers that look ahead prepare in another thread.
+    ///
+    /// # Errors
+    /// The input does not fit the model.
+    pub fn infer(&mut self, observation: &Observation, input: ModelInput) -> Result<ActionChunk> {
+        let actions = one(self.engine.infer(&[input], None)?)?;
+        self.processor.decode(&actions, observation)
+    }
+
+    /// The noise of an inference of the episode at hand, `[action_horizon, max_action_dim]`.
+    fn noise(&self, inference: u32) -> Matrix {
+        let [rows, cols] = self.noise_shape;
+        gaussian(self.seed, self.episode, inference, rows, cols)
+    }
+
+    /// The next noise is that of inference 0 of this episode.
+    pub fn start_episode(&mut self, episode: u32) {
+        (self.episode, self.inference) = (episode, 0);
+    }
+
+    /// What the embodiment observes and does: names, frames and widths, to fill an [`Observation`] by.
+    pub fn describe(&self) -> Described {
+        Described::of(&self.processor)
+    }
+
+    /// Steps of an action chunk.
+    pub fn action_horizon(&self) -> usize {
+        self.processor.action_horizon()
+    }
+
+    /// The shape of an inference's noise: `[action_horizon, max_action_dim]` of the model.
+    pub fn noise_shape(&self) -> [usize; 2] {
+        self.noise_shape
+    }
+
+    /// Observations to model input and back. Shared, so that other threads can [`prepare`] what comes next.
+    pub fn processor(&self) -> &Arc<Processor> {
+        &self.processor
+    }
+
+    /// What runs the model.
+    pub fn engine(&self) -> &dyn Engine {
+        self.engine.as_ref()
+    }
+
+    /// What runs the model, to run it without the processor.
+    pub fn engine_mut(&mut self) -> &mut dyn Engine {
+        self.engine.as_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Reference;
+    use crate::synthetic::{self, Shapes, Synthetic};
+
+    fn policy(made: &Synthetic, seed: u64) -> Policy {
+        made.parts.policy(&Reference, "f32", 2, seed).expect("opens")
+    }
+
+    fn made() -> Synthetic {
+        Synthetic::make("synth:tiny", synthetic::tiny(), 3, &Shapes::default()).expect("consistent sizes")
+    }
+
+    #[test]
+    fn noise_comes_from_seed_episode_and_inference() {
+        let made = made();
+        let observation = made.observation(1);
+        let [rows, cols] = made.parts.noise_shape();
+        let mut policy = policy(&made, 7);
+        policy.start_episode(5);
+        let first = policy.act(&observation).expect("acts");
+        let bad = policy.act(&Observation::default()).expect_err("refused").to_string();
+        assert!(bad.contains("expected"), "{bad}");
+        let second = policy.act(&observation).expect("acts");
+        for (inference, found) in [(0, first), (1, second)] {
+            let noise = gaussian(7, 5, inference, rows, cols);
+            assert_eq!(policy.act_with_noise(&observation, noise).expect("acts"), found);
+        }
+    }
+
+    #[test]
+    fn a_batch_gives_what_single_calls_give() {
+        let made = made();
+        let observations: Vec<Observation> = (0..3).map(|seed| made.observation(seed)).collect();
+        let (mut single, mut batch) = (policy(&made, 7), policy(&made, 7));
+        let expected: Vec<ActionChunk> =
+            observations.iter().map(|observation| single.act(observation).expect("acts")).collect();
+        assert_eq!(batch.act_batch(&observations).expect("acts"), expected);
+        let next = single.act(&observations[0]).expect("acts");
+        assert_eq!(batch.act_batch(&[&observations[0]]).expect("acts"), [next]);
+        let mixed = [observations[0].clone(), Observation::default()];
+        let error = batch.act_batch(&mixed).expect_err("refused").to_string();
+        assert!(error.starts_with("observation 1: "), "{error}");
+    }
+
+    #[test]
+    fn a_policy_moves_between_threads() {
+        fn is_send<T: Send>(_: &T) {}
+        is_send(&policy(&made(), 1));
+    }
+}
