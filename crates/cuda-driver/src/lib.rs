@@ -42,4 +42,4 @@ pub use graph::{Event, Graph};
 pub use memory::{Buffer, DevicePtr, Pinned};
 pub use module::{Kernel, Module, Params, Plain};
 pub use stream::{Launch, Stream};
-pub use tensor_map::{Boxes, ElementType, TensorMap};
+pub use tensor_map::{Boxes, ElementType, TensorMap, Tiles};

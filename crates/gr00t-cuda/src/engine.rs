@@ -4,6 +4,7 @@ use super::action_head::Embodiment;
 use super::builder::Builder;
 use super::check::check;
 use super::dit::{self, Times};
+use super::dit_persistent::Persistent;
 use super::inference::{self, DeviceInputs, Parts, Weights};
 use super::inputs::InputMemory;
 use super::kernels::Kernels;
@@ -23,6 +24,8 @@ use steadyhand_gr00t::ops::{ModelSite, cpu};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
 
+/// What says whether a kernel gave up.
+const FAILURE_BYTES: usize = 4;
 /// Shapes whose programs are kept.
 const MAX_SHAPES: usize = 8;
 
@@ -108,29 +111,51 @@ struct Work {
     inputs: InputMemory,
     /// `[batch * action_horizon, max_action_dim]`.
     actions: Tensor,
+    /// The actions, then whether a kernel gave up.
     results: Pinned,
+    persistent: Option<Arc<Persistent>>,
 }
 
 impl Work {
+    /// Queues the copy of the results to the host.
+    fn read(&mut self, stream: &Stream) -> Result<()> {
+        self.actions.read(stream, &mut self.results)?;
+        let bytes = self.actions.rows * self.actions.features * 4;
+        match &self.persistent {
+            Some(persistent) => persistent.read_failure(stream, &mut self.results, bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a kernel gave up waiting, once the results are there.
+    fn check(&self) -> Result<()> {
+        let bytes = self.actions.rows * self.actions.features * 4;
+        let failed = self.results.as_bytes()[bytes..].iter().any(|byte| *byte != 0);
+        match &self.persistent {
+            Some(persistent) if failed => persistent.fail(),
+            _ => Ok(()),
+        }
+    }
+
     /// Puts an inference on the stream: inputs to the device, all kernels, actions back.
     fn enqueue(&mut self, stream: &Stream) -> Result<()> {
         self.inputs.upload(stream)?;
         self.program.enqueue(stream)?;
-        self.actions.read(stream, &mut self.results)
+        self.read(stream)
     }
 
     /// The same with a probe, kernel by kernel.
     fn probe(&mut self, stream: &Stream, scratch: &mut Scratch, probe: &mut dyn Probe) -> Result<()> {
         self.inputs.upload(stream)?;
         self.program.probe(stream, scratch, probe)?;
-        self.actions.read(stream, &mut self.results)
+        self.read(stream)
     }
 
     /// The same with patches, step by step.
     fn patch(&mut self, stream: &Stream, patches: &mut dyn Patches) -> Result<()> {
         self.inputs.upload(stream)?;
         self.program.patch(stream, patches)?;
-        self.actions.read(stream, &mut self.results)
+        self.read(stream)
     }
 }
 
@@ -185,6 +210,9 @@ impl CudaEngine {
         let times_program = builder.finish(&kernels)?;
         times_program.enqueue(&stream)?;
         stream.synchronize()?;
+        let dit = &weights.action_head.dit;
+        let in_one = Persistent::prepare(&device, &kernels, &stream, &policy, (dit, &times))?;
+        let times = times.in_one(in_one.map(Arc::new));
         let scratch = Scratch::new(&device)?;
         let (embodiments, shapes) = (HashMap::new(), VecDeque::new());
         Ok(CudaEngine {
@@ -211,6 +239,11 @@ impl CudaEngine {
     /// The queue that it works in.
     pub(super) fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// Why the DiT's blocks are a chain of kernels; none where one kernel does them all in an inference that it takes.
+    pub fn dit_obstacle(&self) -> Option<&str> {
+        self.times.persistent().err().map(String::as_str)
     }
 
     /// Its kernels.
@@ -245,6 +278,7 @@ impl CudaEngine {
             Run::Patch(patches) => work.patch(stream, patches)?,
         }
         stream.synchronize()?;
+        work.check()?;
         let Tensor { rows, features, .. } = work.actions;
         let shape = [batch.len(), rows / batch.len(), features];
         cpu::Tensor::from_values(shape, work.results.as_f32()[..rows * features].to_vec())
@@ -322,8 +356,9 @@ impl CudaEngine {
             noise: inputs.noise(),
         };
         let actions = inference::record(&mut b, &parts, batch, &on_device)?;
-        let results = device.alloc_pinned(actions.rows * actions.features * 4)?;
-        Ok(Work { program: b.finish(kernels)?, inputs, actions, results })
+        let results = device.alloc_pinned(actions.rows * actions.features * 4 + FAILURE_BYTES)?;
+        let persistent = times.persistent().ok().cloned();
+        Ok(Work { program: b.finish(kernels)?, inputs, actions, results, persistent })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::elements::Element;
 use super::product::{self, Multiplier, SPLITS, Tiling};
-use super::{attention, norm};
+use super::{attention, dit_persistent, norm};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -20,6 +20,8 @@ macro_rules! embedded {
 const SOURCES: &[(&str, &str)] = embedded![
     "attention.cu",
     "attention_f32.cu",
+    "dit_pack.cu",
+    "dit_persistent.cu",
     "linear.cu",
     "linear_f32.cu",
     "linear_hopper.cu",
@@ -30,7 +32,17 @@ const SOURCES: &[(&str, &str)] = embedded![
 ];
 
 /// Name and text of the files that they include.
-const HEADERS: &[(&str, &str)] = embedded!["attention.cuh", "epilogue.cuh", "machine.cuh", "numeric.cuh"];
+const HEADERS: &[(&str, &str)] = embedded![
+    "attention.cuh",
+    "dit_attention.cuh",
+    "dit_exchange.cuh",
+    "dit_loader.cuh",
+    "dit_products.cuh",
+    "dit_sums.cuh",
+    "epilogue.cuh",
+    "machine.cuh",
+    "numeric.cuh",
+];
 
 /// Options of every kernel.
 const OPTIONS: &[&str] = &["--std=c++17"];
@@ -149,6 +161,16 @@ impl Variant {
         Variant::plain("tokens.cu", entry, 256)
     }
 
+    /// All blocks of the DiT in one.
+    pub fn dit_persistent(shared_bytes: u32) -> Self {
+        Variant { shared_bytes, ..Variant::plain("dit_persistent.cu", "dit", 512) }
+    }
+
+    /// One of the kernels of `dit_pack.cu`.
+    pub fn dit_pack(entry: &'static str) -> Self {
+        Variant::plain("dit_pack.cu", entry, 256)
+    }
+
     /// One of the kernels of `weights.cu`.
     pub fn weights(entry: &'static str) -> Self {
         Variant::plain("weights.cu", entry, 256)
@@ -219,6 +241,10 @@ pub fn catalogue(config: &Config, operands: &[Element], capability: (u32, u32)) 
     }
     variants.extend(with_bits(Variant::rotary(text.head_dim)));
     variants.extend(with_bits(Variant::weights("pack")));
+    if capability >= (9, 0) && operands.contains(&Element::Bf16) {
+        let one = dit_persistent::variants().into_iter();
+        variants.extend(one.map(|variant| variant.compiled_for([("EIGHT_BITS", 0)])));
+    }
     let entries = ["patches", "embed", "convert", "euler"];
     variants.extend(entries.into_iter().flat_map(|entry| with_bits(Variant::tokens(entry))));
     if operands.contains(&Element::E4m3) {

@@ -1,0 +1,516 @@
+//! All blocks of the DiT in one kernel, for one Euler step: `kernels/dit_persistent.cu`.
+//!
+//! The chain of kernels that `dit.rs` records is the plain version. It runs where this cannot, and where tensors are
+//! asked for; both round at the same places, but for norms before a product, whose result this rounds after the product instead.
+
+use super::check;
+use super::dit::{Dit, Memory, Times, block_site};
+use super::elements::Element;
+use super::kernels::{Argument, Defines, Kernels, Variant, eight_bits};
+use super::linear::Linear;
+use super::program::Tensor;
+use crate::{Error, Result};
+use steadyhand_cuda_driver::kernel_params;
+use steadyhand_cuda_driver::{
+    Buffer, Device, DevicePtr, ElementType, Launch, Pinned, Stream, TensorMap, Tiles,
+};
+use steadyhand_gr00t::model::dit::{Attends, NORM_EPS};
+use steadyhand_gr00t::ops::Operation;
+use steadyhand_gr00t::precision::PrecisionPolicy;
+
+/// The one shape that the kernel is written for, as in `dit_exchange.cuh`.
+const HIDDEN: usize = 1536;
+const FF: usize = 6144;
+const HEADS: usize = 32;
+const HEAD_DIM: usize = 48;
+const MAX_BLOCKS: usize = 32;
+/// Rows of state and action tokens that it takes at most.
+const MAX_ROWS: usize = 56;
+/// Tokens of a memory that it takes at most.
+const MAX_KEYS: usize = 256;
+
+/// Blocks of the grid, two in a cluster.
+const GRID: usize = 128;
+const CLUSTER: usize = 2;
+/// Dynamic shared memory of a block; the kernel does not compile where it needs another amount.
+const SHARED_BYTES: usize = 227_424;
+
+/// Rows of what blocks of the grid hand to each other.
+const ROWS: usize = 64;
+const STREAM_BYTES: usize = ROWS * HIDDEN * 2;
+/// Streams before GELU's results.
+const STREAMS: usize = 6;
+/// Of even or odd blocks of the DiT; the kernel does not compile where it needs another amount.
+const EXCHANGE_BYTES: usize = STREAMS * STREAM_BYTES + ROWS * FF * 2 + 2 * ROWS * 64 * 8 + 64 * 128;
+const PARTIALS_BYTES: usize = GRID * 12_288;
+/// Tries after which a thread that waits gives up: a second or so.
+const PATIENCE: u32 = 1 << 20;
+/// Memory that must be left for programs of shapes.
+const MARGIN: usize = 1 << 30;
+
+kernel_params! {
+    /// As `Memory` in `dit_exchange.cuh`.
+    struct MemoryParams {
+        key: DevicePtr,
+        value: DevicePtr,
+        ld: u32,
+        keys: u32,
+    }
+
+    /// As `DitParams` in `dit_exchange.cuh`.
+    pub(super) struct DitParams {
+        streams: [TensorMap; 2],
+        gelus: [TensorMap; 2],
+        weights: DevicePtr,
+        weights_each: u64,
+        own: DevicePtr,
+        fc1: DevicePtr,
+        biases: DevicePtr,
+        scales: DevicePtr,
+        tokens: DevicePtr,
+        out: DevicePtr,
+        exchange: DevicePtr,
+        error: DevicePtr,
+        rows: u32,
+        patience: u32,
+        blocks: u32,
+        scale: f32,
+        eps: f32,
+        padding: u32,
+        memories: [MemoryParams; 16],
+        end: [u64; 3],
+    }
+
+    /// As `DitPackParams` in `dit_pack.cu`.
+    struct DitPackParams {
+        from: DevicePtr,
+        to: DevicePtr,
+        each: u64,
+        bytes: u32,
+        ld: u32,
+        matrix: u32,
+        padding: u32,
+    }
+
+    /// As `DitConstantsParams` in `dit_pack.cu`.
+    struct DitConstantsParams {
+        weights: DevicePtr,
+        bias: DevicePtr,
+        scale: DevicePtr,
+        shift: DevicePtr,
+        to: DevicePtr,
+        features: u32,
+        ld: u32,
+    }
+}
+
+impl Argument for DitParams {
+    fn fixed(&self) -> Defines {
+        vec![eight_bits(&[])]
+    }
+}
+
+impl Argument for DitPackParams {
+    fn fixed(&self) -> Defines {
+        vec![eight_bits(&[])]
+    }
+}
+
+impl Argument for DitConstantsParams {
+    fn fixed(&self) -> Defines {
+        vec![eight_bits(&[])]
+    }
+}
+
+/// Every kernel of this file.
+pub(super) fn variants() -> Vec<Variant> {
+    vec![variant(), Variant::dit_pack("pack"), Variant::dit_pack("constants")]
+}
+
+fn variant() -> Variant {
+    let sizes = [("SHARED_MEMORY", SHARED_BYTES), ("EXCHANGED", EXCHANGE_BYTES)];
+    Variant::dit_persistent(SHARED_BYTES as u32).compiled_for(sizes)
+}
+
+/// A matrix's order in the stream of weights, as in `dit_pack.cu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Matrix {
+    /// Query, key and value.
+    Own = 0,
+    /// 1536 features of 1536.
+    Narrow = 1,
+    Fc1 = 2,
+    Fc2 = 3,
+}
+
+impl Matrix {
+    /// Bytes of the whole matrix.
+    fn bytes(self) -> usize {
+        let features = match self {
+            Matrix::Own => 3 * HIDDEN,
+            Matrix::Narrow => HIDDEN,
+            Matrix::Fc1 | Matrix::Fc2 => FF,
+        };
+        features * HIDDEN * 2
+    }
+}
+
+/// The DiT's weights and constants as the kernel wants them, and the memory that its blocks share.
+pub struct Persistent {
+    device: Device,
+    /// `[GRID, weights_each]` bytes.
+    weights: Buffer,
+    weights_each: usize,
+    /// `[steps, blocks, 3 * HIDDEN, 2]`, f32.
+    own: Buffer,
+    /// `[blocks, FF, 2]`, f32.
+    fc1: Buffer,
+    /// `[blocks, 2, HIDDEN]`, f32.
+    biases: Buffer,
+    /// `[steps, blocks, HIDDEN]`, bf16.
+    scales: Buffer,
+    exchange: Buffer,
+    error: Buffer,
+    blocks: usize,
+}
+
+/// Bytes of `own` for one step.
+const fn own_bytes(blocks: usize) -> usize {
+    blocks * 3 * HIDDEN * 8
+}
+
+impl Persistent {
+    /// Packs what was loaded, or says what is in the way.
+    ///
+    /// # Errors
+    /// A copy or a kernel fails, a kernel does not compile.
+    pub fn prepare(
+        device: &Device,
+        kernels: &Kernels,
+        stream: &Stream,
+        policy: &PrecisionPolicy,
+        (w, times): (&Dit, &Times),
+    ) -> Result<std::result::Result<Self, String>> {
+        let matrices = |block: usize| matrices(w, block);
+        let obstacle = match of_model(policy, w)? {
+            None => of_device(device, kernels, stream)?,
+            some => some,
+        };
+        if let Some(obstacle) = obstacle {
+            return Ok(Err(obstacle));
+        }
+        let blocks = w.blocks.len();
+        let all: usize = (0..blocks).flat_map(matrices).map(|(matrix, _)| matrix.bytes()).sum();
+        let own = times.steps() * own_bytes(blocks);
+        let needed = all + own + blocks * FF * 8 + 2 * EXCHANGE_BYTES + PARTIALS_BYTES + MARGIN;
+        let free = device.free_memory()?;
+        if free < needed {
+            return Ok(Err(format!("needs {needed} bytes of memory, {free} are free")));
+        }
+        let persistent = Persistent {
+            device: device.clone(),
+            weights: device.alloc_zeroed(all)?,
+            weights_each: all / GRID,
+            own: device.alloc_zeroed(own)?,
+            fc1: device.alloc_zeroed(blocks * FF * 8)?,
+            biases: device.alloc_zeroed(blocks * 2 * HIDDEN * 4)?,
+            scales: device.alloc_zeroed(times.steps() * blocks * HIDDEN * 2)?,
+            exchange: device.alloc_zeroed(2 * EXCHANGE_BYTES + PARTIALS_BYTES)?,
+            error: device.alloc_zeroed(4)?,
+            blocks,
+        };
+        persistent.pack(w, stream, kernels)?;
+        persistent.compute_constants((w, times), stream, kernels)?;
+        persistent.copy_scales(times)?;
+        stream.synchronize()?;
+        persistent.unset()?;
+        Ok(Ok(persistent))
+    }
+
+    fn pack(&self, w: &Dit, stream: &Stream, kernels: &Kernels) -> Result<()> {
+        let mut first = 0;
+        for (matrix, linear) in (0..self.blocks).flat_map(|block| matrices(w, block)) {
+            let bytes = matrix.bytes() / GRID;
+            let params = DitPackParams {
+                from: linear.weight.pointer(),
+                to: self.weights.at(first),
+                each: self.weights_each as u64,
+                bytes: bytes as u32,
+                ld: super::builder::row_stride(linear.in_features, Element::Bf16) as u32,
+                matrix: matrix as u32,
+                padding: 0,
+            };
+            run(stream, kernels, "pack", 1024, &params)?;
+            first += bytes;
+        }
+        Ok(())
+    }
+
+    fn compute_constants(
+        &self,
+        (w, times): (&Dit, &Times),
+        stream: &Stream,
+        kernels: &Kernels,
+    ) -> Result<()> {
+        let constants = |linear: &Linear, [scale, shift]: [DevicePtr; 2], to: DevicePtr| {
+            let params = DitConstantsParams {
+                weights: linear.weight.pointer(),
+                bias: bias(linear),
+                scale,
+                shift,
+                to,
+                features: linear.out_features as u32,
+                ld: super::builder::row_stride(linear.in_features, Element::Bf16) as u32,
+            };
+            run(stream, kernels, "constants", linear.out_features.div_ceil(8), &params)
+        };
+        for (index, block) in w.blocks.iter().enumerate() {
+            let own = &block.own.products[0].0;
+            for step in 0..times.steps() {
+                let to = self.own.at(step * own_bytes(self.blocks) + index * own_bytes(1));
+                constants(own, times.halves(index, step), to)?;
+            }
+            constants(&block.fc1, [DevicePtr::NULL; 2], self.fc1.at(index * FF * 8))?;
+            for (place, linear) in [&block.output, &block.fc2].into_iter().enumerate() {
+                stream.copy(
+                    bias(linear),
+                    self.biases.at((index * 2 + place) * HIDDEN * 4),
+                    HIDDEN * 4,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One and the scales of the modulations, rounded as their kernel does it.
+    fn copy_scales(&self, times: &Times) -> Result<()> {
+        for step in 0..times.steps() {
+            for index in 0..self.blocks {
+                let scale = times.scale(index, step)?;
+                let values: Vec<f32> = scale.iter().map(|scale| 1.0 + scale).collect();
+                let first = (step * self.blocks + index) * HIDDEN * 2;
+                self.scales.upload(first, &Element::Bf16.encode(&values))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing has been handed over.
+    fn unset(&self) -> Result<()> {
+        self.exchange.upload(0, &vec![0xff; self.exchange.len()])?;
+        Ok(self.error.upload(0, &[0; 4])?)
+    }
+
+    /// Whether the kernel computes what `tokens` and `memory` ask for.
+    pub fn takes(&self, batch: usize, tokens: &Tensor, memory: &Memory) -> bool {
+        let narrow = |tensor: &Tensor| tensor.element == Element::Bf16;
+        let mut memories = memory.blocks.iter().flatten();
+        batch == 1
+            && (1..=MAX_ROWS).contains(&tokens.rows)
+            && narrow(tokens)
+            && tokens.ld == HIDDEN
+            && memories.all(|m| narrow(&m.key) && narrow(&m.value) && (1..=MAX_KEYS).contains(&m.key.rows))
+    }
+
+    /// What to launch.
+    pub(super) fn kernel(&self) -> (Variant, [usize; 3], usize) {
+        (variant(), [1, 1, GRID], CLUSTER)
+    }
+
+    /// The argument for an Euler step whose result is `out`, `[rows, HIDDEN]`.
+    pub(super) fn params(
+        &self,
+        tokens: &Tensor,
+        memory: &Memory,
+        step: usize,
+        out: &Tensor,
+    ) -> Result<DitParams> {
+        if (out.rows, out.ld, out.element) != (tokens.rows, HIDDEN, Element::Bf16) {
+            let found = format!("{} rows of {} elements of {:?}", out.rows, out.ld, out.element);
+            return Err(Error::engine("record the DiT", format!("expected {HIDDEN} in bf16, found {found}")));
+        }
+        let none = MemoryParams { key: DevicePtr::NULL, value: DevicePtr::NULL, ld: 0, keys: 0 };
+        let mut memories = [none; 16];
+        for (place, m) in memories.iter_mut().zip(memory.blocks.iter().flatten()) {
+            let (key, value) = (m.key.pointer(), m.value.pointer());
+            *place = MemoryParams { key, value, ld: m.key.ld as u32, keys: m.key.rows as u32 };
+        }
+        let of = |buffer: &Buffer, bytes: usize| buffer.at(step * bytes);
+        Ok(DitParams {
+            streams: self.maps(0, STREAMS * ROWS, HIDDEN)?,
+            gelus: self.maps(STREAMS * STREAM_BYTES, ROWS, FF)?,
+            weights: self.weights.at(0),
+            weights_each: self.weights_each as u64,
+            own: of(&self.own, own_bytes(self.blocks)),
+            fc1: self.fc1.at(0),
+            biases: self.biases.at(0),
+            scales: of(&self.scales, self.blocks * HIDDEN * 2),
+            tokens: tokens.pointer(),
+            out: out.pointer(),
+            exchange: self.exchange.at(0),
+            error: self.error.at(0),
+            rows: tokens.rows as u32,
+            patience: PATIENCE,
+            blocks: self.blocks as u32,
+            scale: (HEAD_DIM as f32).sqrt().recip(),
+            eps: NORM_EPS as f32,
+            padding: 0,
+            memories,
+            end: [0; 3],
+        })
+    }
+
+    /// What is fetched of a part of what is exchanged, of even and odd blocks.
+    fn maps(&self, first: usize, rows: usize, columns: usize) -> Result<[TensorMap; 2]> {
+        let tiles = columns / 64;
+        let boxes =
+            Tiles { element: ElementType::Bf16, rows, tiles, ld: columns, box_rows: MAX_ROWS, box_tiles: 3 };
+        let map = |parity: usize| {
+            TensorMap::of_tiles(&self.device, self.exchange.at(parity * EXCHANGE_BYTES + first), boxes)
+        };
+        Ok([map(0)?, map(1)?])
+    }
+
+    /// Queues the copy of whether some thread gave up.
+    ///
+    /// # Errors
+    /// The copy does not fit.
+    pub fn read_failure(&self, stream: &Stream, to: &mut Pinned, offset: usize) -> Result<()> {
+        Ok(stream.download(&self.error, 0, to, offset, 4)?)
+    }
+
+    /// After a thread gave up: everything is as before the first launch, and the error says so.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn fail(&self) -> Result<()> {
+        self.unset()?;
+        let what = "blocks of its kernel waited for each other in vain; does something else use the GPU?";
+        Err(Error::engine("run the DiT", what))
+    }
+}
+
+/// A block's matrices in the order of their use.
+fn matrices(w: &Dit, index: usize) -> [(Matrix, &Linear); 4] {
+    let block = &w.blocks[index];
+    let own = if block.attends == Attends::Itself { Matrix::Own } else { Matrix::Narrow };
+    [
+        (own, &block.own.products[0].0),
+        (Matrix::Narrow, &block.output),
+        (Matrix::Fc1, &block.fc1),
+        (Matrix::Fc2, &block.fc2),
+    ]
+}
+
+fn bias(linear: &Linear) -> DevicePtr {
+    linear.bias.as_ref().map_or(DevicePtr::NULL, |bias| bias.pointer())
+}
+
+fn run<P: Argument>(
+    stream: &Stream,
+    kernels: &Kernels,
+    entry: &'static str,
+    blocks: usize,
+    params: &P,
+) -> Result<()> {
+    let variant = Variant::dit_pack(entry).for_argument(params);
+    let launch = Launch {
+        grid: [blocks as u32, 1, 1],
+        block: variant.block,
+        shared_bytes: 0,
+        cluster: 1,
+        programmatic: false,
+        cooperative: false,
+    };
+    Ok(stream.launch(&kernels.get(&variant)?, &launch, params)?)
+}
+
+/// What of the model or the policy the kernel has no form for.
+fn of_model(policy: &PrecisionPolicy, w: &Dit) -> Result<Option<String>> {
+    let (heads, head_dim) = (w.heads.heads, w.heads.head_dim);
+    if (heads, head_dim, w.heads.kv_heads) != (HEADS, HEAD_DIM, HEADS) {
+        return Ok(Some(format!("written for {HEADS} heads of {HEAD_DIM}, not for {heads} of {head_dim}")));
+    }
+    let blocks = w.blocks.len();
+    if blocks == 0 || blocks > MAX_BLOCKS || blocks % 2 == 1 {
+        return Ok(Some(format!("written for an even number of up to {MAX_BLOCKS} blocks, not for {blocks}")));
+    }
+    for (index, block) in w.blocks.iter().enumerate() {
+        if (block.attends == Attends::Itself) != (index % 2 == 1) {
+            return Ok(Some(format!("block {index}: expected even blocks to attend to a memory, odd ones not")));
+        }
+        let shapes = [(&block.output, HIDDEN, HIDDEN), (&block.fc1, FF, HIDDEN), (&block.fc2, HIDDEN, FF)];
+        if let Some((linear, ..)) = shapes
+            .into_iter()
+            .find(|(linear, out, inner)| (linear.out_features, linear.in_features) != (*out, *inner))
+        {
+            let shape = [linear.out_features, linear.in_features];
+            return Ok(Some(format!("block {index}: not written for a product of {shape:?}")));
+        }
+        if let Some(path) = other_format(policy, index, block.attends == Attends::Itself)? {
+            return Ok(Some(format!("site `{path}` is not computed and stored in bf16")));
+        }
+        let biased = matrices(w, index).iter().all(|(_, linear)| linear.bias.is_some());
+        if block.own.products.len() != 1 || !biased {
+            return Ok(Some(format!("block {index}: expected one product with a bias for what it attends with")));
+        }
+    }
+    Ok(None)
+}
+
+/// The first site of a block that is not bf16 throughout.
+fn other_format(policy: &PrecisionPolicy, index: usize, itself: bool) -> Result<Option<String>> {
+    let at = &block_site(index);
+    let mut linears = vec!["query", "attention_output", "fc1", "fc2"];
+    if itself {
+        linears.extend(["key", "value"]);
+    }
+    for name in linears {
+        let site = at / name;
+        let elements = check::operands(policy, site.path(), Operation::Linear)?;
+        if elements.storage != Element::Bf16 || elements.compute != Element::Bf16 {
+            return Ok(Some(site.path().to_owned()));
+        }
+    }
+    let attention = at / "attention";
+    let elements = check::operands(policy, attention.path(), Operation::Attention)?;
+    if elements.storage != Element::Bf16 || elements.compute != Element::Bf16 {
+        return Ok(Some(attention.path().to_owned()));
+    }
+    let stored = ["norm1", "modulated", "residual1", "norm2", "gelu"].map(|name| at / name);
+    for site in stored.iter().chain([at]) {
+        if check::storage(policy, site.path())? != Element::Bf16 {
+            return Ok(Some(site.path().to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// What the device lacks.
+fn of_device(device: &Device, kernels: &Kernels, stream: &Stream) -> Result<Option<String>> {
+    let properties = device.properties();
+    if properties.compute_capability != (9, 0) {
+        let (major, minor) = properties.compute_capability;
+        return Ok(Some(format!("needs compute capability 9.0, the device has {major}.{minor}")));
+    }
+    if (properties.multiprocessors as usize) < GRID {
+        let found = properties.multiprocessors;
+        return Ok(Some(format!("needs {GRID} multiprocessors, the device has {found}")));
+    }
+    if properties.shared_memory_per_block < SHARED_BYTES {
+        return Ok(Some(format!("needs {SHARED_BYTES} bytes of shared memory")));
+    }
+    let variant = variant().compiled_for([eight_bits(&[])]);
+    let launch = Launch {
+        grid: [1, 1, GRID as u32],
+        block: variant.block,
+        shared_bytes: variant.shared_bytes,
+        cluster: CLUSTER as u32,
+        programmatic: false,
+        cooperative: true,
+    };
+    let clusters = stream.clusters_at_a_time(&kernels.get(&variant)?, &launch)?;
+    let needed = GRID / CLUSTER;
+    let few = format!("needs {needed} clusters of {CLUSTER} blocks at a time, the device has {clusters}");
+    Ok((clusters < needed).then_some(few))
+}
