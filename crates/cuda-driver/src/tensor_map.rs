@@ -106,8 +106,10 @@ impl TensorMap {
     pub fn of_tiles(device: &Device, at: DevicePtr, boxes: Tiles) -> Result<Self> {
         let Tiles { element, rows, tiles, ld, box_rows, box_tiles } = boxes;
         let columns = ROW_BYTES / element.size();
-        let (sizes, strides) =
-            ([columns, rows, tiles].map(|size| size as u64), [(ld * element.size()) as u64, ROW_BYTES as u64]);
+        let (sizes, strides) = (
+            [columns, rows, tiles].map(|size| size as u64),
+            [(ld * element.size()) as u64, ROW_BYTES as u64],
+        );
         let shape = [columns, box_rows, box_tiles].map(|size| size as u32);
         TensorMap::encode(device, at, element, (&sizes, &strides, &shape), &format!("{boxes:?}"))
     }
@@ -128,7 +130,11 @@ impl TensorMap {
         if sizes.len() > MAX_DIMENSIONS || strides.len() + 1 != sizes.len() || shape.len() != sizes.len() {
             return Err(Error::refused(
                 format!("describe {what} to the TMA"),
-                format!("expected {} strides and a box of {} sizes", sizes.len().saturating_sub(1), sizes.len()),
+                format!(
+                    "expected {} strides and a box of {} sizes",
+                    sizes.len().saturating_sub(1),
+                    sizes.len()
+                ),
             ));
         }
         // SAFETY: `map` has the size and alignment of a `CUtensorMap` and is written; the arrays have as many

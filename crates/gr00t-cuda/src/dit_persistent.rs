@@ -3,8 +3,8 @@
 //! The chain of kernels that `dit.rs` records is the plain version. It runs where this cannot, and where tensors are
 //! asked for; both round at the same places, but for norms before a product, whose result this rounds after the product instead.
 
-use super::check;
-use super::dit::{Dit, Memory, Times, block_site};
+use super::dit::{Dit, Memory, Times};
+use super::dit_obstacles::{of_device, of_model};
 use super::elements::Element;
 use super::kernels::{Argument, Defines, Kernels, Variant, eight_bits};
 use super::linear::Linear;
@@ -15,25 +15,24 @@ use steadyhand_cuda_driver::{
     Buffer, Device, DevicePtr, ElementType, Launch, Pinned, Stream, TensorMap, Tiles,
 };
 use steadyhand_gr00t::model::dit::{Attends, NORM_EPS};
-use steadyhand_gr00t::ops::Operation;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
 /// The one shape that the kernel is written for, as in `dit_exchange.cuh`.
-const HIDDEN: usize = 1536;
-const FF: usize = 6144;
-const HEADS: usize = 32;
-const HEAD_DIM: usize = 48;
-const MAX_BLOCKS: usize = 32;
+pub(super) const HIDDEN: usize = 1536;
+pub(super) const FF: usize = 6144;
+pub(super) const HEADS: usize = 32;
+pub(super) const HEAD_DIM: usize = 48;
+pub(super) const MAX_BLOCKS: usize = 32;
 /// Rows of state and action tokens that it takes at most.
 const MAX_ROWS: usize = 56;
 /// Tokens of a memory that it takes at most.
 const MAX_KEYS: usize = 256;
 
 /// Blocks of the grid, two in a cluster.
-const GRID: usize = 128;
-const CLUSTER: usize = 2;
+pub(super) const GRID: usize = 128;
+pub(super) const CLUSTER: usize = 2;
 /// Dynamic shared memory of a block; the kernel does not compile where it needs another amount.
-const SHARED_BYTES: usize = 227_424;
+pub(super) const SHARED_BYTES: usize = 227_424;
 
 /// Rows of what blocks of the grid hand to each other.
 const ROWS: usize = 64;
@@ -127,14 +126,14 @@ pub(super) fn variants() -> Vec<Variant> {
     vec![variant(), Variant::dit_pack("pack"), Variant::dit_pack("constants")]
 }
 
-fn variant() -> Variant {
+pub(super) fn variant() -> Variant {
     let sizes = [("SHARED_MEMORY", SHARED_BYTES), ("EXCHANGED", EXCHANGE_BYTES)];
     Variant::dit_persistent(SHARED_BYTES as u32).compiled_for(sizes)
 }
 
 /// A matrix's order in the stream of weights, as in `dit_pack.cu`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Matrix {
+pub(super) enum Matrix {
     /// Query, key and value.
     Own = 0,
     /// 1536 features of 1536.
@@ -272,11 +271,7 @@ impl Persistent {
             }
             constants(&block.fc1, [DevicePtr::NULL; 2], self.fc1.at(index * FF * 8))?;
             for (place, linear) in [&block.output, &block.fc2].into_iter().enumerate() {
-                stream.copy(
-                    bias(linear),
-                    self.biases.at((index * 2 + place) * HIDDEN * 4),
-                    HIDDEN * 4,
-                )?;
+                stream.copy(bias(linear), self.biases.at((index * 2 + place) * HIDDEN * 4), HIDDEN * 4)?;
             }
         }
         Ok(())
@@ -309,7 +304,10 @@ impl Persistent {
             && (1..=MAX_ROWS).contains(&tokens.rows)
             && narrow(tokens)
             && tokens.ld == HIDDEN
-            && memories.all(|m| narrow(&m.key) && narrow(&m.value) && (1..=MAX_KEYS).contains(&m.key.rows))
+            && memories.all(|m| {
+                let same_rows = (m.key.rows, m.key.ld) == (m.value.rows, m.value.ld);
+                narrow(&m.key) && narrow(&m.value) && same_rows && (1..=MAX_KEYS).contains(&m.key.rows)
+            })
     }
 
     /// What to launch.
@@ -391,7 +389,7 @@ impl Persistent {
 }
 
 /// A block's matrices in the order of their use.
-fn matrices(w: &Dit, index: usize) -> [(Matrix, &Linear); 4] {
+pub(super) fn matrices(w: &Dit, index: usize) -> [(Matrix, &Linear); 4] {
     let block = &w.blocks[index];
     let own = if block.attends == Attends::Itself { Matrix::Own } else { Matrix::Narrow };
     [
@@ -423,94 +421,4 @@ fn run<P: Argument>(
         cooperative: false,
     };
     Ok(stream.launch(&kernels.get(&variant)?, &launch, params)?)
-}
-
-/// What of the model or the policy the kernel has no form for.
-fn of_model(policy: &PrecisionPolicy, w: &Dit) -> Result<Option<String>> {
-    let (heads, head_dim) = (w.heads.heads, w.heads.head_dim);
-    if (heads, head_dim, w.heads.kv_heads) != (HEADS, HEAD_DIM, HEADS) {
-        return Ok(Some(format!("written for {HEADS} heads of {HEAD_DIM}, not for {heads} of {head_dim}")));
-    }
-    let blocks = w.blocks.len();
-    if blocks == 0 || blocks > MAX_BLOCKS || blocks % 2 == 1 {
-        return Ok(Some(format!("written for an even number of up to {MAX_BLOCKS} blocks, not for {blocks}")));
-    }
-    for (index, block) in w.blocks.iter().enumerate() {
-        if (block.attends == Attends::Itself) != (index % 2 == 1) {
-            return Ok(Some(format!("block {index}: expected even blocks to attend to a memory, odd ones not")));
-        }
-        let shapes = [(&block.output, HIDDEN, HIDDEN), (&block.fc1, FF, HIDDEN), (&block.fc2, HIDDEN, FF)];
-        if let Some((linear, ..)) = shapes
-            .into_iter()
-            .find(|(linear, out, inner)| (linear.out_features, linear.in_features) != (*out, *inner))
-        {
-            let shape = [linear.out_features, linear.in_features];
-            return Ok(Some(format!("block {index}: not written for a product of {shape:?}")));
-        }
-        if let Some(path) = other_format(policy, index, block.attends == Attends::Itself)? {
-            return Ok(Some(format!("site `{path}` is not computed and stored in bf16")));
-        }
-        let biased = matrices(w, index).iter().all(|(_, linear)| linear.bias.is_some());
-        if block.own.products.len() != 1 || !biased {
-            return Ok(Some(format!("block {index}: expected one product with a bias for what it attends with")));
-        }
-    }
-    Ok(None)
-}
-
-/// The first site of a block that is not bf16 throughout.
-fn other_format(policy: &PrecisionPolicy, index: usize, itself: bool) -> Result<Option<String>> {
-    let at = &block_site(index);
-    let mut linears = vec!["query", "attention_output", "fc1", "fc2"];
-    if itself {
-        linears.extend(["key", "value"]);
-    }
-    for name in linears {
-        let site = at / name;
-        let elements = check::operands(policy, site.path(), Operation::Linear)?;
-        if elements.storage != Element::Bf16 || elements.compute != Element::Bf16 {
-            return Ok(Some(site.path().to_owned()));
-        }
-    }
-    let attention = at / "attention";
-    let elements = check::operands(policy, attention.path(), Operation::Attention)?;
-    if elements.storage != Element::Bf16 || elements.compute != Element::Bf16 {
-        return Ok(Some(attention.path().to_owned()));
-    }
-    let stored = ["norm1", "modulated", "residual1", "norm2", "gelu"].map(|name| at / name);
-    for site in stored.iter().chain([at]) {
-        if check::storage(policy, site.path())? != Element::Bf16 {
-            return Ok(Some(site.path().to_owned()));
-        }
-    }
-    Ok(None)
-}
-
-/// What the device lacks.
-fn of_device(device: &Device, kernels: &Kernels, stream: &Stream) -> Result<Option<String>> {
-    let properties = device.properties();
-    if properties.compute_capability != (9, 0) {
-        let (major, minor) = properties.compute_capability;
-        return Ok(Some(format!("needs compute capability 9.0, the device has {major}.{minor}")));
-    }
-    if (properties.multiprocessors as usize) < GRID {
-        let found = properties.multiprocessors;
-        return Ok(Some(format!("needs {GRID} multiprocessors, the device has {found}")));
-    }
-    if properties.shared_memory_per_block < SHARED_BYTES {
-        return Ok(Some(format!("needs {SHARED_BYTES} bytes of shared memory")));
-    }
-    let variant = variant().compiled_for([eight_bits(&[])]);
-    let launch = Launch {
-        grid: [1, 1, GRID as u32],
-        block: variant.block,
-        shared_bytes: variant.shared_bytes,
-        cluster: CLUSTER as u32,
-        programmatic: false,
-        cooperative: true,
-    };
-    let clusters = stream.clusters_at_a_time(&kernels.get(&variant)?, &launch)?;
-    let needed = GRID / CLUSTER;
-    let few = format!("needs {needed} clusters of {CLUSTER} blocks at a time, the device has {clusters}");
-    Ok((clusters < needed).then_some(few))
 }
