@@ -32,7 +32,7 @@ const MAX_KEYS: usize = 256;
 pub(super) const GRID: usize = 128;
 pub(super) const CLUSTER: usize = 2;
 /// Dynamic shared memory of a block; the kernel does not compile where it needs another amount.
-pub(super) const SHARED_BYTES: usize = 227_424;
+pub(super) const SHARED_BYTES: usize = 230_472;
 
 /// Rows of what blocks of the grid hand to each other.
 const ROWS: usize = 64;

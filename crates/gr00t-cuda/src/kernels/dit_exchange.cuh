@@ -9,14 +9,15 @@ constexpr int OWN = HIDDEN / PAIRS, WIDE = FF / PAIRS;  // columns of the residu
 constexpr int MULTIPLIERS = 256, LOADERS = 224, THREADS = MULTIPLIERS + LOADERS + 32;
 constexpr int SLICE = 768, DEPTH = 64, TILES = SLICE / DEPTH;  // columns that a block multiplies in a phase, in tiles
 constexpr int BOX = 3, BOXES = TILES / BOX;             // tiles that are fetched at once
+constexpr int PLACES = 3, X_SLOTS = PLACES * BOX;       // of boxes and of their tiles
 constexpr int X_BYTES = 56 * 128;                       // of a tile: rows of 128 bytes; rows 56 and up of a tile are the next one's
 constexpr int IN_FLIGHT = 3;                            // slots of weights that are under way at most
-constexpr int W_SLOTS = 6, W_BYTES = 12288;
+constexpr int W_SLOTS = 8, W_BYTES = 12288;
 
 // Shared memory.
 constexpr u32 RING = 0;
 constexpr u32 X_TILES = RING + W_SLOTS * W_BYTES;
-constexpr u32 SUMS_A = X_TILES + TILES * X_BYTES + 1024;  // of `own` and fc1
+constexpr u32 SUMS_A = X_TILES + X_SLOTS * X_BYTES + 1024;  // of `own` and fc1
 constexpr u32 KEYS = SUMS_A, VALUES = KEYS + 64 * HEAD_DIM * 2;  // of the head, once the sums have been read
 constexpr u32 WEIGHED = VALUES + 64 * HEAD_DIM * 2;         // weighted values of eight warps
 constexpr u32 SUMS_B = SUMS_A + 36864;                      // of `out` and fc2
@@ -28,7 +29,7 @@ constexpr u32 LARGEST = QUERIES + 16 * QUERY_LD * 2;        // by warp and row
 constexpr u32 TOTALS = LARGEST + 8 * 16 * 4;
 constexpr u32 MOMENTS = TOTALS + 8 * 16 * 4;                // by kind, eight columns and row
 constexpr u32 BARRIERS = MOMENTS + 2 * 6 * 16 * 8;
-constexpr u32 SHARED_BYTES = BARRIERS + (2 * W_SLOTS + 2 * TILES + 4 + BOXES) * 8;
+constexpr u32 SHARED_BYTES = BARRIERS + (2 * W_SLOTS + 2 * X_SLOTS + 4 + PLACES) * 8;
 static_assert(SHARED_BYTES == SHARED_MEMORY, "as in `dit_persistent.rs`");
 
 // Keys and values that a cross-attention block attends to. As `MemoryParams` in `dit_persistent.rs`.
@@ -150,10 +151,10 @@ struct Here {
     __device__ u32 w_full(u32 slot) const { return base + BARRIERS + slot * 8; }
     __device__ u32 w_empty(u32 slot) const { return base + BARRIERS + (W_SLOTS + slot) * 8; }
     __device__ u32 x_full(u32 slot) const { return base + BARRIERS + (2 * W_SLOTS + slot) * 8; }
-    __device__ u32 x_empty(u32 slot) const { return base + BARRIERS + (2 * W_SLOTS + TILES + slot) * 8; }
-    __device__ u32 sums_a() const { return base + BARRIERS + (2 * W_SLOTS + 2 * TILES) * 8; }
+    __device__ u32 x_empty(u32 slot) const { return base + BARRIERS + (2 * W_SLOTS + X_SLOTS + slot) * 8; }
+    __device__ u32 sums_a() const { return base + BARRIERS + (2 * W_SLOTS + 2 * X_SLOTS) * 8; }
     __device__ u32 sums_b() const { return sums_a() + 8; }
-    __device__ u32 x_raw(u32 box) const { return sums_a() + 32 + box * 8; }
+    __device__ u32 x_raw(u32 place) const { return sums_a() + 32 + place * 8; }
     __device__ u32 norms(u32 kind) const { return sums_a() + 16 + kind * 8; }
     // Whether to try once more.
     __device__ __forceinline__ bool patient(u32& tries) const {

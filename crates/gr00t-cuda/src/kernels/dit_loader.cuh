@@ -82,63 +82,78 @@ struct Loader {
             to[i] = here.at(X_TILES) + row[i] * 128 + ((chunk ^ (row[i] & 7)) << 4);
         }
         if (warp == 0) {
-            // What the last phase multiplied has been multiplied.
-            if (phase > 0) {
 #pragma unroll 1
-                for (int t = 0; t < TILES; ++t) here.wait(here.x_empty(t), (phase - 1) & 1);
-            }
+            for (u32 box = 0; box < PLACES; ++box) wait_for_place(box);
             if (lane < input.eighths) here.wait_for_count(input.counts + lane * COUNT_BYTES, GRID / 8);
             __syncwarp();
             if (elected()) {
                 asm volatile("fence.proxy.async.global;" ::: "memory");
 #pragma unroll
-                for (int box = 0; box < BOXES; ++box) {
-                    expect_bytes(here.x_raw(box), BOX * X_BYTES);
-                    asm volatile(
-                        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(
-                            here.at(X_TILES) + box * BOX * X_BYTES),
-                        "l"(input.map), "r"(here.x_raw(box)), "r"(0), "r"(input.map_row), "r"(input.first + box * BOX)
-                        : "memory");
-                }
+                for (u32 box = 0; box < PLACES; ++box) fetch(input, box);
             }
             __syncwarp();
         }
         barrier<4, LOADERS>();
         if (input.moments != nullptr && warp >= 3) read_moments(input.moments, eps, input.norm, warp - 3);
 #pragma unroll 1
-        for (int box = 0; box < BOXES; ++box) {
+        for (u32 box = 0; box < BOXES; ++box) {
+            // A place is free again once its tiles are multiplied, for which the next box must have been there.
+            const u32 later = box + PLACES - 2;
+            if (later >= PLACES && later < BOXES && warp == 1 && elected()) wait_for_place(later), fetch(input, later);
+            __syncwarp();
             finish(from, to, box);
         }
         ++phase;
     }
 
+    // Boxes are numbered through all phases.
+    __device__ __forceinline__ u32 place_of(u32 box) const { return (phase * BOXES + box) % PLACES; }
+
+    // Until what was at a box's place has been multiplied.
+    __device__ __forceinline__ void wait_for_place(u32 box) const {
+        const u32 round = (phase * BOXES + box) / PLACES;
+        if (round == 0) return;
+#pragma unroll
+        for (int i = 0; i < BOX; ++i) here.wait(here.x_empty(place_of(box) * BOX + i), (round - 1) & 1);
+    }
+
+    __device__ __forceinline__ void fetch(const Input& input, u32 box) const {
+        const u32 place = place_of(box);
+        expect_bytes(here.x_raw(place), BOX * X_BYTES);
+        asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(
+                         here.at(X_TILES) + place * BOX * X_BYTES),
+                     "l"(input.map), "r"(here.x_raw(place)), "r"(0), "r"(input.map_row), "r"(input.first + box * BOX)
+                     : "memory");
+    }
+
     // Tiles that have come: once all that should be there is, they are for those who multiply.
     __device__ __forceinline__ void finish(const u8* const (&from)[2], const u32 (&to)[2], u32 box) const {
-        here.wait(here.x_raw(box), phase & 1);
+        const u32 place = place_of(box);
+        here.wait(here.x_raw(place), (phase * BOXES + box) / PLACES & 1);
         bool all = true;
 #pragma unroll
         for (int i = 0; i < 2 * BOX; ++i) {
-            const uint4 v = load_shared_words(to[i % 2] + (box * BOX + i / 2) * X_BYTES);
+            const uint4 v = load_shared_words(to[i % 2] + (place * BOX + i / 2) * X_BYTES);
             all &= is_set(v) || (i % 2 == 1 && row[1] >= here.rows);
         }
-        if (!all) repair(from, to, box * BOX);
+        if (!all) repair(from, to, box * BOX, place * BOX);
         __syncwarp();
-        if (lane < BOX) arrive(here.x_full(box * BOX + lane));
+        if (lane < BOX) arrive(here.x_full(place * BOX + lane));
     }
 
     // The count ran ahead: reads this thread's part again until it is there.
-    __device__ __forceinline__ void repair(const u8* const (&from)[2], const u32 (&to)[2], u32 first) const {
+    __device__ __forceinline__ void repair(const u8* const (&from)[2], const u32 (&to)[2], u32 first, u32 slot) const {
 #pragma unroll 1
-        for (u32 t = first; t < first + BOX; ++t) {
+        for (u32 t = 0; t < BOX; ++t) {
             uint4 v[2];
             u32 tries = 0;
 #pragma unroll 1
             do {
 #pragma unroll
-                for (int i = 0; i < 2; ++i) v[i] = read_fresh(from[i] + t * 128);
+                for (int i = 0; i < 2; ++i) v[i] = read_fresh(from[i] + (first + t) * 128);
             } while (!(is_set(v[0]) && is_set(v[1])) && here.patient(tries));
 #pragma unroll
-            for (int i = 0; i < 2; ++i) store_shared_words(to[i] + t * X_BYTES, v[i]);
+            for (int i = 0; i < 2; ++i) store_shared_words(to[i] + (slot + t) * X_BYTES, v[i]);
         }
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     }

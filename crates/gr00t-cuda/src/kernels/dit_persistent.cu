@@ -165,13 +165,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) dit(const __grid_consta
     const Here here = {blockIdx.z / 2, blockIdx.z % 2, base, p.rows, p.patience, p.error};
     if (threadIdx.x == 0) {
         for (int i = 0; i < W_SLOTS; ++i) init_barrier(here.w_full(i), 1), init_barrier(here.w_empty(i), 1);
-        for (int i = 0; i < TILES; ++i) init_barrier(here.x_full(i), LOADERS / 32), init_barrier(here.x_empty(i), 2);
+        for (int i = 0; i < X_SLOTS; ++i) init_barrier(here.x_full(i), LOADERS / 32), init_barrier(here.x_empty(i), 2);
         init_barrier(here.sums_a(), 1), init_barrier(here.sums_b(), 1), init_barrier(here.norms(0), 4), init_barrier(here.norms(1), 4);
-        for (int i = 0; i < BOXES; ++i) init_barrier(here.x_raw(i), 1);
+        for (int i = 0; i < PLACES; ++i) init_barrier(here.x_raw(i), 1);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     // What is multiplied beyond the last row must not be read uninitialized.
-    for (u32 i = threadIdx.x; i < (TILES * X_BYTES + 1024) / 16; i += THREADS) store_shared4(here.at(X_TILES) + i * 16, 0, 0, 0, 0);
+    for (u32 i = threadIdx.x; i < (X_SLOTS * X_BYTES + 1024) / 16; i += THREADS) store_shared4(here.at(X_TILES) + i * 16, 0, 0, 0, 0);
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
     arrive_at_cluster_barrier();

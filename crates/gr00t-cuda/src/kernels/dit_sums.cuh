@@ -21,13 +21,15 @@ struct Sums {
     __device__ __forceinline__ bool speaker() const { return threadIdx.x % 128 == 0; }
     __device__ __forceinline__ u32 w_slot(u32 count) const { return count % (W_SLOTS / 2) * 2 + group; }
     __device__ __forceinline__ void wait_for_weights() const { here.wait(here.w_full(w_slot(w_count)), w_count / (W_SLOTS / 2) & 1); }
-    __device__ __forceinline__ void wait_for_x(u32 tile) const { here.wait(here.x_full(tile), phase & 1); }
-    __device__ __forceinline__ u64 x_operand(u32 tile) const { return operand(here.at(X_TILES) + tile * X_BYTES); }
+    // Tiles are numbered through all phases.
+    __device__ __forceinline__ u32 x_slot(u32 tile) const { return (phase * TILES + tile) % X_SLOTS; }
+    __device__ __forceinline__ void wait_for_x(u32 tile) const { here.wait(here.x_full(x_slot(tile)), (phase * TILES + tile) / X_SLOTS & 1); }
+    __device__ __forceinline__ u64 x_operand(u32 tile) const { return operand(here.at(X_TILES) + x_slot(tile) * X_BYTES); }
     __device__ __forceinline__ u64 w_operand() const { return operand(here.at(RING) + w_slot(w_count) * W_BYTES); }
 
     // A tile has been multiplied: by one of two warpgroups, or by the only one, which counts twice.
     __device__ __forceinline__ void release_x(u32 tile, u32 count) const {
-        if (speaker()) arrive(here.x_empty(tile), count);
+        if (speaker()) arrive(here.x_empty(x_slot(tile)), count);
     }
     __device__ __forceinline__ void release_weights(u32 count) const {
         if (speaker()) arrive(here.w_empty(w_slot(count)));
