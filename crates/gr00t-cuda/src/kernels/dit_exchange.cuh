@@ -145,7 +145,8 @@ __device__ __forceinline__ bool passed(u32 barrier, u32 parity) {
 
 // What a block of the grid knows everywhere.
 struct Here {
-    u32 pair, rank, base, rows, patience;
+    u32 pair, rank, base, rows;
+    mutable u32 patience;  // tries
     u32* error;
     __device__ u32 at(u32 offset) const { return base + offset; }
     __device__ u32 w_full(u32 slot) const { return base + BARRIERS + slot * 8; }
@@ -156,10 +157,10 @@ struct Here {
     __device__ u32 sums_b() const { return sums_a() + 8; }
     __device__ u32 x_raw(u32 place) const { return sums_a() + 32 + place * 8; }
     __device__ u32 norms(u32 kind) const { return sums_a() + 16 + kind * 8; }
-    // Whether to try once more.
+    // Whether to try once more. A thread that has given up once waits for nothing any more.
     __device__ __forceinline__ bool patient(u32& tries) const {
         if (++tries < patience) return true;
-        *error = 1;
+        *error = 1, patience = 0;
         return false;
     }
     __device__ __forceinline__ void wait_for_count(const u8* counter, u32 expected) const {

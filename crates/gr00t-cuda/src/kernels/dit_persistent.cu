@@ -9,15 +9,19 @@
 //   fc1      norm; 96 columns of fc1, GELU
 //   fc2      96 columns of fc2, of an eighth of what is multiplied; four pairs' sums, residual
 //
-// Warps: eight multiply and finish, seven fetch what a phase multiplies from memory and normalize it, one fetches weights.
-// Weights come as one stream for each block of the grid, packed in the order in which they are used, through a ring that
-// runs ahead across phases; how many of its bytes are under way is limited, since what is read of x waits behind them.
+// Warps: eight multiply and finish, seven fetch what a phase multiplies, one fetches weights. Weights come as one stream for
+// each block of the grid, packed in the order in which they are used (`dit_pack.cu`), through a ring that runs ahead across
+// phases; how many of its slots are under way is limited, since what is fetched of x waits behind them.
+//
+// A norm is applied to what the product gives: y = inverse (W x - mean c1) + c0. So x is multiplied as it is stored, before a
+// modulated norm times 1 + scale, by who stores it; mean and deviation come from sums that each pair leaves of its columns.
 //
 // What a phase leaves in memory says itself that it is there: places hold words of ones, which no result is (a NaN is
-// 0x7fff), until they are written, and are set to ones again a block later, when all have read them. There is no barrier
-// over the grid. Whoever waits gives up after a while: `error` is set and everything runs to its end without waiting.
+// 0x7fff), until they are written, and are set to ones again a block later, when all have read them. Counts say when to look.
+// There is no barrier over the grid. Whoever waits too long gives up: `error` is set and everything runs to its end.
 //
-// Rounds where the chain of kernels does; sums are taken in a fixed order.
+// Rounds where the chain of kernels does but for norms, whose results are not rounded before they are multiplied; sums are
+// taken in a fixed order.
 //
 // Compiled for: SHARED_MEMORY and EXCHANGED, bytes that must be those of the host; EIGHT_BITS, which is none here.
 #include "dit_attention.cuh"
@@ -185,6 +189,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) dit(const __grid_consta
         fetch_weights(p, here);
     }
     __syncwarp();
+    __syncthreads();
+    // Where somebody gave up, copies may be under way: their place stays this block's until they are there.
+    if (threadIdx.x == 0 && read_fresh_word(p.error) != 0) __nanosleep(1000000);
     __syncthreads();
     arrive_at_cluster_barrier();
     wait_at_cluster_barrier();
