@@ -11,9 +11,7 @@ use super::linear::Linear;
 use super::program::Tensor;
 use crate::{Error, Result};
 use steadyhand_cuda_driver::kernel_params;
-use steadyhand_cuda_driver::{
-    Buffer, Device, DevicePtr, ElementType, Launch, Pinned, Stream, TensorMap, Tiles,
-};
+use steadyhand_cuda_driver::{Buffer, Device, DevicePtr, ElementType, Launch, Stream, TensorMap, Tiles};
 use steadyhand_gr00t::model::dit::{Attends, NORM_EPS};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
@@ -42,7 +40,7 @@ const STREAMS: usize = 6;
 /// Of even or odd blocks of the DiT; the kernel does not compile where it needs another amount.
 const EXCHANGE_BYTES: usize = STREAMS * STREAM_BYTES + ROWS * FF * 2 + 2 * ROWS * 64 * 8 + 64 * 128;
 const PARTIALS_BYTES: usize = GRID * 12_288;
-/// Tries after which a thread that waits gives up: a second or so.
+/// Tries of a wait after which the launch ends with an error: a tenth of a second at least.
 const PATIENCE: u32 = 1 << 20;
 /// Memory that must be left for programs of shapes.
 const MARGIN: usize = 1 << 30;
@@ -69,7 +67,6 @@ kernel_params! {
         tokens: DevicePtr,
         out: DevicePtr,
         exchange: DevicePtr,
-        error: DevicePtr,
         rows: u32,
         patience: u32,
         blocks: u32,
@@ -77,7 +74,7 @@ kernel_params! {
         eps: f32,
         padding: u32,
         memories: [MemoryParams; 16],
-        end: [u64; 3],
+        end: [u64; 4],
     }
 
     /// As `DitPackParams` in `dit_pack.cu`.
@@ -169,7 +166,6 @@ pub struct Persistent {
     /// `[steps, blocks, HIDDEN]`, bf16.
     scales: Buffer,
     exchange: Buffer,
-    error: Buffer,
     blocks: usize,
 }
 
@@ -215,14 +211,14 @@ impl Persistent {
             biases: device.alloc_zeroed(blocks * 2 * HIDDEN * 4)?,
             scales: device.alloc_zeroed(times.steps() * blocks * HIDDEN * 2)?,
             exchange: device.alloc_zeroed(2 * EXCHANGE_BYTES + PARTIALS_BYTES)?,
-            error: device.alloc_zeroed(4)?,
             blocks,
         };
         persistent.pack(w, stream, kernels)?;
         persistent.compute_constants((w, times), stream, kernels)?;
         persistent.copy_scales(times)?;
         stream.synchronize()?;
-        persistent.unset()?;
+        // Nothing has been handed over.
+        persistent.exchange.upload(0, &vec![0xff; persistent.exchange.len()])?;
         Ok(Ok(persistent))
     }
 
@@ -290,12 +286,6 @@ impl Persistent {
         Ok(())
     }
 
-    /// Nothing has been handed over.
-    fn unset(&self) -> Result<()> {
-        self.exchange.upload(0, &vec![0xff; self.exchange.len()])?;
-        Ok(self.error.upload(0, &[0; 4])?)
-    }
-
     /// Whether the kernel computes what `tokens` and `memory` ask for.
     pub fn takes(&self, batch: usize, tokens: &Tensor, memory: &Memory) -> bool {
         let narrow = |tensor: &Tensor| tensor.element == Element::Bf16;
@@ -346,7 +336,6 @@ impl Persistent {
             tokens: tokens.pointer(),
             out: out.pointer(),
             exchange: self.exchange.at(0),
-            error: self.error.at(0),
             rows: tokens.rows as u32,
             patience: PATIENCE,
             blocks: self.blocks as u32,
@@ -354,7 +343,7 @@ impl Persistent {
             eps: NORM_EPS as f32,
             padding: 0,
             memories,
-            end: [0; 3],
+            end: [0; 4],
         })
     }
 
@@ -367,24 +356,6 @@ impl Persistent {
             TensorMap::of_tiles(&self.device, self.exchange.at(parity * EXCHANGE_BYTES + first), boxes)
         };
         Ok([map(0)?, map(1)?])
-    }
-
-    /// Queues the copy of whether some thread gave up.
-    ///
-    /// # Errors
-    /// The copy does not fit.
-    pub fn read_failure(&self, stream: &Stream, to: &mut Pinned, offset: usize) -> Result<()> {
-        Ok(stream.download(&self.error, 0, to, offset, 4)?)
-    }
-
-    /// After a thread gave up: everything is as before the first launch, and the error says so.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn fail(&self) -> Result<()> {
-        self.unset()?;
-        let what = "blocks of its kernel waited for each other in vain; does something else use the GPU?";
-        Err(Error::engine("run the DiT", what))
     }
 }
 

@@ -24,8 +24,6 @@ use steadyhand_gr00t::ops::{ModelSite, cpu};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
 
-/// What says whether a kernel gave up.
-const FAILURE_BYTES: usize = 4;
 /// Shapes whose programs are kept.
 const MAX_SHAPES: usize = 8;
 
@@ -111,51 +109,29 @@ struct Work {
     inputs: InputMemory,
     /// `[batch * action_horizon, max_action_dim]`.
     actions: Tensor,
-    /// The actions, then whether a kernel gave up.
     results: Pinned,
-    persistent: Option<Arc<Persistent>>,
 }
 
 impl Work {
-    /// Queues the copy of the results to the host.
-    fn read(&mut self, stream: &Stream) -> Result<()> {
-        self.actions.read(stream, &mut self.results)?;
-        let bytes = self.actions.rows * self.actions.features * 4;
-        match &self.persistent {
-            Some(persistent) => persistent.read_failure(stream, &mut self.results, bytes),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether a kernel gave up waiting, once the results are there.
-    fn check(&self) -> Result<()> {
-        let bytes = self.actions.rows * self.actions.features * 4;
-        let failed = self.results.as_bytes()[bytes..].iter().any(|byte| *byte != 0);
-        match &self.persistent {
-            Some(persistent) if failed => persistent.fail(),
-            _ => Ok(()),
-        }
-    }
-
     /// Puts an inference on the stream: inputs to the device, all kernels, actions back.
     fn enqueue(&mut self, stream: &Stream) -> Result<()> {
         self.inputs.upload(stream)?;
         self.program.enqueue(stream)?;
-        self.read(stream)
+        self.actions.read(stream, &mut self.results)
     }
 
     /// The same with a probe, kernel by kernel.
     fn probe(&mut self, stream: &Stream, scratch: &mut Scratch, probe: &mut dyn Probe) -> Result<()> {
         self.inputs.upload(stream)?;
         self.program.probe(stream, scratch, probe)?;
-        self.read(stream)
+        self.actions.read(stream, &mut self.results)
     }
 
     /// The same with patches, step by step.
     fn patch(&mut self, stream: &Stream, patches: &mut dyn Patches) -> Result<()> {
         self.inputs.upload(stream)?;
         self.program.patch(stream, patches)?;
-        self.read(stream)
+        self.actions.read(stream, &mut self.results)
     }
 }
 
@@ -278,7 +254,6 @@ impl CudaEngine {
             Run::Patch(patches) => work.patch(stream, patches)?,
         }
         stream.synchronize()?;
-        work.check()?;
         let Tensor { rows, features, .. } = work.actions;
         let shape = [batch.len(), rows / batch.len(), features];
         cpu::Tensor::from_values(shape, work.results.as_f32()[..rows * features].to_vec())
@@ -356,9 +331,8 @@ impl CudaEngine {
             noise: inputs.noise(),
         };
         let actions = inference::record(&mut b, &parts, batch, &on_device)?;
-        let results = device.alloc_pinned(actions.rows * actions.features * 4 + FAILURE_BYTES)?;
-        let persistent = times.persistent().ok().cloned();
-        Ok(Work { program: b.finish(kernels)?, inputs, actions, results, persistent })
+        let results = device.alloc_pinned(actions.rows * actions.features * 4)?;
+        Ok(Work { program: b.finish(kernels)?, inputs, actions, results })
     }
 }
 

@@ -60,15 +60,14 @@ struct DitParams {
     const u16* tokens;        // [rows, 1536]
     u16* out;                 // [rows, 1536]
     u8* exchange;             // two times EXCHANGE_BYTES, then 128 * 12288 bytes, all ones at first
-    u32* error;
     u32 rows;
-    u32 patience;             // tries after which who waits gives up
+    u32 patience;             // tries after which the launch ends with an error
     u32 blocks;               // even; even ones attend to a memory
     float scale;
     float eps;
     u32 padding;
     Memory memories[16];
-    u64 end[3];
+    u64 end[4];
 };
 
 // What blocks of the grid hand to each other, for even and for odd blocks of the DiT.
@@ -145,9 +144,7 @@ __device__ __forceinline__ bool passed(u32 barrier, u32 parity) {
 
 // What a block of the grid knows everywhere.
 struct Here {
-    u32 pair, rank, base, rows;
-    mutable u32 patience;  // tries
-    u32* error;
+    u32 pair, rank, base, rows, patience;
     __device__ u32 at(u32 offset) const { return base + offset; }
     __device__ u32 w_full(u32 slot) const { return base + BARRIERS + slot * 8; }
     __device__ u32 w_empty(u32 slot) const { return base + BARRIERS + (W_SLOTS + slot) * 8; }
@@ -157,10 +154,10 @@ struct Here {
     __device__ u32 sums_b() const { return sums_a() + 8; }
     __device__ u32 x_raw(u32 place) const { return sums_a() + 32 + place * 8; }
     __device__ u32 norms(u32 kind) const { return sums_a() + 16 + kind * 8; }
-    // Whether to try once more. A thread that has given up once waits for nothing any more.
+    // Whether to try once more: a wait that does not end is an error of the launch instead of a device that hangs.
     __device__ __forceinline__ bool patient(u32& tries) const {
         if (++tries < patience) return true;
-        *error = 1, patience = 0;
+        __trap();
         return false;
     }
     __device__ __forceinline__ void wait_for_count(const u8* counter, u32 expected) const {

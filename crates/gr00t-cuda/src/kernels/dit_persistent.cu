@@ -18,7 +18,7 @@
 //
 // What a phase leaves in memory says itself that it is there: places hold words of ones, which no result is (a NaN is
 // 0x7fff), until they are written, and are set to ones again a block later, when all have read them. Counts say when to look.
-// There is no barrier over the grid. Whoever waits too long gives up: `error` is set and everything runs to its end.
+// There is no barrier over the grid. A wait that does not end stops the kernel, which the driver reports.
 //
 // Rounds where the chain of kernels does but for norms, whose results are not rounded before they are multiplied; sums are
 // taken in a fixed order.
@@ -166,7 +166,7 @@ struct Block : Attention {
 extern "C" __global__ void __launch_bounds__(THREADS, 1) dit(const __grid_constant__ DitParams p) {
     extern __shared__ __align__(1024) u8 shared[];
     const u32 base = uniform(shared_address(shared));
-    const Here here = {blockIdx.z / 2, blockIdx.z % 2, base, p.rows, p.patience, p.error};
+    const Here here = {blockIdx.z / 2, blockIdx.z % 2, base, p.rows, p.patience};
     if (threadIdx.x == 0) {
         for (int i = 0; i < W_SLOTS; ++i) init_barrier(here.w_full(i), 1), init_barrier(here.w_empty(i), 1);
         for (int i = 0; i < X_SLOTS; ++i) init_barrier(here.x_full(i), LOADERS / 32), init_barrier(here.x_empty(i), 2);
@@ -189,9 +189,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) dit(const __grid_consta
         fetch_weights(p, here);
     }
     __syncwarp();
-    __syncthreads();
-    // Where somebody gave up, copies may be under way: their place stays this block's until they are there.
-    if (threadIdx.x == 0 && read_fresh_word(p.error) != 0) __nanosleep(1000000);
     __syncthreads();
     arrive_at_cluster_barrier();
     wait_at_cluster_barrier();
