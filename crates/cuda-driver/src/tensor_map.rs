@@ -1,7 +1,7 @@
 //! Tensors as the Tensor Memory Accelerator (TMA) of compute capability 9.0 sees them.
 
 use super::error::check;
-use super::{Device, DevicePtr, Error, Plain, Result};
+use super::{Device, DevicePtr, Error, Params, Plain, Result};
 use cudarc::driver::sys;
 
 /// Describes a matrix in device memory, for a kernel that fetches boxes of it. Part of a kernel's argument.
@@ -12,7 +12,16 @@ pub struct TensorMap {
 }
 
 // SAFETY: `CUtensorMap` is 128 opaque bytes at 64; no pattern is invalid to hold.
-unsafe impl Plain for TensorMap {}
+unsafe impl Plain for TensorMap {
+    const CUDA: &'static str = "TensorMap";
+}
+
+// SAFETY: as above: the words, at the alignment of `CUtensorMap`.
+unsafe impl Params for TensorMap {
+    fn declaration() -> String {
+        "struct __align__(64) TensorMap {\n    unsigned long long words[16];\n};\n".to_owned()
+    }
+}
 
 /// The type of a matrix's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -86,7 +86,8 @@ fn kind(start: &[u8]) -> Option<Kind> {
         () if at(0, b"OggS") => Kind::Ogg,
         () if at(0, b"FLV\x01") => Kind::Flash,
         () if packets(188) => Kind::MpegTransport,
-        () if at(0, b"\x00\x00\x01\xba") => Kind::MpegProgram,
+        // An mp4 file may start with a box of as many bytes.
+        () if at(0, b"\x00\x00\x01\xba") && !at(4, b"ftyp") => Kind::MpegProgram,
         () if at(0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11") => Kind::WindowsMedia,
         () if at(0, b"\x89PNG\r\n\x1a\n") => Kind::Png,
         () if at(0, b"\xff\xd8\xff") => Kind::Jpeg,

@@ -18,10 +18,11 @@ use steadyhand_gr00t_cuda::check;
 use steadyhand_gr00t_cuda::dit::{self, Dit, Features};
 use steadyhand_gr00t_cuda::elements::Element;
 use steadyhand_gr00t_cuda::kernels::Kernels;
-use steadyhand_gr00t_cuda::linear::{Linear, Then};
+use steadyhand_gr00t_cuda::linear::{Fusion, Linear};
 use steadyhand_gr00t_cuda::norm::{Norm, NormAt};
-use steadyhand_gr00t_cuda::product::{SPLITS, Tiling};
 use steadyhand_gr00t_cuda::program::Program;
+use steadyhand_gr00t_cuda::sources::Sources;
+use steadyhand_gr00t_cuda::tiling::{SPLITS, Tiling};
 use steadyhand_gr00t_cuda::weights::Layout;
 
 /// Rows, outputs and inputs of W1's products that take most of the time, and of W2's vision.
@@ -53,7 +54,7 @@ fn main() -> Result<()> {
     let policy = PrecisionPolicy::preset("bf16")?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let operands = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(Format::Bf16);
-    let kernels = Kernels::new(&device, Compiler::open(driver_version, None)?);
+    let kernels = Kernels::new(&device, Compiler::open(driver_version, None)?, Sources::embedded());
     let scale = if operands.bits() == 8 { Scale::PerChannel } else { Scale::None };
     let formats = Formats { scale, ..Formats::new(Format::Bf16, operands, Format::F32) };
     let products = policy.clone().with("product", formats);
@@ -99,7 +100,7 @@ fn measure(
         let mut b = Builder::new(device, policy, 1);
         b.tilings = Some(vec![tiling]);
         for layer in &layers {
-            b.linear(layer, &x, Element::Bf16, at.clone(), Then::Store)?;
+            b.linear(layer, &x, Element::Bf16, at.clone(), Fusion::Store)?;
         }
         let best = microseconds(device, b.finish(kernels)?)?;
         times.push((best / copies as f32, tiling));
@@ -113,9 +114,9 @@ fn measure(
     for (time, tiling) in times {
         let rate = 2e-6 * (rows * n * inner) as f32 / time;
         let mark = if Some(tiling) == chosen { "<- chosen" } else { "" };
-        let Tiling { rows, columns, split, stages, teams, .. } = tiling;
+        let Tiling { rows, columns, split, stages, k_groups, .. } = tiling;
         println!(
-            "  {time:7.2} us  {rows}x{columns} /{split} stages {stages} teams {teams}  {rate:.0} TFLOP/s {mark}"
+            "  {time:7.2} us  {rows}x{columns} /{split} stages {stages} k_groups {k_groups}  {rate:.0} TFLOP/s {mark}"
         );
     }
     Ok(())
@@ -161,7 +162,7 @@ fn measure_others(device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) 
         (121, 121, heads(16, 8, 128), true),
     ] {
         let mut b = Builder::new(device, policy, 1);
-        let seen = b.seen(&[Segment { query_start: 0, queries, key_start: 0, keys }], causal)?;
+        let seen = b.attention_mask(&[Segment { query_start: 0, queries, key_start: 0, keys }], causal)?;
         let Heads { heads: count, kv_heads, head_dim } = heads;
         let mut q = b.persistent_tensor(queries, count * head_dim, element)?;
         q.upload(&(0..queries * q.features).map(|i| (i % 97) as f32 / 97.0).collect::<Vec<_>>())?;

@@ -3,10 +3,10 @@
 use super::check;
 use super::elements::{Element, SiteElements, Stored};
 use super::kernels::{Argument, Kernels, Variant};
-use super::product::Tiling;
 use super::program::{
     Constant, HandOver, InOne, KernelStep, Program, Scale, Step, Tap, TapPlace, Tensor, TensorTap,
 };
+use super::tiling::Tiling;
 use crate::Result;
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use steadyhand_cuda_driver::{Device, DevicePtr, Launch};
 use steadyhand_gr00t::ops::{Operation, Site};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
-/// Rows of a tile of a product: tensors have room for a whole tile beyond their last row.
+/// Rows of a tile of a GEMM: tensors have room for a whole tile beyond their last row.
 const TILE_ROWS: usize = 128;
 /// Bytes of the inner dimension that tensor cores are fed at a time: with row strides of a multiple nothing remains.
 const ROW_ALIGN: usize = 128;
 
-/// Elements of a product's inner dimension that are multiplied at a time; row strides are a multiple of them.
+/// Elements of a GEMM's inner dimension that are multiplied at a time; row strides are a multiple of them.
 pub fn depth(element: Element) -> usize {
     match element {
         // No tensor core asks for more: as far apart as the 16-bit elements that they may be rounded to.
@@ -187,7 +187,7 @@ impl<'a> Builder<'a> {
         self.allocate(rows, features, row_stride(features, element), element)
     }
 
-    /// A tensor without padding between its rows, as hosts have them. It is no operand of a product.
+    /// A tensor without padding between its rows, as hosts have them. It is no operand of a GEMM.
     ///
     /// # Errors
     /// No memory is left.

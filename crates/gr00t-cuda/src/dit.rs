@@ -1,10 +1,10 @@
 //! The diffusion transformer on the device. Mirrors `model/dit.rs`.
 
-use super::attention::{Seen, Segment};
+use super::attention::{AttentionMask, Segment};
 use super::builder::Builder;
 use super::dit_persistent::Persistent;
 use super::elements::{Element, Stored};
-use super::linear::{Linear, Projection, Then};
+use super::linear::{Fusion, Linear, Projection};
 use super::norm::{Modulation, Norm, NormAt};
 use super::program::Tensor;
 use super::weights::Layout;
@@ -153,7 +153,7 @@ impl Times {
     }
 }
 
-/// The timestep embeddings and modulations of the steps whose times are `buckets`. Rows are steps, so one product
+/// The timestep embeddings and modulations of the steps whose times are `buckets`. Rows are steps, so one GEMM
 /// serves all of them.
 pub fn times(b: &mut Builder, w: &Dit, buckets: &[usize]) -> Result<Times> {
     let at = &Site::new("dit");
@@ -171,19 +171,19 @@ pub fn times(b: &mut Builder, w: &Dit, buckets: &[usize]) -> Result<Times> {
     x.upload(&encoded)?;
     let embedding = Site::new("timestep_embedding");
     let element = b.operand(&(at / "timestep_silu"), std::slice::from_ref(&embedding))?;
-    let then = Then::Activate(Activation::Silu, at / "timestep_silu");
-    let x = b.linear(&w.time1, &x, element, at / "timestep_linear1", then)?;
+    let fusion = Fusion::Activate(Activation::Silu, at / "timestep_silu");
+    let x = b.linear(&w.time1, &x, element, at / "timestep_linear1", fusion)?;
     let consumers: Vec<Site> = (0..w.blocks.len())
         .map(|index| &block_site(index) / "modulation")
         .chain([at / "output_modulation"])
         .collect();
     let element = b.operand(&(at / "silu"), &consumers)?;
-    let time = b.linear(&w.time2, &x, element, embedding, Then::Activate(Activation::Silu, at / "silu"))?;
+    let time = b.linear(&w.time2, &x, element, embedding, Fusion::Activate(Activation::Silu, at / "silu"))?;
     let layers = w.blocks.iter().map(|block| &block.modulation).chain([&w.output_modulation]);
     let mut modulations = Vec::new();
     for (layer, site) in layers.zip(consumers) {
         let out = b.persistent_tensor(buckets.len(), layer.out_features, Element::F32)?;
-        b.linear_into(layer, &time, &out, None, site, Then::Store)?;
+        b.linear_into(layer, &time, &out, None, site, Fusion::Store)?;
         modulations.push(out);
     }
     let in_one = Err("it was not prepared".to_owned());
@@ -196,7 +196,7 @@ fn in_step(site: &Site, step: usize) -> Site {
 
 /// Normalized features, rearranged for the blocks that attend to them.
 pub struct Features {
-    /// The text tokens of all items, then the image tokens of all items; or all tokens in their order.
+    /// The text tokens of all items, fusion the image tokens of all items; or all tokens in their order.
     pub tokens: Tensor,
     /// Text tokens of an item.
     pub text: usize,
@@ -209,13 +209,13 @@ pub struct Memory {
     /// By block; none where it attends to itself.
     pub(super) blocks: Vec<Option<KeyValue>>,
     /// A block's own tokens.
-    own: Seen,
+    own: AttentionMask,
 }
 
 pub(super) struct KeyValue {
     pub(super) key: Tensor,
     pub(super) value: Tensor,
-    seen: Seen,
+    mask: AttentionMask,
 }
 
 /// Keys and values do not depend on the Euler step. tokens: state and action tokens of an item.
@@ -229,20 +229,20 @@ pub fn memory(b: &mut Builder, w: &Dit, features: &Features, tokens: usize) -> R
             _ => (0..text + images, features.text + features.images),
         };
         let projected = b.project(projection, &features.tokens.slice_rows(rows), None)?;
-        let seen = item_by_item(b, tokens, keys)?;
+        let mask = item_by_item(b, tokens, keys)?;
         let members = w.blocks.iter().enumerate().filter(|(_, block)| block.attends == *attends);
         for ((index, _), pair) in members.zip(projected.chunks_exact(2)) {
-            let (key, value, seen) = (pair[0].clone(), pair[1].clone(), seen.clone());
-            blocks[index] = Some(KeyValue { key, value, seen });
+            let (key, value, mask) = (pair[0].clone(), pair[1].clone(), mask.clone());
+            blocks[index] = Some(KeyValue { key, value, mask });
         }
     }
     Ok(Memory { blocks, own: item_by_item(b, tokens, tokens)? })
 }
 
 /// Queries see the keys of their own item.
-fn item_by_item(b: &mut Builder, queries: usize, keys: usize) -> Result<Seen> {
+fn item_by_item(b: &mut Builder, queries: usize, keys: usize) -> Result<AttentionMask> {
     let item = |item: usize| Segment { query_start: item * queries, queries, key_start: item * keys, keys };
-    b.seen(&(0..b.batch).map(item).collect::<Vec<_>>(), false)
+    b.attention_mask(&(0..b.batch).map(item).collect::<Vec<_>>(), false)
 }
 
 /// Output tokens `[batch * tokens, output_dim]` for tokens `[batch * tokens, inner_dim]` in an Euler step, stored as
@@ -261,7 +261,8 @@ pub fn forward(
     let one_by_one = |b: &mut Builder| blocks(b, w, tokens, memory, (times, step));
     let x = match times.persistent() {
         Ok(persistent) if persistent.takes(batch, tokens, memory) => {
-            let whole = |x: &Tensor| persistent.params(tokens, memory, step, x);
+            let memories = persistent.memories(b, memory)?;
+            let whole = |x: &Tensor| persistent.params(tokens, memories, step, x);
             b.in_one(one_by_one, persistent.kernel(), whole)?
         }
         _ => one_by_one(b)?,
@@ -271,7 +272,7 @@ pub fn forward(
     let norm = plain_norm(model::NORM_OUT_EPS, at / "norm_out");
     let element = b.operand(&(at / "modulated"), &[at / "output"])?;
     let x = b.norm_modulate(&x, norm, &modulation, element)?;
-    b.linear(&w.output, &x, out, at / "output", Then::Store)
+    b.linear(&w.output, &x, out, at / "output", Fusion::Store)
 }
 
 /// All blocks, kernel by kernel.
@@ -310,20 +311,20 @@ fn block(
     let element = b.operand(&modulation.site, consumers)?;
     let h = b.norm_modulate(x, plain_norm(model::NORM_EPS, at / "norm1"), modulation, element)?;
     let own = b.project(&w.own, &h, at.step())?;
-    let (key, value, seen) = match &memory.blocks[index] {
-        Some(memory) => (&memory.key, &memory.value, &memory.seen),
+    let (key, value, mask) = match &memory.blocks[index] {
+        Some(memory) => (&memory.key, &memory.value, &memory.mask),
         None => (&own[1], &own[2], &memory.own),
     };
     let element = b.operand(&(at / "attention"), &[at / "attention_output"])?;
-    let h = b.attention([&own[0], key, value], heads, seen, element, at / "attention")?;
+    let h = b.attention([&own[0], key, value], heads, mask, element, at / "attention")?;
     let element = b.storage(&(at / "residual1"))?;
-    let x = b.linear(&w.output, &h, element, at / "attention_output", Then::Add(x, at / "residual1"))?;
+    let x = b.linear(&w.output, &h, element, at / "attention_output", Fusion::Add(x, at / "residual1"))?;
     let element = b.operand(&(at / "norm2"), &[at / "fc1"])?;
     let h = b.norm(&x, plain_norm(model::NORM_EPS, at / "norm2"), element)?;
     let element = b.operand(&(at / "gelu"), &[at / "fc2"])?;
-    let h = b.linear(&w.fc1, &h, element, at / "fc1", Then::Activate(Activation::GeluTanh, at / "gelu"))?;
+    let h = b.linear(&w.fc1, &h, element, at / "fc1", Fusion::Activate(Activation::GeluTanh, at / "gelu"))?;
     let element = b.storage(at)?;
-    b.linear(&w.fc2, &h, element, at / "fc2", Then::Add(&x, at.clone()))
+    b.linear(&w.fc2, &h, element, at / "fc2", Fusion::Add(&x, at.clone()))
 }
 
 fn plain_norm(eps: f64, site: Site) -> NormAt<'static> {

@@ -43,7 +43,7 @@ pub(super) fn of_model(policy: &PrecisionPolicy, w: &Dit) -> Result<Option<Strin
             return Ok(Some(format!("site `{path}` is not computed and stored in bf16")));
         }
         let biased = matrices(w, index).iter().all(|(_, linear)| linear.bias.is_some());
-        if block.own.products.len() != 1 || !biased {
+        if block.own.gemms.len() != 1 || !biased {
             return Ok(Some(format!(
                 "block {index}: expected one product with a bias for what it attends with"
             )));

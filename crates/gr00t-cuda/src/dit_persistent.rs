@@ -3,7 +3,8 @@
 //! The chain of kernels that `dit.rs` records is the plain version. It runs where this cannot, and where tensors are
 //! asked for; both round at the same places, but for norms before a product, whose result this rounds after the product instead.
 
-use super::dit::{Dit, Memory, Times};
+use super::builder::{Builder, row_stride};
+use super::dit::{Dit, KeyValue, Memory, Times};
 use super::dit_obstacles::{of_device, of_model};
 use super::elements::Element;
 use super::kernels::{Argument, Defines, Kernels, Variant, eight_bits};
@@ -11,7 +12,9 @@ use super::linear::Linear;
 use super::program::Tensor;
 use crate::{Error, Result};
 use steadyhand_cuda_driver::kernel_params;
-use steadyhand_cuda_driver::{Buffer, Device, DevicePtr, ElementType, Launch, Stream, TensorMap, Tiles};
+use steadyhand_cuda_driver::{
+    Buffer, Device, DevicePtr, ElementType, Launch, Stream, TensorMap, Tiles, bytes_of,
+};
 use steadyhand_gr00t::model::dit::{Attends, NORM_EPS};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
@@ -46,55 +49,77 @@ const PATIENCE: u32 = 1 << 20;
 const MARGIN: usize = 1 << 30;
 
 kernel_params! {
-    /// As `Memory` in `dit_exchange.cuh`.
-    struct MemoryParams {
-        key: DevicePtr,
-        value: DevicePtr,
+    /// What a cross-attention block attends to.
+    pub(super) struct DitMemory {
+        /// `[keys, ld]`, bf16.
+        key: DevicePtr as "const unsigned short*",
+        value: DevicePtr as "const unsigned short*",
         ld: u32,
         keys: u32,
     }
 
-    /// As `DitParams` in `dit_exchange.cuh`.
+    /// An Euler step of the DiT's blocks. What blocks of the grid exchange is fetched as boxes of three tiles of 56 rows of 64
+    /// columns: streams, and GELU's results, of even and of odd blocks of the DiT.
     pub(super) struct DitParams {
-        streams: [TensorMap; 2],
-        gelus: [TensorMap; 2],
-        weights: DevicePtr,
+        even_streams: TensorMap,
+        odd_streams: TensorMap,
+        even_gelus: TensorMap,
+        odd_gelus: TensorMap,
+        /// `[grid, weights_each]`, packed by `dit_pack.cu`.
+        weights: DevicePtr as "const unsigned char*",
         weights_each: u64,
-        own: DevicePtr,
-        fc1: DevicePtr,
-        biases: DevicePtr,
-        scales: DevicePtr,
-        tokens: DevicePtr,
-        out: DevicePtr,
-        exchange: DevicePtr,
+        /// `[blocks, 4608]`: c1 and c0 of a norm y = inverse (W x - mean c1) + c0 before query, key and value.
+        own: DevicePtr as "const float2*",
+        /// `[blocks, 6144]`: the same before fc1.
+        fc1: DevicePtr as "const float2*",
+        /// `[blocks, 2, 1536]`: of the output projection and fc2.
+        biases: DevicePtr as "const float*",
+        /// `[blocks, 1536]`, bf16: 1 + scale of the modulation.
+        scales: DevicePtr as "const unsigned short*",
+        /// `[rows, 1536]`, bf16.
+        tokens: DevicePtr as "const unsigned short*",
+        /// `[rows, 1536]`, bf16.
+        out: DevicePtr as "unsigned short*",
+        /// Twice what blocks of the grid exchange, then sums of fc2; all ones at first.
+        exchange: DevicePtr as "unsigned char*",
+        /// Of each even block.
+        memories: DevicePtr as "const DitMemory*",
         rows: u32,
+        /// Tries after which a wait ends the launch with an error.
         patience: u32,
+        /// Even; even ones attend to a memory.
         blocks: u32,
+        /// Of attention's scores.
         scale: f32,
         eps: f32,
-        padding: u32,
-        memories: [MemoryParams; 16],
-        end: [u64; 4],
     }
 
-    /// As `DitPackParams` in `dit_pack.cu`.
-    struct DitPackParams {
-        from: DevicePtr,
-        to: DevicePtr,
+    /// A matrix for the streams of weights.
+    pub(super) struct DitPackParams {
+        /// `[features, ld]`, bf16.
+        from: DevicePtr as "const unsigned short*",
+        /// Its place in the first block's stream.
+        to: DevicePtr as "unsigned char*",
+        /// Bytes from one block's stream to the next.
         each: u64,
+        /// Of the matrix in a stream.
         bytes: u32,
         ld: u32,
+        /// As `Matrix`.
         matrix: u32,
-        padding: u32,
     }
 
-    /// As `DitConstantsParams` in `dit_pack.cu`.
-    struct DitConstantsParams {
-        weights: DevicePtr,
-        bias: DevicePtr,
-        scale: DevicePtr,
-        shift: DevicePtr,
-        to: DevicePtr,
+    /// A product of 1536 columns after a norm.
+    pub(super) struct DitConstantsParams {
+        /// `[features, ld]`, bf16.
+        weights: DevicePtr as "const unsigned short*",
+        /// `[features]`.
+        bias: DevicePtr as "const float*",
+        /// `[1536]` of the modulation, without the one; null for a norm alone.
+        scale: DevicePtr as "const float*",
+        shift: DevicePtr as "const float*",
+        /// `[features]`: what is multiplied with the mean, and what is added.
+        to: DevicePtr as "float2*",
         features: u32,
         ld: u32,
     }
@@ -231,9 +256,8 @@ impl Persistent {
                 to: self.weights.at(first),
                 each: self.weights_each as u64,
                 bytes: bytes as u32,
-                ld: super::builder::row_stride(linear.in_features, Element::Bf16) as u32,
+                ld: row_stride(linear.in_features, Element::Bf16) as u32,
                 matrix: matrix as u32,
-                padding: 0,
             };
             run(stream, kernels, "pack", 1024, &params)?;
             first += bytes;
@@ -255,12 +279,12 @@ impl Persistent {
                 shift,
                 to,
                 features: linear.out_features as u32,
-                ld: super::builder::row_stride(linear.in_features, Element::Bf16) as u32,
+                ld: row_stride(linear.in_features, Element::Bf16) as u32,
             };
             run(stream, kernels, "constants", linear.out_features.div_ceil(8), &params)
         };
         for (index, block) in w.blocks.iter().enumerate() {
-            let own = &block.own.products[0].0;
+            let own = &block.own.gemms[0].0;
             for step in 0..times.steps() {
                 let to = self.own.at(step * own_bytes(self.blocks) + index * own_bytes(1));
                 constants(own, times.halves(index, step), to)?;
@@ -305,11 +329,26 @@ impl Persistent {
         (variant(), [1, 1, GRID], CLUSTER)
     }
 
+    /// What the blocks attend to, for a program that is recorded.
+    ///
+    /// # Errors
+    /// No memory is left.
+    pub fn memories(&self, b: &mut Builder, memory: &Memory) -> Result<DevicePtr> {
+        let of = |m: &KeyValue| DitMemory {
+            key: m.key.pointer(),
+            value: m.value.pointer(),
+            ld: m.key.ld as u32,
+            keys: m.key.rows as u32,
+        };
+        let all: Vec<DitMemory> = memory.blocks.iter().flatten().map(of).collect();
+        b.constant_bytes(bytes_of(&all))
+    }
+
     /// The argument for an Euler step whose result is `out`, `[rows, HIDDEN]`.
     pub(super) fn params(
         &self,
         tokens: &Tensor,
-        memory: &Memory,
+        memories: DevicePtr,
         step: usize,
         out: &Tensor,
     ) -> Result<DitParams> {
@@ -317,16 +356,14 @@ impl Persistent {
             let found = format!("{} rows of {} elements of {:?}", out.rows, out.ld, out.element);
             return Err(Error::engine("record the DiT", format!("expected {HIDDEN} in bf16, found {found}")));
         }
-        let none = MemoryParams { key: DevicePtr::NULL, value: DevicePtr::NULL, ld: 0, keys: 0 };
-        let mut memories = [none; 16];
-        for (place, m) in memories.iter_mut().zip(memory.blocks.iter().flatten()) {
-            let (key, value) = (m.key.pointer(), m.value.pointer());
-            *place = MemoryParams { key, value, ld: m.key.ld as u32, keys: m.key.rows as u32 };
-        }
         let of = |buffer: &Buffer, bytes: usize| buffer.at(step * bytes);
+        let [even_streams, odd_streams] = self.maps(0, STREAMS * ROWS, HIDDEN)?;
+        let [even_gelus, odd_gelus] = self.maps(STREAMS * STREAM_BYTES, ROWS, FF)?;
         Ok(DitParams {
-            streams: self.maps(0, STREAMS * ROWS, HIDDEN)?,
-            gelus: self.maps(STREAMS * STREAM_BYTES, ROWS, FF)?,
+            even_streams,
+            odd_streams,
+            even_gelus,
+            odd_gelus,
             weights: self.weights.at(0),
             weights_each: self.weights_each as u64,
             own: of(&self.own, own_bytes(self.blocks)),
@@ -336,14 +373,12 @@ impl Persistent {
             tokens: tokens.pointer(),
             out: out.pointer(),
             exchange: self.exchange.at(0),
+            memories,
             rows: tokens.rows as u32,
             patience: PATIENCE,
             blocks: self.blocks as u32,
             scale: (HEAD_DIM as f32).sqrt().recip(),
             eps: NORM_EPS as f32,
-            padding: 0,
-            memories,
-            end: [0; 4],
         })
     }
 
@@ -364,7 +399,7 @@ pub(super) fn matrices(w: &Dit, index: usize) -> [(Matrix, &Linear); 4] {
     let block = &w.blocks[index];
     let own = if block.attends == Attends::Itself { Matrix::Own } else { Matrix::Narrow };
     [
-        (own, &block.own.products[0].0),
+        (own, &block.own.gemms[0].0),
         (Matrix::Narrow, &block.output),
         (Matrix::Fc1, &block.fc1),
         (Matrix::Fc2, &block.fc2),

@@ -135,7 +135,7 @@ pub struct Scaling {
 pub struct SiteElements {
     /// What results are rounded to and stored in.
     pub storage: Element,
-    /// What the operands of products are.
+    /// What the operands of GEMMs are.
     pub compute: Element,
     /// How they are scaled, where they have 8 bits.
     pub scaling: Option<Scaling>,

@@ -9,6 +9,7 @@ use super::inference::{self, DeviceInputs, Parts, Weights};
 use super::inputs::InputMemory;
 use super::kernels::Kernels;
 use super::program::{Program, Scratch, Tensor};
+use super::sources::Sources;
 use super::weights::Layout;
 use crate::{Error, Result};
 use std::collections::{HashMap, VecDeque};
@@ -34,6 +35,8 @@ pub struct Options {
     pub device: usize,
     /// Where compiled kernels are kept; the user's cache folder otherwise.
     pub kernel_cache: Option<PathBuf>,
+    /// A folder whose `.cu` and `.cuh` files are compiled instead of the embedded ones, with line information.
+    pub kernel_dir: Option<PathBuf>,
 }
 
 /// Opens [`CudaEngine`]s on one GPU.
@@ -155,7 +158,7 @@ impl CudaEngine {
     /// Loads a model's weights on a GPU and computes what depends on the Euler steps alone.
     ///
     /// # Errors
-    /// No driver, no GPU, no NVRTC, a GPU older than compute capability 8.0, too little memory (with how much is
+    /// A kernel's file that `kernel_dir` lacks, no driver, no GPU, no NVRTC, a GPU older than compute capability 8.0, too little memory (with how much is
     /// needed), or a policy that no kernel executes (with the site).
     pub fn new(
         model: Model,
@@ -168,6 +171,7 @@ impl CudaEngine {
                 steadyhand_gr00t::Error::input("denoising_steps", "expected at least 1, found 0").into()
             );
         }
+        let sources = Sources::open(options.kernel_dir.as_deref())?;
         let sites = model.sites()?;
         check(&policy, &sites, None)?;
         let mut layout = Layout::new(&policy);
@@ -177,7 +181,7 @@ impl CudaEngine {
         let capability = device.properties().compute_capability;
         check(&policy, &sites, Some(capability))?;
         let compiler = Compiler::open(driver_version, options.kernel_cache)?;
-        let kernels = Kernels::new(&device, compiler);
+        let kernels = Kernels::new(&device, compiler, sources);
         layout.load(&device, &kernels, &format!("the model in {policy}"))?;
         let stream = device.stream()?;
         let buckets = inference::buckets(&model, denoising_steps);

@@ -6,24 +6,31 @@ use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::program::{TapPlace, Tensor};
 use super::weights::Region;
 use crate::Result;
-use steadyhand_cuda_driver::DevicePtr;
-use steadyhand_cuda_driver::kernel_params;
+use steadyhand_cuda_driver::{DevicePtr, kernel_params};
 use steadyhand_gr00t::ops::{Heads, Site};
 
 kernel_params! {
-    /// As `RotaryParams` in `rotary.cu`.
+    /// Argument of kernels in `rotary.cu`.
     pub struct RotaryParams {
-        q: DevicePtr,
-        k: DevicePtr,
-        v: DevicePtr,
-        query_weight: DevicePtr,
-        key_weight: DevicePtr,
-        turns: DevicePtr,
+        /// `[rows, q_ld]`.
+        q: DevicePtr as "const void*",
+        /// `[rows, k_ld]`.
+        k: DevicePtr as "const void*",
+        /// `[rows, v_ld]`.
+        v: DevicePtr as "const void*",
+        /// `[HEAD_DIM]`.
+        query_weight: DevicePtr as "const float*",
+        key_weight: DevicePtr as "const float*",
+        /// `[tokens, HEAD_DIM]`: cosines, then sines.
+        turns: DevicePtr as "const float*",
+        /// `[rows, out_ld]`: query heads, key heads, value heads.
         out: DevicePtr,
-        tap_query_norm: DevicePtr,
-        tap_key_norm: DevicePtr,
-        tap_query: DevicePtr,
-        tap_key: DevicePtr,
+        /// `[rows, heads * HEAD_DIM]`.
+        tap_query_norm: DevicePtr as "float*",
+        /// `[rows, kv_heads * HEAD_DIM]`.
+        tap_key_norm: DevicePtr as "float*",
+        tap_query: DevicePtr as "float*",
+        tap_key: DevicePtr as "float*",
         q_element: u32,
         q_ld: u32,
         k_element: u32,
@@ -33,6 +40,7 @@ kernel_params! {
         out_element: u32,
         out_ld: u32,
         rows: u32,
+        /// Of one item of the batch.
         tokens: u32,
         heads: u32,
         kv_heads: u32,
@@ -41,6 +49,7 @@ kernel_params! {
         query_format: u32,
         key_format: u32,
         eps: f32,
+        /// Fills the struct up.
         padding: u32,
     }
 }

@@ -7,7 +7,7 @@ mod gpu;
 mod variations;
 
 use gpu::{
-    Case, GOLDENS, bits, distance, in_one, infer, like, made, patched, preset, probe, products, refusals,
+    Case, GOLDENS, bits, distance, gemms, in_one, infer, like, made, patched, preset, probe, refusals,
     taps_agree, tuning,
 };
 use libtest_mimic::{Arguments, Trial};
@@ -107,7 +107,7 @@ fn on_gpu() -> Vec<Trial> {
     }
     let others: [(&str, fn()); 8] = [
         ("the DiT in one kernel is as near to f32 as its chain", in_one::is_as_near_as_the_chain),
-        ("products are right in every tiling", products::of_every_tiling),
+        ("GEMMs are right in every tiling", gemms::of_every_tiling),
         ("one block has formats of its own", one_block_has_formats_of_its_own),
         ("query, key and value have different formats", query_key_and_value_differ),
         ("inputs are refused by field", refusals::of_inputs),
@@ -231,7 +231,7 @@ fn one_block_has_formats_of_its_own() {
     case.is_right(&policy, &case.input, &found, "actions");
 }
 
-/// Layers of one input no longer share a product.
+/// Layers of one input no longer share a GEMM.
 fn query_key_and_value_differ() {
     let case = Case::golden("one_view");
     let plain = infer(&mut case.cuda(&preset("bf16")), &case.input);

@@ -90,6 +90,12 @@ fn state(row: usize, i: usize) -> f64 {
 
 /// Writes the dataset.
 fn dataset() -> tempfile::TempDir {
+    dataset_of("h264_deep_b", ROWS, FIRST, FIRST as f64 / 30.0)
+}
+
+/// Writes a dataset of a clip with `rows_in_all` frames, whose second episode starts at row `split` and at `cut`
+/// seconds of the video.
+fn dataset_of(video_clip: &str, rows_in_all: usize, split: usize, cut: f64) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     fs::create_dir_all(root.join("meta")).unwrap();
@@ -111,13 +117,12 @@ fn dataset() -> tempfile::TempDir {
         plain::<Int64Type>(group, &[0, 1]);
         let tasks = texts(&["push the cube", "lift the cube", "push the cube"]);
         column::<ByteArrayType>(group, &tasks, Some(&[3, 3, 3]), Some(&[0, 0, 1]));
-        plain::<Int64Type>(group, &[FIRST as i64, (ROWS - FIRST) as i64]);
+        plain::<Int64Type>(group, &[split as i64, (rows_in_all - split) as i64]);
         for _ in 0..4 {
             plain::<Int64Type>(group, &[0, 0]);
         }
-        let cut = FIRST as f64 / 30.0;
         plain::<DoubleType>(group, &[0.0, cut]);
-        plain::<DoubleType>(group, &[cut, ROWS as f64 / 30.0]);
+        plain::<DoubleType>(group, &[cut, rows_in_all as f64 / 30.0]);
     });
     let schema = format!(
         "message schema {{ optional group observation.state {LIST} double element; }} }}
@@ -125,18 +130,18 @@ fn dataset() -> tempfile::TempDir {
         optional int64 episode_index; optional int64 task_index; optional float next.reward; }}"
     );
     write(&root.join("data/chunk-000/file-000.parquet"), &schema, 4, |group, writer| {
-        let rows = group * ROWS / 4..(group + 1) * ROWS / 4;
+        let rows = group * rows_in_all / 4..(group + 1) * rows_in_all / 4;
         let states: Vec<f64> = rows.clone().flat_map(|row| (0..3).map(move |i| state(row, i))).collect();
         let actions: Vec<f32> = rows.clone().flat_map(|row| [-(row as f32), row as f32]).collect();
         lists::<DoubleType>(writer, &states, 3);
         lists::<FloatType>(writer, &actions, 2);
-        plain::<Int64Type>(writer, &rows.clone().map(|row| i64::from(row >= FIRST)).collect::<Vec<_>>());
+        plain::<Int64Type>(writer, &rows.clone().map(|row| i64::from(row >= split)).collect::<Vec<_>>());
         plain::<Int64Type>(writer, &rows.clone().map(|row| i64::from(row >= 20)).collect::<Vec<_>>());
         plain::<FloatType>(writer, &vec![0.0; rows.len()]);
     });
     let video = root.join(video).join("chunk-000/file-000.mp4");
     fs::create_dir_all(video.parent().unwrap()).unwrap();
-    fs::copy(clip("h264_deep_b"), video).unwrap();
+    fs::copy(clip(video_clip), video).unwrap();
     folder
 }
 
@@ -185,6 +190,69 @@ fn episodes_of_one_video() {
     assert!(dataset.episode(0).unwrap().video("top").is_ok());
     let error = dataset.episode(1).unwrap().video("top").unwrap_err().to_string();
     assert!(error.contains("9 frames") && error.contains("25 steps"), "{error}");
+}
+
+#[test]
+fn frames_are_nearest_in_time() {
+    // Frames 12 to 19 of this clip are 0.02 s late: 0.6 frames, which counting frames rounds to the next one.
+    let first = 12;
+    let late = 0.02;
+    for (from, shift) in [(12.0 / 30.0 + late, 0), (12.0 / 30.0 + late - 0.01, 0), (11.0 / 30.0 + 1e-5, -1)] {
+        let folder = dataset_of("h264_gap", 20, first, from);
+        let dataset = Dataset::open(folder.path()).unwrap();
+        let expected = hashes("h264_gap");
+        let mut video = dataset.episode(1).unwrap().video("top").unwrap();
+        assert_eq!(video.frame_count(), 20 - first);
+        for step in 0..video.frame_count() {
+            let time = from + step as f64 / 30.0;
+            let shown = |frame: usize| frame as f64 / 30.0 + if frame < 12 { 0.0 } else { late };
+            let nearest =
+                (0..20).min_by(|a, b| (shown(*a) - time).abs().total_cmp(&(shown(*b) - time).abs())).unwrap();
+            if step == 0 {
+                assert_eq!(nearest as i64, first as i64 + shift, "{from}");
+            }
+            assert_eq!(fnv1a(&video.frame(step).unwrap().rgb), expected[nearest], "{from}: step {step}");
+        }
+    }
+    // A whole frame behind the last one there is nothing.
+    let folder = dataset_of("h264_gap", 20, first, 13.0 / 30.0 + late + 1e-4);
+    let error = Dataset::open(folder.path()).unwrap().episode(1).unwrap().video("top").unwrap_err();
+    assert!(matches!(error, Error::ShortVideo { frames: 7, steps: 8, .. }), "{error}");
+}
+
+#[test]
+fn texts_come_from_the_data_where_the_episodes_have_none() {
+    let folder = dataset();
+    let root = folder.path();
+    fs::write(root.join("meta/episodes/chunk-000/._file-000.parquet"), "junk").unwrap();
+    fs::write(root.join("meta/episodes/.DS_Store"), "junk").unwrap();
+    let video = "videos/observation.images.top";
+    let schema = format!(
+        "message schema {{ optional int64 episode_index; optional int64 length;
+        optional int64 data/chunk_index; optional int64 data/file_index; optional int64 {video}/chunk_index; }}"
+    );
+    let episodes = root.join("meta/episodes/chunk-000/file-000.parquet");
+    write(&episodes, &schema, 1, |_, group| {
+        plain::<Int64Type>(group, &[0, 1]);
+        plain::<Int64Type>(group, &[FIRST as i64, (ROWS - FIRST) as i64]);
+        for _ in 0..3 {
+            plain::<Int64Type>(group, &[0, 0]);
+        }
+    });
+    let schema = "message schema { optional int64 task_index; optional int64 __index_level_0__;
+        optional binary task (UTF8); }";
+    write(&root.join("meta/tasks.parquet"), schema, 1, |_, group| {
+        plain::<Int64Type>(group, &[0, 1]);
+        plain::<Int64Type>(group, &[0, 1]);
+        plain::<ByteArrayType>(group, &texts(&["push the cube", "lift the cube"]));
+    });
+    let dataset = Dataset::open(root).unwrap();
+    assert!(dataset.episode_meta(1).unwrap().tasks.is_empty());
+    let episode = dataset.episode(1).unwrap();
+    assert_eq!(episode.instruction("task", 4, 16).unwrap(), "push the cube");
+    assert_eq!(episode.instruction("task", 5, 16).unwrap(), "lift the cube");
+    // The video's place is not whole, which only matters to those who ask for it.
+    assert!(matches!(episode.video("top"), Err(Error::Unknown { .. })));
 }
 
 #[test]

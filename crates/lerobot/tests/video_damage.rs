@@ -36,6 +36,8 @@ fn flipped_bytes_are_errors_or_pictures_but_never_panics() {
         "h264_slices",
         "h264_baseline",
         "h264_edit_list",
+        "h264_fragmented",
+        "h264_decode_order",
         "av1_bt709",
         "av1_90x66",
     ];
@@ -67,7 +69,7 @@ fn flipped_bytes_are_errors_or_pictures_but_never_panics() {
 fn damaged_indices_are_errors_or_pictures_but_never_panics() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("damaged.mp4");
-    for name in ["h264_edit_list", "h264_colr_only", "av1_90x66"] {
+    for name in ["h264_edit_list", "h264_colr_only", "h264_fragmented", "av1_90x66"] {
         let whole = fs::read(clip(name)).unwrap();
         let moov = whole.windows(4).position(|w| w == b"moov").unwrap();
         let mut random = Random(0xfeed);

@@ -13,7 +13,7 @@ struct Attention : Sums {
     };
 
     // Keys beyond the last are the last again: nothing attends to them.
-    __device__ __forceinline__ void read_memory(const Memory& m, u32 chunk, Chunk& c) const {
+    __device__ __forceinline__ void read_memory(const DitMemory& m, u32 chunk, Chunk& c) const {
         auto line = [&](const u16* of, u32 at) { return of + here.pair / 2 * HEAD_DIM + size_t(min(at, m.keys - 1)) * m.ld; };
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
@@ -148,7 +148,7 @@ struct Attention : Sums {
             take(now + QUERY, here.rank * 32 + here.pair % 2 * 16 + thread / 6, thread % 6, here.at(QUERIES) + thread / 6 * (QUERY_LD * 2) + thread % 6 * 16);
     }
 
-    __device__ __forceinline__ void ask_memory(const Memory& m, u8* now, Chunk (&chunks)[2]) {
+    __device__ __forceinline__ void ask_memory(const DitMemory& m, u8* now, Chunk (&chunks)[2]) {
         if (threadIdx.x == 0) expect_bytes(here.sums_a(), 12288);
         if (warp * 16 < m.keys) read_memory(m, warp, chunks[0]);
         if ((warp + 8) * 16 < m.keys) read_memory(m, warp + 8, chunks[1]);

@@ -1,7 +1,8 @@
-// What the parts of `dit_persistent.cu` share: its argument, its memory, how it waits, reads and sends.
+// What the parts of `dit_persistent.cu` share: its memory, how it waits, reads and sends.
 #pragma once
 
 #include "machine.cuh"
+#include "params.cuh"
 
 // Sizes of the one shape that this is written for, as in `dit_persistent.rs`.
 constexpr int HIDDEN = 1536, FF = 6144, HEAD_DIM = 48, PAIRS = 64;
@@ -31,44 +32,6 @@ constexpr u32 MOMENTS = TOTALS + 8 * 16 * 4;                // by kind, eight co
 constexpr u32 BARRIERS = MOMENTS + 2 * 6 * 16 * 8;
 constexpr u32 SHARED_BYTES = BARRIERS + (2 * W_SLOTS + 2 * X_SLOTS + 4 + PLACES) * 8;
 static_assert(SHARED_BYTES == SHARED_MEMORY, "as in `dit_persistent.rs`");
-
-// Keys and values that a cross-attention block attends to. As `MemoryParams` in `dit_persistent.rs`.
-struct Memory {
-    const u16* key;    // [keys, ld]
-    const u16* value;
-    u32 ld;
-    u32 keys;
-};
-
-// A tensor as the TMA sees it (`TensorMap` in the driver's crate).
-struct __align__(64) TensorMap {
-    u64 words[16];
-};
-
-// As `DitParams` in `dit_persistent.rs`.
-struct DitParams {
-    // Of the exchanged streams and of GELU's results, of even and odd blocks: columns in tiles of 64, rows, tiles, in boxes
-    // of [BOX, 56, 64].
-    TensorMap streams[2], gelus[2];
-    const u8* weights;        // [grid, block_bytes summed over the DiT's blocks]
-    u64 weights_each;
-    // Of a norm y = inverse (w x - mean c1) + c0: c1 and c0.
-    const float2* own;        // [blocks, 4608]: query, key, value
-    const float2* fc1;        // [blocks, 6144]
-    const float* biases;      // [blocks, 2, 1536]: out, fc2
-    const u16* scales;        // [blocks, 1536]: 1 + scale of the modulation
-    const u16* tokens;        // [rows, 1536]
-    u16* out;                 // [rows, 1536]
-    u8* exchange;             // two times EXCHANGE_BYTES, then 128 * 12288 bytes, all ones at first
-    u32 rows;
-    u32 patience;             // tries after which the launch ends with an error
-    u32 blocks;               // even; even ones attend to a memory
-    float scale;
-    float eps;
-    u32 padding;
-    Memory memories[16];
-    u64 end[4];
-};
 
 // What blocks of the grid hand to each other, for even and for odd blocks of the DiT.
 constexpr u32 ROWS = 64, STREAM_BYTES = ROWS * HIDDEN * 2, MOMENTS_BYTES = ROWS * PAIRS * 8;

@@ -195,9 +195,9 @@ __device__ __forceinline__ void load_inputs(const DitParams& p, const Here& here
         const u32 eighth = here.pair % 4 * 2 + here.rank;
 #pragma unroll 1
         for (u32 phase = 0; phase < 4; ++phase) {
-            Loader::Input input = {&p.streams[block % 2], 0, now, HIDDEN * 2, first, now, 8, nullptr, 0};
+            Loader::Input input = {(block % 2 == 0 ? &p.even_streams : &p.odd_streams), 0, now, HIDDEN * 2, first, now, 8, nullptr, 0};
             if (phase == 0) {
-                input.map = &p.streams[(block + 1) % 2], input.map_row = END / (HIDDEN * 2), input.buffer = before + END;
+                input.map = block % 2 == 0 ? &p.odd_streams : &p.even_streams, input.map_row = END / (HIDDEN * 2), input.buffer = before + END;
                 input.counts = before + END_COUNTS, input.moments = before + END_MOMENTS;
             } else if (phase == 1) {
                 input.map_row = ATTENTION / (HIDDEN * 2), input.buffer = now + ATTENTION;
@@ -206,7 +206,7 @@ __device__ __forceinline__ void load_inputs(const DitParams& p, const Here& here
                 input.map_row = MIDDLE / (HIDDEN * 2), input.buffer = now + MIDDLE;
                 input.counts = now + MIDDLE_COUNTS, input.moments = now + MIDDLE_MOMENTS, input.norm = 1;
             } else {
-                input.map = &p.gelus[block % 2], input.buffer = now + GELU_OUT, input.row_bytes = FF * 2, input.first = eighth * TILES;
+                input.map = block % 2 == 0 ? &p.even_gelus : &p.odd_gelus, input.buffer = now + GELU_OUT, input.row_bytes = FF * 2, input.first = eighth * TILES;
                 input.counts = now + GELU_COUNTS + eighth * COUNT_BYTES, input.eighths = 1;
             }
             loader.load(input, p.eps);

@@ -2,22 +2,12 @@
 //
 // Compiled for: EIGHT_BITS, which is none here.
 #include "machine.cuh"
+#include "params.cuh"
 
 constexpr int THREADS = 256, HIDDEN = 1536, GRID = 128, TILE_COLUMNS = 64;
 
 // As `Matrix` in `dit_persistent.rs`.
 enum Matrix { OWN = 0, NARROW = 1, FC1 = 2, FC2 = 3 };
-
-// As `DitPackParams` in `dit_persistent.rs`.
-struct DitPackParams {
-    const u16* from;  // [features, ld], bf16
-    u8* to;           // the place of this matrix in the first block's stream
-    u64 each;         // bytes from one block's stream to the next
-    u32 bytes;        // of this matrix in a stream
-    u32 ld;
-    u32 matrix;
-    u32 padding;
-};
 
 // A feature and the first of eight columns.
 struct Source {
@@ -50,17 +40,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) pack(const __grid_constant
             *reinterpret_cast<const uint4*>(p.from + size_t(source.feature) * p.ld + source.column);
     }
 }
-
-// As `DitConstantsParams` in `dit_persistent.rs`.
-struct DitConstantsParams {
-    const u16* weights;  // [features, ld], bf16, of 1536 columns
-    const float* bias;   // [features]
-    const float* scale;  // [1536] of the modulation, without the one; null for a norm alone
-    const float* shift;
-    float2* to;          // [features]: what is multiplied with the mean, and what is added
-    u32 features;
-    u32 ld;
-};
 
 // A warp's feature: sums of its weights times 1 + scale, and times the shift, plus the bias.
 extern "C" __global__ void __launch_bounds__(THREADS) constants(const __grid_constant__ DitConstantsParams p) {

@@ -149,7 +149,7 @@ struct Block : Attention {
             u8* now = p.exchange + (block % 2) * EXCHANGE_BYTES;
             {
                 Chunk chunks[2] = {};
-                const Memory& memory = p.memories[block / 2];
+                const DitMemory memory = p.memories[block / 2];
                 if (block % 2 == 0) ask_memory(memory, now, chunks);
                 else ask_own(now, chunks);
                 attend(chunks, block % 2 == 0 ? memory.keys : here.rows, now);

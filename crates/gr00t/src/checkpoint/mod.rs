@@ -84,9 +84,14 @@ fn map_tensors(
     wanted: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let file = Arc::new(MappedFile::open(path)?);
-    files::refuse_disguise(path, file.bytes())?;
-    let parsed = SafeTensors::deserialize(file.bytes())
-        .map_err(|error| Error::file(path, format!("not a whole safetensors file: {error}")))?;
+    let parsed = match SafeTensors::deserialize(file.bytes()) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Only now: the length of a header may look like anything.
+            files::refuse_disguise(path, file.bytes())?;
+            return Err(Error::file(path, format!("not a whole safetensors file: {error}")));
+        }
+    };
     refuse_names_twice(path, file.bytes())?;
     let start = file.bytes().as_ptr() as usize;
     for (name, view) in parsed.iter().filter(|(name, _)| wanted(name)) {

@@ -415,4 +415,35 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn other_models_and_silly_sizes_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |text: &str| {
+            std::fs::write(folder.path().join("config.json"), text).unwrap();
+            Config::load(folder.path()).unwrap_err().to_string()
+        };
+        for (text, expected) in [
+            (r#"{"select_layer": 3}"#, "model_type: expected `Gr00tN1d6`, found none"),
+            (r#"{"model_type": "Gr00tN1d7"}"#, "a GR00T N1.7 checkpoint"),
+            (r#"{"type": "groot", "base_model_path": "x"}"#, "LeRobot's own format (type `groot`)"),
+            (r#"{"model_type": "Gr00tN1d6", "model_type": "Gr00tN1d6"}"#, "stands twice"),
+            (r#"{"model_type": "Gr00tN1d6", "num_inference_timesteps": 1000000}"#, "num_inference_timesteps"),
+            (r#"{"model_type": "Gr00tN1d6", "max_num_embodiments": 99999999999}"#, "max_num_embodiments"),
+            (
+                r#"{"model_type": "Gr00tN1d6", "diffusion_model_cfg":
+                    {"num_attention_heads": 9223372036854775807, "attention_head_dim": 4}}"#,
+                "input_embedding_dim",
+            ),
+        ] {
+            assert!(refused(text).contains(expected), "{text}: {}", refused(text));
+        }
+        // What Python wrote as a decimal is a number all the same.
+        std::fs::write(
+            folder.path().join("config.json"),
+            r#"{"model_type": "Gr00tN1d6", "select_layer": 3.0}"#,
+        )
+        .unwrap();
+        assert_eq!(Config::load(folder.path()).unwrap().select_layer, 3);
+    }
 }

@@ -275,9 +275,17 @@ pub fn known_embodiment_tags(checkpoint: &Path) -> Result<Vec<String>> {
 /// [`Error::File`] when neither has the tag.
 pub fn embodiment_id(checkpoint: &Path, tag: &str) -> Result<usize> {
     let path = processor_file(checkpoint, EMBODIMENT_IDS);
-    let ids: BTreeMap<String, usize> = if path.exists() { read_json(&path)? } else { BTreeMap::new() };
+    // What stands there for other embodiments does not matter.
+    let ids: BTreeMap<String, Value> = if path.exists() { read_json(&path)? } else { BTreeMap::new() };
     let official = OFFICIAL_EMBODIMENT_IDS.iter().find(|(known, _)| *known == tag).map(|(_, id)| *id);
-    ids.get(tag).copied().or(official).ok_or_else(|| {
+    let own = match ids.get(tag) {
+        None => None,
+        Some(id) => {
+            let whole = id.as_u64().and_then(|id| usize::try_from(id).ok());
+            Some(whole.ok_or_else(|| Error::file(&path, format!("{tag}: expected an index, found {id}")))?)
+        }
+    };
+    own.or(official).ok_or_else(|| {
         Error::file(&path, format!("no id for embodiment '{tag}', and the official table has none either"))
     })
 }

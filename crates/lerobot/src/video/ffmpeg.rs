@@ -48,13 +48,17 @@ impl Program {
     }
 
     /// A command that reads the first video of `path`, every frame as it is: none dropped, doubled or turned.
-    /// Damaged pictures end it. Whatever the file says, nothing but files is opened.
+    /// Damaged pictures end it; with more threads than one they are noticed only sometimes. Whatever the file says,
+    /// nothing but files is opened.
     fn command(&self, path: &Path, demuxer: &str) -> Command {
         let mut file = OsString::from("file:");
         file.push(path);
         let mut command = Command::new("ffmpeg");
         command.args(["-nostdin", "-hide_banner", "-v", "error", "-xerror", "-protocol_whitelist", "file"]);
-        command.args(["-noautorotate", "-copyts", "-f", demuxer, "-i"]).arg(file).args(["-map", "0:v:0"]);
+        command
+            .args(["-threads", "1", "-noautorotate", "-copyts", "-f", demuxer, "-i"])
+            .arg(file)
+            .args(["-map", "0:v:0"]);
         command.args([if self.renamed { "-fps_mode" } else { "-vsync" }, "passthrough"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

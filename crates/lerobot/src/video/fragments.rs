@@ -14,16 +14,17 @@ struct Defaults {
     flags: u32,
 }
 
-/// The track's samples of all fragments, in decoding order.
+/// The track's samples of all fragments, in decoding order; the first is decoded at `ends` where it does not say when.
 pub(super) fn read(
     mvex: Bytes,
     track: Bytes,
     fragments: &[Fragment],
     file_len: u64,
+    ends: i64,
 ) -> Result<Vec<Sample>, Damage> {
     let id = track_id(track).ok_or_else(|| Damage::short("trak/tkhd"))?;
     let defaults = defaults(mvex, id).ok_or_else(|| Damage::short("mvex/trex"))?;
-    let mut reader = Reader { id, defaults, file_len, decode: 0, samples: Vec::new() };
+    let mut reader = Reader { id, defaults, file_len, decode: ends, samples: Vec::new() };
     for fragment in fragments {
         reader.fragment(fragment)?;
     }

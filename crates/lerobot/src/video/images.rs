@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use steadyhand_files::{Disguise, Kind};
 
-use super::{Frame, MAX_PIXELS};
+use super::{Frame, MAX_PIXELS, jpeg};
 use crate::{Error, Result, parquet::Table};
 
 /// Rows read at a time: neighbours are asked for next, and a page is unpacked once for all of them.
@@ -60,7 +60,9 @@ impl Images {
 fn decode(file: &[u8]) -> Result<Frame, (String, String)> {
     match Disguise::of(file) {
         Some(Disguise::Other(Kind::Png)) => png(file).map_err(|found| ("a whole PNG image".into(), found)),
-        Some(Disguise::Other(Kind::Jpeg)) => jpeg(file).map_err(|found| ("a whole JPEG image".into(), found)),
+        Some(Disguise::Other(Kind::Jpeg)) => jpeg::decode(file)
+            .map(|(width, height, rgb)| Frame { width, height, rgb })
+            .map_err(|found| ("a whole JPEG image".into(), found)),
         Some(found) => Err(("a PNG or JPEG image".into(), found.to_string())),
         None => Err(("a PNG or JPEG image".into(), format!("{} bytes of something else", file.len()))),
     }
@@ -94,22 +96,4 @@ fn whole(width: usize, height: usize, rgb: Vec<u8>) -> Result<Frame, String> {
         true => Ok(Frame { width, height, rgb }),
         false => Err(format!("{} bytes for {width}x{height} pixels", rgb.len())),
     }
-}
-
-/// As Pillow decodes JPEG files: to RGB.
-fn jpeg(file: &[u8]) -> Result<Frame, String> {
-    use zune_jpeg::{
-        JpegDecoder,
-        zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions},
-    };
-    let side = 1 << 14;
-    let options = DecoderOptions::default()
-        .jpeg_set_out_colorspace(ColorSpace::RGB)
-        .set_max_width(side)
-        .set_max_height(side)
-        .set_strict_mode(true);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(file), options);
-    let rgb = decoder.decode().map_err(|error| error.to_string())?;
-    let (width, height) = decoder.dimensions().ok_or("no size")?;
-    whole(width, height, rgb)
 }

@@ -27,6 +27,7 @@ mod ffmpeg;
 mod fragments;
 mod h264;
 mod images;
+mod jpeg;
 mod mp4;
 mod native;
 mod order;
@@ -153,7 +154,7 @@ impl DecodedBy {
 }
 
 /// One video frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     /// Pixels a row.
     pub width: usize,
@@ -161,6 +162,15 @@ pub struct Frame {
     pub height: usize,
     /// `[height, width, 3]` bytes: red, green, blue.
     pub rgb: Vec<u8>,
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("Frame")
+            .field("width", &self.width)
+            .field("height", &self.height)
+            .finish_non_exhaustive()
+    }
 }
 
 /// An open video, or the part of one that belongs to an episode.

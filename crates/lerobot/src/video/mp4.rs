@@ -82,11 +82,13 @@ impl Movie {
         })?;
         let table = stbl(track).ok_or_else(|| Damage::short("trak/mdia/minf/stbl").at(path))?;
         let entry = SampleEntry::read(path, table)?;
-        let samples = match moov.find(b"mvex") {
-            None => samples::read(table, index.file_len),
-            Some(mvex) => fragments::read(mvex, track, &index.fragments, index.file_len),
-        };
-        let samples = samples.map_err(|damage| damage.at(path))?;
+        let mut samples = samples::read(table, index.file_len).map_err(|damage| damage.at(path))?;
+        // The table of a fragmented file has the pictures before its first fragment, if any.
+        if let Some(mvex) = moov.find(b"mvex") {
+            let ends = samples::duration(table).map_err(|damage| damage.at(path))?;
+            let rest = fragments::read(mvex, track, &index.fragments, index.file_len, ends);
+            samples.extend(rest.map_err(|damage| damage.at(path))?);
+        }
         let shown = samples::shown(moov, track, &samples).map_err(|damage| damage.at(path))?;
         let (shown, times) = shown.into_iter().unzip();
         let mut movie = Movie {

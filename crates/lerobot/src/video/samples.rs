@@ -143,6 +143,19 @@ fn times(table: Bytes, count: usize) -> Result<Vec<i64>, Damage> {
     }
 }
 
+/// The time units that all samples of `stts` take together.
+pub(super) fn duration(table: Bytes) -> Result<i64, Damage> {
+    let read = || {
+        let mut stts = table.find(b"stts")?;
+        stts.version()?;
+        let mut runs = stts.table(8)?;
+        runs.try_fold(0i64, |sum, mut run| {
+            Some(sum.saturating_add(i64::from(run.u32()?).saturating_mul(run.u32()?.into())))
+        })
+    };
+    read().ok_or_else(|| Damage::short("stbl/stts"))
+}
+
 /// A table of (count, value) runs, expanded to at most `limit` values.
 fn runs(table: &mut Bytes, limit: usize) -> Option<Vec<u32>> {
     table.version()?;

@@ -1,11 +1,11 @@
-//! `steady policy table`.
+//! `steady precision table`.
 
 use crate::support::{Demo, has_line, json, number, repo, steady};
 use serde_json::Value;
 use std::fs;
 
 /// Two inferences of the demo's first episode.
-const SHORT: [&str; 6] = ["policy", "table", "--traj-ids", "0", "--steps", "32"];
+const SHORT: [&str; 6] = ["precision", "table", "--traj-ids", "0", "--steps", "32"];
 
 fn row<'a>(table: &'a Value, policy: &str) -> &'a Value {
     let rows = table["policies"].as_array().expect("rows");
@@ -18,7 +18,7 @@ fn errors_are_those_of_eval_and_compare() {
     let folder = demo.folder();
     let written = ["--precisions", "f32,bf16,fp8", "--json", "new/table.json", "--png", "new/table.png"];
     let run = steady(folder, SHORT.iter().chain(&written)).succeeds();
-    has_line(&run, &["policy", "MSE", "MAE", "error"]);
+    has_line(&run, &["precision", "MSE", "MAE", "error"]);
     let table = json(&folder.join("new/table.json"));
     assert!(fs::metadata(folder.join("new/table.png")).expect("a picture").len() > 1000);
     assert_eq!((number(&table["inferences"]), &table["device"]), (2.0, &Value::Null));
@@ -44,7 +44,7 @@ fn errors_are_those_of_eval_and_compare() {
 fn the_embedded_demo_is_evaluated_whole_and_a_dataset_as_eval_does() {
     let demo = Demo::copy();
     let noise = repo("tests/fixtures/demo_expected").display().to_string();
-    let options = ["policy", "table", "--precisions", "f32", "--noise", &noise, "--json", "table.json"];
+    let options = ["precision", "table", "--precisions", "f32", "--noise", &noise, "--json", "table.json"];
     steady(demo.folder(), options).succeeds();
     let table = json(&demo.folder().join("table.json"));
     assert_eq!(table["episodes"], serde_json::json!([0, 1, 2, 3]));

@@ -1,17 +1,6 @@
-// y = x Wᵀ + b in IEEE f32, by fused multiply-adds on the ordinary cores: no tensor core, so no TF32.
-// The epilogue and the split of the inner dimension are those of `linear.cu`.
+// y = x Wᵀ + b in IEEE f32, by fused multiply-adds on the CUDA cores: no tensor core, so no TF32.
+// The epilogue and the split of the inner dimension are those of `gemm_mma.cu`.
 #include "epilogue.cuh"
-
-// As `LinearParams` in `linear.rs`.
-struct LinearParams {
-    const float* x;
-    const float* w;
-    u32 rows;
-    u32 n;
-    u32 inner;  // a multiple of 64
-    u32 ldx;
-    Epilogue epilogue;
-};
 
 constexpr int TILE = 64, DEPTH = 16, THREADS = 256, TILE_LD = TILE + 4;
 
@@ -20,20 +9,20 @@ __device__ __forceinline__ void put(float (&to)[DEPTH][TILE_LD], u32 row, u32 de
     to[depth][row] = v.x, to[depth + 1][row] = v.y, to[depth + 2][row] = v.z, to[depth + 3][row] = v.w;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_constant__ LinearParams p) {
+extern "C" __global__ void __launch_bounds__(THREADS) gemm(const __grid_constant__ GemmParams p) {
     __shared__ __align__(16) float operands[2][DEPTH][TILE_LD];
     __shared__ __align__(16) float tile[TILE * TILE_LD];
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     const u32 depths = p.inner / DEPTH, ranks = SPLIT;
     const u32 from = depths * blockIdx.z / ranks, to = depths * (blockIdx.z + 1) / ranks;
     const u32 row = threadIdx.x / 4, depth = threadIdx.x % 4 * 4;
-    const float* x = p.x + size_t(first_row + row) * p.ldx + depth;
-    const float* w = p.w + size_t(first_column + row) * p.inner + depth;
+    const float* x = static_cast<const float*>(p.x) + size_t(first_row + row) * p.ldx + depth;
+    const float* w = static_cast<const float*>(p.w) + size_t(first_column + row) * p.inner + depth;
     const u32 my_row = threadIdx.x / 16 * 4, left_column = threadIdx.x % 16 * 4;
 
     allow_next_kernel();
     const Epilogue& e = p.epilogue;
-    const Place<TILE, TILE, THREADS> my;
+    const ThreadMap<TILE, TILE, THREADS> my;
     float bias[8];
     Raw8 residuals[2];
     read_bias(e, first_column + my.column, p.n, bias);

@@ -1,4 +1,4 @@
-//! `steady policy`, and policies in TOML wherever a precision is asked for.
+//! `steady precision`, and TOML files wherever a precision is asked for.
 
 use crate::support::{Demo, has_line, json, number, repo, steady};
 use serde_json::Value;
@@ -29,7 +29,7 @@ fn the_documented_example_runs_with_a_calibration() {
     fs::write(folder.join("my.toml"), example()).expect("written");
     demo.eval(&["--precision", "my.toml"]).refuses(&["calibration.json"]);
 
-    let calibrate = ["policy", "calibrate", "--frames", "4", "--out", "calibration.json"];
+    let calibrate = ["precision", "calibrate", "--frames", "4", "--out", "calibration.json"];
     let run = steady(folder, calibrate.iter().chain(&of)).succeeds();
     assert!(run.stdout.contains("96 sites, 4 frames, 4 Euler steps"), "{}", run.stdout);
     let calibration = json(&folder.join("calibration.json"));
@@ -44,7 +44,7 @@ fn the_documented_example_runs_with_a_calibration() {
     );
     assert!(number(&report["mse"]).is_finite());
 
-    let show = ["policy", "show", "my.toml"];
+    let show = ["precision", "show", "my.toml"];
     let run = steady(folder, show.iter().chain(&of)).succeeds();
     has_line(&run, &["dit.block.{2..7}.fc1", "linear", "f32", "fp8_e4m3", "f32", "per_channel", "to"]);
     has_line(&run, &["dit.block.{0..1}.fc1", "linear", "f32", "bf16", "f32", "-", "-"]);
@@ -58,7 +58,7 @@ fn the_documented_example_runs_with_a_calibration() {
     steady(folder, show.iter().chain(&of)).refuses(&stale);
     demo.eval(&["--precision", "my.toml"]).refuses(&stale);
     let compare = ["compare", "--b", "cpu:my.toml", "--inferences", "1"];
-    let table = ["policy", "table", "--precisions", "my.toml", "--steps", "16", "--json", "table.json"];
+    let table = ["precision", "table", "--precisions", "my.toml", "--steps", "16", "--json", "table.json"];
     let allow = ["--allow-stale-calibration"];
     for command in [&compare[..], &table] {
         steady(folder, command.iter().chain(&of)).refuses(&stale);
@@ -89,7 +89,7 @@ fn the_documented_example_runs_with_a_calibration() {
 fn calibrations_that_cannot_be_made() {
     let folder = tempfile::tempdir().expect("a folder");
     let refused = |options: &[&str], parts: &[&str]| {
-        let base = ["policy", "calibrate", "--out", "c.json"];
+        let base = ["precision", "calibrate", "--out", "c.json"];
         steady(folder.path(), base.iter().chain(options)).refuses(parts);
     };
     refused(&["--percentile", "0"], &["--percentile", "above 0"]);
@@ -113,7 +113,7 @@ fn every_preset_evaluates_the_demo() {
 #[test]
 fn sites_are_listed_for_machines_too() {
     let folder = tempfile::tempdir().expect("a folder");
-    let shown = printed(&steady(folder.path(), ["policy", "show", "fp8", "--json"]).succeeds());
+    let shown = printed(&steady(folder.path(), ["precision", "show", "fp8", "--json"]).succeeds());
     let sites = shown["sites"].as_array().expect("sites");
     assert_eq!((sites.len(), &shown["activation_scales"]), (227, &"dynamic".into()));
     let site = |path: &str| sites.iter().find(|site| site["path"] == path).expect("a site");
@@ -121,7 +121,7 @@ fn sites_are_listed_for_machines_too() {
     assert_eq!((&fc1["operation"], &fc1["compute"]), (&"linear".into(), &"fp8_e4m3".into()));
     assert_eq!((&fc1["scale"], &fc1["amax"]), (&"per_channel".into(), &Value::Null));
     assert_eq!((&site("euler")["compute"], &site("euler")["storage"]), (&Value::Null, &"f32".into()));
-    let all = steady(folder.path(), ["policy", "show", "fp8", "--all"]).succeeds();
+    let all = steady(folder.path(), ["precision", "show", "fp8", "--all"]).succeeds();
     has_line(&all, &["dit.block.7.fc1", "linear", "f32", "fp8_e4m3"]);
 
     fs::write(
@@ -130,7 +130,7 @@ fn sites_are_listed_for_machines_too() {
          [[site]]\npattern = \"dit.block.*.{modulation,query,key,value,attention_output,fc1,fc2}\"\naccumulate = \"f32\"\n",
     )
     .expect("written");
-    let diff = ["policy", "diff", "mixed", "b.toml"];
+    let diff = ["precision", "diff", "mixed", "b.toml"];
     let run = steady(folder.path(), diff).succeeds();
     has_line(&run, &["dit.block.{3..4}.norm1", "layer_norm", "f32", "bf16", "f32", "bf16"]);
     // A gelu sums nothing: its accumulation format is no difference.
@@ -143,7 +143,7 @@ fn sites_are_listed_for_machines_too() {
         (&differing[0]["a"]["storage"], &differing[0]["b"]["storage"]),
         (&"f32".into(), &"bf16".into())
     );
-    let same = steady(folder.path(), ["policy", "diff", "mixed", "mixed"]).succeeds();
+    let same = steady(folder.path(), ["precision", "diff", "mixed", "mixed"]).succeeds();
     assert!(same.stdout.contains("0 of 227"), "{}", same.stdout);
 }
 
@@ -181,6 +181,7 @@ fn a_policy_file_is_taken_wherever_a_precision_is() {
     run(&["record", "--precision", "slip.toml", "--out", "other"]).refuses(&slip);
     run(&["faults", "--precision", "slip.toml"]).refuses(&slip);
     run(&["demo", "--precision", "slip.toml"]).refuses(&slip);
-    run(&["policy", "show", "absent.toml"]).refuses(&["absent.toml"]);
+    run(&["precision", "show", "absent.toml"]).refuses(&["absent.toml"]);
+    // The command's old name.
     run(&["policy", "show", "fp4"]).refuses(&["expected one of", "mixed-fp16", ".toml", "`fp4`"]);
 }

@@ -1,38 +1,23 @@
-// y = x Wᵀ + b on Hopper's warpgroup products, with the epilogue of `linear.cu`.
+// y = x Wᵀ + b by wgmma, with the epilogue of `gemm_mma.cu`.
 //
 // A block computes FEATURES outputs of TOKENS rows, transposed: the weights are the operand of 64 rows, so that few
-// tokens leave no part of a product idle. Two threads fetch by the copy engine, one the weights, before the kernel waits
+// tokens leave no part of a product idle. Two threads fetch by TMA, one the weights, before the kernel waits
 // for its input, the other x: one alone takes longer to issue the fetches of a small tile than its products take. A
-// warpgroup multiplies 64 features; TEAMS of warpgroups take turns at the stages, and their sums are added in the end. The
+// warpgroup multiplies 64 features; K_GROUPS groups of warpgroups take turns at the stages, and their sums are added in the end. The
 // blocks of a cluster (grid z) share the inner dimension.
 //
-// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128), TOKENS (64, 128, 192, 256), STAGES, TEAMS; SPLIT and what `epilogue.cuh` names.
+// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128), TOKENS (64, 128, 192, 256), STAGES, K_GROUPS;
+// SPLIT and what `epilogue.cuh` names.
 #include "epilogue.cuh"
 
-// A tensor as the copy engine sees it (`TensorMap` in `driver/`).
-struct __align__(64) TensorMap {
-    u64 words[16];
-};
-
-// As `HopperLinearParams` in `linear.rs`.
-struct HopperLinearParams {
-    TensorMap x;  // [rows, inner] in boxes of [TOKENS, DEPTH]
-    TensorMap w;  // [n, inner] in boxes of [FEATURES, DEPTH]
-    u32 rows;
-    u32 n;
-    u32 inner;    // a multiple of DEPTH
-    u32 padding;
-    Epilogue epilogue;
-};
-
 constexpr int ROW_BYTES = 128, DEPTH = ELEMENT == E4M3 ? ROW_BYTES : ROW_BYTES / 2;  // of the inner dimension in a stage
-constexpr int GROUPS = FEATURES / 64, SUMS = TOKENS / 2, CONSUMERS = 128 * GROUPS * TEAMS;
+constexpr int GROUPS = FEATURES / 64, SUMS = TOKENS / 2, CONSUMERS = 128 * GROUPS * K_GROUPS;
 constexpr int W_PRODUCER = CONSUMERS / 32, X_PRODUCER = W_PRODUCER + 1, THREADS = CONSUMERS + 64;  // two warps
 constexpr int W_BYTES = FEATURES * ROW_BYTES, X_BYTES = TOKENS * ROW_BYTES, STAGE_BYTES = W_BYTES + X_BYTES;
 static_assert(EIGHT_BITS || ELEMENT != E4M3, "sums of 8-bit products are rescaled");
 constexpr int TILE_LD = FEATURES + 4;
 static_assert(TOKENS * TILE_LD * 4 <= STAGES * STAGE_BYTES, "the sums take the place of the operands");
-static_assert(STAGES % TEAMS == 0, "a stage is always the same team's");
+static_assert(STAGES % K_GROUPS == 0, "a stage is always the same k group's");
 
 __device__ __forceinline__ void init_barrier(u32 barrier, u32 count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
@@ -42,9 +27,7 @@ __device__ __forceinline__ void expect_bytes(u32 barrier, u32 bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
-__device__ __forceinline__ void arrive(u32 barrier) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
+__device__ __forceinline__ void arrive(u32 barrier) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory"); }
 
 __device__ __forceinline__ void wait(u32 barrier, u32 parity) {
     u32 done = 0;
@@ -76,16 +59,13 @@ __device__ __forceinline__ u32 uniform(u32 value) { return __shfl_sync(0xfffffff
 
 // Fetches a box of a tensor, whose bytes the barrier expects. Rows outside the tensor are zeros.
 __device__ __forceinline__ void fetch(u32 to, const TensorMap& map, u32 column, u32 row, u32 barrier) {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(to),
-        "l"(&map), "r"(barrier), "r"(column), "r"(row)
-        : "memory");
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(to),
+                 "l"(&map), "r"(barrier), "r"(column), "r"(row)
+                 : "memory");
 }
 
 // Fetches a description, which the first box would wait for.
-__device__ __forceinline__ void fetch_map(const TensorMap& map) {
-    asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
-}
+__device__ __forceinline__ void fetch_map(const TensorMap& map) { asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory"); }
 
 // Rows of 128 bytes, eight of them 1024 bytes apart, chunks swizzled by 128 bytes.
 __device__ __forceinline__ u64 operand(u32 address) {
@@ -94,10 +74,10 @@ __device__ __forceinline__ u64 operand(u32 address) {
 
 __device__ __forceinline__ void fence_sums() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
-__device__ __forceinline__ void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void commit_wgmma() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
 template <int PENDING>
-__device__ __forceinline__ void wait_for_products() {
+__device__ __forceinline__ void wait_for_wgmma() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 
@@ -221,7 +201,7 @@ __device__ __forceinline__ void multiply_stage(float (&d)[SUMS], u64 w, u64 x) {
     fence_sums();
 #pragma unroll
     for (int k = 0; k < ROW_BYTES / 32; ++k) multiply_add(d, w + k * 2, x + k * 2);
-    commit_products();
+    commit_wgmma();
 }
 
 // This thread's sums to the tile [TOKENS, FEATURES], or added to what is there: a product's rows are features, its
@@ -258,17 +238,17 @@ __device__ __forceinline__ void produce(const TensorMap& map, const Stages& s, u
     }
 }
 
-// A warpgroup: the products of its 64 features with all tokens, over its team's stages.
+// A warpgroup: the products of its 64 features with all tokens, over its k group's stages.
 __device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums)[SUMS]) {
     const u32 warpgroup = uniform(threadIdx.x / 128);
-    const u32 team = warpgroup / GROUPS, group = warpgroup % GROUPS;
-    const u32 first = uniform(s.at(team)), barriers = uniform(s.filled(team));
+    const u32 k_group = warpgroup / GROUPS, group = warpgroup % GROUPS;
+    const u32 first = uniform(s.at(k_group)), barriers = uniform(s.filled(k_group));
     const u64 w = operand(first + group * 64 * ROW_BYTES), x = operand(first + W_BYTES);
-    const bool speaker = threadIdx.x % 128 == 0;
-    for (u32 round = 0; round * STAGES + team < count; ++round) {
+    const bool leader = threadIdx.x % 128 == 0;
+    for (u32 round = 0; round * STAGES + k_group < count; ++round) {
 #pragma unroll
-        for (u32 j = 0; j < STAGES; j += TEAMS) {
-            if (round * STAGES + team + j >= count) break;
+        for (u32 j = 0; j < STAGES; j += K_GROUPS) {
+            if (round * STAGES + k_group + j >= count) break;
             wait(barriers + j * 8, round & 1);
             constexpr u32 EMPTY = STAGES * 8;
             const u32 offset = j * (STAGE_BYTES / 16);
@@ -276,23 +256,23 @@ __device__ __forceinline__ void consume(const Stages& s, u32 count, float (&sums
                 // The tensor cores keep few bits of what they add 8-bit products to: a stage at a time, the rest in f32.
                 float part[SUMS] = {};
                 multiply_stage(part, w + offset, x + offset);
-                wait_for_products<0>();
+                wait_for_wgmma<0>();
 #pragma unroll
                 for (int i = 0; i < SUMS; ++i) sums[i] += part[i];
-                if (speaker) arrive(barriers + EMPTY + j * 8);
+                if (leader) arrive(barriers + EMPTY + j * 8);
             } else {
                 multiply_stage(sums, w + offset, x + offset);
-                // The team's stage before this one has been read once its products are done.
-                wait_for_products<1>();
-                const u32 before = j >= TEAMS ? j - TEAMS : STAGES - TEAMS;
-                if (speaker && (j > 0 || round > 0)) arrive(barriers + EMPTY + before * 8);
+                // The k group's stage before this one has been read once its products are done.
+                wait_for_wgmma<1>();
+                const u32 before = j >= K_GROUPS ? j - K_GROUPS : STAGES - K_GROUPS;
+                if (leader && (j > 0 || round > 0)) arrive(barriers + EMPTY + before * 8);
             }
         }
     }
-    wait_for_products<0>();
+    wait_for_wgmma<0>();
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1) linear(const __grid_constant__ HopperLinearParams p) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1) gemm(const __grid_constant__ GemmWgmmaParams p) {
     extern __shared__ __align__(1024) u8 shared[];
     __shared__ __align__(8) u64 barriers[2 * STAGES];
     const u32 full = uniform(shared_address(barriers));
@@ -304,7 +284,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) linear(const __grid_con
 
     allow_next_kernel();
     const Epilogue& e = p.epilogue;
-    const Place<TOKENS, FEATURES, THREADS> my;
+    const ThreadMap<TOKENS, FEATURES, THREADS> my;
     const u32 first_row = blockIdx.y * TOKENS, first_column = blockIdx.x * FEATURES;
     float bias[8];
     Raw8 residuals[SUMS < 96 ? 2 : 1];  // as many as the sums leave registers for
@@ -325,11 +305,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) linear(const __grid_con
     if (!producer) consume(s, count, sums);
     __syncthreads();
     float* tile = reinterpret_cast<float*>(shared);
-    const u32 team = threadIdx.x / (128 * GROUPS);
-    if (team == 0) store_sums<false>(tile, sums);
+    const u32 k_group = threadIdx.x / (128 * GROUPS);
+    if (k_group == 0) store_sums<false>(tile, sums);
     __syncthreads();
-    for (u32 next = 1; next < TEAMS; ++next) {
-        if (team == next && !producer) store_sums<true>(tile, sums);
+    for (u32 next = 1; next < K_GROUPS; ++next) {
+        if (k_group == next && !producer) store_sums<true>(tile, sums);
         __syncthreads();
     }
     finish_tile<TOKENS, FEATURES, TILE_LD, THREADS>(e, my, bias, residuals, tile, first_row, first_column, p.rows, p.n);

@@ -1,22 +1,12 @@
-// y = x Wᵀ + b on tensor cores, with its epilogue.
+// y = x Wᵀ + b by mma.sync, with its epilogue.
 //
 // A block computes a tile [TILE_ROWS, TILE_COLUMNS]; the blocks of a cluster (grid z) share the inner dimension
 // and add their partial sums in a fixed order. Weights are fetched before the kernel waits for its input: they
 // are what the time goes to when there are few rows.
 //
-// Compiled for: ELEMENT (BF16, FP16, and E4M3 from compute capability 8.9 on), TILE_ROWS (64, 128), TILE_COLUMNS (64, 128), STAGES; SPLIT and what `epilogue.cuh` names.
+// Compiled for: ELEMENT (BF16, FP16, and E4M3 from compute capability 8.9 on), TILE_ROWS (64, 128), TILE_COLUMNS (64, 128), STAGES;
+// SPLIT and what `epilogue.cuh` names.
 #include "epilogue.cuh"
-
-// As `LinearParams` in `linear.rs`.
-struct LinearParams {
-    const u8* x;  // [rows rounded up to the tile, ldx], zeros beyond the inner dimension
-    const u8* w;  // [n rounded up to 128, inner], zeros beyond
-    u32 rows;
-    u32 n;
-    u32 inner;    // a multiple of DEPTH
-    u32 ldx;
-    Epilogue epilogue;
-};
 
 constexpr int SIZE = ELEMENT == E4M3 ? 1 : 2, ROW_BYTES = 128, DEPTH = ROW_BYTES / SIZE;  // of the inner dimension at a time
 constexpr int CHUNKS = ROW_BYTES / 16;
@@ -60,8 +50,7 @@ __device__ __forceinline__ void multiply_stage(u32 stage, float (&sums)[MMA_M][M
 #pragma unroll
         for (int m = 0; m < MMA_M; ++m)
 #pragma unroll
-            for (int n = 0; n < MMA_N; ++n)
-                multiply_add<ELEMENT>(sums[m][n], x[m], w[n / 2][n % 2 * 2], w[n / 2][n % 2 * 2 + 1]);
+            for (int n = 0; n < MMA_N; ++n) multiply_add<ELEMENT>(sums[m][n], x[m], w[n / 2][n % 2 * 2], w[n / 2][n % 2 * 2 + 1]);
     }
 }
 
@@ -87,21 +76,21 @@ __device__ __forceinline__ void store_sums(float* tile, const float (&sums)[MMA_
         }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) linear(const __grid_constant__ LinearParams p) {
+extern "C" __global__ void __launch_bounds__(THREADS) gemm(const __grid_constant__ GemmParams p) {
     extern __shared__ __align__(1024) u8 shared[];
     const u32 base = shared_address(shared);
     const u32 first_row = blockIdx.y * TILE_ROWS, first_column = blockIdx.x * TILE_COLUMNS;
     const u32 depths = p.inner / DEPTH, ranks = SPLIT;
     const u32 from = depths * blockIdx.z / ranks, count = depths * (blockIdx.z + 1) / ranks - from;
-    const u8* x = p.x + size_t(first_row) * p.ldx * SIZE + from * ROW_BYTES;
-    const u8* w = p.w + size_t(first_column) * p.inner * SIZE + from * ROW_BYTES;
+    const u8* x = static_cast<const u8*>(p.x) + size_t(first_row) * p.ldx * SIZE + from * ROW_BYTES;
+    const u8* w = static_cast<const u8*>(p.w) + size_t(first_column) * p.inner * SIZE + from * ROW_BYTES;
     auto stage = [&](u32 index) { return base + index % STAGES * STAGE_BYTES; };
     auto copy_x = [&](u32 index) { copy_rows<TILE_ROWS>(stage(index), x + index * ROW_BYTES, p.ldx * SIZE); };
     auto copy_w = [&](u32 index) { copy_rows<TILE_COLUMNS>(stage(index) + X_BYTES, w + index * ROW_BYTES, p.inner * SIZE); };
 
     allow_next_kernel();
     const Epilogue& e = p.epilogue;
-    const Place<TILE_ROWS, TILE_COLUMNS, THREADS> my;
+    const ThreadMap<TILE_ROWS, TILE_COLUMNS, THREADS> my;
     float bias[8];
     Raw8 residuals[2];
     read_bias(e, first_column + my.column, p.n, bias);

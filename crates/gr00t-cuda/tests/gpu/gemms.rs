@@ -1,4 +1,4 @@
-//! Products in every tiling, those of older devices included.
+//! GEMMs in every tiling, those of older devices included.
 
 use std::fmt::Debug;
 use steadyhand_cuda_driver::Device;
@@ -11,9 +11,10 @@ use steadyhand_gr00t::probe::Recorder;
 use steadyhand_gr00t_cuda::builder::Builder;
 use steadyhand_gr00t_cuda::elements::Element;
 use steadyhand_gr00t_cuda::kernels::Kernels;
-use steadyhand_gr00t_cuda::linear::Then;
-use steadyhand_gr00t_cuda::product::{SPLITS, Tiling};
+use steadyhand_gr00t_cuda::linear::Fusion;
 use steadyhand_gr00t_cuda::program::Scratch;
+use steadyhand_gr00t_cuda::sources::Sources;
+use steadyhand_gr00t_cuda::tiling::{SPLITS, Tiling};
 use steadyhand_gr00t_cuda::weights::Layout;
 
 /// Operands are exactly what is multiplied and sums are f32: only the order of summation differs. What rounding at
@@ -28,7 +29,7 @@ const FP8_LIMIT: f64 = 2.4e-4;
 /// Rows, outputs and inputs that fill no tile.
 const SHAPES: [[usize; 3]; 4] = [[1, 10, 70], [51, 200, 640], [201, 136, 1088], [33, 72, 6144]];
 
-/// What must succeed for a product to be compared.
+/// What must succeed for a GEMM to be compared.
 fn must<T, E: Debug>(result: Result<T, E>, what: &str) -> T {
     result.unwrap_or_else(|error| panic!("{what}: {error:?}"))
 }
@@ -38,7 +39,7 @@ pub fn of_every_tiling() {
     let device = must(Device::open(0), "open");
     let driver_version = Some(device.properties().driver_version);
     let compiler = must(Compiler::open(driver_version, None), "compiler");
-    let kernels = Kernels::new(&device, compiler);
+    let kernels = Kernels::new(&device, compiler, Sources::embedded());
     let capability = device.properties().compute_capability;
     let splits: &[usize] = if capability.0 >= 9 { &SPLITS } else { &[1] };
     let kinds = [
@@ -94,7 +95,7 @@ fn error_of(
     b.tilings = Some(vec![tiling]);
     let x = must(b.persistent_tensor(rows, inner, Element::F32), "x");
     must(x.upload(&values), "upload");
-    must(b.linear(&linear, &x, Element::F32, at.clone(), Then::Store), "record");
+    must(b.linear(&linear, &x, Element::F32, at.clone(), Fusion::Store), "record");
     let mut recorder = Recorder::all();
     let (stream, mut scratch) = (must(device.stream(), "stream"), must(Scratch::new(device), "scratch"));
     must(must(b.finish(kernels), "compile").probe(&stream, &mut scratch, &mut recorder), "run");
