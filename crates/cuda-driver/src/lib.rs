@@ -47,4 +47,4 @@ pub use module::{Kernel, Module};
 pub use params::declaration;
 pub use params::{Params, Plain, bytes_of};
 pub use stream::{Launch, Stream};
-pub use tensor_map::{Boxes, ElementType, TensorMap};
+pub use tensor_map::{Boxes, ElementType, TensorMap, Tiles};

@@ -4,7 +4,7 @@ use super::check;
 use super::elements::{Element, SiteElements, Stored};
 use super::kernels::{Argument, Kernels, Variant};
 use super::program::{
-    Constant, HandOver, KernelStep, Program, Scale, Step, Tap, TapPlace, Tensor, TensorTap,
+    Constant, HandOver, InOne, KernelStep, Program, Scale, Step, Tap, TapPlace, Tensor, TensorTap,
 };
 use super::tiling::Tiling;
 use crate::Result;
@@ -78,7 +78,7 @@ impl<'a> Builder<'a> {
 
     /// The kernels that were recorded, in order.
     pub fn variants(&self) -> impl Iterator<Item = &Variant> {
-        self.steps.iter().filter_map(|step| step.variant())
+        self.steps.iter().flat_map(|step| step.variants())
     }
 
     /// Sites of the tensors that a probe of the program would see, in order.
@@ -248,6 +248,30 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    /// Records steps, and the kernel that does all of them at once, over `grid` blocks all of which work together: `whole` has
+    /// its argument, from what the steps result in.
+    ///
+    /// # Errors
+    /// Those of `record` and `whole`.
+    pub fn in_one<T, P: Argument + Send + Sync + 'static>(
+        &mut self,
+        record: impl FnOnce(&mut Self) -> Result<T>,
+        (variant, grid, cluster): (Variant, [usize; 3], usize),
+        whole: impl FnOnce(&T) -> Result<P>,
+    ) -> Result<T> {
+        let first = self.steps.len();
+        let result = record(self)?;
+        let parts = self.steps.split_off(first);
+        let params = whole(&result)?;
+        let variant = variant.for_argument(&params);
+        let (grid, cluster) = (grid.map(|blocks| blocks as u32), cluster as u32);
+        let Variant { block, shared_bytes, .. } = variant;
+        let launch = Launch { grid, block, shared_bytes, cluster, programmatic: false, cooperative: true };
+        let whole = KernelStep { variant, kernel: None, launch, params, taps: Vec::new() };
+        self.steps.push(Box::new(InOne { whole, parts }));
+        Ok(result)
+    }
+
     /// Records a kernel over `grid` blocks, none of which waits for another.
     pub fn launch_grid<P: Argument + Send + Sync + 'static>(
         &mut self,
@@ -271,7 +295,7 @@ impl<'a> Builder<'a> {
         let variant = variant.for_argument(&params);
         let (grid, cluster) = (grid.map(|blocks| blocks as u32), cluster as u32);
         let Variant { block, shared_bytes, .. } = variant;
-        let launch = Launch { grid, block, shared_bytes, cluster, programmatic: false };
+        let launch = Launch { grid, block, shared_bytes, cluster, programmatic: false, cooperative: false };
         if self.rows_are_steps {
             taps.iter_mut().for_each(|place| place.taps = place.taps.iter().flat_map(by_row).collect());
         }

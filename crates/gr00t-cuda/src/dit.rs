@@ -2,12 +2,14 @@
 
 use super::attention::{AttentionMask, Segment};
 use super::builder::Builder;
+use super::dit_persistent::Persistent;
 use super::elements::{Element, Stored};
 use super::linear::{Fusion, Linear, Projection};
 use super::norm::{Modulation, Norm, NormAt};
 use super::program::Tensor;
 use super::weights::Layout;
 use crate::Result;
+use std::sync::Arc;
 use steadyhand_cuda_driver::DevicePtr;
 use steadyhand_gr00t::model::dit::{self as model, Attends};
 use steadyhand_gr00t::ops::{Activation, Heads, Leading, Site, cpu};
@@ -16,23 +18,23 @@ use steadyhand_gr00t::ops::{Activation, Heads, Leading, Site, cpu};
 pub struct Dit {
     time1: Linear,
     time2: Linear,
-    blocks: Vec<Block>,
+    pub(super) blocks: Vec<Block>,
     output_modulation: Linear,
     output: Linear,
-    heads: Heads,
+    pub(super) heads: Heads,
     inner_dim: usize,
     /// Keys and values of all blocks that attend to the same tokens, in the order of the blocks.
     memories: Vec<(Attends, Projection)>,
 }
 
-struct Block {
-    attends: Attends,
+pub(super) struct Block {
+    pub(super) attends: Attends,
     modulation: Linear,
     /// Query, key and value where the block attends to itself, else the query.
-    own: Projection,
-    output: Linear,
-    fc1: Linear,
-    fc2: Linear,
+    pub(super) own: Projection,
+    pub(super) output: Linear,
+    pub(super) fc1: Linear,
+    pub(super) fc2: Linear,
 }
 
 impl Dit {
@@ -88,7 +90,7 @@ impl Block {
     }
 }
 
-fn block_site(index: usize) -> Site {
+pub(super) fn block_site(index: usize) -> Site {
     &Site::new("dit.block") / index
 }
 
@@ -112,19 +114,40 @@ fn lay_out_memories(layout: &mut Layout, w: &model::Dit) -> Result<Vec<(Attends,
 /// What depends on the Euler step alone, for all steps: computed once when the engine is loaded.
 #[derive(Clone)]
 pub struct Times {
-    /// Of each block, fusion of the output norm: `[steps, 2 * inner_dim]`, f32.
+    /// Of each block, then of the output norm: `[steps, 2 * inner_dim]`, f32.
     modulations: Vec<Tensor>,
     inner_dim: usize,
+    /// The blocks in one kernel, or why they are not.
+    in_one: Result<Arc<Persistent>, String>,
 }
 
 impl Times {
+    /// The same with the blocks in one kernel, where that can be.
+    #[must_use]
+    pub fn in_one(self, in_one: Result<Arc<Persistent>, String>) -> Self {
+        Times { in_one, ..self }
+    }
+
+    /// The blocks in one kernel, or why they are not.
+    pub fn persistent(&self) -> Result<&Arc<Persistent>, &String> {
+        self.in_one.as_ref()
+    }
+
     /// How many steps there are.
     pub fn steps(&self) -> usize {
         self.modulations.first().map_or(0, |modulation| modulation.rows)
     }
 
+    /// A block's scale in a step, `[inner_dim]`.
+    ///
+    /// # Errors
+    /// The copy fails.
+    pub(super) fn scale(&self, index: usize, step: usize) -> Result<Vec<f32>> {
+        self.modulations[index].slice_rows(step..step + 1).columns(0..self.inner_dim).download()
+    }
+
     /// The two halves of a modulation in a step.
-    fn halves(&self, index: usize, step: usize) -> [DevicePtr; 2] {
+    pub(super) fn halves(&self, index: usize, step: usize) -> [DevicePtr; 2] {
         let row = self.modulations[index].slice_rows(step..step + 1);
         [row.pointer(), row.columns(self.inner_dim..2 * self.inner_dim).pointer()]
     }
@@ -163,7 +186,8 @@ pub fn times(b: &mut Builder, w: &Dit, buckets: &[usize]) -> Result<Times> {
         b.linear_into(layer, &time, &out, None, site, Fusion::Store)?;
         modulations.push(out);
     }
-    Ok(Times { modulations, inner_dim: w.inner_dim })
+    let in_one = Err("it was not prepared".to_owned());
+    Ok(Times { modulations, inner_dim: w.inner_dim, in_one })
 }
 
 fn in_step(site: &Site, step: usize) -> Site {
@@ -183,14 +207,14 @@ pub struct Features {
 /// Keys and values that cross-attention blocks attend to, and which of them each item sees.
 pub struct Memory {
     /// By block; none where it attends to itself.
-    blocks: Vec<Option<KeyValue>>,
+    pub(super) blocks: Vec<Option<KeyValue>>,
     /// A block's own tokens.
     own: AttentionMask,
 }
 
-struct KeyValue {
-    key: Tensor,
-    value: Tensor,
+pub(super) struct KeyValue {
+    pub(super) key: Tensor,
+    pub(super) value: Tensor,
     mask: AttentionMask,
 }
 
@@ -233,6 +257,33 @@ pub fn forward(
     out: impl Into<Stored>,
 ) -> Result<Tensor> {
     let at = &Site::in_step("dit", step);
+    let batch = b.batch;
+    let one_by_one = |b: &mut Builder| blocks(b, w, tokens, memory, (times, step));
+    let x = match times.persistent() {
+        Ok(persistent) if persistent.takes(batch, tokens, memory) => {
+            let memories = persistent.memories(b, memory)?;
+            let whole = |x: &Tensor| persistent.params(tokens, memories, step, x);
+            b.in_one(one_by_one, persistent.kernel(), whole)?
+        }
+        _ => one_by_one(b)?,
+    };
+    let [shift, scale] = times.halves(w.blocks.len(), step);
+    let modulation = Modulation { scale, shift, site: at / "modulated" };
+    let norm = plain_norm(model::NORM_OUT_EPS, at / "norm_out");
+    let element = b.operand(&(at / "modulated"), &[at / "output"])?;
+    let x = b.norm_modulate(&x, norm, &modulation, element)?;
+    b.linear(&w.output, &x, out, at / "output", Fusion::Store)
+}
+
+/// All blocks, kernel by kernel.
+fn blocks(
+    b: &mut Builder,
+    w: &Dit,
+    tokens: &Tensor,
+    memory: &Memory,
+    (times, step): (&Times, usize),
+) -> Result<Tensor> {
+    let at = &Site::in_step("dit", step);
     let mut x = tokens.clone();
     for (index, weights) in w.blocks.iter().enumerate() {
         let [scale, shift] = times.halves(index, step);
@@ -240,12 +291,7 @@ pub fn forward(
         let modulation = Modulation { scale, shift, site: at / "modulated" };
         x = block(b, w.heads, weights, &x, (memory, index), &modulation, at)?;
     }
-    let [shift, scale] = times.halves(w.blocks.len(), step);
-    let modulation = Modulation { scale, shift, site: at / "modulated" };
-    let norm = plain_norm(model::NORM_OUT_EPS, at / "norm_out");
-    let element = b.operand(&(at / "modulated"), &[at / "output"])?;
-    let x = b.norm_modulate(&x, norm, &modulation, element)?;
-    b.linear(&w.output, &x, out, at / "output", Fusion::Store)
+    Ok(x)
 }
 
 /// One block. x: `[batch * tokens, inner_dim]`.

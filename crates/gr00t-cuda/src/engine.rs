@@ -4,6 +4,7 @@ use super::action_head::Embodiment;
 use super::builder::Builder;
 use super::check::check;
 use super::dit::{self, Times};
+use super::dit_persistent::Persistent;
 use super::inference::{self, DeviceInputs, Parts, Weights};
 use super::inputs::InputMemory;
 use super::kernels::Kernels;
@@ -189,6 +190,9 @@ impl CudaEngine {
         let times_program = builder.finish(&kernels)?;
         times_program.enqueue(&stream)?;
         stream.synchronize()?;
+        let dit = &weights.action_head.dit;
+        let in_one = Persistent::prepare(&device, &kernels, &stream, &policy, (dit, &times))?;
+        let times = times.in_one(in_one.map(Arc::new));
         let scratch = Scratch::new(&device)?;
         let (embodiments, shapes) = (HashMap::new(), VecDeque::new());
         Ok(CudaEngine {
@@ -215,6 +219,11 @@ impl CudaEngine {
     /// The queue that it works in.
     pub(super) fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// Why the DiT's blocks are a chain of kernels; none where one kernel does them all in an inference that it takes.
+    pub fn dit_obstacle(&self) -> Option<&str> {
+        self.times.persistent().err().map(String::as_str)
     }
 
     /// Its kernels.

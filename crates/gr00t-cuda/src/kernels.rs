@@ -120,6 +120,16 @@ impl Variant {
         Variant::plain("tokens.cu", entry, 256)
     }
 
+    /// All blocks of the DiT in one.
+    pub fn dit_persistent(shared_bytes: u32) -> Self {
+        Variant { shared_bytes, ..Variant::plain("dit_persistent.cu", "dit", 512) }
+    }
+
+    /// One of the kernels of `dit_pack.cu`.
+    pub fn dit_pack(entry: &'static str) -> Self {
+        Variant::plain("dit_pack.cu", entry, 256)
+    }
+
     /// One of the kernels of `weights.cu`.
     pub fn weights(entry: &'static str) -> Self {
         Variant::plain("weights.cu", entry, 256)

@@ -4,7 +4,7 @@ use super::elements::Element;
 use super::gemm;
 use super::kernels::{Defines, Variant};
 use super::tiling::{SPLITS, Tiling};
-use super::{attention, norm};
+use super::{attention, dit_persistent, norm};
 use std::collections::HashSet;
 use steadyhand_gr00t::config::Config;
 
@@ -54,6 +54,10 @@ pub fn every_kind(config: &Config, operands: &[Element], capability: (u32, u32))
     }
     variants.extend(with_bits(Variant::rotary(text.head_dim)));
     variants.extend(with_bits(Variant::weights("pack")));
+    if capability >= (9, 0) && operands.contains(&Element::Bf16) {
+        let one = dit_persistent::variants().into_iter();
+        variants.extend(one.map(|variant| variant.compiled_for([("EIGHT_BITS", 0)])));
+    }
     let entries = ["patches", "embed", "convert", "euler"];
     variants.extend(entries.into_iter().flat_map(|entry| with_bits(Variant::tokens(entry))));
     if operands.contains(&Element::E4m3) {

@@ -17,6 +17,8 @@ pub mod builder;
 pub mod check;
 pub mod connector;
 pub mod dit;
+mod dit_obstacles;
+pub mod dit_persistent;
 pub mod elements;
 mod engine;
 mod error;

@@ -191,7 +191,8 @@ impl Job {
             _ => (rows * self.columns).div_ceil(block as usize).min(MAX_BLOCKS),
         };
         let grid = [blocks as u32, 1, 1];
-        let launch = Launch { grid, block, shared_bytes, cluster: 1, programmatic: false };
+        let launch =
+            Launch { grid, block, shared_bytes, cluster: 1, programmatic: false, cooperative: false };
         Ok(stream.launch(&kernel, &launch, &params)?)
     }
 

@@ -1,6 +1,7 @@
 //! The CUDA C++ that kernels are compiled from: embedded in the program, or read from a folder.
 
 use super::attention::{AttentionParams, DeviceSegment};
+use super::dit_persistent::{DitConstantsParams, DitMemory, DitPackParams, DitParams};
 use super::gemm::{Epilogue, GemmParams, GemmWgmmaParams};
 use super::norm::NormParams;
 use super::operands::{ConvertParams, QuantizeParams};
@@ -22,6 +23,8 @@ macro_rules! embedded {
 pub(super) const SOURCES: &[(&str, &str)] = embedded![
     "attention.cu",
     "attention_f32.cu",
+    "dit_pack.cu",
+    "dit_persistent.cu",
     "gemm_mma.cu",
     "gemm_f32.cu",
     "gemm_wgmma.cu",
@@ -32,7 +35,16 @@ pub(super) const SOURCES: &[(&str, &str)] = embedded![
 ];
 
 /// Name and text of the files that they include.
-pub(super) const HEADERS: &[(&str, &str)] = embedded!["epilogue.cuh", "machine.cuh", "numeric.cuh"];
+pub(super) const HEADERS: &[(&str, &str)] = embedded![
+    "dit_attention.cuh",
+    "dit_exchange.cuh",
+    "dit_loader.cuh",
+    "dit_products.cuh",
+    "dit_sums.cuh",
+    "epilogue.cuh",
+    "machine.cuh",
+    "numeric.cuh",
+];
 
 /// The header with the structs that kernels are given, which every source includes by this name.
 const PARAMS: &str = "params.cuh";
@@ -57,6 +69,10 @@ pub fn params_header() -> &'static str {
             QuantizeParams::declaration(),
             EulerParams::declaration(),
             PackParams::declaration(),
+            DitMemory::declaration(),
+            DitParams::declaration(),
+            DitPackParams::declaration(),
+            DitConstantsParams::declaration(),
         ];
         format!("#pragma once\n\n{}", declarations.join("\n"))
     })

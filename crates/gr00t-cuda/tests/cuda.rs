@@ -7,8 +7,8 @@ mod gpu;
 mod variations;
 
 use gpu::{
-    Case, GOLDENS, bits, distance, gemms, infer, like, made, patched, preset, probe, refusals, taps_agree,
-    tuning,
+    Case, GOLDENS, bits, distance, gemms, in_one, infer, like, made, patched, preset, probe, refusals,
+    taps_agree, tuning,
 };
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -105,7 +105,8 @@ fn on_gpu() -> Vec<Trial> {
         let run = move || synthetic_weights_are_the_same(precision);
         trials.push(trial(format!("{precision} synthetic: weights are made as on the CPU"), run));
     }
-    let others: [(&str, fn()); 7] = [
+    let others: [(&str, fn()); 8] = [
+        ("the DiT in one kernel is as near to f32 as its chain", in_one::is_as_near_as_the_chain),
         ("GEMMs are right in every tiling", gemms::of_every_tiling),
         ("one block has formats of its own", one_block_has_formats_of_its_own),
         ("query, key and value have different formats", query_key_and_value_differ),

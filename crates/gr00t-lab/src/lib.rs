@@ -7,6 +7,10 @@
 //! Nothing here knows how an engine computes: engines are met through [`steadyhand_gr00t::engine::Engine`] and
 //! [`steadyhand_gr00t::engine::Backend`], targets of a tuning through [`tuning::Target`].
 
+mod backbone;
 pub mod diagnosis;
+mod error;
 pub mod fault;
 pub mod tuning;
+
+pub use error::{Error, Result};

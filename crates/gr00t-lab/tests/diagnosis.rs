@@ -13,7 +13,7 @@ use steadyhand_gr00t::precision::{Formats, PrecisionPolicy};
 use steadyhand_gr00t::probe::Recorder;
 use steadyhand_gr00t::processor::PixelValues;
 use steadyhand_gr00t_lab::diagnosis::{Examination, Inputs, Observed};
-use steadyhand_gr00t_lab::fault::{Fault, FaultyEngine, Results};
+use steadyhand_gr00t_lab::fault::{self, FaultyEngine, Results};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/golden").join(name)
@@ -101,12 +101,12 @@ fn shortened_replays_find_what_long_ones_find() {
     let denoising_steps = model.config.num_inference_timesteps;
     let narrow = Formats::new(Format::F32, Format::Bf16, Format::F32);
     let faults = [
-        Fault::Eps { site: "vision.layer.1.norm1".to_owned(), eps: 1e-3 },
-        Fault::SwappedGelu { site: "dit.block".to_owned() },
-        Fault::Narrow { site: "language.layer.1".to_owned(), formats: narrow },
-        Fault::UnwrittenTail { site: "dit.output".to_owned(), tokens: 2 },
-        Fault::NotCausal { layer: 0 },
-        Fault::TimestepOffset { buckets: 1 },
+        fault::eps("vision.layer.1.norm1", 1e-3),
+        fault::swapped_gelu("dit.block"),
+        fault::narrow("language.layer.1", narrow),
+        fault::unwritten_tail("dit.output", 2),
+        fault::not_causal(0),
+        fault::timestep_offset(1),
     ];
     for fault in faults {
         let mut engine = FaultyEngine::new(&model, &policy, denoising_steps, fault.clone());
@@ -127,11 +127,11 @@ fn shortened_replays_find_what_long_ones_find() {
             let replays = Cell::new(0);
             let findings = examination.explain(&Results::new(), &base, &|progress| replays.set(progress.of));
             let findings = findings.expect("findings").into_iter();
-            let plain = findings.map(|found| (format!("{:?}", found.fault), found.residual, found.proven));
+            let plain = findings.map(|found| (found.fault.description, found.residual, found.proven));
             (plain.collect::<Vec<_>>(), replays.get())
         };
         let (found, replays) = explain(&seen);
-        assert_eq!(found.first().map(|found| &found.0), Some(&format!("{fault:?}")));
+        assert_eq!(found.first().map(|found| &found.0), Some(&fault.description));
         assert!(replays > 0 && replays < found.len(), "{fault:?}: {replays} of {}", found.len());
         assert_eq!(found, explain(&Without(&seen, "vision.layer.0.norm2")).0, "{fault:?}");
     }

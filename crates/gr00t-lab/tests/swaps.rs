@@ -12,7 +12,7 @@ use steadyhand_gr00t::probe::Probe;
 use steadyhand_gr00t::processor::PixelValues;
 use steadyhand_gr00t::{Matrix, Result};
 use steadyhand_gr00t_lab::diagnosis::{Mixture, Reference, Side, side_by_side};
-use steadyhand_gr00t_lab::fault::{Fault, FaultyEngine};
+use steadyhand_gr00t_lab::fault::{self, FaultyEngine};
 
 const STEPS: usize = 4;
 
@@ -104,14 +104,14 @@ fn a_fault_goes_where_its_component_goes() {
     let input = input(&model, 3);
     let f32 = preset("f32");
     let right = infer(&mut CpuEngine::new(model.clone(), f32.clone(), STEPS), &input);
-    let swapped = |site: &str| Fault::SwappedGelu { site: site.to_owned() };
+    let swapped = |site: &str| fault::swapped_gelu(site);
     let faults = [
         ("connector", swapped("connector")),
         ("dit", swapped("dit")),
-        ("language", Fault::NotCausal { layer: 0 }),
-        ("state_encoder", Fault::OtherStatistics { spread: 0.5 }),
-        ("noise", Fault::UnpairedNoise { seed: 1 }),
-        ("decoder", Fault::UnwrittenTail { site: "decoder".to_owned(), tokens: 3 }),
+        ("language", fault::not_causal(0)),
+        ("state_encoder", fault::other_statistics(0.5)),
+        ("noise", fault::unpaired_noise(1)),
+        ("decoder", fault::unwritten_tail("decoder", 3)),
     ];
     for (component, fault) in faults {
         let mut b = FaultyEngine::new(&model, &f32, STEPS, fault);

@@ -3,17 +3,16 @@
 use crate::options::{demo, precision};
 use crate::outcome::Outcome;
 use crate::report::table::Table;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use rayon::prelude::*;
-use std::collections::BTreeMap;
 use steadyhand_gr00t::Session;
-use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
-use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::probe::Recorder;
-use steadyhand_gr00t::session::{Frames, NoiseSource, Options};
-use steadyhand_gr00t_lab::diagnosis::{Examination, Finding, Inputs};
+use steadyhand_gr00t::session::{self, Frames, NoiseSource, Scene};
+use steadyhand_gr00t_lab::diagnosis::{
+    Diagnosis, Hypothesis, Inputs, Options, Setup, Status, Subject, SwapWhen, diagnose,
+};
 use steadyhand_gr00t_lab::fault::{Case, Fault, FaultyEngine, suite};
 
 #[derive(Debug, Args)]
@@ -29,21 +28,21 @@ const SHOWN: Frames = Frames::Along { episode: 0, count: 2, spacing: 16, noise: 
 /// Diagnoses every fault of the suite, strong and weak, and healthy engines; prints a table.
 pub fn run(args: &FaultsArgs) -> Result<Outcome> {
     let demo = demo::temporary()?;
-    let options = Options { dataset: Some(demo.dataset), ..Options::default() };
+    let options = session::Options { dataset: Some(demo.dataset), ..session::Options::default() };
     let session = Session::open(&demo.checkpoint, &options)?;
     let policy = session.precision(&args.precision)?;
-    let scene = session.scene(SHOWN)?;
-    let bench = Bench { model: scene.session.parts.model.clone(), policy, inputs: scene.inputs };
+    let bench = Bench { scene: session.scene(SHOWN)?, policy };
     let mut table = Table::new(&["fault", "variant", "rank", "first", "place", "residual", "proven"]);
     let mut found = [0, 0];
-    let cases = suite(&bench.model.config);
+    let cases = suite(&bench.scene.session.parts.model.config);
     let trials: Vec<_> = cases.iter().flat_map(|case| variants(case).map(|trial| (case, trial))).collect();
-    let findings: Vec<_> =
-        trials.par_iter().map(|(_, (_, fault))| bench.diagnose(fault)).collect::<Result<_>>()?;
-    for ((case, (variant, fault)), findings) in trials.into_iter().zip(&findings) {
-        let rank = findings.iter().position(|finding| same(&finding.fault, fault));
+    let diagnoses: Vec<_> =
+        trials.par_iter().map(|(_, (_, fault))| bench.plant(fault)).collect::<Result<_>>()?;
+    for ((case, (variant, fault)), diagnosis) in trials.into_iter().zip(&diagnoses) {
+        let hypotheses = &diagnosis.hypotheses;
+        let rank = hypotheses.iter().position(|hypothesis| same(hypothesis, fault));
         found[usize::from(variant == "weak")] += usize::from(rank == Some(0));
-        table.row(row(case, variant, rank, findings.first()));
+        table.row(row(case, variant, rank, hypotheses.first()));
     }
     println!("{table}");
     let total = cases.len();
@@ -59,20 +58,21 @@ fn variants(case: &Case) -> [(&'static str, &Fault); 2] {
 }
 
 /// The same kind of mistake in the same place, whatever its parameters.
-fn same(a: &Fault, b: &Fault) -> bool {
+fn same(found: &Hypothesis, planted: &Fault) -> bool {
     let within = |path: &str, part: &str| {
         path.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    a.kind() == b.kind() && (within(a.place(), b.place()) || within(b.place(), a.place()))
+    found.kind == planted.kind
+        && (within(&found.place, &planted.place) || within(&planted.place, &found.place))
 }
 
-fn row(case: &Case, variant: &str, rank: Option<usize>, first: Option<&Finding>) -> Vec<String> {
+fn row(case: &Case, variant: &str, rank: Option<usize>, first: Option<&Hypothesis>) -> Vec<String> {
     let rank = rank.map_or("-".to_owned(), |rank| (rank + 1).to_string());
     let mut cells = vec![case.name.to_owned(), variant.to_owned(), rank];
     match first {
         Some(first) => cells.extend([
-            first.fault.kind().to_owned(),
-            first.fault.place().to_owned(),
+            first.kind.clone(),
+            first.place.clone(),
             format!("{:.2e}", first.residual),
             if first.proven { "yes" } else { "no" }.to_owned(),
         ]),
@@ -82,44 +82,38 @@ fn row(case: &Case, variant: &str, rank: Option<usize>, first: Option<&Finding>)
 }
 
 struct Bench {
-    model: Model,
+    scene: Scene,
     policy: PrecisionPolicy,
-    inputs: Vec<ModelInput>,
 }
 
 impl Bench {
     fn steps(&self) -> usize {
-        self.model.config.num_inference_timesteps
+        self.scene.session.parts.model.config.num_inference_timesteps
     }
 
-    fn diagnose(&self, fault: &Fault) -> Result<Vec<Finding>> {
-        let engine = FaultyEngine::new(&self.model, &self.policy, self.steps(), fault.clone());
-        self.examine(Box::new(engine), &self.policy)
+    /// What is said of the engine with this fault in it.
+    fn plant(&self, fault: &Fault) -> Result<Diagnosis> {
+        let model = &self.scene.session.parts.model;
+        let mut engine = FaultyEngine::new(model, &self.policy, self.steps(), fault.clone());
+        self.diagnose(&mut engine, &self.policy)
     }
 
-    /// What is found when this engine, which says it runs at `policy`, is examined.
-    fn examine(&self, mut engine: Box<dyn Engine>, policy: &PrecisionPolicy) -> Result<Vec<Finding>> {
-        let mut recorders = Vec::new();
-        for input in &self.inputs {
-            let mut recorder = Recorder::all();
-            engine.infer(std::slice::from_ref(input), Some(&mut recorder))?;
-            recorders.push(recorder);
-        }
-        let [first, last] = &self.inputs[..] else { bail!("expected two observations") };
-        let expected = BTreeMap::new();
-        let examine = |index: usize, input| Examination {
-            model: &self.model,
-            policy,
+    /// What is said of an engine that claims to run at `policy`.
+    fn diagnose(&self, engine: &mut dyn Engine, policy: &PrecisionPolicy) -> Result<Diagnosis> {
+        let (scene, parts) = (&self.scene, &self.scene.session.parts);
+        let setup = Setup {
+            model: &parts.model,
+            processor: &parts.processor,
             denoising_steps: self.steps(),
-            input,
-            observed: &recorders[index],
-            inputs: Inputs::Own,
-            expected: &expected,
+            observations: &scene.observations,
+            inputs: &scene.inputs,
+            steps: &scene.steps,
+            recorded: &[],
+            names: &[],
         };
-        let base = examine(1, last).localize()?;
-        let Some(place) = base.errors.iter().find(|error| error.is_fault()) else { return Ok(Vec::new()) };
-        let previous = examine(0, first).results_at(&place.path, None)?;
-        Ok(examine(1, last).explain(&previous, &base, &|_| {})?)
+        let options =
+            Options { policy: policy.clone(), inputs: Inputs::Own, swaps: SwapWhen::Never, scratch: None };
+        Ok(diagnose(&setup, Subject::Live(engine), &options, &|_| {})?)
     }
 
     /// Healthy engines in which something is found, and how many were examined.
@@ -133,8 +127,9 @@ impl Bench {
             policies.push((policy.clone(), policy));
         }
         let examine = |(runs, says): &(PrecisionPolicy, PrecisionPolicy)| -> Result<bool> {
-            let engine = CpuEngine::new(self.model.clone(), runs.clone(), self.steps());
-            Ok(!self.examine(Box::new(engine), says)?.is_empty())
+            let model = self.scene.session.parts.model.clone();
+            let mut engine = CpuEngine::new(model, runs.clone(), self.steps());
+            Ok(self.diagnose(&mut engine, says)?.verdict.status != Status::NoFault)
         };
         let alarms = policies.par_iter().map(examine).collect::<Result<Vec<_>>>()?;
         Ok((alarms.iter().filter(|alarm| **alarm).count(), policies.len()))

@@ -1,6 +1,5 @@
 //! `steady record`: the reference's tensors for some observations, to run other engines on and compare.
 
-use crate::diagnose::{OfInference, TapWriter};
 use crate::options::{ObservationArgs, precision};
 use crate::outcome::Outcome;
 use anyhow::Result;
@@ -11,6 +10,7 @@ use steadyhand_fidelity::trace::Dtype;
 use steadyhand_fidelity::{Trace, TraceWriter};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::action_head::timestep_bucket;
+use steadyhand_gr00t_lab::diagnosis::{MODE, OfInference, PRECISION, RUN, TapWriter};
 
 #[derive(Debug, Args)]
 pub struct RecordArgs {
@@ -56,7 +56,9 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
         ("embodiment_tag", parts.processor.embodiment_tag().to_owned()),
         ("episode", scene.episode.to_string()),
         ("steps", format!("{:?}", scene.steps)),
-        ("precision", formats.name().to_owned()),
+        ("seed", args.observations.seed.to_string()),
+        (PRECISION, formats.name().to_owned()),
+        (MODE, RUN.to_owned()),
         ("denoising_steps", denoising_steps.to_string()),
         ("image_token_index", parts.model.config.eagle_config.image_token_index.to_string()),
     ];

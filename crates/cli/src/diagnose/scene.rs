@@ -5,13 +5,13 @@ use crate::options::ObservationArgs;
 use anyhow::Result;
 use std::rc::Rc;
 use std::sync::Arc;
-use steadyhand_fidelity::Trace;
-use steadyhand_gr00t::engine::{Engine, ModelInput};
+use steadyhand_gr00t::Observation;
+use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::Processor;
 use steadyhand_gr00t::session::{self, NoiseSource};
-use steadyhand_gr00t::{Matrix, Observation};
+use steadyhand_gr00t_lab::diagnosis::{Setup, Subject};
 
 /// A model, a processor, and observations in both their terms.
 pub struct Scene {
@@ -35,15 +35,20 @@ pub struct Scene {
 }
 
 /// An engine, opened.
-pub enum Subject {
-    /// It runs here, and shows every tensor.
-    Live(Box<dyn Engine>),
-    /// It runs here, and shows its actions only.
-    Closed(Box<dyn Engine>),
-    /// It left tensors.
-    Trace(Rc<Trace>),
-    /// It left normalized actions, one matrix an inference.
-    Actions(Vec<Matrix>),
+pub struct Opened(Examined);
+
+impl Opened {
+    /// The engine as a diagnosis takes it.
+    pub fn subject(&mut self) -> Subject<'_> {
+        match &mut self.0 {
+            Examined::Running(engine) => match engine.shows_tensors() {
+                true => Subject::Live(engine.as_mut()),
+                false => Subject::Closed(engine.as_mut()),
+            },
+            Examined::Trace(trace) => Subject::Trace(Rc::clone(trace)),
+            Examined::Actions(actions) => Subject::Actions(actions.clone()),
+        }
+    }
 }
 
 impl Scene {
@@ -82,13 +87,22 @@ impl Scene {
     ///
     /// # Errors
     /// As [`EngineSpec::examine`].
-    pub fn subject(&self, spec: &EngineSpec, precision: &PrecisionPolicy) -> Result<Subject> {
+    pub fn engine(&self, spec: &EngineSpec, precision: &PrecisionPolicy) -> Result<Opened> {
         let (scene, denoising_steps) = (&self.opened, self.denoising_steps);
-        Ok(match spec.examine(&Asked { scene, denoising_steps, precision })? {
-            Examined::Running(engine) if engine.shows_tensors() => Subject::Live(engine),
-            Examined::Running(engine) => Subject::Closed(engine),
-            Examined::Trace(trace) => Subject::Trace(trace),
-            Examined::Actions(actions) => Subject::Actions(actions),
-        })
+        Ok(Opened(spec.examine(&Asked { scene, denoising_steps, precision })?))
+    }
+
+    /// What a diagnosis shows both engines.
+    pub fn setup(&self) -> Setup<'_> {
+        Setup {
+            model: &self.model,
+            processor: &self.processor,
+            denoising_steps: self.denoising_steps,
+            observations: &self.observations,
+            inputs: &self.inputs,
+            steps: &self.steps,
+            recorded: &self.recorded,
+            names: &self.names,
+        }
     }
 }

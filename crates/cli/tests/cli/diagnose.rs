@@ -102,7 +102,7 @@ fn an_engine_that_rounds_more_than_it_says_is_found() {
 fn a_place_is_not_sold_as_a_cause() {
     let folder = tempfile::tempdir().expect("a folder");
     let (code, found) = diagnose(folder.path(), "fault:one-layer-with-old-weights", &[]);
-    assert_eq!((code, &found["verdict"]["status"]), (1, &"ranked".into()), "{}", found["verdict"]);
+    assert_eq!((code, &found["verdict"]["status"]), (1, &"place".into()), "{}", found["verdict"]);
     let first = &found["hypotheses"][0];
     assert_eq!((&first["place"], &first["proven"]), (&"dit.block.5.fc1".into(), &false.into()));
 }

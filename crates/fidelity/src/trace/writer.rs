@@ -60,6 +60,11 @@ impl TraceWriter {
         })
     }
 
+    /// The folder that is written to.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Adds a tensor of f32 values.
     ///
     /// # Errors

@@ -1,24 +1,50 @@
 //! Why an engine does not give the reference's actions.
 //!
-//! The reference is run once more with the engine's own intermediate tensors in place of its own, so every
-//! operation is judged by what the engine itself gave it: an error that is only passed on vanishes, and an
-//! error that is made stands out at the place that makes it ([`Examination::localize`]). The places and their kind of
-//! operation suggest faults ([`at_site`]); each is injected into the reference, and the one that explains
-//! every local error away is the cause ([`Examination::explain`]). Where only final actions are known, the faults are
-//! injected into a free run instead. An engine that runs here can also exchange components with the reference
-//! ([`swap_components`]).
+//! [`diagnose`] judges an engine by what it shows. The reference is run once more with the engine's own intermediate
+//! tensors in place of its own (teacher forcing), so every operation is judged by what the engine itself gave it: an
+//! error that is only passed on vanishes, and an error that is made stands out at the place that makes it
+//! ([`Examination::localize`]). The places and their kind of operation suggest faults; each is injected into the
+//! reference, and the one that explains every local error away is the cause ([`Examination::explain`]). Where only
+//! final actions are known, the faults are injected into a free run instead ([`ActionsOnly`]). An engine that runs here
+//! can also exchange components with the reference ([`swap_components`]).
 
-mod hypotheses;
-mod local;
+mod actions;
+mod baseline;
+mod compare;
+mod declared;
+mod diagnose;
+mod euler;
+mod examine;
+mod explain;
+mod given;
+mod likeness;
+mod observe;
 mod replay;
+mod report;
 mod reuse;
+mod rounding;
+mod setup;
+mod side_by_side;
+mod stored;
 mod swaps;
+mod teacher_forced;
+mod verdict;
 
-pub use hypotheses::{at_site, catalogue};
-pub use local::{Examination, Inputs, LocalError, Localization};
-pub use replay::{ActionsOnly, Finding, Progress};
-pub use reuse::Backbone;
-pub use swaps::{Mixture, Reference, Side, Swap, side_by_side, swap_components};
+pub use baseline::{F32_ACTIONS, MARGIN};
+pub use compare::{Comparison, TapDistance, compare};
+pub use declared::{ISOLATED, MODE, PRECISION, RUN, precision_of};
+pub use diagnose::{Options, SwapWhen, diagnose};
+pub use observe::Subject;
+pub use replay::{ActionsOnly, Finding, Progress, Task};
+pub use report::{
+    ActionError, Considered, Diagnosis, EulerSplit, EulerStep, Hypothesis, SwapErrors, Swaps, TapError,
+    Trajectory,
+};
+pub use setup::Setup;
+pub use side_by_side::{Mixture, Reference, Side, Swap, side_by_side, swap_components};
+pub use stored::{OfInference, Scratch, TapWriter};
+pub use teacher_forced::{Examination, Inputs, LocalError, Localization};
+pub use verdict::{Cause, Evidence, Judgement, Likeness, Located, Nearest, Status, Unit, Verdict};
 
 use steadyhand_gr00t::probe::Recorder;
 

@@ -1,24 +1,37 @@
 //! Injects hypotheses into the reference and keeps those that explain the engine.
 
-use super::hypotheses::at_site;
-use super::local::{Examination, LocalError, Localization, distance};
-use super::reuse::{Backbone, Visit};
-use crate::fault::{Fault, FaultyEngine, Injection, Results};
+use super::reuse::Visit;
+use super::teacher_forced::{Examination, LocalError, Localization, distance};
+use crate::backbone::Backbone;
+use crate::fault::{Fault, FaultyEngine, Injection, Results, Suspect, candidates};
+use std::collections::{BTreeMap, BTreeSet};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::observation::Matrix;
+use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::ops::cpu::Intervention;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
 /// How far a search is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Hypotheses replayed.
+    /// What is done.
+    pub task: Task,
+    /// How often it was done.
     pub done: usize,
-    /// Hypotheses to replay in all.
+    /// How often it is done in all.
     pub of: usize,
+}
+
+/// What takes long in a diagnosis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// A run of the reference with a hypothesis in it.
+    Hypotheses,
+    /// A run of both engines with a component exchanged.
+    Mixtures,
 }
 
 /// A hypothesis and how much of the engine's error it leaves unexplained.
@@ -26,17 +39,33 @@ pub struct Progress {
 pub struct Finding {
     /// What may have happened.
     pub fault: Fault,
-    /// The error left when the reference makes the fault too: the largest local error in units of what a
-    /// healthy engine shows, or the actions' relative L2 where only they are known.
+    /// The error left when the reference makes the fault too: the largest local error of the operations that it
+    /// changes, in units of what a healthy engine shows there, or the actions' relative L2 where only they are known.
     pub residual: f64,
-    /// Whether nothing is left that rounding cannot explain.
+    /// Whether what it leaves is no more than rounding gives, of an error that was much more.
     pub proven: bool,
+    /// Names of the taps whose errors it explains.
+    pub explains: BTreeSet<String>,
+}
+
+/// An error must exceed what rounding gives by so much that an explanation of it means something: one that takes 1.01
+/// to 0.94 proves nothing.
+pub(super) const GAIN: f64 = 3.0;
+
+/// Best first: what is proven, then what can only be recognised by its place, then by what is left.
+fn sort(findings: &mut [Finding]) {
+    let rank = |finding: &Finding| match (finding.proven, finding.fault.opaque && finding.residual <= 1.0) {
+        (true, _) => 0,
+        (false, true) => 1,
+        (false, false) => 2,
+    };
+    findings.sort_by(|a, b| rank(a).cmp(&rank(b)).then(a.residual.total_cmp(&b.residual)));
 }
 
 impl Examination<'_> {
-    /// Explains the local errors of `base`: the findings, best first. `previous` is what a buffer that was not written
-    /// still holds, see [`Examination::results_at`]. A hypothesis that only changes the first bad result is judged from
-    /// that result, any other is replayed; `progress` is told before each replay.
+    /// Explains the first local error of `base` that rounding cannot give: the findings, best first. `previous` is what
+    /// a buffer that was not written still holds, see [`Examination::results_at`]. A hypothesis that only changes the
+    /// first bad result is judged from that result, any other is replayed; `progress` is told before each replay.
     ///
     /// # Errors
     /// The input does not fit the model.
@@ -46,90 +75,165 @@ impl Examination<'_> {
         base: &Localization,
         progress: &dyn Fn(Progress),
     ) -> Result<Vec<Finding>> {
-        let unexplained: Vec<&LocalError> = base.errors.iter().filter(|error| error.is_fault()).collect();
-        let Some(first) = unexplained.first() else { return Ok(Vec::new()) };
-        let place = BadPlace::new(self, base, &first.path)?;
-        let faults = at_site(&self.model.config, &unexplained);
-        let judged: Vec<Option<f64>> = faults
-            .iter()
-            .map(|fault| match fault.is_opaque() {
-                // Everything behind the place was judged with the engine's own values of it already.
-                true => {
-                    Some(largest(unexplained.iter().copied().filter(|error| error.path != fault.place())))
-                }
-                false => place.residual(fault, previous),
-            })
-            .collect();
-        let (of, mut done) = (judged.iter().filter(|residual| residual.is_none()).count(), 0);
+        self.explain_but(&BTreeSet::new(), previous, base, progress)
+    }
+
+    /// [`Examination::explain`] of what remains when the errors of the taps `explained` are accounted for.
+    pub(super) fn explain_but(
+        &self,
+        explained: &BTreeSet<String>,
+        previous: &Results,
+        base: &Localization,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Vec<Finding>> {
+        let open = |error: &&LocalError| error.is_fault() && !explained.contains(&error.name);
+        let unexplained: Vec<&LocalError> = base.errors.iter().filter(open).collect();
+        let Some(first) = unexplained.first().copied() else { return Ok(Vec::new()) };
+        let place = FirstError::new(self, base, first)?;
+        let layer = self.model.topology.layer_of(&first.path);
+        let suspect = Suspect {
+            model: self.model,
+            formats: self.policy.formats(&Site::new(&first.path)),
+            site: &first.path,
+            unshown: &first.unshown,
+            layer,
+            common: &common_path(&unexplained),
+            peak: first.peak,
+        };
+        let faults = candidates(&suspect);
+        let judged: Vec<Option<Finding>> =
+            faults.iter().map(|fault| place.judge(fault, previous, &unexplained)).collect();
+        let (of, mut done) = (judged.iter().filter(|finding| finding.is_none()).count(), 0);
         let mut findings = Vec::new();
         for (fault, judged) in faults.into_iter().zip(judged) {
-            let residual = match judged {
-                Some(residual) => residual,
+            findings.push(match judged {
+                Some(finding) => finding,
                 None => {
-                    progress(Progress { done, of });
+                    progress(Progress { task: Task::Hypotheses, done, of });
                     done += 1;
-                    largest(&self.replay(base, &fault, previous)?)
+                    let left = self.replay(base, &fault, previous)?;
+                    weigh(fault, first, &base.errors, &left, &unexplained)
                 }
-            };
-            // That a layer computes something else is a place, not yet a cause.
-            let proven = residual <= 1.0 && !matches!(fault, Fault::OldWeights { .. });
-            findings.push(Finding { proven, fault, residual });
+            });
         }
-        // An exact account of what happened comes before one that only says where.
-        findings.sort_by(|a, b| {
-            (!a.proven, a.proven && a.fault.is_opaque())
-                .cmp(&(!b.proven, b.proven && b.fault.is_opaque()))
-                .then(a.residual.total_cmp(&b.residual))
-        });
+        sort(&mut findings);
         Ok(findings)
+    }
+
+    /// Whether the reference with `fault` in it leaves no more than rounding gives of the errors that the fault
+    /// changes, among them the first at `path`; the residual.
+    pub(super) fn verify(
+        &self,
+        fault: &Fault,
+        path: &str,
+        previous: &Results,
+        base: &Localization,
+    ) -> Result<f64> {
+        let unexplained: Vec<&LocalError> = base.errors.iter().filter(|error| error.is_fault()).collect();
+        let Some(first) = unexplained.iter().find(|error| error.path == path) else { return Ok(0.0) };
+        let place = FirstError::new(self, base, first)?;
+        if let Some(finding) = place.judge(fault, previous, &unexplained) {
+            return Ok(finding.residual);
+        }
+        let left = self.replay(base, fault, previous)?;
+        Ok(weigh(fault.clone(), first, &base.errors, &left, &unexplained).residual)
     }
 }
 
+/// What a replay with `fault` in it leaves: `left` of the errors `base`, by tap.
+fn weigh(
+    fault: Fault,
+    first: &LocalError,
+    base: &[LocalError],
+    left: &[LocalError],
+    unexplained: &[&LocalError],
+) -> Finding {
+    let before: BTreeMap<&str, f64> = base.iter().map(|error| (error.name.as_str(), error.error)).collect();
+    // Errors that stay as they are, to the last bit, have nothing to do with the fault.
+    let changed = |error: &&LocalError| {
+        before.get(error.name.as_str()).is_none_or(|before| before.to_bits() != error.error.to_bits())
+    };
+    let changed: Vec<&LocalError> = left.iter().filter(changed).collect();
+    let reaches = changed.iter().any(|error| error.name == first.name);
+    let residual = match reaches {
+        true => largest(changed.iter().copied()),
+        false => largest([first]),
+    };
+    let healed = |name: &String| changed.iter().any(|error| error.name == *name && !error.is_fault());
+    let explains = unexplained.iter().map(|error| error.name.clone()).filter(healed).collect();
+    let proven = residual <= 1.0 && largest([first]) >= GAIN && !fault.opaque;
+    Finding { fault, residual, proven, explains }
+}
+
+/// The longest path that all of the places in the first one's part of the model lie at or below.
+fn common_path(errors: &[&LocalError]) -> String {
+    let mut common: Vec<&str> = errors[0].path.split('.').collect();
+    for error in errors {
+        let shared = common.iter().zip(error.path.split('.')).take_while(|(a, b)| **a == *b).count();
+        if shared > 0 {
+            common.truncate(shared);
+        }
+    }
+    common.join(".")
+}
+
 /// A place that errs: what it should have given, and what the engine gave.
-struct BadPlace<'a> {
-    path: &'a str,
+struct FirstError<'a> {
+    first: &'a LocalError,
     /// Each visit of the place, with the reference's values and the engine's.
     results: Vec<(&'a Visit, Vec<f32>, Vec<f32>)>,
-    /// The largest error elsewhere.
-    elsewhere: f64,
     /// Whether nothing of the place is handed on but the engine's own tensors.
     confined: bool,
 }
 
-impl<'a> BadPlace<'a> {
-    fn new(examination: &Examination, base: &'a Localization, path: &'a str) -> Result<Self> {
+impl<'a> FirstError<'a> {
+    fn new(examination: &Examination, base: &'a Localization, first: &'a LocalError) -> Result<Self> {
+        let path = first.path.as_str();
         let visits = || base.visits.iter().filter(|(_, visit)| visit.site.path() == path);
-        let elsewhere = largest(base.errors.iter().filter(|error| error.path != path));
-        if !visits().all(|(_, visit)| visit.taken) {
-            return Ok(BadPlace { path, results: Vec::new(), elsewhere, confined: false });
+        if visits().next().is_none() || !visits().all(|(_, visit)| visit.taken) {
+            return Ok(FirstError { first, results: Vec::new(), confined: false });
         }
         let mut right = examination.results_at(path, Some(base))?;
         let both = |(name, visit): (&String, &'a Visit)| {
             Some((visit, right.remove(name)?, examination.observed.read(name)?.1))
         };
         let results = visits().filter_map(both).collect();
-        Ok(BadPlace { path, results, elsewhere, confined: true })
+        Ok(FirstError { first, results, confined: true })
     }
 
-    /// What a fault that only changes the result here leaves; none for any other, which has to be replayed.
-    fn residual(&self, fault: &Fault, previous: &Results) -> Option<f64> {
-        if !self.confined || !fault.changes_a_result() || fault.place() != self.path {
+    /// What a fault leaves that only changes the result here, or can only be recognised by its place; none for any
+    /// other, which has to be replayed.
+    fn judge(&self, fault: &Fault, previous: &Results, unexplained: &[&LocalError]) -> Option<Finding> {
+        let at_place = unexplained.iter().filter(|error| error.path == self.first.path);
+        let here: BTreeSet<String> = at_place.map(|error| error.name.clone()).collect();
+        let found = |residual: f64, proven| Finding {
+            fault: fault.clone(),
+            residual,
+            proven,
+            explains: if residual <= 1.0 { here.clone() } else { BTreeSet::new() },
+        };
+        if fault.opaque {
+            // Everything behind the place was judged with the engine's own values of it already.
+            let elsewhere = unexplained.iter().copied().filter(|error| error.path != fault.place);
+            return Some(found(largest(elsewhere), false));
+        }
+        if !self.confined || !fault.changes_a_result() || fault.place != self.first.path {
             return None;
         }
         let injection = Injection::new(fault, previous);
-        let mut worst = self.elsewhere;
-        for (visit, right, found) in &self.results {
+        let mut worst = 0.0f64;
+        for (visit, right, engines) in &self.results {
             let mut values = right.clone();
             injection.result(&visit.site, visit.shape, &mut values);
             let expected = visit.error.as_ref()?.expected;
-            worst = worst.max(distance(found, &values) / expected);
+            worst = worst.max(distance(engines, &values) / expected);
         }
-        Some(worst)
+        Some(found(worst, worst <= 1.0 && largest([self.first]) >= GAIN))
     }
 }
 
 /// The largest local error in units of what a healthy engine shows.
-fn largest<'a>(errors: impl IntoIterator<Item = &'a LocalError>) -> f64 {
+pub(super) fn largest<'a>(errors: impl IntoIterator<Item = &'a LocalError>) -> f64 {
     errors.into_iter().map(|error| error.error / error.expected).fold(0.0, f64::max)
 }
 
@@ -146,12 +250,13 @@ pub struct ActionsOnly<'a> {
     pub inputs: &'a [ModelInput],
     /// The normalized actions it gave.
     pub found: &'a [Matrix],
-    /// The relative L2 that rounding alone gives.
+    /// The relative L2 that a healthy engine may show.
     pub floor: f64,
 }
 
 impl ActionsOnly<'_> {
-    /// Explains the actions: every fault of `faults` in a free run over all inputs, best first. `progress` is
+    /// Explains the actions: every fault of `faults` in a free run over all inputs, best first. A fault is proven where
+    /// it leaves no more than the floor, of all inferences together and of each but for a factor of two. `progress` is
     /// told before each.
     ///
     /// # Errors
@@ -162,15 +267,18 @@ impl ActionsOnly<'_> {
         let mut findings = Vec::new();
         let of = faults.len();
         for (done, fault) in faults.into_iter().enumerate() {
-            progress(Progress { done, of });
+            progress(Progress { task: Task::Hypotheses, done, of });
             let mut engine = FaultyEngine::new(self.model, self.policy, self.denoising_steps, fault.clone());
-            let mut actions = Vec::with_capacity(found.len());
-            for (input, backbone) in self.inputs.iter().zip(&backbones) {
+            let (mut actions, mut each) = (Vec::with_capacity(found.len()), 0.0f64);
+            for ((input, backbone), found) in self.inputs.iter().zip(&backbones).zip(self.found) {
                 let spared = Some(backbone).filter(|backbone| backbone.is_spared(|at| fault.touches(at)));
-                actions.extend(engine.infer_behind(input, spared)?.data);
+                let made = engine.infer_behind(input, spared)?.data;
+                each = each.max(relative_l2(&found.data, &made));
+                actions.extend(made);
             }
             let residual = relative_l2(&found, &actions);
-            findings.push(Finding { fault, residual, proven: residual <= self.floor });
+            let proven = residual <= self.floor && each <= 2.0 * self.floor && !fault.opaque;
+            findings.push(Finding { fault, residual, proven, explains: BTreeSet::new() });
         }
         findings.sort_by(|a, b| a.residual.total_cmp(&b.residual));
         Ok(findings)
@@ -180,7 +288,7 @@ impl ActionsOnly<'_> {
     fn backbones(&self) -> Result<Vec<Backbone>> {
         let mut engine = CpuEngine::new(self.model.clone(), self.policy.clone(), self.denoising_steps);
         let backbone = |input| {
-            let mut backbone = Backbone::default();
+            let mut backbone = Backbone::new(&self.model.topology);
             engine.infer(std::slice::from_ref(input), Some(&mut backbone))?;
             Ok(backbone)
         };

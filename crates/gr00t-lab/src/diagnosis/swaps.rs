@@ -1,203 +1,114 @@
-//! Components exchanged between two running engines.
-//!
-//! The reference and the engine run side by side on the same input. Wherever a component hands its tensor over, the
-//! tensor of one of them, the owner of that component, goes on in both. So each component is computed on what the
-//! mixture of both made before it, in every Euler step, and the actions are exactly those of the mixture.
+//! Components exchanged between the reference and a running engine, in both directions.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use super::baseline::{Baseline, MARGIN};
+use super::replay::{Progress, Task};
+use super::report::{SwapErrors, Swaps};
+use super::setup::Setup;
+use super::side_by_side::{self, Swap, swap_components};
+use crate::Result;
 use steadyhand_fidelity::relative_l2;
-use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
-use steadyhand_gr00t::exchange::Patches;
-use steadyhand_gr00t::model::Model;
-use steadyhand_gr00t::observation::Matrix;
-use steadyhand_gr00t::ops::Site;
+use steadyhand_gr00t::Matrix;
+use steadyhand_gr00t::engine::{Engine, ModelInput};
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::{Error, Result};
 
-/// One of two engines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// The reference.
-    A,
-    /// The engine under examination.
-    B,
+/// An engine and what it gave for the last inference.
+pub(super) struct Exchange<'a> {
+    pub(super) engine: &'a mut dyn Engine,
+    pub(super) actions: &'a Matrix,
+    /// Whether what it gives may depend on the inference before.
+    pub(super) keeps_state: bool,
+    /// Exchange also where the actions lie no further apart than rounding allows.
+    pub(super) always: bool,
 }
 
-impl Side {
-    fn other(self) -> Side {
-        match self {
-            Side::A => Side::B,
-            Side::B => Side::A,
-        }
-    }
-}
-
-/// Whose each component is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mixture {
-    /// The owner of all components but one.
-    pub most: Side,
-    /// The component of the other side, if any, as the path of its output.
-    pub swapped: Option<&'static str>,
-}
-
-impl Mixture {
-    fn owner(self, at: &Site) -> Side {
-        if self.swapped == Some(at.path()) { self.most.other() } else { self.most }
-    }
-}
-
-/// The reference for [`side_by_side`].
-#[derive(Clone, Copy)]
-pub struct Reference<'a> {
-    /// The model that both compute.
-    pub model: &'a Model,
-    /// What the reference runs at.
-    pub policy: &'a PrecisionPolicy,
-    /// Euler steps.
-    pub denoising_steps: usize,
-}
-
-/// The normalized actions of a mixture, as its most frequent owner gives them. `b` must not run on the threads of the
-/// reference's pool: it waits for the reference, and the reference for it.
+/// Exchanges every component in the last inference; none where there is no error to look for.
 ///
 /// # Errors
-/// Those of both engines; `b` takes no tensors between its components; the two hand over different tensors.
-pub fn side_by_side(
-    reference: Reference,
-    b: &mut dyn Engine,
-    input: &ModelInput,
-    mixture: Mixture,
-) -> Result<Matrix> {
-    let ((to_b, from_a), (to_a, from_b)) = (channel(), channel());
-    let (a, b) = std::thread::scope(|scope| {
-        let Reference { model, policy, denoising_steps } = reference;
-        let a = scope.spawn(move || {
-            let mut engine = CpuEngine::new(model.clone(), policy.clone(), denoising_steps);
-            Hands::new(Side::A, mixture, to_b, from_b).run(&mut engine, input)
-        });
-        let b = Hands::new(Side::B, mixture, to_a, from_a).run(b, input);
-        (a.join(), b)
-    });
-    let a = a.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    match (a, b) {
-        (Err(Ended::Failed(error)), _) | (_, Err(Ended::Failed(error))) => Err(error),
-        (Ok(a), Ok(b)) => Ok(if mixture.most == Side::A { a } else { b }),
-        _ => Err(Error::input("engines", "expected both to hand over the same tensors, one had fewer")),
+/// Those of the engine.
+pub(super) fn run(
+    setup: &Setup,
+    baseline: &Baseline,
+    exchange: Exchange,
+    progress: &dyn Fn(Progress),
+) -> Result<Option<Swaps>> {
+    let Exchange { engine, actions, keeps_state, always } = exchange;
+    let (Some(right), Some((input, before))) = (baseline.actions.last(), setup.inputs.split_last()) else {
+        return Ok(None);
+    };
+    let floor = baseline.expected_of(setup.inputs.len() - 1) * MARGIN;
+    let all_b = relative_l2(&actions.data, &right.data);
+    if all_b <= floor && !always {
+        return Ok(None);
     }
+    let f32 = PrecisionPolicy::preset("f32")?;
+    let (model, denoising_steps) = (setup.model, setup.denoising_steps);
+    let side_a = side_by_side::Reference { model, policy: &f32, denoising_steps };
+    let before: Option<&ModelInput> = before.last().filter(|_| keeps_state);
+    let swaps = swap_components(side_a, engine, (input, before), right, &|done, of| {
+        progress(Progress { task: Task::Mixtures, done, of });
+    })?;
+    Ok(Some(Swaps {
+        floor,
+        all_b,
+        located: swaps.iter().filter(|swap| swap.locates(floor)).map(|s| s.component.to_string()).collect(),
+        conclusion: conclusion(&swaps, all_b, floor),
+        components: swaps
+            .iter()
+            .map(|swap| SwapErrors {
+                component: swap.component.to_string(),
+                only_b: swap.only_b,
+                all_but_b: swap.all_but_b,
+            })
+            .collect(),
+    }))
 }
 
-/// How an inference of one side can end early.
-enum Ended {
-    Failed(Error),
-    /// One side had more tensors than the other.
-    Alone,
-}
-
-/// A tensor on its way to the other side.
-struct Handed {
-    at: Site,
-    values: Vec<f32>,
-}
-
-/// One side's end of the exchange.
-struct Hands {
-    side: Side,
-    mixture: Mixture,
-    to: Sender<Handed>,
-    from: Receiver<Handed>,
-    ended: Option<Ended>,
-}
-
-impl Hands {
-    fn new(side: Side, mixture: Mixture, to: Sender<Handed>, from: Receiver<Handed>) -> Self {
-        Hands { side, mixture, to, from, ended: None }
-    }
-
-    /// Runs this side's inference. The other side learns of its end when the sender is dropped.
-    fn run(mut self, engine: &mut dyn Engine, input: &ModelInput) -> Result<Matrix, Ended> {
-        let actions = engine.infer_patched(input, &mut self).map_err(Ended::Failed)?;
-        let Hands { to, from, ended, .. } = self;
-        drop(to);
-        // What the other side still hands over has no taker here: it had more tensors.
-        let left = from.recv().is_ok();
-        ended.or(left.then_some(Ended::Alone)).map_or(Ok(actions), Err)
-    }
-}
-
-impl Patches for Hands {
-    fn hand_over(&mut self, at: &Site, _: [usize; 3], values: &mut [f32]) {
-        if self.ended.is_some() {
-            return;
-        }
-        if self.mixture.owner(at) == self.side {
-            let handed = Handed { at: at.clone(), values: values.to_vec() };
-            self.ended = self.to.send(handed).is_err().then_some(Ended::Alone);
-            return;
-        }
-        self.ended = match self.from.recv() {
-            Err(_) => Some(Ended::Alone),
-            Ok(found) => {
-                let same = (&found.at, found.values.len()) == (at, values.len());
-                if same {
-                    values.copy_from_slice(&found.values);
-                }
-                (!same).then(|| Ended::Failed(mismatch(at, values.len(), &found)))
-            }
-        }
-    }
-}
-
-fn mismatch(at: &Site, values: usize, found: &Handed) -> Error {
-    let what = format!("expected {values} values of `{at}`, found {} of `{}`", found.values.len(), found.at);
-    Error::input("engines", what)
-}
-
-/// What exchanging one component does to the actions: relative L2 to the reference's.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Swap {
-    /// The name of the component.
-    pub component: &'static str,
-    /// Only this component is the engine's.
-    pub only_b: f64,
-    /// All but this component is the engine's.
-    pub all_but_b: f64,
-}
-
-impl Swap {
-    /// Whether the component alone makes the error, and nothing else does: its own version causes more than `floor`,
-    /// and without it no more than that is left.
-    pub fn locates(&self, floor: f64) -> bool {
-        self.only_b > floor && self.all_but_b <= floor
-    }
-}
-
-/// Exchanges every component in both directions; `actions` are the reference's. Where the engine keeps state, `before`
-/// is the input of the inference before, which it is given again each time. `progress` is told how many of how many
-/// mixtures ran.
-///
-/// # Errors
-/// As [`side_by_side`].
-pub fn swap_components(
-    reference: Reference,
-    b: &mut dyn Engine,
-    (input, before): (&ModelInput, Option<&ModelInput>),
-    actions: &Matrix,
-    progress: &dyn Fn(usize, usize),
-) -> Result<Vec<Swap>> {
-    let parts = &reference.model.topology.parts;
-    let (mut swaps, mut done, of) = (Vec::new(), 0, 2 * parts.len());
-    for part in parts {
-        let mut error = |most: Side| -> Result<f64> {
-            progress(done, of);
-            done += 1;
-            if let Some(before) = before {
-                b.infer(std::slice::from_ref(before), None)?;
-            }
-            let mixture = Mixture { most, swapped: Some(part.output) };
-            Ok(relative_l2(&side_by_side(reference, b, input, mixture)?.data, &actions.data))
+/// What both directions together say.
+fn conclusion(swaps: &[Swap], all_b: f64, floor: f64) -> String {
+    let names = |chosen: &dyn Fn(&Swap) -> bool| -> Vec<String> {
+        swaps.iter().filter(|swap| chosen(swap)).map(|swap| format!("`{}`", swap.component)).collect()
+    };
+    let causes = names(&|swap| swap.only_b > floor);
+    let located = names(&|swap| swap.locates(floor));
+    if all_b <= floor {
+        return match &causes[..] {
+            [] => "no component errs by more than rounding allows, alone or together".to_owned(),
+            some => format!("{} alone would err by more than rounding allows", some.join(", ")),
         };
-        swaps.push(Swap { component: part.name, only_b: error(Side::A)?, all_but_b: error(Side::B)? });
     }
-    Ok(swaps)
+    match (&located[..], &causes[..]) {
+        ([one], _) => format!(
+            "{one} makes the error: alone it causes it, and with the reference's in its place no more is left than \
+             rounding gives"
+        ),
+        ([], []) => "no component alone makes the error: several add up to it".to_owned(),
+        ([], some) => format!(
+            "{} err by more than rounding allows, each alone; exchanging one of them does not heal the engine",
+            some.join(", ")
+        ),
+        (several, _) => format!("each of {} causes the error alone and heals it alone", several.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn swaps(of: [(f64, f64); 3]) -> Vec<Swap> {
+        let components = ["vision", "language", "dit"];
+        let with = |(component, (only_b, all_but_b))| Swap { component, only_b, all_but_b };
+        components.into_iter().zip(of).map(with).collect()
+    }
+
+    #[test]
+    fn the_conclusion_names_what_both_directions_name() {
+        let one = swaps([(1e-3, 0.5), (0.5, 1e-3), (1e-3, 0.5)]);
+        assert!(conclusion(&one, 0.5, 1e-2).starts_with("`language` makes the error"));
+        let two = swaps([(0.4, 0.5), (0.5, 0.4), (1e-3, 0.5)]);
+        assert!(conclusion(&two, 0.6, 1e-2).starts_with("`vision`, `language` err by more"));
+        let none = swaps([(9e-3, 0.5); 3]);
+        assert!(conclusion(&none, 0.6, 1e-2).starts_with("no component alone"));
+        let healthy = swaps([(1e-3, 1e-3); 3]);
+        assert!(conclusion(&healthy, 1e-3, 1e-2).starts_with("no component errs"));
+    }
 }

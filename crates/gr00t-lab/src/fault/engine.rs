@@ -1,8 +1,8 @@
 //! The reference with a fault in it.
 
-use super::Fault;
 use super::inject::{Injection, Results};
-use crate::diagnosis::Backbone;
+use super::{Fault, Otherwise};
+use crate::backbone::Backbone;
 use std::cell::RefCell;
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::engine::{Engine, ModelInput, infer_by_layout, one};
@@ -45,7 +45,8 @@ impl FaultyEngine {
         let FaultyEngine { model, policy, denoising_steps, fault, previous } = self;
         let injection = Injection { backbone, ..Injection::new(fault, previous) };
         let actions = infer_by_layout(model, &input, *denoising_steps, None, &mut |batch, _| {
-            model.infer(&Cpu::new(policy, None).with_intervention(&injection), batch)
+            let cpu = Cpu::new(policy, None).with_intervention(&injection);
+            model.infer(&Otherwise::new(cpu, policy, Some(fault)), batch)
         });
         *previous = injection.current.into_inner();
         one(actions?)
@@ -68,7 +69,8 @@ impl Engine for FaultyEngine {
         let (fault, previous) = (&self.fault, &mut self.previous);
         infer_by_layout(model, &inputs, self.denoising_steps, probe, &mut |batch, probe| {
             let injection = Injection::new(fault, previous);
-            let actions = model.infer(&Cpu::new(policy, probe).with_intervention(&injection), batch);
+            let cpu = Cpu::new(policy, probe).with_intervention(&injection);
+            let actions = model.infer(&Otherwise::new(cpu, policy, Some(fault)), batch);
             let current = injection.current.into_inner();
             *previous = current;
             actions
@@ -83,7 +85,8 @@ impl Engine for FaultyEngine {
         let intervention =
             Patched { inner: &injection, patches: RefCell::new(patches), policy, topology: &model.topology };
         let actions = infer_by_layout(model, &input, *denoising_steps, None, &mut |batch, _| {
-            model.infer(&Cpu::new(policy, None).with_intervention(&intervention), batch)
+            let cpu = Cpu::new(policy, None).with_intervention(&intervention);
+            model.infer(&Otherwise::new(cpu, policy, Some(fault)), batch)
         });
         *previous = injection.current.into_inner();
         one(actions?)

@@ -3,235 +3,262 @@
 //! A fault injected into the reference gives what an engine with that mistake would give. That serves two
 //! ends: a suite that a diagnosis is tested on, and the diagnosis itself, which replays its hypotheses and
 //! calls a cause only what reproduces the engine it was shown.
+//!
+//! A fault is declared once, by the function that makes it: a [`Fault`] has no defaults, so its name, place, reach,
+//! effect and words stand together and none can be left out. The functions are grouped by what goes wrong; each group
+//! also says which of its faults a suspicious place suggests (`candidates`) and which the suite plants (`cases`).
 
-mod describe;
+mod attention;
+mod buffers;
 mod engine;
+mod formats;
 mod inject;
 mod inputs;
-mod reach;
-mod suite;
+mod operations;
+mod otherwise;
+mod pointwise;
+mod suspect;
+mod time;
+mod weights;
 
+pub use attention::{masked_row, misgrouped_heads, not_causal, swapped_masks, transposed_heads};
+pub use buffers::{misread, stale, unwritten_tail};
 pub use engine::FaultyEngine;
+pub use formats::{narrow, stale_scale};
 pub(crate) use inject::Injection;
 pub use inject::Results;
-pub(crate) use reach::is_category_specific;
-pub use suite::{Case, suite};
+pub use inputs::{channel_order, other_pixels, other_statistics, shifted_pixels, unpaired_noise};
+pub(crate) use otherwise::Otherwise;
+pub use otherwise::{Change, Nonlinearity};
+pub use pointwise::{eps, swapped_gelu};
+pub(crate) use suspect::Suspect;
+pub use time::{timestep_angle, timestep_folded, timestep_offset};
+pub use weights::{embodiment, old_weights};
 
+use std::fmt;
+use std::sync::Arc;
 use steadyhand_fidelity::Format;
+use steadyhand_gr00t::config::Config;
 use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::model::Model;
-use steadyhand_gr00t::model::dit::Attends;
+use steadyhand_gr00t::ops::{Activation, Mask, Site};
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy};
 
-/// Gives blocks that attend to text the image tokens, and the other way round.
-fn exchange_masks(model: &mut Model) {
-    for block in &mut model.action_head.dit.blocks {
-        block.attends = match block.attends {
-            Attends::Text => Attends::Images,
-            Attends::Images => Attends::Text,
-            other => other,
-        };
+/// A mistake, and where it is made. It is made in every Euler step.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// Stable name of the kind, for JSON and tables.
+    pub kind: &'static str,
+    /// Where the fault is made: a site's path as in [`Site::path`], or a part of the model and everything below it.
+    pub place: String,
+    /// The operations that may give something else on the same inputs.
+    pub reach: Reach,
+    /// What it does to an inference.
+    pub effect: Effect,
+    /// Whether the fault can only be recognised by its place, because what it did cannot be known from
+    /// outside: the noise, the weights, the statistics that were used instead.
+    pub opaque: bool,
+    /// What happened, as the end of a sentence that begins "The engine".
+    pub description: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+impl PartialEq for Fault {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, &self.place, &self.description) == (other.kind, &other.place, &other.description)
     }
 }
 
-/// A mistake, and where it is made. A site is a path as in [`steadyhand_gr00t::ops::Site::path`]; a fault there is made
-/// in every Euler step.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Fault {
-    /// A buffer holds values of one format and is read as another: the bytes are reinterpreted. Where the
-    /// formats differ in width, the reader gets as many values as it expects from the start of the buffer.
-    Reinterpreted {
-        /// Whose result the buffer holds.
-        site: String,
-        /// What was written.
-        stored: Format,
-        /// What was read.
-        read: Format,
-    },
-    /// The buffer still holds the result of the previous inference.
-    Stale {
-        /// Whose result it should hold.
-        site: String,
-    },
-    /// The last tokens of a buffer are never written and hold zeros.
-    UnwrittenTail {
-        /// Whose result it should hold.
-        site: String,
-        /// How many tokens.
-        tokens: usize,
-    },
-    /// A row of attention sees no key at all: its softmax is 0 / 0.
-    MaskedRow {
-        /// The attention.
-        site: String,
-    },
-    /// A site, and everything below it, runs in narrower formats than it should.
-    Narrow {
-        /// The site.
-        site: String,
-        /// What it runs in.
-        formats: Formats,
-    },
-    /// Blocks that should see the text tokens see the image tokens, and the other way round.
-    SwappedMasks,
-    /// The language layers at and above this one see later tokens.
-    NotCausal {
-        /// The first layer without its mask.
-        layer: usize,
-    },
-    /// The angles of the timestep embedding are rounded before sine and cosine.
-    TimestepAngle {
-        /// To this format.
-        format: Format,
-    },
-    /// The timestep is off by some buckets.
-    TimestepOffset {
-        /// Added to the bucket.
-        buckets: i64,
-    },
-    /// The timestep was folded into a constant: every Euler step sees the first one's.
-    TimestepFolded,
-    /// A norm's epsilon is another.
-    Eps {
-        /// The norm, or a part of the model.
-        site: String,
-        /// Instead of the right one.
-        eps: f64,
-    },
-    /// The erf and tanh forms of GELU are confused.
-    SwappedGelu {
-        /// The non-linearity, or a part of the model.
-        site: String,
-    },
-    /// A projection's features are laid out `[head_dim, heads]` instead of `[heads, head_dim]`.
-    TransposedHeads {
-        /// The projection.
-        site: String,
-        /// Heads of the projection.
-        heads: usize,
-    },
-    /// Neighbouring heads of a projection are exchanged, as when query and key groups are counted wrongly.
-    MisgroupedHeads {
-        /// The projection.
-        site: String,
-        /// Heads of the projection.
-        heads: usize,
-    },
-    /// Another embodiment's weights are used.
-    Embodiment {
-        /// The slot used.
-        slot: usize,
-    },
-    /// A layer has weights of another time: each output feature is scaled by its own factor near one.
-    OldWeights {
-        /// The layer.
-        site: String,
-        /// Relative size of the change.
-        change: f32,
-    },
-    /// An fp8 layer's scale was calibrated on smaller values: what exceeds them is cut off.
-    StaleScale {
-        /// The layer.
-        site: String,
-        /// The calibrated maximum, as a fraction of the true one.
-        fraction: f32,
-    },
-    /// The engine starts from its own noise.
-    UnpairedNoise {
-        /// What makes it differ.
-        seed: u64,
-    },
-    /// Images arrive as BGR.
-    ChannelOrder,
-    /// Images are resized half a pixel off.
-    ShiftedPixels,
-    /// The pixels differ in another way.
-    OtherPixels,
-    /// States are normalized with the statistics of another dataset.
-    OtherStatistics {
-        /// How much its ranges differ, relative to the right ones.
-        spread: f32,
-    },
+/// The operations that a fault touches. Never leaves one out that may give something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// That of its place.
+    Place,
+    /// Its place and everything below.
+    Below,
+    /// The operations at and below its place whose paths end in one of these names.
+    Named(&'static [&'static str]),
+    /// These paths and everything below.
+    Paths(&'static [&'static str]),
+}
+
+/// Changes the values of a result `[batch, tokens, features]`.
+pub type OnResult = Arc<dyn Fn([usize; 3], &mut [f32]) + Send + Sync>;
+/// Gives another mask for an attention.
+pub type OnMask = Arc<dyn Fn(&Site, &Mask) -> Mask + Send + Sync>;
+
+/// What a fault does to an inference, at the sites that it touches.
+#[derive(Clone)]
+pub enum Effect {
+    /// Changes a result `[batch, tokens, features]` after it was computed.
+    Result(OnResult),
+    /// Gives the result of the previous inference; zeros in the first, and behind one of another shape.
+    Stale,
+    /// The epsilon of norms.
+    Eps(f64),
+    /// The kind of non-linearities.
+    Activation(fn(Activation) -> Activation),
+    /// The mask of attentions.
+    Mask(OnMask),
+    /// The time, in buckets.
+    Time(Arc<dyn Fn(usize) -> usize + Send + Sync>),
+    /// The format of a time encoding's angles.
+    Angles(Format),
+    /// The slot of category-specific weights.
+    Embodiment(usize),
+    /// The model itself.
+    Model(Arc<dyn Fn(&mut Model) + Send + Sync>),
+    /// An operation that is computed otherwise.
+    Operation(Change),
+    /// Number formats.
+    Formats(Formats),
+    /// What the model is given.
+    Input(Arc<dyn Fn(&mut ModelInput) + Send + Sync>),
+    /// Nothing that can be made here: what the engine did is not known.
+    Unknown,
+}
+
+impl fmt::Debug for Effect {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Effect::Result(_) => "Result",
+            Effect::Stale => "Stale",
+            Effect::Eps(_) => "Eps",
+            Effect::Activation(_) => "Activation",
+            Effect::Mask(_) => "Mask",
+            Effect::Time(_) => "Time",
+            Effect::Angles(_) => "Angles",
+            Effect::Embodiment(_) => "Embodiment",
+            Effect::Model(_) => "Model",
+            Effect::Operation(_) => "Operation",
+            Effect::Formats(_) => "Formats",
+            Effect::Input(_) => "Input",
+            Effect::Unknown => "Unknown",
+        })
+    }
 }
 
 impl Fault {
     /// Makes the part of the fault that lies in the model and its precision.
     pub(crate) fn damage_model(&self, model: &mut Model, policy: &mut PrecisionPolicy) {
-        match self {
-            Fault::SwappedMasks => exchange_masks(model),
-            Fault::Narrow { site, formats } => *policy = policy.clone().with(site, *formats),
+        match &self.effect {
+            Effect::Model(change) => change(model),
+            Effect::Formats(formats) => *policy = policy.clone().with(&self.place, *formats),
             _ => {}
         }
     }
 
     /// Makes the part of the fault that lies in the inputs.
     pub(crate) fn damage_inputs(&self, inputs: &mut [ModelInput]) {
-        inputs.iter_mut().for_each(|input| inputs::damage(self, input));
+        if let Effect::Input(change) = &self.effect {
+            inputs.iter_mut().for_each(|input| change(input));
+        }
     }
 
-    /// Where the fault is made: a site, or a part of the model and everything below it.
-    pub fn place(&self) -> &str {
-        match self {
-            Fault::Reinterpreted { site, .. }
-            | Fault::Stale { site }
-            | Fault::UnwrittenTail { site, .. }
-            | Fault::MaskedRow { site }
-            | Fault::Narrow { site, .. }
-            | Fault::Eps { site, .. }
-            | Fault::SwappedGelu { site }
-            | Fault::TransposedHeads { site, .. }
-            | Fault::MisgroupedHeads { site, .. }
-            | Fault::OldWeights { site, .. }
-            | Fault::StaleScale { site, .. } => site,
-            Fault::SwappedMasks => "dit.block",
-            Fault::NotCausal { .. } => "language.layer",
-            Fault::TimestepAngle { .. } | Fault::TimestepOffset { .. } | Fault::TimestepFolded => {
-                "dit.timestep_projection"
+    /// Whether the operation at `at` may give something else on the same inputs. Never says no where it may.
+    pub fn touches(&self, at: &Site) -> bool {
+        match self.reach {
+            Reach::Place => at.path() == self.place,
+            Reach::Below => at.is_within(&self.place),
+            Reach::Named(names) => {
+                at.is_within(&self.place)
+                    && at.path().rsplit('.').next().is_some_and(|name| names.contains(&name))
             }
-            Fault::Embodiment { .. } => "action_head",
-            Fault::UnpairedNoise { .. } => "noise",
-            Fault::ChannelOrder | Fault::ShiftedPixels | Fault::OtherPixels => "vision.patches",
-            Fault::OtherStatistics { .. } => "action_head.state",
+            Reach::Paths(paths) => paths.iter().any(|path| at.is_within(path)),
         }
     }
 
-    /// Whether the fault can only be recognised by its place, because what it did cannot be known from
-    /// outside: the noise, the weights, the statistics that were used instead.
-    pub fn is_opaque(&self) -> bool {
-        matches!(
-            self,
-            Fault::OldWeights { .. }
-                | Fault::UnpairedNoise { .. }
-                | Fault::OtherStatistics { .. }
-                | Fault::OtherPixels
-        )
+    /// Whether all that the fault does is to change the result at its place after it was computed.
+    pub fn changes_a_result(&self) -> bool {
+        self.reach == Reach::Place && matches!(self.effect, Effect::Result(_) | Effect::Stale)
     }
+}
 
-    /// Stable name of the kind, for JSON and tables.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Fault::Reinterpreted { .. } => "reinterpreted",
-            Fault::Stale { .. } => "stale",
-            Fault::UnwrittenTail { .. } => "unwritten-tail",
-            Fault::MaskedRow { .. } => "masked-row",
-            Fault::Narrow { .. } => "narrow",
-            Fault::SwappedMasks => "swapped-masks",
-            Fault::NotCausal { .. } => "not-causal",
-            Fault::TimestepAngle { .. } => "timestep-angle",
-            Fault::TimestepOffset { .. } => "timestep-offset",
-            Fault::TimestepFolded => "timestep-folded",
-            Fault::Eps { .. } => "eps",
-            Fault::SwappedGelu { .. } => "swapped-gelu",
-            Fault::TransposedHeads { .. } => "transposed-heads",
-            Fault::MisgroupedHeads { .. } => "misgrouped-heads",
-            Fault::Embodiment { .. } => "embodiment",
-            Fault::OldWeights { .. } => "weights",
-            Fault::StaleScale { .. } => "stale-scale",
-            Fault::UnpairedNoise { .. } => "unpaired-noise",
-            Fault::ChannelOrder => "channel-order",
-            Fault::ShiftedPixels => "shifted-pixels",
-            Fault::OtherPixels => "other-pixels",
-            Fault::OtherStatistics { .. } => "other-statistics",
+/// One fault of the suite in two strengths.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// What goes wrong, in the words of the people it happens to.
+    pub name: &'static str,
+    /// Hard to miss.
+    pub strong: Fault,
+    /// Near what rounding does, or in one place only.
+    pub weak: Fault,
+}
+
+/// The faults that a diagnosis of a model of these sizes is tested on.
+pub fn suite(config: &Config) -> Vec<Case> {
+    let sites = Sites::new(config);
+    let groups = [
+        buffers::cases(&sites),
+        formats::cases(&sites),
+        time::cases(),
+        attention::cases(config, &sites),
+        pointwise::cases(&sites),
+        weights::cases(config, &sites),
+        inputs::cases(),
+    ];
+    groups.concat()
+}
+
+/// Faults that touch exactly such places as the suspect's, those that other ones resemble last.
+pub(crate) fn candidates(suspect: &Suspect) -> Vec<Fault> {
+    let groups = [
+        inputs::candidates(suspect),
+        weights::embodiments(suspect),
+        time::candidates(suspect),
+        pointwise::candidates(suspect),
+        operations::candidates(suspect),
+        attention::candidates(suspect),
+        buffers::candidates(suspect),
+        formats::candidates(suspect),
+        weights::candidates(suspect),
+    ];
+    groups.concat()
+}
+
+/// Faults worth trying where nothing but the actions is known: those of whole parts, and of the buffers
+/// between the parts that deployments cut the model into. `declared`: the formats that a path should run in.
+pub fn catalogue(model: &Model, declared: &dyn Fn(&str) -> Formats) -> Vec<Fault> {
+    let config = &model.config;
+    let groups = [
+        inputs::of_any_engine(),
+        time::of_any_engine(config.num_timestep_buckets),
+        attention::of_any_engine(),
+        weights::of_any_engine(config),
+        buffers::of_any_engine(config),
+        pointwise::of_any_engine(),
+        operations::of_any_engine(model),
+        formats::of_any_engine(declared),
+    ];
+    groups.concat()
+}
+
+/// Places in the middle of the model, for the suite.
+struct Sites {
+    /// An even DiT block, which cross-attends.
+    cross: String,
+    /// The odd block after it, which attends to itself.
+    own: String,
+    language: String,
+    vision: String,
+}
+
+impl Sites {
+    fn new(config: &Config) -> Self {
+        let middle = config.diffusion_model_cfg.num_layers / 4 * 2;
+        Sites {
+            cross: format!("dit.block.{middle}"),
+            own: format!("dit.block.{}", middle + 1),
+            language: format!("language.layer.{}", config.select_layer / 2),
+            vision: format!("vision.layer.{}", config.eagle_config.vision_config.num_hidden_layers / 2),
         }
     }
+}
+
+/// A fixed value in [-1, 1] for each index.
+fn wobble(index: usize) -> f32 {
+    let mixed = (index as u32).wrapping_mul(0x9e37_79b9) ^ 0x5bd1_e995;
+    let mixed = (mixed ^ (mixed >> 15)).wrapping_mul(0x85eb_ca6b);
+    (mixed >> 8) as f32 / 8_388_608.0 - 1.0
 }

@@ -1,11 +1,11 @@
 //! What an engine's inputs are in a recording, and where its outputs belong.
 
-use crate::diagnose::OfInference;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeSet;
 use steadyhand_external::bindings::{Binding, Bindings, Tensor};
 use steadyhand_fidelity::Trace;
 use steadyhand_fidelity::trace::Dtype;
+use steadyhand_gr00t_lab::diagnosis::OfInference;
 
 /// A recording, and the facts about it that inputs need.
 pub struct Recording {
@@ -60,6 +60,13 @@ impl Recording {
             trace.path().display()
         );
         Ok(Recording { trace, denoising_steps, image_token_index, inferences: inferences.len() })
+    }
+
+    /// What a trace of an engine's outputs says of where its inputs came from.
+    pub fn origin(&self) -> impl Iterator<Item = (String, String)> {
+        let kept = ["checkpoint", "dataset", "embodiment_tag", "episode", "steps", "seed"];
+        let of = |key: &str| Some((key.to_owned(), self.trace.metadata().get(key)?.clone()));
+        kept.into_iter().filter_map(of).collect::<Vec<_>>().into_iter()
     }
 
     /// The calls that an engine with these bindings makes: one an inference, or one an Euler step.

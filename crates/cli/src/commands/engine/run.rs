@@ -9,6 +9,7 @@ use steadyhand_external::bindings::{Binding, Runner, Tensor};
 use steadyhand_external::onnxruntime::OnnxRunner;
 use steadyhand_external::tensorrt::TensorRt;
 use steadyhand_fidelity::{Trace, TraceWriter};
+use steadyhand_gr00t_lab::diagnosis::{ISOLATED, MODE, RUN};
 
 /// Runs the engine and says what was written.
 pub fn run(args: &RunArgs) -> Result<Outcome> {
@@ -20,8 +21,15 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
         ("recording", args.bindings.display().to_string()),
         ("denoising_steps", recording.denoising_steps.to_string()),
     ];
-    let metadata: BTreeMap<String, String> =
+    let mut metadata: BTreeMap<String, String> =
         metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    metadata.extend(recording.origin());
+    let fed = |input: &Binding| {
+        ["timestep", "backbone_features", "vl_features", "vl_embs"].contains(&input.name.as_str())
+    };
+    // A graph of a stage is fed what the recording has there, not what the engine's own stages made.
+    let mode = if runner.bindings().inputs().any(fed) { ISOLATED } else { RUN };
+    metadata.insert(MODE.to_owned(), mode.to_owned());
     let calls = recording.calls(runner.bindings());
     // Nothing is written where a call fails.
     let mut outputs = Vec::new();

@@ -4,7 +4,7 @@ use super::axis::Axis;
 use super::heatmap::{part, path};
 use super::plot::{Plot, legend, svg};
 use super::text::{escape, number};
-use crate::diagnose::types::{ActionError, EulerSplit, TapError, Trajectory};
+use steadyhand_gr00t_lab::diagnosis::{ActionError, EulerSplit, TapError, Trajectory};
 
 /// Points of the curve over depth: more taps share points.
 const MOST_POINTS: usize = 400;

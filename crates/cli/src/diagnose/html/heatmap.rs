@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::text::{count, escape, number, times};
-use crate::diagnose::types::TapError;
+use steadyhand_gr00t_lab::diagnosis::TapError;
 
 /// Rows that the layers of one part take at most; more layers share rows.
 const MOST_LAYER_ROWS: usize = 12;

@@ -8,8 +8,9 @@ mod plot;
 mod tests;
 mod text;
 
-use super::types::{
-    ActionError, Considered, Diagnosis, EulerSplit, Hypothesis, Inference, Status, SwapErrors, Swaps, Verdict,
+use super::report::{Inference, Report};
+use steadyhand_gr00t_lab::diagnosis::{
+    ActionError, Considered, Diagnosis, EulerSplit, Hypothesis, Status, SwapErrors, Swaps, Unit, Verdict,
 };
 use text::{escape, number, percent, times};
 
@@ -22,10 +23,11 @@ const MOST_HYPOTHESES: usize = 12;
 const MOST_AUDIT: usize = 20;
 
 /// The page of a diagnosis. Sections without data are left out.
-pub fn page(diagnosis: &Diagnosis) -> String {
+pub fn page(report: &Report) -> String {
+    let diagnosis = &report.diagnosis;
     let sections = [
         verdict(&diagnosis.verdict),
-        key_figures(diagnosis),
+        key_figures(report),
         taps(diagnosis),
         diagnosis.euler.as_ref().filter(|split| !split.steps.is_empty()).map(euler).unwrap_or_default(),
         diagnosis.swaps.as_ref().map(swaps).unwrap_or_default(),
@@ -71,7 +73,8 @@ fn verdict(verdict: &Verdict) -> String {
     let (class, mark, word) = match verdict.status {
         Status::NoFault => ("fine", "✓", "No fault"),
         Status::Cause => ("cause", "●", "Cause found"),
-        Status::Ranked => ("ranked", "◐", "Not explained by one cause"),
+        Status::Place => ("ranked", "◐", "Place found"),
+        Status::Unexplained => ("ranked", "○", "Not explained"),
     };
     format!(
         r#"<header class="{class}"><p class="status"><span>{mark}</span> {word}</p><h1>{}</h1><p>{}</p></header>
@@ -82,8 +85,8 @@ fn verdict(verdict: &Verdict) -> String {
 }
 
 /// The numbers that come first, and what was compared.
-fn key_figures(diagnosis: &Diagnosis) -> String {
-    let actions = &diagnosis.actions;
+fn key_figures(report: &Report) -> String {
+    let actions = &report.diagnosis.actions;
     let error = format!(
         "rounding gives {}: {} that",
         number(actions.expected),
@@ -98,8 +101,8 @@ fn key_figures(diagnosis: &Diagnosis) -> String {
         figures.push(("MSE of a", number(a), "reference against recording".to_owned()));
         figures.push(("MSE of b", number(b), change));
     }
-    let inferences = diagnosis.inferences.len().to_string();
-    figures.push(("Inferences", inferences, episodes(&diagnosis.inferences)));
+    let inferences = report.inferences.len().to_string();
+    figures.push(("Inferences", inferences, episodes(&report.inferences)));
     let figures: String = figures
         .iter()
         .map(|(name, value, note)| {
@@ -107,11 +110,11 @@ fn key_figures(diagnosis: &Diagnosis) -> String {
         })
         .collect();
     let facts = [
-        ("a", "reference", &diagnosis.a),
-        ("b", "engine", &diagnosis.b),
-        ("", "checkpoint", &diagnosis.checkpoint),
-        ("", "dataset", &diagnosis.dataset),
-        ("", "embodiment", &diagnosis.embodiment_tag),
+        ("a", "reference", &report.a),
+        ("b", "engine", &report.b),
+        ("", "checkpoint", &report.checkpoint),
+        ("", "dataset", &report.dataset),
+        ("", "embodiment", &report.embodiment_tag),
     ];
     let facts: String = facts
         .iter()
@@ -148,8 +151,13 @@ fn taps(diagnosis: &Diagnosis) -> String {
     }
     let lead = format!(
         "{} Each cell is the worst local error of its taps: what an operation adds on the inputs that the \
-         engine gave it. Last inference.",
-        heatmap::summary(taps)
+         engine gave it. Inference {}.{}",
+        heatmap::summary(taps),
+        diagnosis.shown,
+        match &diagnosis.verdict.place {
+            Some(place) => format!(" The first wrong tensor: <code>{}</code>.", breakable(place)),
+            None => String::new(),
+        }
     );
     let map = format!("<figure>{}</figure>", heatmap::heat_map(taps));
     let depth = figure("Total error over depth, errors from before included", &charts::depth(taps));
@@ -215,7 +223,10 @@ fn hypotheses(hypotheses: &[Hypothesis], considered: Considered) -> String {
              <td>{}</td><td>{}</td></tr>",
             escape(&hypothesis.kind),
             breakable(&hypothesis.place),
-            number(hypothesis.residual),
+            match hypothesis.unit {
+                Unit::OfRounding => format!("{} of rounding", times(hypothesis.residual)),
+                Unit::RelativeL2 => number(hypothesis.residual),
+            },
             escape(&hypothesis.description),
             escape(&hypothesis.fix)
         )

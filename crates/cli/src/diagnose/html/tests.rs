@@ -1,9 +1,10 @@
 //! What holds for every page.
 
 use super::page;
-use crate::diagnose::types::{
-    ActionError, Considered, Diagnosis, EulerSplit, EulerStep, Hypothesis, Inference, Status, SwapErrors,
-    Swaps, TapError, Trajectory, Verdict,
+use crate::diagnose::report::{Inference, Report};
+use steadyhand_gr00t_lab::diagnosis::{
+    ActionError, Considered, Diagnosis, EulerSplit, EulerStep, Evidence, Hypothesis, Judgement, Likeness,
+    Located, SwapErrors, Swaps, TapError, Trajectory, Unit, Verdict,
 };
 
 /// A tap with this local error, in an engine where 1e-3 is healthy.
@@ -34,8 +35,35 @@ fn model(vision: usize, language: usize, dit: usize, steps: usize) -> Vec<TapErr
     taps
 }
 
+/// A verdict whose words are these.
+fn verdict(words: &str) -> Verdict {
+    let located = Located {
+        place: words.to_owned(),
+        inferences: vec![1],
+        steps: vec![1, 2],
+        error: Some(0.1),
+        expected: 1e-6,
+        unshown: Vec::new(),
+        cause: None,
+        likeness: Some(Likeness { description: words.to_owned(), fix: words.to_owned(), left: 1e-3 }),
+        rivals: vec![words.to_owned()],
+    };
+    let evidence = Evidence {
+        inferences: 2,
+        tensors: Some(100),
+        actions: 3e-1,
+        rounding: 3e-3,
+        precision: "bf16".to_owned(),
+        recorded: None,
+        hypotheses: 90,
+        nearest: None,
+        repeats: Some(false),
+    };
+    Verdict::from(Judgement { found: vec![located], evidence })
+}
+
 /// Something in every section.
-fn full() -> Diagnosis {
+fn full() -> Report {
     let step = |step| EulerStep { step, total: 4e-2, injected: 1e-2, propagated: 3e-2, contribution: 9e-3 };
     let hypothesis = |index: usize| Hypothesis {
         kind: format!("kind-{index}"),
@@ -43,6 +71,7 @@ fn full() -> Diagnosis {
         description: "bf16 read as f16".to_owned(),
         fix: "bind as bf16".to_owned(),
         residual: 1e-3,
+        unit: Unit::OfRounding,
         proven: index == 0,
     };
     let swap = |name: &str| SwapErrors { component: name.to_owned(), only_b: 3e-1, all_but_b: 1e-3 };
@@ -52,18 +81,10 @@ fn full() -> Diagnosis {
         a: vec![0.1, 0.5, 0.9],
         b: vec![0.2, 0.5, 0.9 + index as f32],
     };
-    Diagnosis {
-        checkpoint: "demo".to_owned(),
-        dataset: "episodes".to_owned(),
-        embodiment_tag: "gr1".to_owned(),
-        a: "cpu:f32".to_owned(),
-        b: "trace:out".to_owned(),
-        inferences: vec![Inference { episode: 0, step: 0 }, Inference { episode: 1, step: 8 }],
-        verdict: Verdict {
-            status: Status::Cause,
-            headline: "dit.output is misread".to_owned(),
-            paragraph: "bf16 read as f16.".to_owned(),
-        },
+    let diagnosis = Diagnosis {
+        inferences: 2,
+        verdict: verdict("bf16 read as f16"),
+        shown: 1,
         actions: ActionError {
             relative_l2: 3e-1,
             expected: 3e-3,
@@ -74,7 +95,6 @@ fn full() -> Diagnosis {
         },
         audit: vec!["language.norm is missing".to_owned()],
         determinism: "two runs gave the same bits".to_owned(),
-        peak_rss_bytes: Some(1 << 30),
         taps: model(2, 3, 8, 4),
         hypotheses: (0..20).map(hypothesis).collect(),
         considered: Considered { hypotheses: 90, replays: 40 },
@@ -87,6 +107,16 @@ fn full() -> Diagnosis {
             conclusion: "dit makes the error".to_owned(),
         }),
         trajectories: (0..40).map(trajectory).collect(),
+    };
+    Report {
+        checkpoint: "demo".to_owned(),
+        dataset: "episodes".to_owned(),
+        embodiment_tag: "gr1".to_owned(),
+        a: "cpu:f32".to_owned(),
+        b: "trace:out".to_owned(),
+        inferences: vec![Inference { episode: 0, step: 0 }, Inference { episode: 1, step: 8 }],
+        diagnosis,
+        peak_rss_bytes: Some(1 << 30),
     }
 }
 
@@ -145,11 +175,13 @@ fn tables_and_panels_are_cut_short() {
 #[test]
 fn markup_in_the_data_is_escaped() {
     let evil = r#"<script>alert("1")</script>&'"#;
-    let mut diagnosis = full();
+    let mut report = full();
     let text = || evil.to_owned();
-    (diagnosis.checkpoint, diagnosis.dataset, diagnosis.embodiment_tag) = (text(), text(), text());
-    (diagnosis.a, diagnosis.b, diagnosis.determinism) = (text(), text(), text());
-    diagnosis.verdict = Verdict { status: Status::Ranked, headline: text(), paragraph: text() };
+    (report.checkpoint, report.dataset, report.embodiment_tag) = (text(), text(), text());
+    (report.a, report.b) = (text(), text());
+    let diagnosis = &mut report.diagnosis;
+    diagnosis.determinism = text();
+    diagnosis.verdict = verdict(evil);
     diagnosis.audit = vec![text()];
     diagnosis.actions.groups[0].0 = text();
     diagnosis.trajectories[39].name = text();
@@ -160,7 +192,7 @@ fn markup_in_the_data_is_escaped() {
     (hypothesis.description, hypothesis.fix) = (text(), text());
     let swaps = diagnosis.swaps.as_mut().unwrap();
     (swaps.components[0].component, swaps.conclusion) = (text(), text());
-    let html = page(&diagnosis);
+    let html = page(&report);
     assert!(!html.contains("<script") && !html.contains(r#"alert("1")"#) && !html.contains("&'"));
     assert_balanced(&html);
 }
@@ -168,7 +200,8 @@ fn markup_in_the_data_is_escaped() {
 #[test]
 fn values_that_are_not_finite_have_no_coordinates() {
     for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, -1.0, 0.0] {
-        let mut diagnosis = full();
+        let mut report = full();
+        let diagnosis = &mut report.diagnosis;
         for (index, tap) in diagnosis.taps.iter_mut().enumerate() {
             let fields = [&mut tap.total, &mut tap.expected, &mut tap.local, &mut tap.local_expected];
             fields.into_iter().skip(index % 5).for_each(|field| *field = value);
@@ -188,7 +221,7 @@ fn values_that_are_not_finite_have_no_coordinates() {
         let panel = &mut diagnosis.trajectories[0];
         (panel.recorded[0], panel.b[1]) = (value as f32, value as f32);
         diagnosis.trajectories[1].recorded.clear();
-        let html = page(&diagnosis);
+        let html = page(&report);
         for coordinate in coordinates(&html) {
             assert!(!coordinate.contains("NaN") && !coordinate.contains("inf"), "{value}: {coordinate}");
         }
@@ -199,6 +232,7 @@ fn values_that_are_not_finite_have_no_coordinates() {
 
 #[test]
 fn sections_without_data_are_left_out() {
+    let whole = full();
     let diagnosis = Diagnosis {
         taps: Vec::new(),
         hypotheses: Vec::new(),
@@ -206,10 +240,10 @@ fn sections_without_data_are_left_out() {
         swaps: None,
         trajectories: Vec::new(),
         audit: Vec::new(),
-        actions: ActionError { mse_a: None, mse_b: None, ..full().actions },
-        ..full()
+        actions: ActionError { mse_a: None, mse_b: None, ..whole.diagnosis.actions },
+        ..whole.diagnosis
     };
-    let html = page(&diagnosis);
+    let html = page(&Report { diagnosis, ..whole });
     let absent = [
         "Where the error is made",
         "Euler steps",
@@ -229,12 +263,14 @@ fn sections_without_data_are_left_out() {
 #[test]
 fn a_full_size_model_stays_small() {
     for (dit, steps) in [(32, 8), (32, 64)] {
-        let mut diagnosis = full();
+        let mut report = full();
+        let diagnosis = &mut report.diagnosis;
         diagnosis.taps = model(27, 16, dit, steps);
         // The longest page: every cell and every row has something to say.
         diagnosis.taps.iter_mut().for_each(|tap| tap.local = 0.5);
-        let html = page(&diagnosis);
-        let (taps, size) = (diagnosis.taps.len(), html.len());
+        let taps = diagnosis.taps.len();
+        let html = page(&report);
+        let size = html.len();
         assert!(taps > 4_000 && size < 1_000_000, "{taps} taps: {size} bytes");
     }
 }

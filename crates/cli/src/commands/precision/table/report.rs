@@ -2,11 +2,11 @@
 
 use super::accuracy::Accuracy;
 use crate::commands::bench::Statistics;
-use crate::diagnose::F32_ACTIONS;
 use crate::report::table::Table;
 use serde::Serialize;
 use std::fmt::Write;
 use steadyhand_gr00t::session::CalibrationUsed;
+use steadyhand_gr00t_lab::diagnosis::F32_ACTIONS;
 
 /// Policies side by side.
 #[derive(Debug, Serialize)]

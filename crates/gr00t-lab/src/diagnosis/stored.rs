@@ -1,15 +1,15 @@
 //! Intermediate tensors on disk: written as an engine runs, read one at a time.
 
-use anyhow::{Context, Result};
+use super::Observed;
+use crate::{Error, Result};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use steadyhand_fidelity::{Trace, TraceError, TraceWriter};
 use steadyhand_gr00t::Matrix;
 use steadyhand_gr00t::engine::{Engine, ModelInput};
 use steadyhand_gr00t::probe::Probe;
-use steadyhand_gr00t_lab::diagnosis::Observed;
 use tempfile::TempDir;
 
 /// The tensors of one inference in a trace: names begin with the inference's number, `003/dit.output`.
@@ -46,6 +46,7 @@ impl Observed for OfInference {
 /// A probe that writes taps as they come; none of them stays in memory.
 pub struct TapWriter<'a> {
     writer: &'a mut TraceWriter,
+    folder: PathBuf,
     inference: usize,
     /// Whether the tap of this name is written.
     wanted: fn(&str) -> bool,
@@ -56,7 +57,8 @@ pub struct TapWriter<'a> {
 impl<'a> TapWriter<'a> {
     /// Writes those taps of an inference that are `wanted`.
     pub fn new(writer: &'a mut TraceWriter, inference: usize, wanted: fn(&str) -> bool) -> Self {
-        TapWriter { writer, inference, wanted, values: 0, failure: None }
+        let folder = writer.folder().to_path_buf();
+        TapWriter { writer, folder, inference, wanted, values: 0, failure: None }
     }
 
     /// Whether everything was written.
@@ -68,7 +70,8 @@ impl<'a> TapWriter<'a> {
             None => Ok(()),
             Some(failure) => {
                 let megabytes = self.values * 4 / 1_000_000;
-                Err(failure).with_context(|| format!("after {megabytes} MB of one inference's tensors"))
+                let what = format!("after {megabytes} MB of one inference's tensors: {failure}");
+                Err(Error::scratch(&self.folder, what))
             }
         }
     }
@@ -100,10 +103,18 @@ impl Scratch {
     pub fn new(parent: Option<&Path>) -> Result<Self> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
         let folder = tempfile::Builder::new().prefix("steady-scratch-").tempdir_in(&parent);
-        let folder = folder.with_context(|| {
-            format!("{}: no folder for tensors can be made (--scratch)", parent.display())
-        })?;
+        let folder =
+            folder.map_err(|error| Error::scratch(&parent, format!("no folder can be made: {error}")))?;
         Ok(Scratch { folder, traces: Cell::new(0) })
+    }
+
+    /// Forgets tensors that were kept; others of the same engine stay.
+    ///
+    /// # Errors
+    /// Their folder cannot be removed.
+    pub fn discard(&self, kept: &OfInference) -> Result<()> {
+        let folder = kept.trace.path();
+        std::fs::remove_dir_all(folder).map_err(|error| Error::scratch(folder, error.to_string()))
     }
 
     /// Runs one inference and keeps every tensor that the engine shows.
@@ -116,9 +127,8 @@ impl Scratch {
         let mut writer = TraceWriter::create(&folder, BTreeMap::new())?;
         let mut probe = TapWriter::new(&mut writer, 0, |_| true);
         let actions = engine.infer(std::slice::from_ref(input), Some(&mut probe))?.swap_remove(0);
-        let full = "tensors of a running engine cannot be kept (--scratch names another folder)";
-        probe.finish().context(full)?;
-        writer.finish().context(full)?;
+        probe.finish()?;
+        writer.finish()?;
         Ok((actions, OfInference { trace: Rc::new(Trace::open(&folder)?), inference: 0 }))
     }
 }
@@ -131,16 +141,18 @@ mod tests {
     use steadyhand_gr00t::policy::prepare;
     use steadyhand_gr00t::precision::PrecisionPolicy;
     use steadyhand_gr00t::probe::Recorder;
+    use steadyhand_gr00t::processor::Processor;
     use steadyhand_gr00t::{noise, synthetic as sizes};
 
     /// What is read back is what a probe sees, and nothing stays behind.
     #[test]
     fn tensors_survive_the_disk() {
-        let shapes = sizes::Shapes::default();
-        let made = sizes::Synthetic::make("synth:tiny", sizes::tiny(), 3, &shapes).expect("a policy");
-        let model: &Model = &made.parts.model;
+        let config = sizes::tiny();
+        let processor = Processor::synthetic(&config, 1, 56).expect("a processor");
+        let model = Model::synthetic(config, 3).expect("a model");
+        let observation = processor.random_observation(1, [64, 64], "move".to_owned());
         let noise = noise::gaussian(1, 0, 0, model.config.action_horizon, model.config.max_action_dim);
-        let input = prepare(&made.parts.processor, &made.observation(1), noise).expect("an input");
+        let input = prepare(&processor, &observation, noise).expect("an input");
         let policy = PrecisionPolicy::preset("bf16").expect("a preset");
         let mut engine = CpuEngine::new(model.clone(), policy, 2);
         let mut seen = Recorder::all();
@@ -160,6 +172,6 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_named() {
         let error = Scratch::new(Some(Path::new("/none/such"))).err().expect("refused").to_string();
-        assert!(error.contains("/none/such") && error.contains("--scratch"), "{error}");
+        assert!(error.contains("/none/such") && error.contains("cannot be kept"), "{error}");
     }
 }

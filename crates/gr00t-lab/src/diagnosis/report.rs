@@ -1,30 +1,29 @@
 //! What a diagnosis leaves behind: plain data, for JSON, for the page and for the terminal.
 
+use super::verdict::{Unit, Verdict};
 use serde::Serialize;
 
 /// Two engines on the same observations and the same noise, and why they differ.
 #[derive(Debug, Clone, Serialize)]
 pub struct Diagnosis {
-    pub checkpoint: String,
-    pub dataset: String,
-    pub embodiment_tag: String,
-    /// The reference, such as `cpu:f32`.
-    pub a: String,
-    /// The engine under examination, such as `trace:out`.
-    pub b: String,
-    pub inferences: Vec<Inference>,
+    /// Inferences that the engine is known by.
+    #[serde(skip)]
+    pub inferences: usize,
+    /// The answer.
     pub verdict: Verdict,
+    /// How far the actions lie apart.
     pub actions: ActionError,
     /// What differs before any number is compared: tensors that are missing, of another shape or type.
     pub audit: Vec<String>,
     /// Whether two runs gave the same bits, or why that is not known.
     pub determinism: String,
-    /// The most memory that the process had in use, where the system tells.
-    pub peak_rss_bytes: Option<u64>,
+    /// The inference whose taps and hypotheses are shown: where the first error is seen, else the last.
+    pub shown: usize,
     /// Every tap that the engine gave, in the order of execution; empty where only its actions are known.
     pub taps: Vec<TapError>,
     /// Causes considered, best first.
     pub hypotheses: Vec<Hypothesis>,
+    /// What the search for a cause cost.
     pub considered: Considered,
     /// Where the final error comes from, by Euler step; none where the engine gave no Euler states.
     pub euler: Option<EulerSplit>,
@@ -32,35 +31,6 @@ pub struct Diagnosis {
     pub swaps: Option<Swaps>,
     /// Recorded, reference and engine actions over the chunk of the first inference.
     pub trajectories: Vec<Trajectory>,
-}
-
-/// One observation.
-#[derive(Debug, Clone, Serialize)]
-pub struct Inference {
-    pub episode: usize,
-    pub step: usize,
-}
-
-/// The answer.
-#[derive(Debug, Clone, Serialize)]
-pub struct Verdict {
-    pub status: Status,
-    /// One line.
-    pub headline: String,
-    /// Cause, place, evidence, cost and fix in one paragraph.
-    pub paragraph: String,
-}
-
-/// How sure the answer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// Rounding at the engine's precision explains everything.
-    NoFault,
-    /// One fault, made in the reference too, leaves nothing unexplained.
-    Cause,
-    /// Something is wrong; no single fault that was tried explains it all.
-    Ranked,
 }
 
 /// How far the engine's actions lie from the reference's.
@@ -77,12 +47,14 @@ pub struct ActionError {
     pub chunk_positions: Vec<f64>,
     /// Mean squared error against the recorded actions, over these chunks; none where nothing was recorded.
     pub mse_a: Option<f64>,
+    /// The engine's.
     pub mse_b: Option<f64>,
 }
 
-/// One tap of the last inference.
+/// One tap of the inference that is shown.
 #[derive(Debug, Clone, Serialize)]
 pub struct TapError {
+    /// The tap's name, with its Euler step.
     pub name: String,
     /// The Euler step, for taps inside one.
     pub step: Option<usize>,
@@ -100,12 +72,19 @@ pub struct TapError {
 /// A possible cause.
 #[derive(Debug, Clone, Serialize)]
 pub struct Hypothesis {
+    /// The kind of the fault.
     pub kind: String,
+    /// Where it is made.
     pub place: String,
+    /// What happened, as the end of a sentence that begins "The engine".
     pub description: String,
+    /// What to do about it.
     pub fix: String,
-    /// The error left if the reference makes this fault too.
+    /// The error left if the reference makes this fault too, in `unit`.
     pub residual: f64,
+    /// What `residual` is measured in.
+    pub unit: Unit,
+    /// Whether nothing is left that rounding cannot explain.
     pub proven: bool,
 }
 
@@ -121,6 +100,7 @@ pub struct Considered {
 /// The final error, split by where it was made.
 #[derive(Debug, Clone, Serialize)]
 pub struct EulerSplit {
+    /// In the order of execution.
     pub steps: Vec<EulerStep>,
     /// Relative L2 of the final actions, had the engine erred in its backbone and state features alone.
     pub conditioning: f64,
@@ -132,6 +112,7 @@ pub struct EulerSplit {
 /// One Euler step. All values are relative to the norm of the reference's final actions.
 #[derive(Debug, Clone, Serialize)]
 pub struct EulerStep {
+    /// The step, counted from 0.
     pub step: usize,
     /// Error of the state after the step.
     pub total: f64,
@@ -162,6 +143,7 @@ pub struct Swaps {
 /// One component, exchanged.
 #[derive(Debug, Clone, Serialize)]
 pub struct SwapErrors {
+    /// The component.
     pub component: String,
     /// Only this component is b's.
     pub only_b: f64,
@@ -172,8 +154,12 @@ pub struct SwapErrors {
 /// One action dimension over a chunk, in physical units.
 #[derive(Debug, Clone, Serialize)]
 pub struct Trajectory {
+    /// The joint.
     pub name: String,
+    /// As the dataset has it.
     pub recorded: Vec<f32>,
+    /// As the reference gives it.
     pub a: Vec<f32>,
+    /// As the engine gives it.
     pub b: Vec<f32>,
 }

@@ -5,18 +5,18 @@
 //! the reference's own run and carried to the end; the contributions add up to the final error as far as the
 //! model is linear in such small changes, which `closure` states.
 
-use super::scene::Scene;
-use super::types::{EulerSplit, EulerStep};
-use anyhow::Result;
+use super::Observed;
+use super::report::{EulerSplit, EulerStep};
+use super::setup::Setup;
+use crate::Result;
+use crate::backbone::Backbone;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::ops::Site;
-use steadyhand_gr00t::ops::cpu::Intervention;
-use steadyhand_gr00t::ops::cpu::Tensor;
+use steadyhand_gr00t::ops::cpu::{Intervention, Tensor};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
-use steadyhand_gr00t_lab::diagnosis::{Backbone, Observed};
 
 /// The outputs that the action head is conditioned on.
 const CONDITIONING: [&str; 2] = ["language.norm", "action_head.state_features"];
@@ -25,15 +25,15 @@ const CONDITIONING: [&str; 2] = ["language.norm", "action_head.state_features"];
 ///
 /// # Errors
 /// The input does not fit the model.
-pub fn split(scene: &Scene, observed: &dyn Observed) -> Result<Option<EulerSplit>> {
+pub(super) fn split(setup: &Setup, observed: &dyn Observed) -> Result<Option<EulerSplit>> {
     let name = |step: usize| format!("step.{step}.euler");
     let states: Option<Vec<Vec<f32>>> =
-        (0..scene.denoising_steps).map(|step| observed.read(&name(step)).map(|(_, values)| values)).collect();
+        (0..setup.denoising_steps).map(|step| observed.read(&name(step)).map(|(_, values)| values)).collect();
     let Some(states) = states else { return Ok(None) };
-    let mut backbone = Backbone::default();
-    let free = Patched::default().run(scene, None, Some(&mut backbone))?;
+    let mut backbone = Backbone::new(&setup.model.topology);
+    let free = Patched::default().run(setup, None, Some(&mut backbone))?;
     // Everything that is replaced below lies behind the backbone.
-    let run = |patched: &Patched| patched.run(scene, Some(&backbone), None);
+    let run = |patched: &Patched| patched.run(setup, Some(&backbone), None);
     let size = free.last().map_or(0, Vec::len);
     if states.iter().any(|state| state.len() != size || state.iter().any(|value| !value.is_finite())) {
         return Ok(None);
@@ -44,7 +44,7 @@ pub fn split(scene: &Scene, observed: &dyn Observed) -> Result<Option<EulerSplit
     let from_conditioning = run(&conditioned)?;
     let scale = norm(&free[free.len() - 1]);
     let (mut steps, mut sum) = (Vec::new(), difference(&last(&from_conditioning), &last(&free)));
-    for step in 0..scene.denoising_steps {
+    for step in 0..setup.denoising_steps {
         // What the reference makes of the engine's state and conditioning in this step.
         let mut own = conditioned.clone();
         if step > 0 {
@@ -97,15 +97,15 @@ impl Patched {
     /// are `known`.
     fn run(
         &self,
-        scene: &Scene,
+        setup: &Setup,
         known: Option<&Backbone>,
         probe: Option<&mut dyn Probe>,
     ) -> Result<Vec<Vec<f32>>> {
-        let Some(input) = scene.inputs.last() else { return Ok(Vec::new()) };
+        let Some(input) = setup.inputs.last() else { return Ok(Vec::new()) };
         let states = RefCell::new(Vec::new());
         let intervention = Patching { patched: self, known, states: &states };
         let policy = PrecisionPolicy::preset("f32")?;
-        let mut engine = CpuEngine::new(scene.model.clone(), policy, scene.denoising_steps)
+        let mut engine = CpuEngine::new(setup.model.clone(), policy, setup.denoising_steps)
             .with_intervention(&intervention);
         engine.infer(std::slice::from_ref(input), probe)?;
         drop(engine);

@@ -1,31 +1,40 @@
 //! The tensors between: what the engine gave, against the reference's and against what rounding gives.
 
-use super::actions::MARGIN;
-use super::scene::Scene;
+use super::Observed;
+use super::baseline::MARGIN;
+use super::report::TapError;
+use super::setup::Setup;
 use super::stored::OfInference;
-use super::types::TapError;
-use anyhow::Result;
+use super::teacher_forced::LocalError;
+use crate::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
-use steadyhand_gr00t_lab::diagnosis::{LocalError, Observed};
 
 /// What two correct f32 engines differ by at a tap: measured 1.1e-6 on the goldens; times 3.
 const F32_TAP: f64 = 3.3e-6;
 
-/// Total and local error of every tap of the last inference.
-pub fn table(rounding: &Rounding, observed: &dyn Observed, errors: &[LocalError]) -> Vec<TapError> {
+/// How far an engine's tensor lies from the reference's, errors from before included.
+#[derive(Debug, Clone, Copy)]
+pub struct Total {
+    /// Relative L2; infinite where they cannot be compared.
+    pub error: f64,
+    /// What rounding gives.
+    pub expected: f64,
+}
+
+/// Total and local error of every tap of an inference.
+pub(super) fn table(totals: &BTreeMap<String, Total>, errors: &[LocalError]) -> Vec<TapError> {
     let row = |error: &LocalError| {
-        let (_, reference) = rounding.reference.read(&error.name)?;
-        let total = observed.read(&error.name).map_or(f64::INFINITY, |(_, b)| relative_l2(&b, &reference));
+        let total = totals.get(&error.name)?;
         let step = error.name.strip_prefix("step.").and_then(|rest| rest.split('.').next());
         Some(TapError {
             name: error.name.clone(),
             step: step.and_then(|step| step.parse().ok()),
-            total,
-            expected: rounding.of(&error.name)?,
+            total: total.error,
+            expected: total.expected,
             local: error.error,
             local_expected: error.expected,
         })
@@ -57,9 +66,13 @@ impl Rounding {
         Some(self.of(name)? * MARGIN)
     }
 
-    /// [`Rounding::allowed`] of all taps.
-    pub fn all_allowed(&self) -> BTreeMap<String, f64> {
-        self.moved.iter().map(|(name, moved)| (name.clone(), moved * MARGIN)).collect()
+    /// Every tap that the engine shows.
+    pub(super) fn totals(&self, observed: &dyn Observed) -> BTreeMap<String, Total> {
+        let total = |(name, moved): (&String, &f64)| {
+            let ((_, found), (_, right)) = (observed.read(name)?, self.reference.read(name)?);
+            Some((name.clone(), Total { error: relative_l2(&found, &right), expected: *moved }))
+        };
+        self.moved.iter().filter_map(total).collect()
     }
 }
 
@@ -76,10 +89,10 @@ impl Probe for Rounding {
 ///
 /// # Errors
 /// The input does not fit the model.
-pub fn audit(scene: &Scene, policy: &PrecisionPolicy, taps: &OfInference) -> Result<Vec<String>> {
+pub(super) fn audit(setup: &Setup, policy: &PrecisionPolicy, taps: &OfInference) -> Result<Vec<String>> {
     let mut shapes = Shapes::default();
-    let mut engine = CpuEngine::new(scene.model.clone(), policy.clone(), scene.denoising_steps);
-    engine.infer(&scene.inputs[..1], Some(&mut shapes))?;
+    let mut engine = CpuEngine::new(setup.model.clone(), policy.clone(), setup.denoising_steps);
+    engine.infer(&setup.inputs[..1], Some(&mut shapes))?;
     let mut found = Vec::new();
     let names = taps.taps();
     for name in &names {

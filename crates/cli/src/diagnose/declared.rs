@@ -1,0 +1,107 @@
+//! What an engine's recording declares, held against the options.
+
+use super::args::DiagnoseArgs;
+use super::scene::Scene;
+use anyhow::{Context, Result, ensure};
+use std::path::Path;
+use steadyhand_fidelity::Trace;
+use steadyhand_gr00t_lab::diagnosis::{ISOLATED, Inputs, MODE, PRECISION, RUN, precision_of};
+
+/// What the engine is judged by.
+pub struct Declared {
+    /// The precision that it ran at.
+    pub precision: String,
+    /// What its tensors were computed from.
+    pub inputs: Inputs,
+    /// What had to be inferred.
+    pub notes: Vec<String>,
+}
+
+impl Declared {
+    /// From the options, and from the metadata and the tensors of a trace.
+    ///
+    /// # Errors
+    /// A trace that cannot be read; options that contradict what it says of itself.
+    pub fn new(args: &DiagnoseArgs, scene: &Scene) -> Result<Self> {
+        let given = args.b_precision.clone();
+        let inputs = if args.isolated { Inputs::Recorded } else { Inputs::Own };
+        let Some(folder) = args.b.argument().filter(|_| args.b.name() == "trace") else {
+            let precision = given.unwrap_or_else(|| args.b.precision().to_owned());
+            return Ok(Declared { precision, inputs, notes: Vec::new() });
+        };
+        let trace = Trace::open(Path::new(folder))?;
+        let said = |key: &str| trace.metadata().get(key).map(String::as_str);
+        expect(
+            folder,
+            "denoising_steps",
+            said("denoising_steps"),
+            "--denoising-steps",
+            scene.denoising_steps,
+        )?;
+        expect(folder, "episode", said("episode"), "--traj-id", scene.episode)?;
+        // A seed of noise that was recorded somewhere else says nothing.
+        if args.observations.noise.is_none() {
+            expect(folder, "seed", said("seed"), "--seed", args.observations.seed)?;
+        }
+        steps(folder, said("steps"), scene)?;
+        let mut notes = Vec::new();
+        let precision = match (given, said(PRECISION)) {
+            (Some(given), Some(said)) => {
+                ensure!(
+                    given == said,
+                    "--b-precision: expected {said}, which {folder} says the engine ran at, found {given}"
+                );
+                given
+            }
+            (Some(given), None) => given,
+            (None, Some(said)) => said.to_owned(),
+            (None, None) => {
+                let seen = precision_of(&trace);
+                notes.push(format!(
+                    "the trace does not say its precision: {seen} is taken, as its values look (--b-precision says)"
+                ));
+                seen.to_owned()
+            }
+        };
+        let inputs = match said(MODE) {
+            Some(ISOLATED) => Inputs::Recorded,
+            Some(RUN) | None => inputs,
+            Some(other) => {
+                anyhow::bail!("{folder}: metadata `{MODE}`: expected {RUN} or {ISOLATED}, found `{other}`")
+            }
+        };
+        ensure!(
+            !(args.isolated && said(MODE) == Some(RUN)),
+            "--isolated: {folder} says that its tensors are those of one run"
+        );
+        Ok(Declared { precision, inputs, notes })
+    }
+}
+
+/// Fails where a trace says another number than an option.
+fn expect<T: ToString>(folder: &str, key: &str, said: Option<&str>, option: &str, found: T) -> Result<()> {
+    let found = found.to_string();
+    match said {
+        Some(said) => {
+            ensure!(said == found, "{option}: expected {said}, the {key} of {folder}, found {found}");
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Fails where a trace was recorded at other steps of the episode; it may have fewer or more of them.
+fn steps(folder: &str, said: Option<&str>, scene: &Scene) -> Result<()> {
+    let Some(said) = said else { return Ok(()) };
+    let listed = said.trim_matches(['[', ']']).split(',').map(str::trim).filter(|step| !step.is_empty());
+    let listed: Vec<usize> = listed
+        .map(|step| step.parse().with_context(|| format!("{folder}: metadata `steps`: found `{said}`")))
+        .collect::<Result<_>>()?;
+    let same = listed.iter().zip(&scene.steps).all(|(a, b)| a == b);
+    ensure!(
+        same,
+        "--action-horizon: expected steps {listed:?} as in {folder}, found {:?}: the spacing differs",
+        scene.steps
+    );
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! What is known of an engine: it runs here, or left something.
+
+use super::actions;
+use super::rounding;
+use super::setup::Setup;
+use super::stored::{OfInference, Scratch};
+use super::teacher_forced::Inputs;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use steadyhand_fidelity::Trace;
+use steadyhand_gr00t::Matrix;
+use steadyhand_gr00t::engine::Engine;
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::probe::Probe;
+
+/// The engine under examination.
+pub enum Subject<'e> {
+    /// It runs here, and shows every tensor.
+    Live(&'e mut dyn Engine),
+    /// It runs here, and shows its actions only.
+    Closed(&'e mut dyn Engine),
+    /// It left tensors.
+    Trace(Rc<Trace>),
+    /// It left normalized actions, one matrix an inference.
+    Actions(Vec<Matrix>),
+}
+
+/// What is known of the engine after it was looked at.
+pub(super) struct Evidence {
+    /// Normalized actions of each inference.
+    pub(super) actions: Vec<Matrix>,
+    /// The tensors of inferences, by number, where the engine shows any; of a running engine the last ones only.
+    pub(super) taps: BTreeMap<usize, OfInference>,
+    pub(super) audit: Vec<String>,
+    pub(super) inputs: Inputs,
+    /// Whether the first inference, run again after the others, gave the same bits; none where that is not known.
+    pub(super) repeats: Option<bool>,
+}
+
+impl Evidence {
+    /// The last inference and its tensors, where the engine shows any.
+    pub(super) fn last(&self) -> Option<(usize, &OfInference)> {
+        self.taps.last_key_value().map(|(inference, taps)| (*inference, taps))
+    }
+
+    /// Whether the engine repeats itself, in words.
+    pub(super) fn determinism(&self) -> String {
+        let words = match self.repeats {
+            Some(true) => REPEATED,
+            Some(false) => NOT_REPEATED,
+            None => "not known: the engine is known by a recording",
+        };
+        words.to_owned()
+    }
+}
+
+const REPEATED: &str = "the first inference, run again after the others, gave the same bits";
+const NOT_REPEATED: &str = "the first inference, run again after the others, gave other bits: the engine keeps state \
+                            or is not deterministic";
+
+/// Runs the engine, or reads what it left. Of a running engine the tensors of the last `kept` inferences are kept in
+/// `scratch`. May know fewer inferences than the setup has.
+///
+/// # Errors
+/// Those of the engine; a recording that does not fit the setup; tensors that cannot be kept.
+pub(super) fn observe(
+    subject: &mut Subject,
+    setup: &Setup,
+    policy: &PrecisionPolicy,
+    inputs: Inputs,
+    (scratch, kept): (&Scratch, usize),
+) -> Result<Evidence> {
+    let mut evidence =
+        Evidence { actions: Vec::new(), taps: BTreeMap::new(), audit: Vec::new(), inputs, repeats: None };
+    match subject {
+        Subject::Live(engine) => {
+            for (inference, input) in setup.inputs.iter().enumerate() {
+                if inference.saturating_add(kept) < setup.inputs.len() {
+                    let input = std::slice::from_ref(input);
+                    evidence.actions.extend(engine.infer(input, Some(&mut Unseen))?);
+                } else {
+                    let (actions, taps) = scratch.record(*engine, input)?;
+                    evidence.actions.push(actions);
+                    evidence.taps.insert(inference, taps);
+                }
+            }
+        }
+        Subject::Closed(engine) => {
+            for input in setup.inputs {
+                evidence.actions.extend(engine.infer(std::slice::from_ref(input), None)?);
+            }
+        }
+        Subject::Actions(actions) => {
+            evidence.actions = actions.iter().take(setup.inputs.len()).cloned().collect();
+        }
+        Subject::Trace(trace) => read(trace, setup, policy, &mut evidence)?,
+    }
+    if evidence.actions.is_empty() {
+        return Err(Error::input("engine", "expected at least one inference, found none"));
+    }
+    if let Subject::Live(engine) | Subject::Closed(engine) = subject {
+        evidence.repeats = Some(repeats(*engine, setup, &evidence.actions[0])?);
+    }
+    Ok(evidence)
+}
+
+/// The inferences of a trace, from the first on, as many as it and the setup have.
+fn read(trace: &Rc<Trace>, setup: &Setup, policy: &PrecisionPolicy, evidence: &mut Evidence) -> Result<()> {
+    let of = |inference| OfInference { trace: Rc::clone(trace), inference };
+    let held = (0..setup.inputs.len()).take_while(|i| !of(*i).taps().is_empty()).count();
+    if held == 0 {
+        let path = trace.path().display().to_string();
+        return Err(Error::input(path, "no tensor of inference 000 (names begin with 000/)"));
+    }
+    for inference in 0..held {
+        let taps = of(inference);
+        if inference == 0 {
+            evidence.audit = rounding::audit(setup, policy, &taps)?;
+        }
+        evidence.actions.push(actions::of_trace(setup, policy, inference, &taps)?);
+        evidence.taps.insert(inference, taps);
+    }
+    Ok(())
+}
+
+/// A probe that looks away: every inference is run as those are whose tensors are kept.
+struct Unseen;
+
+impl Probe for Unseen {
+    fn tap(&mut self, _: &str, _: &[usize], _: &[f32]) {}
+}
+
+/// Whether the first inference, run once more after the others and without a probe, gives its bits again.
+fn repeats(engine: &mut dyn Engine, setup: &Setup, first: &Matrix) -> Result<bool> {
+    let again = engine.infer(&setup.inputs[..1], None)?;
+    let bits = |matrix: &Matrix| matrix.data.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    Ok(bits(&again[0]) == bits(first))
+}

@@ -1,0 +1,109 @@
+//! No sentence claims what its evidence lacks.
+
+use super::*;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+fn cause() -> impl Strategy<Value = Cause> {
+    (0.0..2.0f64, any::<bool>()).prop_map(|(left, rounding)| Cause {
+        kind: "a-kind".to_owned(),
+        place: "a.part".to_owned(),
+        description: "CAUSED it".to_owned(),
+        fix: "MEND it".to_owned(),
+        left,
+        unit: if rounding { Unit::OfRounding } else { Unit::RelativeL2 },
+    })
+}
+
+fn located() -> impl Strategy<Value = Located> {
+    let likeness = option::of((0.0..1.0f64).prop_map(|left| Likeness {
+        description: "LOOKS like it".to_owned(),
+        fix: "UNDO it".to_owned(),
+        left,
+    }));
+    let place = prop::sample::select(vec!["dit.block.3.fc1", "noise", "vision.patches", "action_pred"]);
+    let unshown = vec(Just("a.hidden.site".to_owned()), 0..3);
+    let rivals = vec(Just("RIVALLED it".to_owned()), 0..2);
+    let (inferences, steps) = (vec(0usize..4, 1..4), vec(0usize..4, 0..4));
+    let error = option::of(0.0..1e3f64);
+    (place, inferences, steps, error, unshown, option::of(cause()), likeness, rivals).prop_map(
+        |(place, inferences, steps, error, unshown, cause, likeness, rivals)| Located {
+            place: place.to_owned(),
+            inferences,
+            steps,
+            error,
+            expected: 1e-6,
+            unshown,
+            cause,
+            likeness,
+            rivals,
+        },
+    )
+}
+
+fn judgement() -> impl Strategy<Value = Judgement> {
+    let nearest =
+        option::of((0.0..0.5f64).prop_map(|share| Nearest { description: "NEARLY did".to_owned(), share }));
+    let evidence = (
+        option::of(0usize..2000),
+        0.0..1.0f64,
+        1e-6..1e-2f64,
+        0usize..200,
+        nearest,
+        option::of(any::<bool>()),
+    );
+    (vec(located(), 0..3), evidence).prop_map(
+        |(found, (tensors, actions, rounding, hypotheses, nearest, repeats))| Judgement {
+            found,
+            evidence: Evidence {
+                inferences: 4,
+                tensors,
+                actions,
+                rounding,
+                precision: "bf16".to_owned(),
+                recorded: None,
+                hypotheses,
+                nearest,
+                repeats,
+            },
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_sentence_claims_more_than_the_evidence_holds(judgement in judgement()) {
+        let verdict = Verdict::from(judgement.clone());
+        let text = format!("{}. {}", verdict.headline, verdict.paragraph);
+        let any = |holds: fn(&Located) -> bool| judgement.found.iter().any(holds);
+        let claims = [
+            ("Proof", any(|found| found.cause.is_some())),
+            ("CAUSED", any(|found| found.cause.is_some())),
+            ("MEND", any(|found| found.cause.is_some())),
+            ("LOOKS", any(|found| found.likeness.is_some() && found.cause.is_none())),
+            ("UNDO", any(|found| found.likeness.is_some() && found.cause.is_none())),
+            ("inputs that are right", any(|found| found.unshown.is_empty())),
+            ("compared and is right", any(|found| found.unshown.is_empty())),
+            ("a.hidden.site", any(|found| !found.unshown.is_empty())),
+            ("RIVALLED", any(|found| !found.rivals.is_empty())),
+            ("NEARLY", judgement.evidence.nearest.is_some()),
+            ("Ruled out", judgement.evidence.nearest.is_none() && judgement.evidence.hypotheses > 0),
+            ("other bits", judgement.evidence.repeats == Some(false)),
+            ("`dit.block.3.fc1`", any(|found| found.place == "dit.block.3.fc1")),
+            ("weights", false),
+        ];
+        for (claim, held) in claims {
+            prop_assert!(held || !text.contains(claim), "{claim:?} without evidence: {text}");
+        }
+        let within = judgement.evidence.actions <= 2.0 * judgement.evidence.rounding;
+        prop_assert_eq!(verdict.status == Status::NoFault, judgement.found.is_empty() && within);
+        prop_assert_eq!(verdict.headline.contains("explains the engine"), verdict.status == Status::NoFault);
+        if verdict.status == Status::Cause {
+            prop_assert!(judgement.found.iter().all(|found| found.cause.is_some()) && verdict.place.is_some());
+        }
+        if verdict.status == Status::Unexplained {
+            prop_assert!(verdict.place.is_none() && text.contains("Next:"));
+        }
+    }
+}
