@@ -102,9 +102,9 @@ for precision in fp16 fp8; do
 done
 
 # What each policy costs, here and emulated; fails where the emulation does not predict this device's error.
-check calibrate "$steady" policy calibrate --frames 64 --out "$work/calibration.json"
+check calibrate "$steady" precision calibrate --frames 64 --out "$work/calibration.json"
 printf 'base = "fp8"\ncalibration = "calibration.json"\n' >"$work/fp8-calibrated.toml"
-limit=300 check policies "$steady" policy table --engine cuda --noise tests/fixtures/demo_expected \
+limit=300 check policies "$steady" precision table --engine cuda --noise tests/fixtures/demo_expected \
     --precisions "f32,bf16,mixed,fp16,mixed-fp16,fp8,$work/fp8-calibrated.toml" \
     --latency synth:n1.6 --workload W1,W2 --json "$out/policies.json"
 

@@ -75,6 +75,15 @@ impl Compiler {
         self.nvrtc.version()
     }
 
+    /// Whether NVRTC knows an architecture: one that is newer than it does not compile.
+    ///
+    /// # Errors
+    /// NVRTC's.
+    pub fn knows(&self, arch: Arch) -> Result<bool> {
+        let (major, minor) = arch.capability;
+        Ok(self.nvrtc.architectures()?.contains(&(10 * major + minor)))
+    }
+
     /// The cubin of a source for an architecture, from the cache or compiled. Options are NVRTC's, such as
     /// `-DTILE=64`; the architecture is added.
     ///

@@ -5,12 +5,15 @@ use super::{Buffer, Error, Event, Module, Pinned, Result, Stream};
 use cudarc::driver::sys;
 use std::ffi::{CStr, c_int};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// The oldest driver interface used: clusters and programmatic launches came with it.
 const OLDEST_DRIVER: u32 = 12000;
 /// The oldest compute capability the kernels are written for: bf16 matrix instructions and asynchronous copies.
 const OLDEST_CAPABILITY: (u32, u32) = (8, 0);
+
+/// Where a planned buffer may begin, as the driver's allocations.
+const PLANNED_ALIGN: u64 = 256;
 
 /// A GPU with its primary context. Clones share it; it is released with the last of them and of what was
 /// allocated, loaded or created from it.
@@ -19,16 +22,25 @@ pub struct Device(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    handle: sys::CUdevice,
-    context: sys::CUcontext,
+    /// None of a device that is only planned for.
+    gpu: Option<Gpu>,
     properties: Properties,
     allocated: AtomicUsize,
+    /// Where the next buffer of a planned device begins.
+    next_address: AtomicU64,
+}
+
+/// The driver's handles.
+#[derive(Debug)]
+struct Gpu {
+    handle: sys::CUdevice,
+    context: sys::CUcontext,
 }
 
 // SAFETY: a context may be current on many threads at once, and the driver's calls are thread-safe.
-unsafe impl Send for Shared {}
-// SAFETY: as above; the count is atomic and the rest is never written after `open`.
-unsafe impl Sync for Shared {}
+unsafe impl Send for Gpu {}
+// SAFETY: as above; it is never written after `open`.
+unsafe impl Sync for Gpu {}
 
 /// What a device is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,9 +88,30 @@ impl Device {
         let mut context = std::ptr::null_mut();
         // SAFETY: `handle` is a device; the release is in `Shared`'s drop.
         check("cuDevicePrimaryCtxRetain", unsafe { sys::cuDevicePrimaryCtxRetain(&mut context, handle) })?;
-        let device = Device(Arc::new(Shared { handle, context, properties, allocated: AtomicUsize::new(0) }));
+        let device = Device::new(Some(Gpu { handle, context }), properties);
         device.enter()?;
         Ok(device)
+    }
+
+    /// A device that is not there, for planning what would run on one: buffers have addresses and no memory, what is
+    /// uploaded is dropped, and everything that needs the driver is refused.
+    pub fn planned(properties: Properties) -> Self {
+        Device::new(None, properties)
+    }
+
+    fn new(gpu: Option<Gpu>, properties: Properties) -> Self {
+        let (allocated, next_address) = (AtomicUsize::new(0), AtomicU64::new(PLANNED_ALIGN));
+        Device(Arc::new(Shared { gpu, properties, allocated, next_address }))
+    }
+
+    /// Whether it is only planned for.
+    pub(crate) fn is_planned(&self) -> bool {
+        self.0.gpu.is_none()
+    }
+
+    /// An address for a planned buffer.
+    pub(crate) fn planned_address(&self, bytes: usize) -> u64 {
+        self.0.next_address.fetch_add((bytes as u64).next_multiple_of(PLANNED_ALIGN), Ordering::Relaxed)
     }
 
     /// What the device is.
@@ -160,8 +193,12 @@ impl Device {
 
     /// Makes the context current on this thread. Every call of the driver is preceded by it.
     pub(super) fn enter(&self) -> Result<()> {
+        let Some(gpu) = &self.0.gpu else {
+            let what = format!("expected a GPU, found a plan for {}", self.0.properties.name);
+            return Err(Error::unavailable("use device", what));
+        };
         // SAFETY: the context is retained as long as `Shared` lives.
-        check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(self.0.context) })
+        check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(gpu.context) })
     }
 
     /// Counts device memory that was allocated.
@@ -175,7 +212,7 @@ impl Device {
     }
 }
 
-impl Drop for Shared {
+impl Drop for Gpu {
     fn drop(&mut self) {
         // SAFETY: balances the retain in `open`. A failure here leaves nothing to be done.
         let _ = unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.handle) };
@@ -301,6 +338,28 @@ mod tests {
                 assert!(opened.to_string().contains("expected GPU"), "{opened}");
             }
             Err(error) => assert!(Device::open(0).is_err(), "{error}"),
+        }
+    }
+
+    #[test]
+    fn a_planned_device_has_addresses_and_nothing_else() {
+        let properties = Properties {
+            name: "planned".to_owned(),
+            compute_capability: (8, 0),
+            multiprocessors: 1,
+            total_memory: 0,
+            l2_bytes: 0,
+            driver_version: OLDEST_DRIVER,
+            shared_memory_per_block: 0,
+        };
+        let device = Device::planned(properties);
+        let (first, second) = (device.alloc_zeroed(300).unwrap(), device.alloc_zeroed(0).unwrap());
+        assert!(first.at(0).0 > 0 && second.at(0).0 >= first.at(300).0);
+        assert_eq!(device.allocated_bytes(), 300);
+        first.upload(0, &[1; 300]).unwrap();
+        assert!(first.upload(1, &[1; 300]).is_err(), "beyond the end");
+        for refused in [first.download(0, &mut [0; 300]).err(), device.stream().err(), device.event().err()] {
+            assert!(refused.is_some_and(|error| error.to_string().contains("a plan for planned")));
         }
     }
 

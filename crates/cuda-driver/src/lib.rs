@@ -1,3 +1,7 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # About this crate
+//!
 //! The CUDA driver and NVRTC behind a safe interface. All `unsafe` code of CUDA is here.
 //!
 //! Nothing of CUDA is needed to build. The driver's library is loaded when a [`Device`] is opened, NVRTC when a
@@ -23,10 +27,12 @@ mod graph;
 mod locate;
 #[allow(unsafe_code)] // As `device`; the driver gives host memory by its address.
 mod memory;
-#[allow(unsafe_code)] // As `device`; promises about the layout of kernels' arguments.
+#[allow(unsafe_code)] // As `device`.
 mod module;
 #[allow(unsafe_code)] // Calls of NVRTC cross a C interface.
 mod nvrtc;
+#[allow(unsafe_code)] // Promises about the layout of kernels' arguments.
+mod params;
 #[allow(unsafe_code)] // As `device`.
 mod stream;
 #[allow(unsafe_code)] // As `device`.
@@ -36,6 +42,9 @@ pub use device::{Device, Properties, Survey, survey};
 pub use error::{Error, Result};
 pub use graph::{Event, Graph};
 pub use memory::{Buffer, DevicePtr, Pinned};
-pub use module::{Kernel, Module, Params, Plain};
+pub use module::{Kernel, Module};
+#[doc(hidden)]
+pub use params::declaration;
+pub use params::{Params, Plain, bytes_of};
 pub use stream::{Launch, Stream};
-pub use tensor_map::{Boxes, ElementType, TensorMap};
+pub use tensor_map::{Boxes, ElementType, TensorMap, Tiles};

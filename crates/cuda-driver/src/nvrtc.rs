@@ -29,6 +29,8 @@ pub(crate) struct Nvrtc {
     cubin_size: Size,
     cubin: Content,
     destroy: unsafe extern "C" fn(*mut Program) -> Code,
+    count_architectures: unsafe extern "C" fn(*mut c_int) -> Code,
+    list_architectures: unsafe extern "C" fn(*mut c_int) -> Code,
     describe: unsafe extern "C" fn(Code) -> *const c_char,
     /// Never unloaded: it may have put destructors in threads that live on.
     _libraries: ManuallyDrop<Vec<Library>>,
@@ -69,6 +71,8 @@ impl Nvrtc {
             cubin_size: function!("nvrtcGetCUBINSize"),
             cubin: function!("nvrtcGetCUBIN"),
             destroy: function!("nvrtcDestroyProgram"),
+            count_architectures: function!("nvrtcGetNumSupportedArchs"),
+            list_architectures: function!("nvrtcGetSupportedArchs"),
             describe: function!("nvrtcGetErrorString"),
             _libraries: ManuallyDrop::new(Vec::new()),
         };
@@ -80,6 +84,21 @@ impl Nvrtc {
     /// Major and minor version.
     pub(crate) fn version(&self) -> (u32, u32) {
         self.version
+    }
+
+    /// Compute capabilities that it compiles for, 10 x major + minor.
+    ///
+    /// # Errors
+    /// NVRTC's description of a failure.
+    pub(crate) fn architectures(&self) -> Result<Vec<u32>> {
+        let operation = || "list architectures".to_owned();
+        let mut count = 0;
+        // SAFETY: `count` is written.
+        self.check(unsafe { (self.count_architectures)(&mut count) }, operation)?;
+        let mut found = vec![0; usize::try_from(count).unwrap_or(0)];
+        // SAFETY: as many numbers are written as the other function told.
+        self.check(unsafe { (self.list_architectures)(found.as_mut_ptr()) }, operation)?;
+        Ok(found.into_iter().filter_map(|capability| u32::try_from(capability).ok()).collect())
     }
 
     /// Compiles `text`, called `name` in messages, which may include `headers` (name and text); the cubin.

@@ -24,6 +24,9 @@ pub struct Launch {
     /// Whether the kernel may start before the kernel ahead of it in the stream has ended; it waits for that one's
     /// results itself (`griddepcontrol.wait`). Below compute capability 9.0 kernels run one after the other.
     pub programmatic: bool,
+    /// Whether blocks wait for each other over the whole grid: a launch whose blocks cannot all run at the same time is
+    /// refused by the driver.
+    pub cooperative: bool,
 }
 
 /// A queue of work of a device: what is put in runs in order.
@@ -60,7 +63,7 @@ impl Stream {
     pub fn launch<P: Params>(&self, kernel: &Kernel, launch: &Launch, params: &P) -> Result<()> {
         let capability = self.device.properties().compute_capability;
         let refuse = |what: String| Err(Error::refused(format!("launch {}", kernel.name()), what));
-        let Launch { grid, block, shared_bytes, cluster, programmatic } = *launch;
+        let Launch { grid, block, shared_bytes, cluster, .. } = *launch;
         if grid.contains(&0) || block == 0 {
             return refuse(format!(
                 "expected blocks and threads, found a grid of {grid:?} and a block of {block}"
@@ -82,32 +85,8 @@ impl Stream {
         kernel.check_arguments(size_of::<P>())?;
         self.device.enter()?;
 
-        let mut attributes = Vec::with_capacity(2);
-        if cluster > 1 {
-            attributes.push(attribute(
-                sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-                |value| {
-                    value.clusterDim =
-                        sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: 1, y: 1, z: cluster };
-                },
-            ));
-        }
-        if programmatic && capability >= HOPPER {
-            let which = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-            attributes.push(attribute(which, |value| value.programmaticStreamSerializationAllowed = 1));
-        }
-        let config = sys::CUlaunchConfig {
-            gridDimX: grid[0],
-            gridDimY: grid[1],
-            gridDimZ: grid[2],
-            blockDimX: block,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: shared_bytes,
-            hStream: self.handle,
-            attrs: attributes.as_mut_ptr(),
-            numAttrs: attributes.len() as u32,
-        };
+        let mut attributes = attributes_of(launch, capability);
+        let config = self.config(launch, &mut attributes);
         let mut arguments = [std::ptr::from_ref(params).cast::<c_void>().cast_mut()];
         // SAFETY: the configuration and its attributes live over the call. The driver reads as many bytes of the
         // one argument as the kernel's struct has, which is `P` by the contract of `Params`, and copies them.
@@ -118,6 +97,39 @@ impl Stream {
             check(&format!("launch {} with {launch:?}", kernel.name()), result)?;
         }
         Ok(())
+    }
+
+    /// How many clusters of a kernel can run at the same time where nothing else does.
+    ///
+    /// # Errors
+    /// CUDA's, such as a cluster that no multiprocessors can hold.
+    pub fn clusters_at_a_time(&self, kernel: &Kernel, launch: &Launch) -> Result<usize> {
+        self.device.enter()?;
+        // The grid's size has no part in it.
+        let launch = Launch { programmatic: false, cooperative: false, ..*launch };
+        let mut attributes = attributes_of(&launch, self.device.properties().compute_capability);
+        let config = self.config(&launch, &mut attributes);
+        let mut clusters = 0;
+        // SAFETY: `clusters` is written; the configuration and its attributes live over the call.
+        let result = unsafe { sys::cuOccupancyMaxActiveClusters(&mut clusters, kernel.function(), &config) };
+        check("cuOccupancyMaxActiveClusters", result)?;
+        Ok(usize::try_from(clusters).unwrap_or(0))
+    }
+
+    /// A launch as the driver takes it. It points to the attributes.
+    fn config(&self, launch: &Launch, attributes: &mut [sys::CUlaunchAttribute]) -> sys::CUlaunchConfig {
+        sys::CUlaunchConfig {
+            gridDimX: launch.grid[0],
+            gridDimY: launch.grid[1],
+            gridDimZ: launch.grid[2],
+            blockDimX: launch.block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared_bytes,
+            hStream: self.handle,
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
+        }
     }
 
     /// Queues a copy to the device. A recorded graph copies what the memory holds when it is replayed.
@@ -244,6 +256,25 @@ impl Stream {
         // Each change is one assignment or push: a panic elsewhere leaves it whole.
         self.recording.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// What a launch asks for beyond its grid.
+fn attributes_of(launch: &Launch, capability: (u32, u32)) -> Vec<sys::CUlaunchAttribute> {
+    let mut attributes = Vec::with_capacity(3);
+    if launch.cluster > 1 {
+        let size = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: 1, y: 1, z: launch.cluster };
+        let which = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+        attributes.push(attribute(which, |value| value.clusterDim = size));
+    }
+    if launch.programmatic && capability >= HOPPER {
+        let which = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        attributes.push(attribute(which, |value| value.programmaticStreamSerializationAllowed = 1));
+    }
+    if launch.cooperative {
+        let which = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE;
+        attributes.push(attribute(which, |value| value.cooperative = 1));
+    }
+    attributes
 }
 
 impl Drop for Stream {

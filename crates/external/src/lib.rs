@@ -1,3 +1,7 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # About this crate
+//!
 //! Engines that others wrote. ONNX Runtime runs a policy behind [`steadyhand_gr00t::engine::Engine`]; TensorRT-RTX's
 //! engines are built, inspected and run by their [`bindings`]. Libraries are loaded when one is asked for: none is
 //! needed to build or to start the program.

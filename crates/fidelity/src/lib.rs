@@ -1,3 +1,7 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # About this crate
+//!
 //! Number formats, error metrics, traces and fault matchers for comparing inference engines.
 //!
 //! This crate knows no model: it rounds numbers as a format does, measures how far two tensors lie apart,

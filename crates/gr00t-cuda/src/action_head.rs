@@ -3,10 +3,11 @@
 use super::builder::Builder;
 use super::dit::{self, Dit, Features, Memory, Times};
 use super::elements::Element;
-use super::linear::{Linear, RowMap, Then};
+use super::linear::{Fusion, Linear, RowMap};
 use super::norm::{Affine, Norm, NormAt, Rows};
+use super::operands::Placed;
 use super::program::Tensor;
-use super::tokens::{EulerStep, Placed};
+use super::tokens::EulerStep;
 use super::weights::Layout;
 use crate::Result;
 use std::ops::Range;
@@ -14,7 +15,7 @@ use steadyhand_cuda_driver::DevicePtr;
 use steadyhand_gr00t::checkpoint::Weight;
 use steadyhand_gr00t::model::Prompt;
 use steadyhand_gr00t::model::action_head as model;
-use steadyhand_gr00t::ops::{Activation, Leading, Site, cpu};
+use steadyhand_gr00t::ops::{Activation, Leading, Operation, Site, cpu};
 
 /// Weights of the action head on the device, but for those of the embodiments.
 pub struct ActionHead {
@@ -147,7 +148,7 @@ fn prepare<'w>(
     let positions = w.position_embedding.as_ref().map(|table| positions(b, w, table, times.steps()));
     let rows = b.batch * w.action_horizon;
     let actions = b.packed_tensor(rows, w.action_dim, Element::F32)?;
-    let compute = b.elements(&Site::new("action_encoder.layer1"))?.compute;
+    let compute = b.operands(&Site::new("action_encoder.layer1"), Operation::CategoryLinear)?.compute;
     let operand = b.persistent_tensor(rows, w.action_dim, compute)?;
     b.input(inputs.noise, Placed { out: &actions, copy: Some(&operand) }, Site::new("noise"))?;
     let copies = vec![vec![actions.clone()], vec![operand.clone()]];
@@ -189,10 +190,10 @@ fn decode_actions(
     let site = |path| Site::in_step(path, step);
     let [hidden, decoded] = &shared.embodiment.action_decoder;
     let element = b.operand(&site("decoder.relu"), &[site("decoder")])?;
-    let relu = Then::Activate(Activation::Relu, site("decoder.relu"));
+    let relu = Fusion::Activate(Activation::Relu, site("decoder.relu"));
     let x = b.linear(hidden, output, element, site("decoder.layer1"), relu)?;
     let element = b.storage(&site("decoder"))?;
-    let velocity = b.linear(decoded, &x, element, site("decoder"), Then::Store)?;
+    let velocity = b.linear(decoded, &x, element, site("decoder"), Fusion::Store)?;
     b.hand_over(&site("decoder"), vec![vec![velocity.clone()]])?;
     let operand = (step + 1 < steps).then_some(&shared.operand);
     b.euler(EulerStep {
@@ -226,7 +227,7 @@ fn normalized_features(b: &mut Builder, w: &ActionHead, x: &Tensor, prompt: &Pro
     Ok(Features { tokens, text, images })
 }
 
-/// Where each token goes so that the text tokens of all items come first, then the image tokens of all items.
+/// Where each token goes so that the text tokens of all items come first, fusion the image tokens of all items.
 fn text_before_images(prompt: &Prompt, batch: usize) -> Vec<u32> {
     let (text, images) = (&prompt.text.indices, &prompt.images.indices);
     let tokens = text.len() + images.len();
@@ -256,10 +257,10 @@ fn encode_state(
     let state = b.tensor(b.batch * inputs.state_horizon, w.state_dim, element)?;
     b.input(inputs.state, Placed { out: &state, copy: None }, at / "state")?;
     let element = b.operand(&(at / "state_encoder.relu"), &[at / "state_features"])?;
-    let relu = Then::Activate(Activation::Relu, at / "state_encoder.relu");
+    let relu = Fusion::Activate(Activation::Relu, at / "state_encoder.relu");
     let x = b.linear(layer1, &state, element, at / "state_encoder.layer1", relu)?;
     let map = RowMap { item_rows: inputs.state_horizon, item_stride: tokens.rows / b.batch, item_offset: 0 };
-    b.linear_into(layer2, &x, tokens, Some(map), at / "state_features", Then::Store)
+    b.linear_into(layer2, &x, tokens, Some(map), at / "state_features", Fusion::Store)
 }
 
 /// Puts the action tokens of a step after the state tokens.
@@ -270,20 +271,20 @@ fn encode_actions(b: &mut Builder, shared: &Shared, step: usize, bucket: usize) 
     let [layer1, layer2, layer3] = &embodiment.action_encoder;
     let encoded = with_time(b, shared, bucket, at)?;
     let left = encoded.columns(0..w.token_dim);
-    b.linear_into(layer1, &shared.operand, &left, None, at / "layer1", Then::Store)?;
+    b.linear_into(layer1, &shared.operand, &left, None, at / "layer1", Fusion::Store)?;
     let element = b.operand(&(at / "swish"), std::slice::from_ref(&features))?;
-    let swish = Then::Activate(Activation::Swish, at / "swish");
+    let swish = Fusion::Activate(Activation::Swish, at / "swish");
     let x = b.linear(layer2, &encoded, element, at / "layer2", swish)?;
     let item_stride = w.action_horizon + shared.state_horizon;
     let map = RowMap { item_rows: w.action_horizon, item_stride, item_offset: shared.state_horizon };
-    let (then, site) = match &shared.positions {
+    let (fusion, site) = match &shared.positions {
         Some(positions) => {
             let site = at.sibling("action_tokens");
-            (Then::Add(positions, site.clone()), site)
+            (Fusion::Add(positions, site.clone()), site)
         }
-        None => (Then::Store, features.clone()),
+        None => (Fusion::Store, features.clone()),
     };
-    b.linear_into(layer3, &x, &shared.tokens, Some(map), features, then)?;
+    b.linear_into(layer3, &x, &shared.tokens, Some(map), features, fusion)?;
     let tokens = item_rows(&shared.tokens, b.batch, shared.state_horizon..item_stride);
     b.hand_over(&site, vec![tokens])
 }

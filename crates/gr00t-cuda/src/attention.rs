@@ -5,11 +5,10 @@ use super::elements::{Element, Stored};
 use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::program::{TapPlace, Tensor};
 use crate::Result;
-use steadyhand_cuda_driver::DevicePtr;
-use steadyhand_cuda_driver::kernel_params;
-use steadyhand_gr00t::ops::{Heads, Site};
+use steadyhand_cuda_driver::{DevicePtr, bytes_of, kernel_params};
+use steadyhand_gr00t::ops::{Heads, Operation, Site};
 
-/// Query rows and the key rows that they see. As `Segment` in `attention.cuh`.
+/// Query rows and the key rows that they attend to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// First query row.
@@ -22,9 +21,20 @@ pub struct Segment {
     pub keys: usize,
 }
 
-/// Which keys a query sees.
+impl Segment {
+    fn on_device(&self) -> DeviceSegment {
+        DeviceSegment {
+            query_start: self.query_start as u32,
+            queries: self.queries as u32,
+            key_start: self.key_start as u32,
+            keys: self.keys as u32,
+        }
+    }
+}
+
+/// Which keys a query attends to.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct AttentionMask {
     segments: DevicePtr,
     count: usize,
     max_queries: usize,
@@ -33,15 +43,30 @@ pub struct Seen {
 }
 
 kernel_params! {
-    /// As `AttentionParams` in `attention.cuh`. Kernels are compiled for what `fixed` reads of it.
+    /// A [`Segment`] on the device.
+    pub(super) struct DeviceSegment {
+        query_start: u32,
+        queries: u32,
+        key_start: u32,
+        keys: u32,
+    }
+}
+
+kernel_params! {
+    /// Kernels are compiled for what `fixed` reads of it.
     #[derive(Default)]
     pub struct AttentionParams {
-        q: DevicePtr,
-        k: DevicePtr,
-        v: DevicePtr,
-        segments: DevicePtr,
+        /// `[rows, q_ld]`, head h at column h * HEAD_DIM.
+        q: DevicePtr as "const void*",
+        /// `[rows, k_ld]`, the head of a group of query heads at column h / group * HEAD_DIM.
+        k: DevicePtr as "const void*",
+        /// `[rows, v_ld]`.
+        v: DevicePtr as "const void*",
+        segments: DevicePtr as "const DeviceSegment*",
+        /// `[rows, out_ld]`.
         out: DevicePtr,
-        tap: DevicePtr,
+        /// `[rows, heads * HEAD_DIM]`.
+        tap: DevicePtr as "float*",
         q_ld: u32,
         k_ld: u32,
         v_ld: u32,
@@ -52,7 +77,9 @@ kernel_params! {
         group: u32,
         causal: u32,
         scale: f32,
+        /// Brings the result into the range of an 8-bit element type.
         out_factor: f32,
+        /// Fills the struct up.
         padding: u32,
     }
 }
@@ -68,8 +95,8 @@ impl Argument for AttentionParams {
     }
 }
 
-/// Attention of every kind that a model has with these operands before products of `next`, as
-/// [`product::kinds`](super::product::kinds).
+/// Attention of every kind that a model has with these operands before GEMMs of `next`, as
+/// [`gemm::kinds`](super::gemm::kinds).
 pub fn kinds(operand: Element, next: Element) -> Vec<Defines> {
     let kind = |out: Element, format: Element, causal: u32| {
         let (out_element, out_format) = (out.code(), format.code());
@@ -87,14 +114,14 @@ pub fn kinds(operand: Element, next: Element) -> Vec<Defines> {
 const MAX_HEAD_DIM: usize = 256;
 
 impl Builder<'_> {
-    /// Puts segments on the device. With `causal` a query sees the keys of its segment up to its own position.
+    /// Puts a mask of segments on the device. With `causal` a query attends to the keys of its segment up to its own position.
     ///
     /// # Errors
     /// No memory is left.
-    pub fn seen(&mut self, segments: &[Segment], causal: bool) -> Result<Seen> {
-        let numbers = segments.iter().flat_map(|s| [s.query_start, s.queries, s.key_start, s.keys]);
-        Ok(Seen {
-            segments: self.constant_indices(numbers.map(|number| number as u32))?,
+    pub fn attention_mask(&mut self, segments: &[Segment], causal: bool) -> Result<AttentionMask> {
+        let on_device: Vec<DeviceSegment> = segments.iter().map(Segment::on_device).collect();
+        Ok(AttentionMask {
+            segments: self.constant_bytes(bytes_of(&on_device))?,
             count: segments.len(),
             max_queries: segments.iter().map(|s| s.queries).max().unwrap_or(0),
             max_keys: segments.iter().map(|s| s.keys).max().unwrap_or(0),
@@ -110,7 +137,7 @@ impl Builder<'_> {
         &mut self,
         [q, k, v]: [&Tensor; 3],
         heads: Heads,
-        seen: &Seen,
+        mask: &AttentionMask,
         out: impl Into<Stored>,
         at: Site,
     ) -> Result<Tensor> {
@@ -125,17 +152,17 @@ impl Builder<'_> {
             }
             .into());
         }
-        let elements = self.elements(&at)?;
+        let elements = self.operands(&at, Operation::Attention)?;
         let [q, k, v] = [q, k, v].map(|tensor| self.as_operand(tensor, elements.compute));
         let (q, k, v) = (q?, k?, v?);
         let out = self.tensor(q.rows, q.features, out)?;
-        let variant = Variant::attention(elements.compute, head_dim, seen.max_keys);
-        let grid = [seen.max_queries.div_ceil(variant.queries_of_a_block()), count, seen.count];
+        let variant = Variant::attention(elements.compute, head_dim, mask.max_keys);
+        let grid = [mask.max_queries.div_ceil(variant.queries_of_a_block()), count, mask.count];
         let params = AttentionParams {
             q: q.pointer(),
             k: k.pointer(),
             v: v.pointer(),
-            segments: seen.segments,
+            segments: mask.segments,
             out: out.pointer(),
             tap: DevicePtr::NULL,
             q_ld: q.ld as u32,
@@ -146,7 +173,7 @@ impl Builder<'_> {
             out_format: elements.storage.code(),
             heads: count as u32,
             group: (count / kv_heads) as u32,
-            causal: u32::from(seen.causal),
+            causal: u32::from(mask.causal),
             scale: 1.0 / (head_dim as f32).sqrt(),
             out_factor: out.factor(),
             padding: 0,

@@ -1,25 +1,26 @@
 //! Records programs.
 
-use super::elements::{Element, SiteElements, Stored, elements, storage};
+use super::check;
+use super::elements::{Element, SiteElements, Stored};
 use super::kernels::{Argument, Kernels, Variant};
-use super::product::Tiling;
 use super::program::{
-    Constant, HandOver, KernelStep, Program, Scale, Step, Tap, TapPlace, Tensor, TensorTap,
+    Constant, HandOver, InOne, KernelStep, Program, Scale, Step, Tap, TapPlace, Tensor, TensorTap,
 };
+use super::tiling::Tiling;
 use crate::Result;
 use std::ops::Range;
 use std::sync::Arc;
 use steadyhand_cuda_driver::Buffer;
 use steadyhand_cuda_driver::{Device, DevicePtr, Launch};
-use steadyhand_gr00t::ops::Site;
+use steadyhand_gr00t::ops::{Operation, Site};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
-/// Rows of a tile of a product: tensors have room for a whole tile beyond their last row.
+/// Rows of a tile of a GEMM: tensors have room for a whole tile beyond their last row.
 const TILE_ROWS: usize = 128;
 /// Bytes of the inner dimension that tensor cores are fed at a time: with row strides of a multiple nothing remains.
 const ROW_ALIGN: usize = 128;
 
-/// Elements of a product's inner dimension that are multiplied at a time; row strides are a multiple of them.
+/// Elements of a GEMM's inner dimension that are multiplied at a time; row strides are a multiple of them.
 pub fn depth(element: Element) -> usize {
     match element {
         // No tensor core asks for more: as far apart as the 16-bit elements that they may be rounded to.
@@ -35,9 +36,7 @@ pub fn row_stride(columns: usize, element: Element) -> usize {
 
 /// Records a program.
 pub struct Builder<'a> {
-    device: &'a Device,
-    /// Compiled kernels.
-    pub kernels: &'a Kernels,
+    pub(super) device: &'a Device,
     policy: &'a PrecisionPolicy,
     /// Items in a batch.
     pub batch: usize,
@@ -54,39 +53,37 @@ pub struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     /// An empty program for a batch of `batch` items.
-    pub fn new(device: &'a Device, kernels: &'a Kernels, policy: &'a PrecisionPolicy, batch: usize) -> Self {
+    pub fn new(device: &'a Device, policy: &'a PrecisionPolicy, batch: usize) -> Self {
         let (memory, free, steps) = (Vec::new(), Vec::new(), Vec::new());
         let (constants, stages) = (Vec::new(), Vec::new());
         let (rows_are_steps, tilings) = (false, None);
-        Builder {
-            device,
-            kernels,
-            policy,
-            batch,
-            rows_are_steps,
-            tilings,
-            memory,
-            free,
-            steps,
-            constants,
-            stages,
-        }
+        Builder { device, policy, batch, rows_are_steps, tilings, memory, free, steps, constants, stages }
     }
 
     /// An empty program whose tensors have a row for each Euler step.
-    pub fn by_step(device: &'a Device, kernels: &'a Kernels, policy: &'a PrecisionPolicy) -> Self {
-        Builder { rows_are_steps: true, ..Builder::new(device, kernels, policy, 1) }
+    pub fn by_step(device: &'a Device, policy: &'a PrecisionPolicy) -> Self {
+        Builder { rows_are_steps: true, ..Builder::new(device, policy, 1) }
     }
 
     /// What was recorded, with its kernels: those that are not there yet are compiled, several at a time.
     ///
     /// # Errors
     /// NVRTC is missing or a kernel does not compile.
-    pub fn finish(self) -> Result<Program> {
-        let Builder { kernels, batch, mut steps, constants, stages, memory, .. } = self;
-        kernels.prepare(steps.iter().filter_map(|step| step.variant()))?;
+    pub fn finish(self, kernels: &Kernels) -> Result<Program> {
+        kernels.prepare(self.variants())?;
+        let Builder { batch, mut steps, constants, stages, memory, .. } = self;
         steps.iter_mut().try_for_each(|step| step.load(kernels))?;
         Ok(Program { batch, steps, constants, stages, _memory: memory })
+    }
+
+    /// The kernels that were recorded, in order.
+    pub fn variants(&self) -> impl Iterator<Item = &Variant> {
+        self.steps.iter().flat_map(|step| step.variants())
+    }
+
+    /// Sites of the tensors that a probe of the program would see, in order.
+    pub fn sites(&self) -> impl Iterator<Item = &Site> {
+        self.steps.iter().flat_map(|step| step.sites())
     }
 
     /// Records a stage: what `record` puts into the program gets a name, under which it is timed.
@@ -105,15 +102,31 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// The policy asks for what no kernel does.
     pub fn storage(&self, site: &Site) -> Result<Element> {
-        storage(self.policy, site)
+        check::storage(self.policy, site.path())
     }
 
-    /// The formats at the site of a matrix product.
+    /// What results at the site of a norm are rounded to and stored in.
     ///
     /// # Errors
     /// The policy asks for what no kernel does.
-    pub fn elements(&self, site: &Site) -> Result<SiteElements> {
-        elements(self.policy, site)
+    pub fn norm_storage(&self, site: &Site) -> Result<Element> {
+        check::norm_storage(self.policy, site.path())
+    }
+
+    /// What the query and the key heads of a layer are rounded to when they are rotated.
+    ///
+    /// # Errors
+    /// The policy asks for what no kernel does.
+    pub fn rotary_storage(&self, query: &Site, key: &Site) -> Result<Element> {
+        check::rotary_storage(self.policy, query.path(), key.path())
+    }
+
+    /// The formats of an operation that multiplies matrices.
+    ///
+    /// # Errors
+    /// The policy asks for what no kernel does.
+    pub fn operands(&self, site: &Site, operation: Operation) -> Result<SiteElements> {
+        check::operands(self.policy, site.path(), operation)
     }
 
     /// What the result of `at` is stored as when it is an operand of `consumers` and nothing else: what they multiply
@@ -125,7 +138,7 @@ impl<'a> Builder<'a> {
         let storage = self.storage(at)?.into();
         let mut found = None;
         for consumer in consumers {
-            let operand = self.elements(consumer)?.operand();
+            let operand = check::as_operand(self.policy, consumer.path())?;
             if operand.is_none() || found.is_some_and(|other| Some(other) != operand) {
                 return Ok(storage);
             }
@@ -179,7 +192,7 @@ impl<'a> Builder<'a> {
         self.allocate(rows, features, row_stride(features, element), element)
     }
 
-    /// A tensor without padding between its rows, as hosts have them. It is no operand of a product.
+    /// A tensor without padding between its rows, as hosts have them. It is no operand of a GEMM.
     ///
     /// # Errors
     /// No memory is left.
@@ -235,6 +248,30 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    /// Records steps, and the kernel that does all of them at once, over `grid` blocks all of which work together: `whole` has
+    /// its argument, from what the steps result in.
+    ///
+    /// # Errors
+    /// Those of `record` and `whole`.
+    pub fn in_one<T, P: Argument + Send + Sync + 'static>(
+        &mut self,
+        record: impl FnOnce(&mut Self) -> Result<T>,
+        (variant, grid, cluster): (Variant, [usize; 3], usize),
+        whole: impl FnOnce(&T) -> Result<P>,
+    ) -> Result<T> {
+        let first = self.steps.len();
+        let result = record(self)?;
+        let parts = self.steps.split_off(first);
+        let params = whole(&result)?;
+        let variant = variant.for_argument(&params);
+        let (grid, cluster) = (grid.map(|blocks| blocks as u32), cluster as u32);
+        let Variant { block, shared_bytes, .. } = variant;
+        let launch = Launch { grid, block, shared_bytes, cluster, programmatic: false, cooperative: true };
+        let whole = KernelStep { variant, kernel: None, launch, params, taps: Vec::new() };
+        self.steps.push(Box::new(InOne { whole, parts }));
+        Ok(result)
+    }
+
     /// Records a kernel over `grid` blocks, none of which waits for another.
     pub fn launch_grid<P: Argument + Send + Sync + 'static>(
         &mut self,
@@ -258,7 +295,7 @@ impl<'a> Builder<'a> {
         let variant = variant.for_argument(&params);
         let (grid, cluster) = (grid.map(|blocks| blocks as u32), cluster as u32);
         let Variant { block, shared_bytes, .. } = variant;
-        let launch = Launch { grid, block, shared_bytes, cluster, programmatic: false };
+        let launch = Launch { grid, block, shared_bytes, cluster, programmatic: false, cooperative: false };
         if self.rows_are_steps {
             taps.iter_mut().for_each(|place| place.taps = place.taps.iter().flat_map(by_row).collect());
         }

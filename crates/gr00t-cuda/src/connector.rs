@@ -1,7 +1,7 @@
 //! The connector on the device. Mirrors `model/connector.rs`.
 
 use super::builder::Builder;
-use super::linear::{Linear, Then};
+use super::linear::{Fusion, Linear};
 use super::norm::{Affine, Norm, NormAt, Rows};
 use super::program::Tensor;
 use super::weights::Layout;
@@ -51,9 +51,9 @@ pub fn forward(b: &mut Builder, w: &Connector, patches: &Tensor, grids: &[Grid])
     let norm = NormAt { norm: Norm::Layer, affine: Some(&w.norm), eps: model::NORM_EPS, site: at / "norm" };
     b.norm_into(patches, norm, None, rows, &h)?;
     let element = b.operand(&(at / "gelu"), std::slice::from_ref(at))?;
-    let h = b.linear(&w.fc1, &h, element, at / "fc1", Then::Activate(Activation::Gelu, at / "gelu"))?;
+    let h = b.linear(&w.fc1, &h, element, at / "fc1", Fusion::Activate(Activation::Gelu, at / "gelu"))?;
     let element = b.storage(at)?;
-    b.linear(&w.fc2, &h, element, at.clone(), Then::Store)
+    b.linear(&w.fc2, &h, element, at.clone(), Fusion::Store)
 }
 
 /// The four patches of each token, image by image, row by row.

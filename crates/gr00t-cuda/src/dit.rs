@@ -1,13 +1,15 @@
 //! The diffusion transformer on the device. Mirrors `model/dit.rs`.
 
-use super::attention::{Seen, Segment};
+use super::attention::{AttentionMask, Segment};
 use super::builder::Builder;
+use super::dit_persistent::Persistent;
 use super::elements::{Element, Stored};
-use super::linear::{Linear, Projection, Then};
+use super::linear::{Fusion, Linear, Projection};
 use super::norm::{Modulation, Norm, NormAt};
 use super::program::Tensor;
 use super::weights::Layout;
 use crate::Result;
+use std::sync::Arc;
 use steadyhand_cuda_driver::DevicePtr;
 use steadyhand_gr00t::model::dit::{self as model, Attends};
 use steadyhand_gr00t::ops::{Activation, Heads, Leading, Site, cpu};
@@ -16,23 +18,23 @@ use steadyhand_gr00t::ops::{Activation, Heads, Leading, Site, cpu};
 pub struct Dit {
     time1: Linear,
     time2: Linear,
-    blocks: Vec<Block>,
+    pub(super) blocks: Vec<Block>,
     output_modulation: Linear,
     output: Linear,
-    heads: Heads,
+    pub(super) heads: Heads,
     inner_dim: usize,
     /// Keys and values of all blocks that attend to the same tokens, in the order of the blocks.
     memories: Vec<(Attends, Projection)>,
 }
 
-struct Block {
-    attends: Attends,
+pub(super) struct Block {
+    pub(super) attends: Attends,
     modulation: Linear,
     /// Query, key and value where the block attends to itself, else the query.
-    own: Projection,
-    output: Linear,
-    fc1: Linear,
-    fc2: Linear,
+    pub(super) own: Projection,
+    pub(super) output: Linear,
+    pub(super) fc1: Linear,
+    pub(super) fc2: Linear,
 }
 
 impl Dit {
@@ -88,7 +90,7 @@ impl Block {
     }
 }
 
-fn block_site(index: usize) -> Site {
+pub(super) fn block_site(index: usize) -> Site {
     &Site::new("dit.block") / index
 }
 
@@ -115,22 +117,43 @@ pub struct Times {
     /// Of each block, then of the output norm: `[steps, 2 * inner_dim]`, f32.
     modulations: Vec<Tensor>,
     inner_dim: usize,
+    /// The blocks in one kernel, or why they are not.
+    in_one: Result<Arc<Persistent>, String>,
 }
 
 impl Times {
+    /// The same with the blocks in one kernel, where that can be.
+    #[must_use]
+    pub fn in_one(self, in_one: Result<Arc<Persistent>, String>) -> Self {
+        Times { in_one, ..self }
+    }
+
+    /// The blocks in one kernel, or why they are not.
+    pub fn persistent(&self) -> Result<&Arc<Persistent>, &String> {
+        self.in_one.as_ref()
+    }
+
     /// How many steps there are.
     pub fn steps(&self) -> usize {
         self.modulations.first().map_or(0, |modulation| modulation.rows)
     }
 
+    /// A block's scale in a step, `[inner_dim]`.
+    ///
+    /// # Errors
+    /// The copy fails.
+    pub(super) fn scale(&self, index: usize, step: usize) -> Result<Vec<f32>> {
+        self.modulations[index].slice_rows(step..step + 1).columns(0..self.inner_dim).download()
+    }
+
     /// The two halves of a modulation in a step.
-    fn halves(&self, index: usize, step: usize) -> [DevicePtr; 2] {
+    pub(super) fn halves(&self, index: usize, step: usize) -> [DevicePtr; 2] {
         let row = self.modulations[index].slice_rows(step..step + 1);
         [row.pointer(), row.columns(self.inner_dim..2 * self.inner_dim).pointer()]
     }
 }
 
-/// The timestep embeddings and modulations of the steps whose times are `buckets`. Rows are steps, so one product
+/// The timestep embeddings and modulations of the steps whose times are `buckets`. Rows are steps, so one GEMM
 /// serves all of them.
 pub fn times(b: &mut Builder, w: &Dit, buckets: &[usize]) -> Result<Times> {
     let at = &Site::new("dit");
@@ -148,22 +171,23 @@ pub fn times(b: &mut Builder, w: &Dit, buckets: &[usize]) -> Result<Times> {
     x.upload(&encoded)?;
     let embedding = Site::new("timestep_embedding");
     let element = b.operand(&(at / "timestep_silu"), std::slice::from_ref(&embedding))?;
-    let then = Then::Activate(Activation::Silu, at / "timestep_silu");
-    let x = b.linear(&w.time1, &x, element, at / "timestep_linear1", then)?;
+    let fusion = Fusion::Activate(Activation::Silu, at / "timestep_silu");
+    let x = b.linear(&w.time1, &x, element, at / "timestep_linear1", fusion)?;
     let consumers: Vec<Site> = (0..w.blocks.len())
         .map(|index| &block_site(index) / "modulation")
         .chain([at / "output_modulation"])
         .collect();
     let element = b.operand(&(at / "silu"), &consumers)?;
-    let time = b.linear(&w.time2, &x, element, embedding, Then::Activate(Activation::Silu, at / "silu"))?;
+    let time = b.linear(&w.time2, &x, element, embedding, Fusion::Activate(Activation::Silu, at / "silu"))?;
     let layers = w.blocks.iter().map(|block| &block.modulation).chain([&w.output_modulation]);
     let mut modulations = Vec::new();
     for (layer, site) in layers.zip(consumers) {
         let out = b.persistent_tensor(buckets.len(), layer.out_features, Element::F32)?;
-        b.linear_into(layer, &time, &out, None, site, Then::Store)?;
+        b.linear_into(layer, &time, &out, None, site, Fusion::Store)?;
         modulations.push(out);
     }
-    Ok(Times { modulations, inner_dim: w.inner_dim })
+    let in_one = Err("it was not prepared".to_owned());
+    Ok(Times { modulations, inner_dim: w.inner_dim, in_one })
 }
 
 fn in_step(site: &Site, step: usize) -> Site {
@@ -172,7 +196,7 @@ fn in_step(site: &Site, step: usize) -> Site {
 
 /// Normalized features, rearranged for the blocks that attend to them.
 pub struct Features {
-    /// The text tokens of all items, then the image tokens of all items; or all tokens in their order.
+    /// The text tokens of all items, fusion the image tokens of all items; or all tokens in their order.
     pub tokens: Tensor,
     /// Text tokens of an item.
     pub text: usize,
@@ -183,15 +207,15 @@ pub struct Features {
 /// Keys and values that cross-attention blocks attend to, and which of them each item sees.
 pub struct Memory {
     /// By block; none where it attends to itself.
-    blocks: Vec<Option<KeyValue>>,
+    pub(super) blocks: Vec<Option<KeyValue>>,
     /// A block's own tokens.
-    own: Seen,
+    own: AttentionMask,
 }
 
-struct KeyValue {
-    key: Tensor,
-    value: Tensor,
-    seen: Seen,
+pub(super) struct KeyValue {
+    pub(super) key: Tensor,
+    pub(super) value: Tensor,
+    mask: AttentionMask,
 }
 
 /// Keys and values do not depend on the Euler step. tokens: state and action tokens of an item.
@@ -205,20 +229,20 @@ pub fn memory(b: &mut Builder, w: &Dit, features: &Features, tokens: usize) -> R
             _ => (0..text + images, features.text + features.images),
         };
         let projected = b.project(projection, &features.tokens.slice_rows(rows), None)?;
-        let seen = item_by_item(b, tokens, keys)?;
+        let mask = item_by_item(b, tokens, keys)?;
         let members = w.blocks.iter().enumerate().filter(|(_, block)| block.attends == *attends);
         for ((index, _), pair) in members.zip(projected.chunks_exact(2)) {
-            let (key, value, seen) = (pair[0].clone(), pair[1].clone(), seen.clone());
-            blocks[index] = Some(KeyValue { key, value, seen });
+            let (key, value, mask) = (pair[0].clone(), pair[1].clone(), mask.clone());
+            blocks[index] = Some(KeyValue { key, value, mask });
         }
     }
     Ok(Memory { blocks, own: item_by_item(b, tokens, tokens)? })
 }
 
 /// Queries see the keys of their own item.
-fn item_by_item(b: &mut Builder, queries: usize, keys: usize) -> Result<Seen> {
+fn item_by_item(b: &mut Builder, queries: usize, keys: usize) -> Result<AttentionMask> {
     let item = |item: usize| Segment { query_start: item * queries, queries, key_start: item * keys, keys };
-    b.seen(&(0..b.batch).map(item).collect::<Vec<_>>(), false)
+    b.attention_mask(&(0..b.batch).map(item).collect::<Vec<_>>(), false)
 }
 
 /// Output tokens `[batch * tokens, output_dim]` for tokens `[batch * tokens, inner_dim]` in an Euler step, stored as
@@ -233,6 +257,33 @@ pub fn forward(
     out: impl Into<Stored>,
 ) -> Result<Tensor> {
     let at = &Site::in_step("dit", step);
+    let batch = b.batch;
+    let one_by_one = |b: &mut Builder| blocks(b, w, tokens, memory, (times, step));
+    let x = match times.persistent() {
+        Ok(persistent) if persistent.takes(batch, tokens, memory) => {
+            let memories = persistent.memories(b, memory)?;
+            let whole = |x: &Tensor| persistent.params(tokens, memories, step, x);
+            b.in_one(one_by_one, persistent.kernel(), whole)?
+        }
+        _ => one_by_one(b)?,
+    };
+    let [shift, scale] = times.halves(w.blocks.len(), step);
+    let modulation = Modulation { scale, shift, site: at / "modulated" };
+    let norm = plain_norm(model::NORM_OUT_EPS, at / "norm_out");
+    let element = b.operand(&(at / "modulated"), &[at / "output"])?;
+    let x = b.norm_modulate(&x, norm, &modulation, element)?;
+    b.linear(&w.output, &x, out, at / "output", Fusion::Store)
+}
+
+/// All blocks, kernel by kernel.
+fn blocks(
+    b: &mut Builder,
+    w: &Dit,
+    tokens: &Tensor,
+    memory: &Memory,
+    (times, step): (&Times, usize),
+) -> Result<Tensor> {
+    let at = &Site::in_step("dit", step);
     let mut x = tokens.clone();
     for (index, weights) in w.blocks.iter().enumerate() {
         let [scale, shift] = times.halves(index, step);
@@ -240,12 +291,7 @@ pub fn forward(
         let modulation = Modulation { scale, shift, site: at / "modulated" };
         x = block(b, w.heads, weights, &x, (memory, index), &modulation, at)?;
     }
-    let [shift, scale] = times.halves(w.blocks.len(), step);
-    let modulation = Modulation { scale, shift, site: at / "modulated" };
-    let norm = plain_norm(model::NORM_OUT_EPS, at / "norm_out");
-    let element = b.operand(&(at / "modulated"), &[at / "output"])?;
-    let x = b.norm_modulate(&x, norm, &modulation, element)?;
-    b.linear(&w.output, &x, out, at / "output", Then::Store)
+    Ok(x)
 }
 
 /// One block. x: `[batch * tokens, inner_dim]`.
@@ -265,20 +311,20 @@ fn block(
     let element = b.operand(&modulation.site, consumers)?;
     let h = b.norm_modulate(x, plain_norm(model::NORM_EPS, at / "norm1"), modulation, element)?;
     let own = b.project(&w.own, &h, at.step())?;
-    let (key, value, seen) = match &memory.blocks[index] {
-        Some(memory) => (&memory.key, &memory.value, &memory.seen),
+    let (key, value, mask) = match &memory.blocks[index] {
+        Some(memory) => (&memory.key, &memory.value, &memory.mask),
         None => (&own[1], &own[2], &memory.own),
     };
     let element = b.operand(&(at / "attention"), &[at / "attention_output"])?;
-    let h = b.attention([&own[0], key, value], heads, seen, element, at / "attention")?;
+    let h = b.attention([&own[0], key, value], heads, mask, element, at / "attention")?;
     let element = b.storage(&(at / "residual1"))?;
-    let x = b.linear(&w.output, &h, element, at / "attention_output", Then::Add(x, at / "residual1"))?;
+    let x = b.linear(&w.output, &h, element, at / "attention_output", Fusion::Add(x, at / "residual1"))?;
     let element = b.operand(&(at / "norm2"), &[at / "fc1"])?;
     let h = b.norm(&x, plain_norm(model::NORM_EPS, at / "norm2"), element)?;
     let element = b.operand(&(at / "gelu"), &[at / "fc2"])?;
-    let h = b.linear(&w.fc1, &h, element, at / "fc1", Then::Activate(Activation::GeluTanh, at / "gelu"))?;
+    let h = b.linear(&w.fc1, &h, element, at / "fc1", Fusion::Activate(Activation::GeluTanh, at / "gelu"))?;
     let element = b.storage(at)?;
-    b.linear(&w.fc2, &h, element, at / "fc2", Then::Add(&x, at.clone()))
+    b.linear(&w.fc2, &h, element, at / "fc2", Fusion::Add(&x, at.clone()))
 }
 
 fn plain_norm(eps: f64, site: Site) -> NormAt<'static> {

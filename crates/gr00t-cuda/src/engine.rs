@@ -1,15 +1,15 @@
 //! The engine: weights on a device, and a program and a graph for each shape of inputs.
 
-use super::action_head::{self, ActionHead, Embodiment, Inputs};
+use super::action_head::Embodiment;
 use super::builder::Builder;
-use super::connector::{self, Connector};
+use super::check::check;
 use super::dit::{self, Times};
-use super::elements;
+use super::dit_persistent::Persistent;
+use super::inference::{self, DeviceInputs, Parts, Weights};
 use super::inputs::InputMemory;
 use super::kernels::Kernels;
-use super::language::{self, Language};
 use super::program::{Program, Scratch, Tensor};
-use super::vision::{self, Vision};
+use super::sources::Sources;
 use super::weights::Layout;
 use crate::{Error, Result};
 use std::collections::{HashMap, VecDeque};
@@ -19,10 +19,9 @@ use steadyhand_cuda_driver::compile::Compiler;
 use steadyhand_cuda_driver::{Device, Graph, Pinned, Stream};
 use steadyhand_gr00t::engine::{Backend, Engine, ModelInput, Profile, infer_by_layout, one};
 use steadyhand_gr00t::exchange::Patches;
-use steadyhand_gr00t::model::action_head::timestep_bucket;
 use steadyhand_gr00t::model::{Batch, Model};
 use steadyhand_gr00t::observation::Matrix;
-use steadyhand_gr00t::ops::{ModelSite, Site, cpu};
+use steadyhand_gr00t::ops::{ModelSite, cpu};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
 
@@ -36,6 +35,8 @@ pub struct Options {
     pub device: usize,
     /// Where compiled kernels are kept; the user's cache folder otherwise.
     pub kernel_cache: Option<PathBuf>,
+    /// A folder whose `.cu` and `.cuh` files are compiled instead of the embedded ones, with line information.
+    pub kernel_dir: Option<PathBuf>,
 }
 
 /// Opens [`CudaEngine`]s on one GPU.
@@ -56,7 +57,7 @@ impl Backend for Cuda {
 
     fn check(&self, policy: &PrecisionPolicy, sites: &[ModelSite]) -> steadyhand_gr00t::Result<()> {
         let device = Device::open(self.options.device).map_err(Error::from)?;
-        Ok(elements::check_on(policy, sites, device.properties().compute_capability)?)
+        Ok(check(policy, sites, Some(device.properties().compute_capability))?)
     }
 
     fn open(
@@ -85,14 +86,6 @@ pub struct CudaEngine {
     /// The most recently used last.
     shapes: VecDeque<Shape>,
     scratch: Scratch,
-}
-
-/// The weights that every inference needs.
-struct Weights {
-    vision: Vision,
-    connector: Connector,
-    language: Language,
-    action_head: ActionHead,
 }
 
 /// What makes two batches run the same program.
@@ -165,7 +158,7 @@ impl CudaEngine {
     /// Loads a model's weights on a GPU and computes what depends on the Euler steps alone.
     ///
     /// # Errors
-    /// No driver, no GPU, no NVRTC, a GPU older than compute capability 8.0, too little memory (with how much is
+    /// A kernel's file that `kernel_dir` lacks, no driver, no GPU, no NVRTC, a GPU older than compute capability 8.0, too little memory (with how much is
     /// needed), or a policy that no kernel executes (with the site).
     pub fn new(
         model: Model,
@@ -178,31 +171,28 @@ impl CudaEngine {
                 steadyhand_gr00t::Error::input("denoising_steps", "expected at least 1, found 0").into()
             );
         }
+        let sources = Sources::open(options.kernel_dir.as_deref())?;
         let sites = model.sites()?;
-        elements::check(&policy, &sites)?;
+        check(&policy, &sites, None)?;
         let mut layout = Layout::new(&policy);
-        let weights = Weights {
-            vision: Vision::lay_out(&mut layout, &model.vision)?,
-            connector: Connector::lay_out(&mut layout, &model.connector)?,
-            language: Language::lay_out(&mut layout, &model.language)?,
-            action_head: ActionHead::lay_out(&mut layout, &model.action_head)?,
-        };
+        let weights = Weights::lay_out(&mut layout, &model)?;
         let device = Device::open(options.device)?;
         let driver_version = Some(device.properties().driver_version);
         let capability = device.properties().compute_capability;
-        elements::check_on(&policy, &sites, capability)?;
+        check(&policy, &sites, Some(capability))?;
         let compiler = Compiler::open(driver_version, options.kernel_cache)?;
-        let kernels = Kernels::new(&device, compiler);
+        let kernels = Kernels::new(&device, compiler, sources);
         layout.load(&device, &kernels, &format!("the model in {policy}"))?;
         let stream = device.stream()?;
-        let buckets: Vec<usize> = (0..denoising_steps)
-            .map(|step| timestep_bucket(step, denoising_steps, model.config.num_timestep_buckets))
-            .collect();
-        let mut builder = Builder::by_step(&device, &kernels, &policy);
+        let buckets = inference::buckets(&model, denoising_steps);
+        let mut builder = Builder::by_step(&device, &policy);
         let times = dit::times(&mut builder, &weights.action_head.dit, &buckets)?;
-        let times_program = builder.finish()?;
+        let times_program = builder.finish(&kernels)?;
         times_program.enqueue(&stream)?;
         stream.synchronize()?;
+        let dit = &weights.action_head.dit;
+        let in_one = Persistent::prepare(&device, &kernels, &stream, &policy, (dit, &times))?;
+        let times = times.in_one(in_one.map(Arc::new));
         let scratch = Scratch::new(&device)?;
         let (embodiments, shapes) = (HashMap::new(), VecDeque::new());
         Ok(CudaEngine {
@@ -229,6 +219,11 @@ impl CudaEngine {
     /// The queue that it works in.
     pub(super) fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// Why the DiT's blocks are a chain of kernels; none where one kernel does them all in an inference that it takes.
+    pub fn dit_obstacle(&self) -> Option<&str> {
+        self.times.persistent().err().map(String::as_str)
     }
 
     /// Its kernels.
@@ -328,27 +323,20 @@ impl CudaEngine {
 
     /// Records the program of a batch's shape.
     fn program(&self, key: &Key, batch: &Batch) -> Result<Work> {
-        let CudaEngine { model, policy, device, kernels, weights, times, .. } = self;
-        let prompt = model.prompt(batch)?;
-        let grids = model.grids(&batch.images)?;
-        model.check_image_tokens(&prompt, &grids)?;
+        let CudaEngine { model, policy, device, kernels, weights, times, buckets, .. } = self;
         let inputs = InputMemory::new(device, batch)?;
-        let images = inputs.images(batch);
-        let mut b = Builder::new(device, kernels, policy, batch.len());
-        let patches = b.stage("vision", |b| vision::forward(b, &weights.vision, &images, &grids))?;
-        b.hand_over(&Site::new("vision.post_layernorm"), vec![vec![patches.clone()]])?;
-        let tokens = b.stage("connector", |b| connector::forward(b, &weights.connector, &patches, &grids))?;
-        b.hand_over(&Site::new("connector"), vec![vec![tokens.clone()]])?;
-        let ids = inputs.ids();
-        let features =
-            b.stage("language", |b| language::forward(b, &weights.language, ids, &prompt, &tokens))?;
-        b.hand_over(&Site::new("language.norm"), vec![vec![features.clone()]])?;
-        let from =
-            Inputs { state: inputs.state(), noise: inputs.noise(), state_horizon: batch.state_horizon };
-        let head = (&weights.action_head, &self.embodiments[&key.embodiment], times);
-        let actions = action_head::forward(&mut b, head, &features, &prompt, from, &self.buckets)?;
+        let embodiment = &self.embodiments[&key.embodiment];
+        let parts = Parts { model, weights, embodiment, times, buckets };
+        let mut b = Builder::new(device, policy, batch.len());
+        let on_device = DeviceInputs {
+            images: inputs.images(batch),
+            ids: inputs.ids(),
+            state: inputs.state(),
+            noise: inputs.noise(),
+        };
+        let actions = inference::record(&mut b, &parts, batch, &on_device)?;
         let results = device.alloc_pinned(actions.rows * actions.features * 4)?;
-        Ok(Work { program: b.finish()?, inputs, actions, results })
+        Ok(Work { program: b.finish(kernels)?, inputs, actions, results })
     }
 }
 

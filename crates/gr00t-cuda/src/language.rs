@@ -1,8 +1,8 @@
 //! The Qwen3 language layers on the device. Mirrors `model/language.rs`.
 
-use super::attention::{Seen, Segment};
+use super::attention::{AttentionMask, Segment};
 use super::builder::Builder;
-use super::linear::{Linear, Projection, Then};
+use super::linear::{Fusion, Linear, Projection};
 use super::norm::{Affine, Norm, NormAt};
 use super::program::Tensor;
 use super::rotary::{Rotary, RotarySites};
@@ -12,7 +12,7 @@ use steadyhand_cuda_driver::DevicePtr;
 use steadyhand_gr00t::model::Prompt;
 use steadyhand_gr00t::model::language as model;
 use steadyhand_gr00t::ops::cpu::rotary_turns;
-use steadyhand_gr00t::ops::{Activation, Heads, Site};
+use steadyhand_gr00t::ops::{Activation, Heads, Operation, Site};
 
 /// Weights of the language layers on the device.
 pub struct Language {
@@ -76,7 +76,7 @@ impl Layer {
 /// What the layers share.
 struct Shared<'w> {
     model: &'w Language,
-    seen: Seen,
+    mask: AttentionMask,
     /// By layer: cosines and sines of every position, rounded as the layer's sites say.
     turns: Vec<DevicePtr>,
     tokens: usize,
@@ -101,9 +101,9 @@ pub fn forward(
         key_start: item * tokens,
         keys: tokens,
     };
-    let seen = b.seen(&(0..b.batch).map(item).collect::<Vec<_>>(), true)?;
+    let mask = b.attention_mask(&(0..b.batch).map(item).collect::<Vec<_>>(), true)?;
     let turns = (0..w.layers.len()).map(|index| turns(b, w, tokens, &(&(at / "layer") / index)));
-    let shared = Shared { model: w, turns: turns.collect::<Result<_>>()?, seen, tokens };
+    let shared = Shared { model: w, turns: turns.collect::<Result<_>>()?, mask, tokens };
     for (index, layer) in w.layers.iter().enumerate() {
         x = decoder_layer(b, &shared, index, layer, &x, &(&(at / "layer") / index))?;
     }
@@ -127,14 +127,15 @@ fn decoder_layer(
     let h = b.norm(x, rms_norm(&w.input_norm, eps, at / "norm1"), element)?;
     let h = self_attention(b, shared, index, w, &h, at)?;
     let element = b.storage(&(at / "residual1"))?;
-    let x = b.linear(&w.output, &h, element, at / "output", Then::Add(x, at / "residual1"))?;
+    let x = b.linear(&w.output, &h, element, at / "output", Fusion::Add(x, at / "residual1"))?;
     let element = b.operand(&(at / "norm2"), &[at / "gate", at / "up"])?;
     let h = b.norm(&x, rms_norm(&w.post_attention_norm, eps, at / "norm2"), element)?;
     let element = b.operand(&(at / "gated"), &[at / "down"])?;
-    let gate = Then::Gate { activation: (Activation::Silu, at / "silu"), up: at / "up", gated: at / "gated" };
+    let gate =
+        Fusion::Gate { activation: (Activation::Silu, at / "silu"), up: at / "up", gated: at / "gated" };
     let h = b.linear(&w.gate_up, &h, element, at / "gate", gate)?;
     let element = b.storage(at)?;
-    b.linear(&w.down, &h, element, at / "down", Then::Add(&x, at.clone()))
+    b.linear(&w.down, &h, element, at / "down", Fusion::Add(&x, at.clone()))
 }
 
 fn self_attention(
@@ -160,13 +161,13 @@ fn self_attention(
         query: at / "query_rope",
         key: at / "key_rope",
     };
-    let element = b.elements(&(at / "attention"))?.compute;
+    let element = b.operands(&(at / "attention"), Operation::Attention)?.compute;
     let turned = b.norm_rotary([&qkv[0], &qkv[1], &qkv[2]], heads, &rotary, element, sites)?;
     let (query, key) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
     let q = turned.columns(0..query);
     let [k, v] = [query, query + key].map(|first| turned.columns(first..first + key));
     let element = b.operand(&(at / "attention"), &[at / "output"])?;
-    b.attention([&q, &k, &v], heads, &shared.seen, element, at / "attention")
+    b.attention([&q, &k, &v], heads, &shared.mask, element, at / "attention")
 }
 
 fn rms_norm(scale: &Affine, eps: f64, site: Site) -> NormAt<'_> {
@@ -188,11 +189,7 @@ fn image_sources(prompt: &Prompt, batch: usize) -> Vec<u32> {
 
 /// Cosines and sines of every position, `[tokens, head_dim]`.
 fn turns(b: &mut Builder, w: &Language, tokens: usize, at: &Site) -> Result<DevicePtr> {
-    let [storage, of_keys] = [b.storage(&(at / "query_rope"))?, b.storage(&(at / "key_rope"))?];
-    if storage != of_keys {
-        let what = format!("expected the same storage at `{0}.query_rope` and `{0}.key_rope`", at.path());
-        return Err(steadyhand_gr00t::Error::input("precision", what).into());
-    }
+    let storage = b.rotary_storage(&(at / "query_rope"), &(at / "key_rope"))?;
     let values = rotary_turns(tokens, w.heads.head_dim, w.rope_theta, storage.format());
     b.constant_bytes(&super::elements::Element::F32.encode(&values))
 }

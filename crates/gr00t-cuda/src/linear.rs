@@ -1,8 +1,8 @@
-//! Linear layers, and what is fused into their products.
+//! Linear layers, and what is fused into their GEMMs.
 
 use super::builder::Builder;
 use super::elements::{Element, Stored};
-use super::product::{Epilogue, EpilogueTap};
+use super::gemm::{Epilogue, EpilogueTap};
 use super::program::{Scale, Tap, TapPlace, Tensor};
 use super::weights::Region;
 use crate::Result;
@@ -21,7 +21,7 @@ pub struct Linear {
     pub element: Element,
     /// Scales of operands of 8 bits.
     pub scales: Option<Scales>,
-    /// Columns of the result; of gate and up together where they are one product.
+    /// Columns of the result; of gate and up together where they are one GEMM.
     pub out_features: usize,
     /// Columns of x.
     pub in_features: usize,
@@ -29,11 +29,11 @@ pub struct Linear {
     pub stores_product: bool,
 }
 
-/// The scales of a product's operands.
+/// The scales of a GEMM's operands.
 #[derive(Debug, Clone)]
 pub struct Scales {
-    /// `[out_features]`, f32: what a unit of the weights stands for.
-    pub units: Region,
+    /// `[out_features]`, f32: dequantization scales of the weights.
+    pub weights: Region,
     /// The scale that x is brought to.
     pub activations: ActivationScale,
 }
@@ -43,33 +43,33 @@ pub struct Scales {
 pub struct Part {
     /// Its site's path.
     pub path: String,
-    /// Its product.
-    pub product: usize,
-    /// Its first column in the product.
+    /// Its GEMM.
+    pub gemm: usize,
+    /// Its first column in the GEMM's result.
     pub first: usize,
     /// Its columns.
     pub features: usize,
 }
 
-/// Several layers of the same input, in as few products as their formats allow.
+/// Several layers of the same input, in as few GEMMs as their formats allow.
 #[derive(Debug, Clone)]
 pub struct Projection {
-    /// The products, and what their results are stored in.
-    pub products: Vec<(Linear, Stored)>,
+    /// The GEMMs, and what their results are stored in.
+    pub gemms: Vec<(Linear, Stored)>,
     /// The layers, in order.
     pub parts: Vec<Part>,
 }
 
-/// What follows a product, and the sites.
+/// What is fused into a GEMM's epilogue, and the sites.
 #[derive(Debug, Clone)]
-pub enum Then<'t> {
+pub enum Fusion<'t> {
     /// Nothing.
     Store,
     /// The non-linearity, and its site.
     Activate(Activation, Site),
     /// A residual is added at the site; a residual of fewer rows repeats.
     Add(&'t Tensor, Site),
-    /// The product of gate and up, whose columns come in turns of eight, is `activation(gate) * up`.
+    /// The GEMM of gate and up, whose columns come in turns of eight, is `activation(gate) * up`.
     Gate {
         /// The gate's non-linearity.
         activation: (Activation, Site),
@@ -91,8 +91,8 @@ pub struct RowMap {
     pub item_offset: usize,
 }
 
-/// What a unit of an e4m3 operand stands for whose largest value stands for `amax`; zeros need no scale.
-fn unit_of(amax: f32) -> f32 {
+/// Dequantization scale of an e4m3 operand: amax / 448, or 1 if amax is 0.
+fn dequantization_scale(amax: f32) -> f32 {
     if amax > 0.0 { amax / Element::E4m3.format().max() } else { 1.0 }
 }
 
@@ -122,11 +122,12 @@ impl Builder<'_> {
         x: &Tensor,
         out: impl Into<Stored>,
         at: Site,
-        then: Then,
+        fusion: Fusion,
     ) -> Result<Tensor> {
-        let features = if matches!(then, Then::Gate { .. }) { w.out_features / 2 } else { w.out_features };
+        let features =
+            if matches!(fusion, Fusion::Gate { .. }) { w.out_features / 2 } else { w.out_features };
         let out = self.tensor(x.rows, features, out)?;
-        self.linear_into(w, x, &out, None, at, then)?;
+        self.linear_into(w, x, &out, None, at, fusion)?;
         Ok(out)
     }
 
@@ -141,28 +142,28 @@ impl Builder<'_> {
         out: &Tensor,
         map: Option<RowMap>,
         at: Site,
-        then: Then,
+        fusion: Fusion,
     ) -> Result<()> {
         let x = &self.as_operand_of(w, x)?;
         let mut epilogue = self.epilogue(w, x, out, map, &at)?;
         let (rows, features) = (x.rows, w.out_features);
         let linear = |features| tap(at.clone(), rows, features, |e, to| e.tap_linear = to);
         let mut taps = vec![linear(features)];
-        match then {
-            Then::Store => {}
-            Then::Activate(kind, site) => {
+        match fusion {
+            Fusion::Store => {}
+            Fusion::Activate(kind, site) => {
                 epilogue.activation = code(kind);
                 epilogue.activation_format = self.storage(&site)?.code();
                 taps.push(tap(site, rows, features, |e, to| e.tap_activation = to));
             }
-            Then::Add(residual, site) => {
+            Fusion::Add(residual, site) => {
                 epilogue.residual = residual.pointer();
                 epilogue.residual_element = residual.element.code();
                 (epilogue.residual_ld, epilogue.residual_rows) = (residual.ld as u32, residual.rows as u32);
                 epilogue.result_format = self.storage(&site)?.code();
                 taps.push(tap(site, rows, features, |e, to| e.tap_result = to));
             }
-            Then::Gate { activation: (kind, activated), up, gated } => {
+            Fusion::Gate { activation: (kind, activated), up, gated } => {
                 epilogue.gated = 1;
                 epilogue.activation = code(kind);
                 epilogue.activation_format = self.storage(&activated)?.code();
@@ -176,7 +177,7 @@ impl Builder<'_> {
                 ];
             }
         }
-        self.product(w, x, epilogue, taps)
+        self.gemm(w, x, epilogue, taps)
     }
 
     /// The layers of a projection, `step` being the Euler step they stand in.
@@ -185,10 +186,10 @@ impl Builder<'_> {
     /// As [`Builder::linear`].
     pub fn project(&mut self, w: &Projection, x: &Tensor, step: Option<usize>) -> Result<Vec<Tensor>> {
         let site = |path: &str| step.map_or(Site::new(path), |step| Site::in_step(path, step));
-        let mut results = Vec::with_capacity(w.products.len());
-        for (index, (linear, element)) in w.products.iter().enumerate() {
+        let mut results = Vec::with_capacity(w.gemms.len());
+        for (index, (linear, element)) in w.gemms.iter().enumerate() {
             let x = &self.as_operand_of(linear, x)?;
-            let parts: Vec<&Part> = w.parts.iter().filter(|part| part.product == index).collect();
+            let parts: Vec<&Part> = w.parts.iter().filter(|part| part.gemm == index).collect();
             let out = self.tensor(x.rows, linear.out_features, *element)?;
             let epilogue = self.epilogue(linear, x, &out, None, &site(&parts[0].path))?;
             let of_part = |part: &&Part| Tap {
@@ -199,14 +200,14 @@ impl Builder<'_> {
             let taps = parts.iter().map(of_part).collect();
             let (rows, features) = (x.rows, linear.out_features);
             let set = Box::new(|e: &mut Epilogue, to| e.tap_linear = to);
-            self.product(linear, x, epilogue, vec![TapPlace { set, rows, features, taps }])?;
+            self.gemm(linear, x, epilogue, vec![TapPlace { set, rows, features, taps }])?;
             results.push(out);
         }
-        let view = |part: &Part| results[part.product].columns(part.first..part.first + part.features);
+        let view = |part: &Part| results[part.gemm].columns(part.first..part.first + part.features);
         Ok(w.parts.iter().map(view).collect())
     }
 
-    /// `x` as the product multiplies it: `x` itself, or a rounded copy.
+    /// `x` as the GEMM multiplies it: `x` itself, or a rounded copy.
     ///
     /// # Errors
     /// `x` in e4m3 with another scale, no memory.
@@ -217,7 +218,7 @@ impl Builder<'_> {
         }
     }
 
-    /// An epilogue that stores the product with its bias.
+    /// An epilogue that stores the GEMM's result with its bias.
     fn epilogue(
         &self,
         w: &Linear,
@@ -235,9 +236,9 @@ impl Builder<'_> {
         let storage = self.storage(at)?.code();
         let map = map.unwrap_or(RowMap { item_rows: x.rows, item_stride: x.rows, item_offset: 0 });
         let null = DevicePtr::NULL;
-        let (amaxes, rows_each, unit) = match &x.scale {
+        let (amaxes, rows_each, x_scale) = match &x.scale {
             Scale::One => (null, 1, 1.0),
-            Scale::Known(amax) => (null, 1, unit_of(*amax)),
+            Scale::Known(amax) => (null, 1, dequantization_scale(*amax)),
             Scale::Measured(amaxes, rows_each) => (amaxes.at(0), *rows_each, 1.0),
         };
         Ok(Epilogue {
@@ -248,10 +249,10 @@ impl Builder<'_> {
             tap_activation: null,
             tap_up: null,
             tap_result: null,
-            units: w.scales.as_ref().map_or(null, |scales| scales.units.pointer()),
+            weight_scales: w.scales.as_ref().map_or(null, |scales| scales.weights.pointer()),
             amaxes,
             rows_each: rows_each as u32,
-            unit,
+            x_scale,
             out_factor: out.factor(),
             residual_element: 0,
             residual_ld: 0,

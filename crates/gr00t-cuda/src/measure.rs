@@ -4,7 +4,7 @@ use super::builder::Builder;
 use super::elements::Element;
 use super::engine::CudaEngine;
 use super::kernels::Kernels;
-use super::linear::Then;
+use super::linear::Fusion;
 use super::weights::Layout;
 use crate::Result;
 use steadyhand_cuda_driver::{Device, Event, Stream};
@@ -16,7 +16,7 @@ use steadyhand_gr00t::precision::{Formats, PrecisionPolicy, Scale};
 
 /// Bytes of a copy that is measured: many times any cache.
 const COPY_BYTES: usize = 1 << 30;
-/// Copies, or products, that are measured together.
+/// Copies, or GEMMs, that are measured together.
 const REPETITIONS: usize = 20;
 
 /// The time of one stage in each of several inferences.
@@ -88,7 +88,7 @@ pub fn copy_bandwidth(device: &Device) -> Result<f64> {
     Ok(2.0 * COPY_BYTES as f64 / seconds)
 }
 
-/// Floating-point operations in a second of a product of two `[8192, 8192]` matrices of this format, by the engine's
+/// Floating-point operations in a second of a GEMM of two `[8192, 8192]` matrices of this format, by the engine's
 /// own kernel.
 ///
 /// # Errors
@@ -104,15 +104,15 @@ pub fn matrix_rate(device: &Device, kernels: &Kernels, operands: Format) -> Resu
     let linear = layout.linear(&Linear { weight: weight.clone(), bias: None }, &at)?;
     layout.load(device, kernels, "a product of two matrices")?;
     let stream = device.stream()?;
-    let mut before = Builder::new(device, kernels, policy, 1);
+    let mut before = Builder::new(device, policy, 1);
     let x = before.persistent_tensor(SIZE, SIZE, Element::F32)?;
     x.upload(&weight.to_vec(Format::F32))?;
     let x = before.as_operand_of(&linear, &x)?;
-    before.finish()?.enqueue(&stream)?;
-    let mut b = Builder::new(device, kernels, policy, 1);
+    before.finish(kernels)?.enqueue(&stream)?;
+    let mut b = Builder::new(device, policy, 1);
     let out = if operands == Format::F32 { Element::F32 } else { Element::Bf16 };
-    b.linear(&linear, &x, out, at, Then::Store)?;
-    let program = b.finish()?;
+    b.linear(&linear, &x, out, at, Fusion::Store)?;
+    let program = b.finish(kernels)?;
     let seconds = time(device, &stream, &mut || program.enqueue(&stream))?;
     Ok(2.0 * (SIZE * SIZE * SIZE) as f64 / seconds)
 }

@@ -6,8 +6,7 @@ use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::program::{TapPlace, Tensor};
 use super::weights::Region;
 use crate::Result;
-use steadyhand_cuda_driver::DevicePtr;
-use steadyhand_cuda_driver::kernel_params;
+use steadyhand_cuda_driver::{DevicePtr, kernel_params};
 use steadyhand_gr00t::ops::Site;
 
 /// Scale and shift of a norm on the device, in f32, rounded to the site's storage format.
@@ -65,19 +64,26 @@ pub struct Modulation {
 }
 
 kernel_params! {
-    /// As `NormParams` in `norm.cu`. Kernels are compiled for what `fixed` reads of it.
+    /// Kernels are compiled for what `fixed` reads of it.
     #[derive(Default)]
     pub struct NormParams {
-        x: DevicePtr,
-        weight: DevicePtr,
-        bias: DevicePtr,
-        scale: DevicePtr,
-        shift: DevicePtr,
-        patches: DevicePtr,
-        out_rows: DevicePtr,
+        /// `[rows, x_ld]`, or patches [.., x_ld].
+        x: DevicePtr as "const void*",
+        /// `[features]`, null for ones.
+        weight: DevicePtr as "const float*",
+        /// `[features]`, null for zeros.
+        bias: DevicePtr as "const float*",
+        /// `[features]` of the modulation, null for none.
+        scale: DevicePtr as "const float*",
+        shift: DevicePtr as "const float*",
+        /// `[rows, 4]`: the patches that make up a row, null for none.
+        patches: DevicePtr as "const unsigned int*",
+        /// `[rows]`: where a row goes, null for the same row.
+        out_rows: DevicePtr as "const unsigned int*",
+        /// `[.., out_ld]`.
         out: DevicePtr,
-        tap_norm: DevicePtr,
-        tap_modulated: DevicePtr,
+        tap_norm: DevicePtr as "float*",
+        tap_modulated: DevicePtr as "float*",
         features: u32,
         x_element: u32,
         x_ld: u32,
@@ -87,6 +93,7 @@ kernel_params! {
         norm_format: u32,
         modulated_format: u32,
         eps: f32,
+        /// Brings the result into the range of an 8-bit element type.
         out_factor: f32,
     }
 }
@@ -113,7 +120,7 @@ impl Argument for NormParams {
     }
 }
 
-/// Norms of every kind that a model has before products of `operand`, as [`product::kinds`](super::product::kinds).
+/// Norms of every kind that a model has before GEMMs of `operand`, as [`gemm::kinds`](super::gemm::kinds).
 pub fn kinds(operand: Element) -> Vec<Defines> {
     let narrow = if operand == Element::E4m3 { Element::Bf16 } else { operand };
     let mut kinds = Vec::new();
@@ -194,7 +201,10 @@ impl Builder<'_> {
             );
         }
         let null = DevicePtr::NULL;
-        let storage = self.storage(&site)?;
+        let storage = match norm {
+            Norm::None => self.storage(&site)?,
+            Norm::Layer | Norm::Rms => self.norm_storage(&site)?,
+        };
         let modulated = modulation.map(|m| self.storage(&m.site)).transpose()?;
         let params = NormParams {
             x: x.pointer(),

@@ -88,7 +88,7 @@ impl Tensor {
     }
 
     /// `[rows, features]` as f32.
-    fn download(&self) -> Result<Vec<f32>> {
+    pub(super) fn download(&self) -> Result<Vec<f32>> {
         let mut values = Vec::with_capacity(self.rows * self.features);
         let mut raw = vec![0; self.features * self.element.size()];
         for row in 0..self.rows {
@@ -140,9 +140,13 @@ impl<P> TapPlace<P> {
 
 /// Something that is put on a stream.
 pub(super) trait Step: Send + Sync {
-    /// The kernel that it launches.
-    fn variant(&self) -> Option<&Variant> {
-        None
+    /// The kernels that it launches.
+    fn variants(&self) -> Vec<&Variant> {
+        Vec::new()
+    }
+    /// Sites of the tensors that it shows to a probe.
+    fn sites(&self) -> Vec<&Site> {
+        Vec::new()
     }
     /// Takes its kernel.
     fn load(&mut self, _kernels: &Kernels) -> Result<()> {
@@ -191,8 +195,12 @@ impl<P: Params + Send + Sync> KernelStep<P> {
 }
 
 impl<P: Params + Send + Sync> Step for KernelStep<P> {
-    fn variant(&self) -> Option<&Variant> {
-        Some(&self.variant)
+    fn variants(&self) -> Vec<&Variant> {
+        vec![&self.variant]
+    }
+
+    fn sites(&self) -> Vec<&Site> {
+        self.taps.iter().flat_map(|place| &place.taps).map(|tap| &tap.site).collect()
     }
 
     fn load(&mut self, kernels: &Kernels) -> Result<()> {
@@ -234,6 +242,38 @@ impl<P: Params + Send + Sync> Step for KernelStep<P> {
     }
 }
 
+/// Steps that one kernel does at once. It takes their place, except where their tensors are asked for.
+pub(super) struct InOne<P> {
+    pub(super) whole: KernelStep<P>,
+    pub(super) parts: Vec<Box<dyn Step>>,
+}
+
+impl<P: Params + Send + Sync> Step for InOne<P> {
+    fn variants(&self) -> Vec<&Variant> {
+        self.parts.iter().flat_map(|part| part.variants()).chain(self.whole.variants()).collect()
+    }
+
+    fn load(&mut self, kernels: &Kernels) -> Result<()> {
+        self.parts.iter_mut().try_for_each(|part| part.load(kernels))?;
+        self.whole.load(kernels)
+    }
+
+    fn enqueue(&self, stream: &Stream, _: bool) -> Result<()> {
+        // A grid whose blocks wait for each other starts once the device is free.
+        self.whole.enqueue(stream, false)
+    }
+
+    fn probe(
+        &self,
+        stream: &Stream,
+        scratch: &mut Scratch,
+        batch: usize,
+        probe: &mut dyn Probe,
+    ) -> Result<()> {
+        self.parts.iter().try_for_each(|part| part.probe(stream, scratch, batch, probe))
+    }
+}
+
 /// Offers part of a tensor `[rows, features]`. What does not divide by the batch belongs to all its items.
 fn show(tap: &Tap, values: &[f32], features: usize, batch: usize, probe: &mut dyn Probe) {
     let rows = values.chunks_exact(features).skip(tap.rows.start).take(tap.rows.len());
@@ -254,6 +294,10 @@ pub(super) struct TensorTap {
 }
 
 impl Step for TensorTap {
+    fn sites(&self) -> Vec<&Site> {
+        vec![&self.site]
+    }
+
     fn enqueue(&self, _: &Stream, _: bool) -> Result<()> {
         Ok(())
     }

@@ -6,24 +6,31 @@ use super::kernels::{Argument, Defines, Variant, eight_bits};
 use super::program::{TapPlace, Tensor};
 use super::weights::Region;
 use crate::Result;
-use steadyhand_cuda_driver::DevicePtr;
-use steadyhand_cuda_driver::kernel_params;
+use steadyhand_cuda_driver::{DevicePtr, kernel_params};
 use steadyhand_gr00t::ops::{Heads, Site};
 
 kernel_params! {
-    /// As `RotaryParams` in `rotary.cu`.
+    /// Argument of kernels in `rotary.cu`.
     pub struct RotaryParams {
-        q: DevicePtr,
-        k: DevicePtr,
-        v: DevicePtr,
-        query_weight: DevicePtr,
-        key_weight: DevicePtr,
-        turns: DevicePtr,
+        /// `[rows, q_ld]`.
+        q: DevicePtr as "const void*",
+        /// `[rows, k_ld]`.
+        k: DevicePtr as "const void*",
+        /// `[rows, v_ld]`.
+        v: DevicePtr as "const void*",
+        /// `[HEAD_DIM]`.
+        query_weight: DevicePtr as "const float*",
+        key_weight: DevicePtr as "const float*",
+        /// `[tokens, HEAD_DIM]`: cosines, then sines.
+        turns: DevicePtr as "const float*",
+        /// `[rows, out_ld]`: query heads, key heads, value heads.
         out: DevicePtr,
-        tap_query_norm: DevicePtr,
-        tap_key_norm: DevicePtr,
-        tap_query: DevicePtr,
-        tap_key: DevicePtr,
+        /// `[rows, heads * HEAD_DIM]`.
+        tap_query_norm: DevicePtr as "float*",
+        /// `[rows, kv_heads * HEAD_DIM]`.
+        tap_key_norm: DevicePtr as "float*",
+        tap_query: DevicePtr as "float*",
+        tap_key: DevicePtr as "float*",
         q_element: u32,
         q_ld: u32,
         k_element: u32,
@@ -33,6 +40,7 @@ kernel_params! {
         out_element: u32,
         out_ld: u32,
         rows: u32,
+        /// Of one item of the batch.
         tokens: u32,
         heads: u32,
         kv_heads: u32,
@@ -41,6 +49,7 @@ kernel_params! {
         query_format: u32,
         key_format: u32,
         eps: f32,
+        /// Fills the struct up.
         padding: u32,
     }
 }
@@ -93,9 +102,8 @@ impl Builder<'_> {
         out: Element,
         at: RotarySites,
     ) -> Result<Tensor> {
-        let storage = |site: &Site| self.storage(site);
-        let formats =
-            [storage(&at.query_norm)?, storage(&at.key_norm)?, storage(&at.query)?, storage(&at.key)?];
+        let [of_query, of_key] = [self.norm_storage(&at.query_norm)?, self.norm_storage(&at.key_norm)?];
+        let rotated = self.rotary_storage(&at.query, &at.key)?;
         let out = self.tensor(q.rows, (heads.heads + 2 * heads.kv_heads) * heads.head_dim, out)?;
         let null = DevicePtr::NULL;
         let params = RotaryParams {
@@ -122,10 +130,10 @@ impl Builder<'_> {
             tokens: w.tokens as u32,
             heads: heads.heads as u32,
             kv_heads: heads.kv_heads as u32,
-            query_norm_format: formats[0].code(),
-            key_norm_format: formats[1].code(),
-            query_format: formats[2].code(),
-            key_format: formats[3].code(),
+            query_norm_format: of_query.code(),
+            key_norm_format: of_key.code(),
+            query_format: rotated.code(),
+            key_format: rotated.code(),
             eps: w.eps as f32,
             padding: 0,
         };

@@ -1,8 +1,8 @@
 //! The SigLIP2 vision tower on the device. Mirrors `model/vision.rs`.
 
-use super::attention::{Seen, Segment};
+use super::attention::{AttentionMask, Segment};
 use super::builder::Builder;
-use super::linear::{Linear, Projection, Then};
+use super::linear::{Fusion, Linear, Projection};
 use super::norm::{Affine, Norm, NormAt};
 use super::program::Tensor;
 use super::tokens::DeviceImage;
@@ -74,16 +74,16 @@ impl Layer {
 /// Patch features `[batch * patches of all images, hidden]`.
 pub fn forward(b: &mut Builder, w: &Vision, images: &[DeviceImage], grids: &[Grid]) -> Result<Tensor> {
     let at = &Site::new("vision");
-    let seen = one_image_each(b, grids)?;
+    let mask = one_image_each(b, grids)?;
     let embedded = at / "patch_embedding";
     let element = b.wide_operand(&(at / "patches"), std::slice::from_ref(&embedded))?;
     let patches = b.patches(images, w.patch_size, element, at / "patches")?;
     let positions = positions(b, w, grids, at / "position_embedding")?;
     let sum = at / "embeddings";
     let element = b.storage(&sum)?;
-    let mut x = b.linear(&w.patch_embedding, &patches, element, embedded, Then::Add(&positions, sum))?;
+    let mut x = b.linear(&w.patch_embedding, &patches, element, embedded, Fusion::Add(&positions, sum))?;
     for (index, layer) in w.layers.iter().enumerate() {
-        x = encoder_layer(b, w, layer, &x, &seen, &(&(at / "layer") / index))?;
+        x = encoder_layer(b, w, layer, &x, &mask, &(&(at / "layer") / index))?;
     }
     let site = at / "post_layernorm";
     let element = b.storage(&site)?;
@@ -95,22 +95,22 @@ fn encoder_layer(
     vision: &Vision,
     w: &Layer,
     x: &Tensor,
-    seen: &Seen,
+    mask: &AttentionMask,
     at: &Site,
 ) -> Result<Tensor> {
     let element = b.operand(&(at / "norm1"), &[at / "query", at / "key", at / "value"])?;
     let h = b.norm(x, layer_norm(&w.norm1, vision.eps, at / "norm1"), element)?;
     let qkv = b.project(&w.query_key_value, &h, None)?;
     let element = b.operand(&(at / "attention"), &[at / "output"])?;
-    let h = b.attention([&qkv[0], &qkv[1], &qkv[2]], vision.heads, seen, element, at / "attention")?;
+    let h = b.attention([&qkv[0], &qkv[1], &qkv[2]], vision.heads, mask, element, at / "attention")?;
     let element = b.storage(&(at / "residual1"))?;
-    let x = b.linear(&w.output, &h, element, at / "output", Then::Add(x, at / "residual1"))?;
+    let x = b.linear(&w.output, &h, element, at / "output", Fusion::Add(x, at / "residual1"))?;
     let element = b.operand(&(at / "norm2"), &[at / "fc1"])?;
     let h = b.norm(&x, layer_norm(&w.norm2, vision.eps, at / "norm2"), element)?;
     let element = b.operand(&(at / "gelu"), &[at / "fc2"])?;
-    let h = b.linear(&w.fc1, &h, element, at / "fc1", Then::Activate(Activation::GeluTanh, at / "gelu"))?;
+    let h = b.linear(&w.fc1, &h, element, at / "fc1", Fusion::Activate(Activation::GeluTanh, at / "gelu"))?;
     let element = b.storage(at)?;
-    b.linear(&w.fc2, &h, element, at / "fc2", Then::Add(&x, at.clone()))
+    b.linear(&w.fc2, &h, element, at / "fc2", Fusion::Add(&x, at.clone()))
 }
 
 fn layer_norm(affine: &Affine, eps: f64, site: Site) -> NormAt<'_> {
@@ -118,7 +118,7 @@ fn layer_norm(affine: &Affine, eps: f64, site: Site) -> NormAt<'_> {
 }
 
 /// Every image sees itself alone.
-fn one_image_each(b: &mut Builder, grids: &[Grid]) -> Result<Seen> {
+fn one_image_each(b: &mut Builder, grids: &[Grid]) -> Result<AttentionMask> {
     let mut segments = Vec::new();
     let mut start = 0;
     for grid in std::iter::repeat_n(grids, b.batch).flatten() {
@@ -126,7 +126,7 @@ fn one_image_each(b: &mut Builder, grids: &[Grid]) -> Result<Seen> {
         segments.push(Segment { query_start: start, queries: patches, key_start: start, keys: patches });
         start += patches;
     }
-    b.seen(&segments, false)
+    b.attention_mask(&segments, false)
 }
 
 /// The position table resized to each image's grid, `[patches of all images, hidden]`: the same for every item.

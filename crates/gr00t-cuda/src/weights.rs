@@ -1,29 +1,27 @@
-//! The weights on the device: one allocation, every tensor in the layout and the element type of its product.
+//! The weights on the device: one allocation, every tensor in the layout and the element type of its GEMM.
 //!
 //! Loading has two steps. First the model's files lay out what they need, which allocates nothing and tells how
 //! much memory it takes; then everything is brought there at once, rearranged on the device.
 
 use super::builder::row_stride;
-use super::elements::{Element, SiteElements, Stored, elements, storage};
-use super::kernels::{Argument, Defines, Kernels, Variant, eight_bits};
+use super::check;
+use super::elements::{Element, SiteElements, Stored};
+use super::kernels::Kernels;
 use super::linear::{Linear, Part, Projection, Scales};
 use super::norm::Affine;
+use super::pack::{Job, ScaledJob, element_of};
 use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
-use steadyhand_cuda_driver::kernel_params;
-use steadyhand_cuda_driver::{Buffer, Device, DevicePtr, Launch, Stream};
-use steadyhand_gr00t::checkpoint::{Dtype, Weight};
-use steadyhand_gr00t::ops::{self, Site};
+use steadyhand_cuda_driver::{Buffer, Device, DevicePtr};
+use steadyhand_gr00t::checkpoint::Weight;
+use steadyhand_gr00t::ops::{self, Operation, Site};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
-/// Rows of a product's weights are padded to its widest tile.
+/// Rows of a GEMM's weights are padded to its widest tile.
 const TILE_COLUMNS: usize = 128;
 /// Where a tensor may start.
 const TENSOR_ALIGN: usize = 256;
-/// Bytes of a checkpoint that are on their way at a time.
-const STAGING: usize = 64 << 20;
-
 /// A place in the weights' memory, which exists once the weights are loaded.
 #[derive(Debug, Clone)]
 pub struct Region {
@@ -47,75 +45,6 @@ pub struct Table {
     pub features: usize,
     /// Element type.
     pub element: Element,
-}
-
-kernel_params! {
-    /// As `PackParams` in `weights.cu`.
-    struct PackParams {
-        from: DevicePtr,
-        to: DevicePtr,
-        from_index: u64,
-        row_stride: u64,
-        column_stride: u64,
-        amaxes: DevicePtr,
-        units: DevicePtr,
-        key: u64,
-        scale: f32,
-        offset: f32,
-        rows: u32,
-        columns: u32,
-        ld: u32,
-        first_row: u32,
-        from_element: u32,
-        to_element: u32,
-        format: u32,
-        interleave: u32,
-        lane: u32,
-        padding: u32,
-    }
-}
-
-impl Argument for PackParams {
-    fn fixed(&self) -> Defines {
-        vec![eight_bits(&[self.to_element])]
-    }
-}
-
-/// A tensor, or part of one, to bring to its place: `[rows, columns]`.
-#[derive(Debug, Clone)]
-struct Job {
-    weight: Weight,
-    /// Elements of the tensor before the first that is packed.
-    first: usize,
-    rows: usize,
-    columns: usize,
-    /// Whether the tensor has a row for each column of what is packed.
-    transposed: bool,
-    /// Bytes before the result in the weights' memory.
-    to: usize,
-    ld: usize,
-    /// Rows of the result before the first that is packed.
-    first_row: usize,
-    element: Element,
-    /// What is rounded to on the way.
-    format: Element,
-    /// Eights of rows from one to the next: 2 where gate and up take turns.
-    interleave: usize,
-    /// Which of them.
-    lane: usize,
-    /// Where elements of 8 bits have their scales.
-    scaled: Option<ScaledJob>,
-}
-
-/// Where the scales of a job's rows go.
-#[derive(Debug, Clone, Copy)]
-struct ScaledJob {
-    /// Whether all rows share a scale.
-    by_layer: bool,
-    /// Bytes before the largest magnitudes, `[rows of the product]`.
-    amaxes: usize,
-    /// Bytes before what a unit stands for, `[rows of the product]`.
-    units: usize,
 }
 
 /// Lays out weights for a policy.
@@ -143,17 +72,13 @@ impl<'a> Layout<'a> {
         Region { memory: Arc::clone(&self.memory), first }
     }
 
-    fn elements(&self, site: &Site) -> Result<SiteElements> {
-        elements(self.policy, site)
-    }
-
     /// A vector in f32, rounded to the storage format of the site.
     ///
     /// # Errors
     /// The policy asks for what no kernel does.
     pub fn vector(&mut self, weight: &Weight, at: &Site) -> Result<Region> {
         let region = self.reserve(weight.len() * 4);
-        let format = storage(self.policy, at)?;
+        let format = check::storage(self.policy, at.path())?;
         self.vector_job(weight, 0..weight.len(), region.first, format);
         Ok(region)
     }
@@ -221,25 +146,17 @@ impl<'a> Layout<'a> {
     /// # Errors
     /// As [`Layout::vector`].
     pub fn linear(&mut self, layer: &ops::Linear, at: &Site) -> Result<Linear> {
-        let elements = self.elements(at)?;
+        let elements = check::operands(self.policy, at.path(), Operation::Linear)?;
         self.joined(&[layer], elements, false)
     }
 
-    /// Gate and up as one product whose columns take turns in eights. Their sites may differ in what the results
+    /// Gate and up as one GEMM whose columns take turns in eights. Their sites may differ in what the results
     /// are stored in, not in their operands.
     ///
     /// # Errors
     /// As [`Layout::vector`]; operands of different formats; a width that is not a multiple of eight.
     pub fn gate_and_up(&mut self, gate: &ops::Linear, up: &ops::Linear, sites: [&Site; 2]) -> Result<Linear> {
-        let [of_gate, of_up] = [self.elements(sites[0])?, self.elements(sites[1])?];
-        if (of_gate.compute, of_gate.scaling) != (of_up.compute, of_up.scaling) {
-            let what = format!(
-                "expected the same operands at `{}` and `{}`, which the CUDA engine multiplies at once",
-                sites[0].path(),
-                sites[1].path()
-            );
-            return Err(steadyhand_gr00t::Error::input("precision", what).into());
-        }
+        let elements = check::gate_up_operands(self.policy, sites[0].path(), sites[1].path())?;
         if !gate.weight.shape()[0].is_multiple_of(8) {
             let what = format!("expected a width that is a multiple of 8, found {}", gate.weight.shape()[0]);
             return Err(steadyhand_gr00t::Error::Shape {
@@ -249,7 +166,7 @@ impl<'a> Layout<'a> {
             }
             .into());
         }
-        self.joined(&[gate, up], of_gate, true)
+        self.joined(&[gate, up], elements, true)
     }
 
     /// Layers of the same input. Each comes with its site's path and the site that its result is an operand of,
@@ -258,33 +175,37 @@ impl<'a> Layout<'a> {
     /// # Errors
     /// As [`Layout::vector`].
     pub fn projection(&mut self, layers: &[(&ops::Linear, Site, Option<Site>)]) -> Result<Projection> {
-        // Layers whose formats agree share a product.
+        // Layers whose formats agree share a GEMM.
         let mut groups: Vec<(SiteElements, Stored, Vec<usize>)> = Vec::new();
         for (index, (_, site, consumer)) in layers.iter().enumerate() {
-            let elements = self.elements(site)?;
+            let elements = check::operands(self.policy, site.path(), Operation::Linear)?;
             let out = match consumer {
-                Some(consumer) => self.elements(consumer)?.operand().unwrap_or(elements.storage.into()),
-                None => elements.storage.into(),
+                Some(consumer) => check::as_operand(self.policy, consumer.path())?,
+                None => None,
             };
+            let out = out.unwrap_or(elements.storage.into());
             match groups.iter_mut().find(|group| (group.0, group.1) == (elements, out)) {
                 Some(group) => group.2.push(index),
                 None => groups.push((elements, out, vec![index])),
             }
         }
-        let mut projection = Projection { products: Vec::new(), parts: Vec::new() };
+        let mut projection = Projection { gemms: Vec::new(), parts: Vec::new() };
         let mut places = vec![(0, 0); layers.len()];
-        for (product, (elements, out, members)) in groups.iter().enumerate() {
+        for (gemm, (elements, out, members)) in groups.iter().enumerate() {
             let mut first = 0;
             for member in members {
-                places[*member] = (product, first);
+                places[*member] = (gemm, first);
                 first += layers[*member].0.weight.shape()[0];
             }
             let joined: Vec<&ops::Linear> = members.iter().map(|member| layers[*member].0).collect();
-            projection.products.push((self.joined(&joined, *elements, false)?, *out));
+            projection.gemms.push((self.joined(&joined, *elements, false)?, *out));
         }
         let part =
-            |((layer, site, _), (product, first)): (&(&ops::Linear, Site, Option<Site>), (usize, usize))| {
-                Part { path: site.path().to_owned(), product, first, features: layer.weight.shape()[0] }
+            |((layer, site, _), (gemm, first)): (&(&ops::Linear, Site, Option<Site>), (usize, usize))| Part {
+                path: site.path().to_owned(),
+                gemm,
+                first,
+                features: layer.weight.shape()[0],
             };
         projection.parts = layers.iter().zip(places).map(part).collect();
         Ok(projection)
@@ -297,9 +218,9 @@ impl<'a> Layout<'a> {
         let (weight, ld) = self.reserve_matrix(out_features, in_features, elements.compute);
         let bias = layers[0].bias.is_some().then(|| self.reserve(out_features * 4));
         let scaled = elements.scaling.map(|scaling| {
-            let [amaxes, units] = [self.reserve(out_features * 4), self.reserve(out_features * 4)];
-            let job = ScaledJob { by_layer: scaling.by_layer, amaxes: amaxes.first, units: units.first };
-            (job, Scales { units, activations: scaling.activations })
+            let [amaxes, scales] = [self.reserve(out_features * 4), self.reserve(out_features * 4)];
+            let job = ScaledJob { by_layer: scaling.by_layer, amaxes: amaxes.first, scales: scales.first };
+            (job, Scales { weights: scales, activations: scaling.activations })
         });
         let mut first_row = 0;
         for (index, layer) in layers.iter().enumerate() {
@@ -334,7 +255,7 @@ impl<'a> Layout<'a> {
     /// # Errors
     /// As [`Layout::vector`].
     pub fn category(&mut self, layer: &ops::CategoryLinear, slot: usize, at: &Site) -> Result<Linear> {
-        let elements = self.elements(at)?;
+        let elements = check::operands(self.policy, at.path(), Operation::CategoryLinear)?;
         let (in_features, out_features) = (layer.weight.shape()[1], layer.weight.shape()[2]);
         let (weight, ld) = self.reserve_matrix(out_features, in_features, elements.compute);
         self.jobs.push(Job {
@@ -371,130 +292,22 @@ impl<'a> Layout<'a> {
     pub fn load(self, device: &Device, kernels: &Kernels, what: &str) -> Result<()> {
         let staging_bytes = self.jobs.iter().map(Job::staging).max().unwrap_or(0);
         device.require(self.bytes + staging_bytes, what)?;
-        let memory = device.alloc_zeroed(self.bytes)?;
+        let memory = self.place(device)?;
         let staging = device.alloc_zeroed(staging_bytes)?;
         let stream = device.stream()?;
         for job in &self.jobs {
-            job.run(&memory, &staging, &stream, kernels)?;
+            job.run(memory, &staging, &stream, kernels)?;
         }
-        stream.synchronize()?;
-        self.memory.set(memory).map_err(|_| Error::engine("load weights", "they are loaded already"))
-    }
-}
-
-impl Job {
-    /// Rows that are brought at a time. A transposed tensor's rows are spread over all of it.
-    fn rows_at_a_time(&self) -> usize {
-        let row = self.columns * self.weight.dtype().size();
-        if self.transposed { self.rows } else { (STAGING / row.max(1)).clamp(1, self.rows.max(1)) }
+        Ok(stream.synchronize()?)
     }
 
-    /// Bytes of staging memory.
-    fn staging(&self) -> usize {
-        if self.weight.synthetic().is_some() {
-            return 0;
-        }
-        self.rows_at_a_time() * self.columns * self.weight.dtype().size()
-    }
-
-    fn run(&self, memory: &Buffer, staging: &Buffer, stream: &Stream, kernels: &Kernels) -> Result<()> {
-        let each_chunk = |entries: &[&'static str]| -> Result<()> {
-            let chunk = self.rows_at_a_time();
-            for first in (0..self.rows).step_by(chunk) {
-                let rows = chunk.min(self.rows - first);
-                self.stage(first, rows, staging)?;
-                for entry in entries {
-                    self.launch(entry, first, rows, [memory, staging], stream, kernels)?;
-                }
-                if self.weight.synthetic().is_none() {
-                    stream.synchronize()?;
-                }
-            }
-            Ok(())
-        };
-        match self.scaled {
-            None => each_chunk(&["pack"]),
-            Some(ScaledJob { by_layer: false, .. }) => each_chunk(&["row_largest", "pack"]),
-            Some(ScaledJob { by_layer: true, .. }) => {
-                // All rows must have been seen before the first is scaled.
-                each_chunk(&["row_largest"])?;
-                self.launch("spread_largest", 0, self.rows, [memory, staging], stream, kernels)?;
-                each_chunk(&["pack"])
-            }
-        }
-    }
-
-    /// Copies rows of the tensor to where kernels read them; those of a synthetic one are computed there.
-    fn stage(&self, first: usize, rows: usize, staging: &Buffer) -> Result<()> {
-        if self.weight.synthetic().is_some() {
-            return Ok(());
-        }
-        let size = self.weight.dtype().size();
-        let start = self.first + first * self.columns;
-        let bytes = self.weight.bytes().ok_or_else(|| self.absent())?;
-        Ok(staging.upload(0, &bytes[start * size..(start + rows * self.columns) * size])?)
-    }
-
-    /// Runs a kernel of `weights.cu` on rows that are staged.
-    fn launch(
-        &self,
-        entry: &'static str,
-        first: usize,
-        rows: usize,
-        [memory, staging]: [&Buffer; 2],
-        stream: &Stream,
-        kernels: &Kernels,
-    ) -> Result<()> {
-        let synthetic = self.weight.synthetic();
-        let of_scales = |at: fn(&ScaledJob) -> usize| {
-            self.scaled.as_ref().map_or(DevicePtr::NULL, |scaled| memory.at(at(scaled)))
-        };
-        let params = PackParams {
-            from: if synthetic.is_some() { DevicePtr::NULL } else { staging.at(0) },
-            to: memory.at(self.to),
-            from_index: (self.first + first * self.columns) as u64,
-            row_stride: if self.transposed { 1 } else { self.columns as u64 },
-            column_stride: if self.transposed { self.rows as u64 } else { 1 },
-            amaxes: of_scales(|scaled| scaled.amaxes),
-            units: of_scales(|scaled| scaled.units),
-            key: synthetic.map_or(0, |s| s.key),
-            scale: synthetic.map_or(0.0, |s| s.scale),
-            offset: synthetic.map_or(0.0, |s| s.offset),
-            rows: rows as u32,
-            columns: self.columns as u32,
-            ld: self.ld as u32,
-            first_row: (self.first_row + first) as u32,
-            from_element: element_of(self.weight.dtype()).code(),
-            to_element: self.element.code(),
-            format: self.format.code(),
-            interleave: self.interleave as u32,
-            lane: self.lane as u32,
-            padding: 0,
-        };
-        let variant = Variant::weights(entry).for_argument(&params);
-        let (kernel, block, shared_bytes) = (kernels.get(&variant)?, variant.block, variant.shared_bytes);
-        let blocks = match entry {
-            "row_largest" => rows,
-            "spread_largest" => 1,
-            _ => (rows * self.columns).div_ceil(block as usize).min(MAX_BLOCKS),
-        };
-        let grid = [blocks as u32, 1, 1];
-        let launch = Launch { grid, block, shared_bytes, cluster: 1, programmatic: false };
-        Ok(stream.launch(&kernel, &launch, &params)?)
-    }
-
-    fn absent(&self) -> Error {
-        Error::engine("load weights", format!("{}: the tensor has no bytes", self.weight.name()))
-    }
-}
-
-/// Blocks of a kernel that walks over a tensor: enough to fill any device.
-const MAX_BLOCKS: usize = 4096;
-
-fn element_of(dtype: Dtype) -> Element {
-    match dtype {
-        Dtype::Bf16 => Element::Bf16,
-        Dtype::F16 => Element::Fp16,
-        Dtype::F32 => Element::F32,
+    /// Takes the memory for everything, whose values are zeros.
+    ///
+    /// # Errors
+    /// No memory is left; it was taken before.
+    pub fn place(&self, device: &Device) -> Result<&Buffer> {
+        let taken = self.memory.set(device.alloc_zeroed(self.bytes)?);
+        let memory = self.memory.get().filter(|_| taken.is_ok());
+        memory.ok_or_else(|| Error::engine("load weights", "they are loaded already"))
     }
 }

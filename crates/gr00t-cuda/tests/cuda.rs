@@ -4,10 +4,11 @@
 //! nor the sources: started in the repository's root, it reads `tests/fixtures/golden` alone.
 
 mod gpu;
+mod variations;
 
 use gpu::{
-    Case, GOLDENS, bits, distance, infer, like, made, patched, preset, probe, products, refusals, taps_agree,
-    tuning,
+    Case, GOLDENS, bits, distance, gemms, in_one, infer, like, made, patched, preset, probe, refusals,
+    taps_agree, tuning,
 };
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -104,11 +105,13 @@ fn on_gpu() -> Vec<Trial> {
         let run = move || synthetic_weights_are_the_same(precision);
         trials.push(trial(format!("{precision} synthetic: weights are made as on the CPU"), run));
     }
-    let others: [(&str, fn()); 6] = [
-        ("products are right in every tiling", products::of_every_tiling),
+    let others: [(&str, fn()); 8] = [
+        ("the DiT in one kernel is as near to f32 as its chain", in_one::is_as_near_as_the_chain),
+        ("GEMMs are right in every tiling", gemms::of_every_tiling),
         ("one block has formats of its own", one_block_has_formats_of_its_own),
         ("query, key and value have different formats", query_key_and_value_differ),
         ("inputs are refused by field", refusals::of_inputs),
+        ("what the check admits runs, what it refuses does not", refusals::what_the_check_refuses),
         ("a GPU that is not there is refused", refusals::of_a_device),
         ("a policy is tuned for the device", tuning::for_this_device),
     ];
@@ -228,7 +231,7 @@ fn one_block_has_formats_of_its_own() {
     case.is_right(&policy, &case.input, &found, "actions");
 }
 
-/// Layers of one input no longer share a product.
+/// Layers of one input no longer share a GEMM.
 fn query_key_and_value_differ() {
     let case = Case::golden("one_view");
     let plain = infer(&mut case.cuda(&preset("bf16")), &case.input);

@@ -2,15 +2,21 @@
 //! ignored, by name.
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use steadyhand_cuda_driver::compile::{Arch, Compiler, Source};
 use steadyhand_cuda_driver::elf::machine_code;
 use steadyhand_gr00t::synthetic::n1_6;
 use steadyhand_gr00t_cuda::elements::Element;
-use steadyhand_gr00t_cuda::kernels::catalogue;
+use steadyhand_gr00t_cuda::kernels::Variant;
+use steadyhand_gr00t_cuda::kinds::every_kind;
+use steadyhand_gr00t_cuda::sources::{Sources, params_header};
 
-/// A100, Jetson Orin, RTX 40 and L4, H100.
-const CAPABILITIES: [(u32, u32); 4] = [(8, 0), (8, 7), (8, 9), (9, 0)];
+/// A100; RTX 40 and L4, with e4m3; H100, with wgmma and the TMA: kernels of every kind are compiled for them.
+const WHOLE: [(u32, u32); 3] = [(8, 0), (8, 9), (9, 0)];
+/// RTX 30, Jetson Orin, B200, B300, Jetson Thor, RTX 50, DGX Spark: of each kernel one, by its operands' type.
+const SAMPLED: [(u32, u32); 7] = [(8, 6), (8, 7), (10, 0), (10, 3), (11, 0), (12, 0), (12, 1)];
 
 const HEADER: (&str, &str) =
     ("scale.cuh", "__device__ __forceinline__ float scale(float x) { return FACTOR * x; }\n");
@@ -37,21 +43,43 @@ fn main() {
         trial("an architecture that does not exist is named".to_owned(), unknown_arch),
         trial("headers and macros are found by name".to_owned(), working),
         trial("a kept kernel is not compiled again".to_owned(), kept),
+        trial("kernels of a folder are compiled instead of the embedded ones".to_owned(), of_a_folder),
+        trial("a field that its declaration lacks does not compile".to_owned(), without_a_field),
     ];
-    for capability in CAPABILITIES {
+    for (capability, whole) in WHOLE.map(|it| (it, true)).into_iter().chain(SAMPLED.map(|it| (it, false))) {
         let arch = Arch::of(capability);
-        let elements: Vec<Element> =
-            Element::ALL.into_iter().filter(|element| element.exists_on(capability)).collect();
-        for variant in catalogue(&n1_6(), &elements, capability) {
+        let known = compiler.as_ref().is_none_or(|compiler| compiler.knows(arch).unwrap_or(false));
+        if !known {
+            let name = format!("kernels for {arch}, which this NVRTC does not know");
+            trials.push(Trial::test(name, || Ok(())).with_ignored_flag(true));
+            continue;
+        }
+        for variant in variants(capability, whole) {
             trials.push(with(&compiler, format!("{variant} for {arch}"), move |compiler| {
-                is_cubin_with(&variant.compile(compiler, arch)?, variant.entry)
+                let cubin = variant.compile(&Sources::embedded(), compiler, arch)?;
+                is_cubin_with(&cubin, variant.entry)
             }));
         }
     }
-    let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(ignored)).collect();
+    if ignored {
+        trials = trials.into_iter().map(|trial| trial.with_ignored_flag(true)).collect();
+    }
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     drop(folder);
     conclusion.exit();
+}
+
+/// Kernels of every kind for a device, or one of each file, entry and type of operands.
+fn variants(capability: (u32, u32), whole: bool) -> Vec<Variant> {
+    let operands: Vec<Element> =
+        Element::ALL.into_iter().filter(|element| element.exists_on(capability)).collect();
+    let mut variants = every_kind(&n1_6(), &operands, capability);
+    let mut taken = HashSet::new();
+    variants.retain(|variant| {
+        let element = variant.defines.iter().find(|(name, _)| *name == "ELEMENT").copied();
+        taken.insert((variant.file, variant.entry, element)) || whole
+    });
+    variants
 }
 
 fn with(
@@ -94,7 +122,7 @@ fn unknown_arch(compiler: &Compiler) -> Result<(), Failed> {
 }
 
 fn working(compiler: &Compiler) -> Result<(), Failed> {
-    for arch in CAPABILITIES.map(Arch::of) {
+    for arch in WHOLE.map(Arch::of) {
         is_cubin_with(&compiler.compile(&source(WORKING), &factor("3.0f"), arch)?, "multiply")?;
     }
     Ok(())
@@ -115,6 +143,53 @@ fn kept(_: &Compiler) -> Result<(), Failed> {
     }
     if compile("5.0f")? == first || written()?.len() != 2 {
         return Err("another option gave the same code".into());
+    }
+    Ok(())
+}
+
+/// The same files give the same instructions, with lines; an edited one gives what it says, though the cache has the other.
+fn of_a_folder(compiler: &Compiler) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels"))? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name()))?;
+    }
+    let variant = Variant::rotary(64).compiled_for([("EIGHT_BITS", 0)]);
+    let compile = |sources: &Sources| variant.compile(sources, compiler, Arch::of((9, 0)));
+    let embedded = compile(&Sources::embedded())?;
+    let read = compile(&Sources::read(folder.path())?)?;
+    if machine_code(&embedded, variant.entry) != machine_code(&read, variant.entry) {
+        return Err("the same files gave other instructions".into());
+    }
+    let has_lines = |cubin: &[u8]| cubin.windows(11).any(|window| window == b".debug_line");
+    if has_lines(&embedded) || !has_lines(&read) {
+        return Err("expected lines in what a folder gives, and nowhere else".into());
+    }
+    let path = folder.path().join("rotary.cu");
+    let text = std::fs::read_to_string(&path)?;
+    std::fs::write(&path, text.replace("+ p.eps", "+ 2.0f * p.eps"))?;
+    let edited = compile(&Sources::read(folder.path())?)?;
+    match machine_code(&edited, variant.entry) == machine_code(&read, variant.entry) {
+        true => Err("the edited file gave the instructions of before".into()),
+        false => Ok(()),
+    }
+}
+
+/// Kernels are compiled with the declarations of the structs that they are launched with.
+fn without_a_field(compiler: &Compiler) -> Result<(), Failed> {
+    let declared = params_header();
+    for (field, file) in [("    float eps;\n", "rotary.cu"), ("    unsigned int rows;\n", "rotary.cu")] {
+        let header = declared.replace(field, "");
+        let text = "#include \"params.cuh\"\nextern \"C\" __global__ void read(RotaryParams p, float* to) { to[p.rows] = p.eps; }";
+        let compile = |header: &str| {
+            let headers = [("params.cuh", header)];
+            compiler.compile(&Source { name: file, text, headers: &headers }, &[], Arch::of((8, 0)))
+        };
+        compile(declared)?;
+        match compile(&header) {
+            Err(error) if error.to_string().contains("has no member") => {}
+            other => return Err(format!("without {field:?}: {:?}", other.map(|cubin| cubin.len())).into()),
+        }
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
-//! GR00T N1.6 policies: checkpoint, processor, model and engines.
+#![doc = include_str!("../README.md")]
 //!
-//! The way of one inference is in [`policy`].
+//! # The way of one inference
+//!
+//! [`policy`] has it, from an observation to an action chunk.
 
 pub mod calibration;
 pub mod checkpoint;
@@ -26,3 +28,8 @@ pub use error::{Error, Result};
 pub use observation::{ActionChunk, Image, Matrix, Observation};
 pub use policy::{Policy, PolicyBuilder};
 pub use session::Session;
+
+/// The program on the repository's first page: compiled as it is written there.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct FirstPage;

@@ -260,6 +260,92 @@ fn checkpoints_that_do_not_fit_name_file_and_field() {
 }
 
 #[test]
+fn what_statistics_and_steps_cannot_be_is_refused() {
+    let expect = |name: &str, text: &str, change: fn(&mut Value, &mut Value)| {
+        let error = refused(&checkpoint(name, change));
+        assert!(error.contains(text), "{error}");
+    };
+    expect("crossed", "state.arm: value 1 of row 0: expected a lower and an upper bound", |_, s| {
+        s["state"]["arm"]["min"] = json!([0.0, 3.0]);
+    });
+    expect("negative_std", "expected a std from 0, found mean 5 and std -2", |k, s| {
+        modality(k, "state")["mean_std_embedding_keys"] = json!(["hand"]);
+        s["state"]["hand"]["std"] = json!([-2.0]);
+    });
+    expect("no_number", "action.hand.max: expected finite numbers", |_, s| {
+        s["action"]["hand"]["max"] = json!([null]);
+    });
+    expect("strides", "action.delta_indices: expected 0, 1, 2, …, found 2 at place 1", |k, _| {
+        modality(k, "action")["delta_indices"] = json!([0, 2, 4]);
+    });
+    expect("late", "found 1 at place 0", |k, _| modality(k, "action")["delta_indices"] = json!([1, 2]));
+    expect("endless", "video.delta_indices: expected at most 1024, found 100000", |k, _| {
+        modality(k, "video")["delta_indices"] = json!(vec![0; 100_000]);
+    });
+    expect("wide", "max_state_dim: expected at most", |k, _| k["max_state_dim"] = json!(1u64 << 40));
+}
+
+#[test]
+fn what_is_beside_the_embodiment_does_not_matter() {
+    let path = checkpoint("beside", |kwargs, _| {
+        kwargs["modality_configs"]["gr1"] = json!({"video": {"delta_indices": [0]}});
+        kwargs["max_state_dim"] = json!(8.0);
+    });
+    std::fs::write(path.join("embodiment_id.json"), r#"{"new_embodiment": 3.0, "gr1": null}"#)
+        .expect("a file");
+    assert_eq!(load(&path).embodiment_id(), 3);
+    assert_eq!(known_embodiment_tags(&path).expect("one"), ["new_embodiment"]);
+    let error = Processor::load(&path, "gr1", Some(&demo())).err().expect("incomplete").to_string();
+    assert!(error.contains("modality_configs.gr1") && error.contains("missing field"), "{error}");
+    // Newer training code leaves the files in a subfolder.
+    let below = path.join("processor");
+    std::fs::create_dir(&below).expect("a folder");
+    for name in ["processor_config.json", "statistics.json", "embodiment_id.json"] {
+        std::fs::rename(path.join(name), below.join(name)).expect("moved");
+    }
+    assert_eq!(load(&path).embodiment_id(), 3);
+    std::fs::write(below.join("statistics.json"), "version https://git-lfs.github.com/spec/v1\n")
+        .expect("a file");
+    assert!(refused(&path).contains("Git LFS pointer"));
+}
+
+#[test]
+fn instructions_have_an_end() {
+    let processor = load(&checkpoint("endless_instruction", |_, _| ()));
+    let endless = Observation { instruction: "go ".repeat(40_000), ..observation() };
+    let error = processor.encode(&endless).expect_err("too long").to_string();
+    assert!(error.contains("instruction: expected at most"), "{error}");
+}
+
+#[test]
+fn damaged_files_are_errors_or_processors_but_never_panics() {
+    let folder = checkpoint("damaged", |_, _| ());
+    let mut state = 0x5eed_u64;
+    let mut below = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    // What changes structure, numbers and names.
+    let bytes = b"0919-.e{}[]\",:nNtx ";
+    for file in ["processor_config.json", "statistics.json"] {
+        let path = folder.join(file);
+        let whole = std::fs::read(&path).expect("a file");
+        for _ in 0..300 {
+            let mut damaged = whole.clone();
+            for _ in 0..1 + below(4) {
+                let at = below(damaged.len());
+                damaged[at] = bytes[below(bytes.len())];
+            }
+            std::fs::write(&path, &damaged).expect("written");
+            if let Ok(processor) = Processor::load(&folder, "new_embodiment", Some(&demo())) {
+                let _ = processor.encode(&observation());
+            }
+        }
+        std::fs::write(&path, &whole).expect("written");
+    }
+}
+
+#[test]
 fn embodiments_are_listed_and_found_in_any_case() {
     assert_eq!(known_embodiment_tags(&demo()).expect("the demo"), ["new_embodiment"]);
     let processor = Processor::load(&demo(), "New_Embodiment", None).expect("the demo");

@@ -3,23 +3,25 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use serde::Deserialize;
+use steadyhand_files::folders;
 
 use crate::{
-    Episode, Error, Feature, Kind, Modality, Result, StatArray, Stats,
+    Episode, Error, Feature, Kind, Modality, Result, StatArray, Stats, VideoDecoder,
     info::{Info, Layout},
-    json,
-    parquet::Table,
+    json::{self, Maybe},
+    parquet::{Column, Table},
     paths::{self, Fields},
 };
 
 /// An open LeRobot dataset: its metadata in memory, its episodes on disk. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    pub(crate) inner: Arc<Inner>,
+    inner: Arc<Inner>,
+    decoder: VideoDecoder,
 }
 
 /// What a dataset and its episodes share.
@@ -31,8 +33,9 @@ pub(crate) struct Inner {
     /// The texts that task indices stand for.
     pub(crate) tasks: BTreeMap<i64, String>,
     pub(crate) modality: Modality,
-    stats: Option<Stats>,
-    relative_stats: Option<Stats>,
+    /// Read when first asked for: an evaluation needs neither.
+    stats: OnceLock<Result<Option<Stats>>>,
+    relative_stats: OnceLock<Result<Option<Stats>>>,
 }
 
 /// What the metadata says of one episode.
@@ -77,10 +80,8 @@ pub(crate) struct Place {
 pub(crate) struct VideoPlace {
     pub(crate) chunk: usize,
     pub(crate) file: usize,
-    /// Seconds from the file's start.
+    /// The presentation time of the episode's first frame, in seconds.
     pub(crate) from: f64,
-    /// Seconds from the file's start, exclusive.
-    pub(crate) to: f64,
 }
 
 #[derive(Deserialize)]
@@ -88,9 +89,17 @@ struct RawEpisode {
     episode_index: usize,
     length: usize,
     #[serde(default)]
-    tasks: Vec<String>,
+    tasks: Maybe<Texts>,
     #[serde(default)]
-    sub_tasks: Vec<SubTask>,
+    sub_tasks: Maybe<Vec<SubTask>>,
+}
+
+/// The forms in which datasets write texts.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Texts {
+    One(String),
+    List(Vec<String>),
 }
 
 #[derive(Deserialize)]
@@ -104,16 +113,24 @@ impl Dataset {
     pub fn open(path: impl AsRef<Path>) -> Result<Dataset> {
         let root = path.as_ref().to_path_buf();
         let meta = root.join("meta");
+        if !meta.join("info.json").exists() {
+            return Err(no_dataset(&root));
+        }
         let info = Info::read(&meta.join("info.json"))?;
+        check_layout(&meta, &info)?;
         let (episodes, tasks) = match info.layout {
             Layout::FilePerEpisode => (jsonl_episodes(&meta)?, jsonl_tasks(&meta)?),
             Layout::ManyPerFile => (parquet_episodes(&meta, &info)?, parquet_tasks(&meta)?),
         };
         let modality = Modality::read(&meta.join("modality.json"), &info)?;
-        let stats = Stats::read(&meta.join("stats.json"))?;
-        let relative_stats = Stats::read(&meta.join("relative_stats.json"))?;
+        let (stats, relative_stats) = (OnceLock::new(), OnceLock::new());
         let inner = Inner { root, info, episodes, tasks, modality, stats, relative_stats };
-        Ok(Dataset { inner: Arc::new(inner) })
+        Ok(Dataset { inner: Arc::new(inner), decoder: VideoDecoder::default() })
+    }
+
+    /// The same dataset, its videos decoded by `decoder`.
+    pub fn with_video_decoder(self, decoder: VideoDecoder) -> Dataset {
+        Dataset { decoder, ..self }
     }
 
     /// The dataset's folder.
@@ -156,27 +173,50 @@ impl Dataset {
         &self.inner.modality
     }
 
-    /// `stats.json`, where the dataset has it.
-    pub fn stats(&self) -> Option<&Stats> {
-        self.inner.stats.as_ref()
+    /// `stats.json`, where the dataset has it. It is read when first asked for.
+    ///
+    /// # Errors
+    /// The file is no JSON object.
+    pub fn stats(&self) -> Result<Option<&Stats>, &Error> {
+        self.read_stats(&self.inner.stats, "stats.json")
     }
 
     /// `relative_stats.json` (by action group, `[horizon, dim]`), where the dataset has it.
-    pub fn relative_stats(&self) -> Option<&Stats> {
-        self.inner.relative_stats.as_ref()
+    ///
+    /// # Errors
+    /// As [`Dataset::stats`].
+    pub fn relative_stats(&self) -> Result<Option<&Stats>, &Error> {
+        self.read_stats(&self.inner.relative_stats, "relative_stats.json")
     }
 
-    /// One statistic of a group, sliced from its column's: `[dim]` values. None where `stats.json` lacks it.
+    fn read_stats<'a>(
+        &self,
+        kept: &'a OnceLock<Result<Option<Stats>>>,
+        file: &str,
+    ) -> Result<Option<&'a Stats>, &'a Error> {
+        kept.get_or_init(|| Stats::read(&self.inner.root.join("meta").join(file)))
+            .as_ref()
+            .map(Option::as_ref)
+    }
+
+    /// One statistic of a group, sliced from its column's: `[dim]` finite values. None where `stats.json` lacks it.
     pub fn group_stats(&self, kind: Kind, group: &str, statistic: &str) -> Result<Option<Vec<f64>>> {
         let path = self.inner.root.join("meta/stats.json");
-        let group = self.inner.modality.group(&path, kind, group)?;
-        let array = self.stats().and_then(|stats| stats.get(&group.column, statistic));
+        let group = self.inner.modality.group(&self.inner.root, kind, group)?;
+        let stats = match self.stats() {
+            Ok(stats) => stats,
+            // The error itself is kept with the dataset.
+            Err(error) => return Err(Error::field(&path, "the file", "a JSON object", error.to_string())),
+        };
+        let array = stats.and_then(|stats| stats.get(&group.column, statistic));
         let Some(StatArray { data, .. }) = array else { return Ok(None) };
+        let field = || format!("{}.{statistic}", group.column);
         match data.get(group.start..group.end) {
-            Some(slice) => Ok(Some(slice.to_vec())),
+            Some(slice) if slice.iter().all(|value| value.is_finite()) => Ok(Some(slice.to_vec())),
+            Some(_) => Err(Error::field(&path, field(), "finite numbers", "NaN, an infinity or null")),
             None => Err(Error::field(
                 &path,
-                format!("{}.{statistic}", group.column),
+                field(),
                 format!("at least {} values for group `{}`", group.end, group.name),
                 format!("{} values", data.len()),
             )),
@@ -209,7 +249,7 @@ impl Dataset {
 
     /// Reads the numeric columns of the episode at `index` (its position in the dataset, from 0).
     pub fn episode(&self, index: usize) -> Result<Episode> {
-        Episode::read(self.inner.clone(), index)
+        Episode::read(self.inner.clone(), self.decoder, index)
     }
 }
 
@@ -228,10 +268,42 @@ impl Inner {
                 &self.root.join("meta/info.json"),
                 field,
                 "a pattern of {episode_chunk}, {episode_index}, {chunk_index}, {file_index}, {video_key}",
-                format!("{part} in `{pattern}`"),
+                format!("{part}, in `{pattern}`"),
             )),
         }
     }
+}
+
+/// No `meta/info.json`: which folder may have been meant.
+fn no_dataset(root: &Path) -> Error {
+    let mut what = "info.json, which describes the dataset,".to_owned();
+    if let Some(id) = root.to_str().filter(|_| folders::hub_id(root).is_some()) {
+        let name = root.file_name().unwrap_or_default().to_string_lossy();
+        what = format!(
+            "a dataset's folder (if this is one of the Hugging Face hub, download it: \
+             hf download --repo-type dataset {id} --local-dir {name}); its info.json"
+        );
+    } else if root.join("info.json").is_file() && root.file_name().is_some_and(|name| name == "meta") {
+        what.push_str(" (name the folder above, which holds meta/, data/ and videos/); here it");
+    } else if let Some(found) = folders::meant(root, "meta/info.json") {
+        what.push_str(&format!(" (did you mean {}?); here it", found.display()));
+    }
+    Error::Missing { path: root.join("meta/info.json"), what }
+}
+
+/// Whether the lists of episodes are those of the version that `info.json` claims.
+fn check_layout(meta: &Path, info: &Info) -> Result<()> {
+    let (old, new) = (meta.join("episodes.jsonl").is_file(), meta.join("episodes").is_dir());
+    let expected = match info.layout {
+        Layout::FilePerEpisode if !old && new => {
+            "v3.0, as the folder's layout is (meta/episodes/*.parquet, no episodes.jsonl)"
+        }
+        Layout::ManyPerFile if old && !new => {
+            "v2.1, as the folder's layout is (meta/episodes.jsonl, no meta/episodes/)"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::field(&meta.join("info.json"), "codebase_version", expected, info.version.as_str()))
 }
 
 /// v2.x: `episodes.jsonl`.
@@ -241,8 +313,12 @@ fn jsonl_episodes(meta: &Path) -> Result<Vec<EpisodeMeta>> {
     let meta = |raw: RawEpisode| EpisodeMeta {
         episode_index: raw.episode_index,
         length: raw.length,
-        tasks: raw.tasks,
-        sub_tasks: raw.sub_tasks,
+        tasks: match raw.tasks.get() {
+            Some(Texts::One(text)) => vec![text],
+            Some(Texts::List(texts)) => texts,
+            None => Vec::new(),
+        },
+        sub_tasks: raw.sub_tasks.get().unwrap_or_default(),
         place: None,
     };
     Ok(raw.into_iter().map(meta).collect())
@@ -254,12 +330,14 @@ fn jsonl_tasks(meta: &Path) -> Result<BTreeMap<i64, String>> {
     Ok(raw.into_iter().map(|raw| (raw.task_index, raw.task)).collect())
 }
 
-/// v3.0: `tasks.parquet`, whose texts are a pandas index (`__index_level_0__`) or a column `task`.
+/// v3.0: `tasks.parquet`, whose texts are a column `task` or a pandas index (`__index_level_0__`).
 fn parquet_tasks(meta: &Path) -> Result<BTreeMap<i64, String>> {
     let table = Table::open(&meta.join("tasks.parquet"), "the list of tasks (tasks.parquet)")?;
     let indices = table.scalars::<i64>("task_index", 0..table.rows())?;
     let columns = table.columns();
-    let text = if columns.iter().any(|c| c == "__index_level_0__") { "__index_level_0__" } else { "task" };
+    let index = "__index_level_0__";
+    let has = |name: &str| columns.iter().any(|c| c == name);
+    let text = if has(index) && !has("task") { index } else { "task" };
     let texts = table.scalars::<String>(text, 0..table.rows())?;
     Ok(indices.into_iter().zip(texts).collect())
 }
@@ -282,7 +360,7 @@ fn parquet_episodes(meta: &Path, info: &Info) -> Result<Vec<EpisodeMeta>> {
     Ok(episodes)
 }
 
-/// The entries of a folder, by name.
+/// The entries of a folder, by name, without hidden ones: other systems leave a `._file` beside each file.
 fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |e| Error::io(folder, "the folder of episode metadata", e);
     let mut entries = std::fs::read_dir(folder)
@@ -290,6 +368,7 @@ fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>> {
         .map(|entry| entry.map(|e| e.path()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(failed)?;
+    entries.retain(|entry| entry.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.')));
     entries.sort();
     Ok(entries)
 }
@@ -308,34 +387,36 @@ fn read_episodes(table: &Table, info: &Info, out: &mut Vec<EpisodeMeta>) -> Resu
             .collect()
     };
     let columns = table.columns();
-    let mut videos: Vec<(&str, Vec<VideoPlace>)> = Vec::new();
-    for feature in info.features.iter().filter(|f| f.is_video()) {
-        let name = |field: &str| format!("videos/{}/{field}", feature.name);
-        // A feature without places (such as a video removed later) is noticed when it is asked for.
-        if !columns.contains(&name("chunk_index")) {
-            continue;
-        }
-        let (chunks, files) = (indices(&name("chunk_index"))?, indices(&name("file_index"))?);
-        let from = table.scalars::<f64>(&name("from_timestamp"), rows.clone())?;
-        let to = table.scalars::<f64>(&name("to_timestamp"), rows.clone())?;
-        let places = chunks.into_iter().zip(files).zip(from.into_iter().zip(to));
-        let places = places.map(|((chunk, file), (from, to))| VideoPlace { chunk, file, from, to });
-        videos.push((&feature.name, places.collect()));
-    }
+    let videos: Vec<(&str, Vec<VideoPlace>)> = info
+        .features
+        .iter()
+        .filter(|feature| feature.is_video())
+        .filter_map(|feature| {
+            let name = |field: &str| format!("videos/{}/{field}", feature.name);
+            // A feature without places (such as a video removed later) is noticed when it is asked for.
+            let chunks = indices(&name("chunk_index")).ok()?.into_iter();
+            let files = indices(&name("file_index")).ok()?.into_iter();
+            let from = table.scalars::<f64>(&name("from_timestamp"), rows.clone()).ok()?.into_iter();
+            let place = |((chunk, file), from)| VideoPlace { chunk, file, from };
+            Some((feature.name.as_str(), chunks.zip(files).zip(from).map(place).collect()))
+        })
+        .collect();
     let episode_index = indices("episode_index")?;
     let length = indices("length")?;
     let (chunk, file) = (indices("data/chunk_index")?, indices("data/file_index")?);
-    let tasks = table.column::<String>("tasks", rows.clone())?;
-    let mut texts = tasks.values.into_iter();
-    let rows = episode_index.into_iter().zip(length).zip(chunk.into_iter().zip(file)).zip(tasks.lengths);
-    for (row, (((episode_index, length), (chunk, file)), task_count)) in rows.enumerate() {
+    // Where the texts are absent, the data's task index says them.
+    let has_texts = columns.iter().any(|column| column == "tasks");
+    let tasks = if has_texts { table.column::<String>("tasks", rows)? } else { Column::default() };
+    let (mut texts, mut counts) = (tasks.values.into_iter(), tasks.lengths.into_iter());
+    let rows = episode_index.into_iter().zip(length).zip(chunk.into_iter().zip(file));
+    for (row, ((episode_index, length), (chunk, file))) in rows.enumerate() {
         let place = |(key, places): &(&str, Vec<VideoPlace>)| {
             places.get(row).map(|place| ((*key).to_owned(), *place))
         };
         out.push(EpisodeMeta {
             episode_index,
             length,
-            tasks: texts.by_ref().take(task_count).collect(),
+            tasks: texts.by_ref().take(counts.next().unwrap_or(0)).collect(),
             sub_tasks: Vec::new(),
             place: Some(Place { chunk, file, videos: videos.iter().filter_map(place).collect() }),
         });

@@ -4,11 +4,11 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{
-    EpisodeMeta, Error, Kind, Result, Video,
+    EpisodeMeta, Error, Kind, Result, SubTask, Video, VideoDecoder,
     dataset::Inner,
     info::Layout,
     parquet::{Column, Table},
@@ -33,24 +33,25 @@ impl Matrix {
     }
 }
 
-/// One episode with its numeric columns in memory. Videos are opened on demand.
+/// One episode. Its columns are read when they are first asked for, its videos are opened on demand.
 #[derive(Debug)]
 pub struct Episode {
     dataset: Arc<Inner>,
+    decoder: VideoDecoder,
     index: usize,
-    len: usize,
     data_path: PathBuf,
+    table: Table,
+    /// The episode's rows of the table.
+    rows: Range<usize>,
     /// The columns that groups slice, `[len, dim]`.
-    numbers: BTreeMap<String, Matrix>,
+    numbers: Mutex<BTreeMap<String, Arc<Matrix>>>,
     /// The columns that annotations look up, `[len]`.
-    task_indices: BTreeMap<String, Vec<i64>>,
-    /// The columns that the data file has.
-    known: Vec<String>,
+    task_indices: Mutex<BTreeMap<String, Arc<Vec<i64>>>>,
 }
 
 impl Episode {
-    /// Reads the columns of the episode at `index` that the modalities name.
-    pub(crate) fn read(dataset: Arc<Inner>, index: usize) -> Result<Episode> {
+    /// Opens the data of the episode at `index`.
+    pub(crate) fn read(dataset: Arc<Inner>, decoder: VideoDecoder, index: usize) -> Result<Episode> {
         let meta = dataset.episode_meta(index)?;
         let data_path = data_path(&dataset, meta)?;
         let what = format!("the data of episode {index}");
@@ -61,34 +62,30 @@ impl Episode {
         };
         // A file may hold more rows than the metadata promise, or fewer: the shorter counts.
         rows.end = rows.end.min(rows.start.saturating_add(meta.length));
-        let len = rows.len();
-        let known = table.columns();
-        let has = |column: &str| known.iter().any(|name| name == column);
-        let mut numbers = BTreeMap::new();
-        for group in dataset.modality.state.iter().chain(&dataset.modality.action) {
-            if has(&group.column) && !numbers.contains_key(&group.column) {
-                let column = table.column::<f32>(&group.column, rows.clone())?;
-                numbers.insert(group.column.clone(), matrix(&data_path, &group.column, column)?);
-            }
-        }
-        let mut task_indices = BTreeMap::new();
-        for annotation in &dataset.modality.annotation {
-            if has(&annotation.column) && !task_indices.contains_key(&annotation.column) {
-                let indices = table.scalars::<i64>(&annotation.column, rows.clone())?;
-                task_indices.insert(annotation.column.clone(), indices);
-            }
-        }
-        Ok(Episode { dataset, index, len, data_path, numbers, task_indices, known })
+        let (numbers, task_indices) = (Mutex::default(), Mutex::default());
+        Ok(Episode { dataset, decoder, index, data_path, table, rows, numbers, task_indices })
+    }
+
+    /// A column of numbers, read once.
+    fn numbers(&self, column: &str) -> Result<Arc<Matrix>> {
+        kept(&self.numbers, column, || {
+            matrix(&self.data_path, column, self.table.column::<f32>(column, self.rows.clone())?)
+        })
+    }
+
+    /// A column of task indices, read once.
+    fn indices(&self, column: &str) -> Result<Arc<Vec<i64>>> {
+        kept(&self.task_indices, column, || self.table.scalars::<i64>(column, self.rows.clone()))
     }
 
     /// The number of steps: the smaller of the data's rows and the metadata's length.
     pub fn len(&self) -> usize {
-        self.len
+        self.rows.len()
     }
 
     /// Whether the episode has no steps.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.rows.is_empty()
     }
 
     /// The episode's position in the dataset.
@@ -104,9 +101,9 @@ impl Episode {
     /// A group's values: `[len, dim]`, in the units of the dataset.
     pub fn group(&self, kind: Kind, name: &str) -> Result<Matrix> {
         let group = self.dataset.modality.group(&self.dataset.root, kind, name)?;
-        let column = self.numbers.get(&group.column).ok_or_else(|| self.no_column(&group.column))?;
+        let column = self.numbers(&group.column)?;
         // An episode without rows has no width to check.
-        if self.len > 0 && group.end > column.cols {
+        if !self.is_empty() && group.end > column.cols {
             return Err(Error::field(
                 &self.data_path,
                 group.column.as_str(),
@@ -114,26 +111,30 @@ impl Episode {
                 format!("{} values", column.cols),
             ));
         }
-        let rows = (0..self.len).flat_map(|row| &column.row(row)[group.start..group.end]);
-        Ok(Matrix { rows: self.len, cols: group.dim(), data: rows.copied().collect() })
+        let rows = (0..self.len()).flat_map(|row| &column.row(row)[group.start..group.end]);
+        Ok(Matrix { rows: self.len(), cols: group.dim(), data: rows.copied().collect() })
     }
 
-    /// The text for `language_key` at a step:
+    /// The text for `language_key` at a step, for actions of `action_horizon` steps:
     /// - `annotation.X`: the task that the annotation's column points to at that step;
-    /// - `task`: the episode's first task;
-    /// - `sub_task`: the first sub-task that covers the step, or an empty text where none does.
-    pub fn instruction(&self, language_key: &str, step: usize) -> Result<String> {
-        if step >= self.len {
-            return Err(Error::StepRange { path: self.data_path.clone(), step, len: self.len });
+    /// - `task`: the episode's first task, or else the one that the data's `task_index` points to;
+    /// - `sub_task`: the first sub-task whose window covers the step, or an empty text where none does. As in the
+    ///   official loader a window opens half an action horizon (rounded down) before the sub-task starts.
+    pub fn instruction(&self, language_key: &str, step: usize, action_horizon: usize) -> Result<String> {
+        if step >= self.len() {
+            return Err(Error::StepRange { path: self.data_path.clone(), step, len: self.len() });
         }
         let meta = self.dataset.episode_meta(self.index)?;
         match language_key {
-            "task" => meta.tasks.first().cloned().ok_or_else(|| {
-                let field = format!("tasks of episode {}", self.index);
-                Error::field(&self.dataset.root.join("meta"), field, "at least one task", "none")
-            }),
+            "task" => match meta.tasks.first() {
+                Some(text) => Ok(text.clone()),
+                None => self.task("task_index", step),
+            },
             "sub_task" if !meta.sub_tasks.is_empty() => {
-                let here = meta.sub_tasks.iter().find(|part| (part.start..part.end).contains(&step));
+                let covers = |part: &&SubTask| {
+                    (part.start.saturating_sub(action_horizon / 2)..part.end).contains(&step)
+                };
+                let here = meta.sub_tasks.iter().find(covers);
                 Ok(here.map(|part| part.text.clone()).unwrap_or_default())
             }
             _ => self.annotation(language_key, step),
@@ -142,57 +143,66 @@ impl Episode {
 
     /// The task that an annotation points to at a step (which exists).
     fn annotation(&self, language_key: &str, step: usize) -> Result<String> {
-        let annotations = &self.dataset.modality.annotation;
+        let modality = &self.dataset.modality;
         let name = language_key.strip_prefix("annotation.");
-        let annotation = name.and_then(|name| annotations.iter().find(|a| a.name == name));
+        let annotation = name.and_then(|name| modality.annotation.iter().find(|a| a.name == name));
         let annotation = annotation.ok_or_else(|| {
             let mut known = vec!["task".to_owned()];
-            known.extend(annotations.iter().map(|a| format!("annotation.{}", a.name)));
+            known.extend(modality.annotation.iter().map(|a| format!("annotation.{}", a.name)));
             Error::Unknown {
                 path: self.dataset.root.clone(),
-                what: "language key".into(),
+                what: modality.what("language key"),
                 name: language_key.into(),
                 known,
             }
         })?;
-        let indices =
-            self.task_indices.get(&annotation.column).ok_or_else(|| self.no_column(&annotation.column))?;
-        let index = indices.get(step).copied().unwrap_or_default();
+        self.task(&annotation.column, step)
+    }
+
+    /// The task that a column points to at a step (which exists).
+    fn task(&self, column: &str, step: usize) -> Result<String> {
+        let index = self.indices(column)?.get(step).copied().unwrap_or_default();
         self.dataset.tasks.get(&index).cloned().ok_or_else(|| {
             let known = self.dataset.tasks.keys().map(i64::to_string).collect::<Vec<_>>().join(", ");
-            let field = format!("{}, row {step}", annotation.column);
+            let field = format!("{column}, row {step}");
             Error::field(&self.data_path, field, format!("a task index of {known}"), index.to_string())
         })
     }
 
-    /// Opens a view's video. Frame 0 is the episode's first step; there are at least [`Episode::len`] frames.
+    /// Opens a view's video (or its images). Frame 0 is the episode's first step; there are at least
+    /// [`Episode::len`] frames.
+    ///
+    /// v2.x counts frames. In v3.0, where episodes share files, a step's frame is the one whose presentation time
+    /// is nearest to `from_timestamp` plus the step's `timestamp`.
     pub fn video(&self, view: &str) -> Result<Video> {
         let dataset = &self.dataset;
         let view = dataset.modality.view(&dataset.root, view)?;
         let meta = dataset.episode_meta(self.index)?;
         let info_path = dataset.root.join("meta/info.json");
-        let Some(pattern) = &dataset.info.video_path else {
-            return Err(Error::field(&info_path, "video_path", "a path pattern", "none"));
-        };
-        if dataset.info.feature(&view.column).is_none() {
+        let Some(feature) = dataset.info.feature(&view.column) else {
+            let visual = dataset.info.features.iter().filter(|f| f.is_visual());
             return Err(Error::Unknown {
                 path: info_path,
                 what: "video feature".into(),
                 name: view.column.clone(),
-                known: dataset
-                    .info
-                    .features
-                    .iter()
-                    .filter(|f| f.is_video())
-                    .map(|f| f.name.clone())
-                    .collect(),
+                known: visual.map(|f| f.name.clone()).collect(),
             });
+        };
+        if feature.is_image() {
+            let table = Table::open(&self.data_path, &format!("the data of episode {}", self.index))?;
+            return Ok(Video::of_images(table, &view.column, self.rows.clone()));
         }
+        let Some(pattern) = &dataset.info.video_path else {
+            return Err(Error::field(&info_path, "video_path", "a path pattern", "none"));
+        };
         let mut fields = Fields { video_key: Some(&view.column), ..episode_fields(dataset, meta) };
         let Some(place) = &meta.place else {
             let path = dataset.expand("video_path", pattern, fields)?;
             let video = self.open_video(&path, &view.name)?;
-            return self.long_enough(video, &path);
+            return match video.frame_count() {
+                frames if frames < self.len() => Err(self.short_video(&path, frames)),
+                _ => Ok(video),
+            };
         };
         let Some(place) = place.videos.get(&view.column) else {
             let known = place.videos.keys().cloned().collect();
@@ -201,44 +211,57 @@ impl Episode {
         };
         (fields.chunk, fields.file) = (place.chunk, place.file);
         let path = dataset.expand("video_path", pattern, fields)?;
-        let (first, end) = (place.from * dataset.info.fps, place.to * dataset.info.fps);
-        if !(first.is_finite() && first >= 0.0 && end >= first) {
+        if !(place.from.is_finite() && place.from >= 0.0) {
             return Err(Error::field(
                 &dataset.root.join("meta/episodes"),
-                format!("timestamps of episode {} in {}", self.index, view.column),
-                "0 <= from_timestamp <= to_timestamp",
-                format!("{} to {}", place.from, place.to),
+                format!("from_timestamp of episode {} in {}", self.index, view.column),
+                "a time from 0",
+                place.from.to_string(),
             ));
         }
-        // Timestamps are multiples of 1/fps up to rounding. `as` saturates.
-        let window = (first.round() as usize)..(end.round() as usize);
-        let video = self.open_video(&path, &view.name)?.window(window);
-        self.long_enough(video, &path)
+        let times: Vec<f64> = self.timestamps()?.into_iter().map(|time| place.from + time).collect();
+        let video = self.open_video(&path, &view.name)?;
+        video.nearest(&times, 1.0 / dataset.info.fps).map_err(|frames| self.short_video(&path, frames))
     }
 
     fn open_video(&self, path: &Path, view: &str) -> Result<Video> {
-        Video::open_as(path, &format!("the `{view}` video of episode {}", self.index))
+        Video::open_as(path, &format!("the `{view}` video of episode {}", self.index), self.decoder)
     }
 
-    /// The video, if it has a frame for each step.
-    fn long_enough(&self, video: Video, path: &Path) -> Result<Video> {
-        match video.frame_count() {
-            frames if frames < self.len => {
-                Err(Error::ShortVideo { path: path.into(), frames, episode: self.index, steps: self.len })
+    fn short_video(&self, path: &Path, frames: usize) -> Error {
+        Error::ShortVideo { path: path.into(), frames, episode: self.index, steps: self.len() }
+    }
+
+    /// The seconds from the episode's start to each step: the column `timestamp`, or else by the frame rate.
+    fn timestamps(&self) -> Result<Vec<f64>> {
+        const COLUMN: &str = "timestamp";
+        if !self.table.columns().iter().any(|column| column == COLUMN) {
+            return Ok((0..self.len()).map(|step| step as f64 / self.dataset.info.fps).collect());
+        }
+        let times = self.table.scalars::<f64>(COLUMN, self.rows.clone())?;
+        match times.iter().position(|time| !time.is_finite()) {
+            None => Ok(times),
+            Some(row) => {
+                let field = format!("{COLUMN}, row {row}");
+                Err(Error::field(&self.data_path, field, "a time in seconds", times[row].to_string()))
             }
-            _ => Ok(video),
         }
     }
+}
 
-    /// The data file lacks a column that the modalities name.
-    fn no_column(&self, column: &str) -> Error {
-        Error::Unknown {
-            path: self.data_path.clone(),
-            what: "column".into(),
-            name: column.into(),
-            known: self.known.clone(),
-        }
+/// The column `name` out of `columns`, read into it where it is not there.
+fn kept<T>(
+    columns: &Mutex<BTreeMap<String, Arc<T>>>,
+    name: &str,
+    read: impl FnOnce() -> Result<T>,
+) -> Result<Arc<T>> {
+    let mut columns = columns.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(column) = columns.get(name) {
+        return Ok(Arc::clone(column));
     }
+    let column = Arc::new(read()?);
+    columns.insert(name.to_owned(), Arc::clone(&column));
+    Ok(column)
 }
 
 /// The values that path patterns may name, without a video's.

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use steadyhand_files::Disguise;
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -24,6 +26,16 @@ pub enum Error {
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// Something else stands in place of a file.
+    #[error("{path}: expected {expected}, found {found}")]
+    Disguised {
+        /// The file.
+        path: PathBuf,
+        /// What the file should be.
+        expected: String,
+        /// What it is, with what to do.
+        found: Disguise,
     },
     /// A file is not the JSON it should be.
     #[error("{path}{}: invalid JSON: {source}", line.map(|l| format!(":{l}")).unwrap_or_default())]
@@ -112,6 +124,18 @@ pub enum Error {
         found: String,
         /// What is supported.
         supported: String,
+    },
+    /// A video that the decoder chosen does not decode.
+    #[error("{path}: {found}: {why}; to convert the file: {command}")]
+    Undecodable {
+        /// The file.
+        path: PathBuf,
+        /// Its codec, format or container.
+        found: String,
+        /// Why the decoders do not do.
+        why: &'static str,
+        /// The command that makes a file of it that is decoded natively.
+        command: String,
     },
     /// A coded picture could not be decoded: the bitstream is damaged or uses a tool the decoder lacks.
     #[error("{path}: frame {frame}: {codec} picture cannot be decoded: {reason}")]

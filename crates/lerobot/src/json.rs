@@ -2,14 +2,15 @@
 
 use std::{fmt, io, marker::PhantomData, path::Path};
 
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use steadyhand_files::{Disguise, json};
 
 use crate::{Error, Result};
 
 /// Reads a JSON file. A missing file is [`Error::Missing`] as `what`.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
-    let text = std::fs::read(path).map_err(|e| Error::io(path, what, e))?;
-    serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.into(), line: None, source })
+    let text = contents(path, what)?;
+    json::from_slice(&text).map_err(|source| Error::Json { path: path.into(), line: None, source })
 }
 
 /// Reads a JSON file that may be absent.
@@ -22,18 +23,42 @@ pub(crate) fn read_optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T
 
 /// Reads a `.jsonl` file: one value a line; blank lines are skipped.
 pub(crate) fn read_lines<T: DeserializeOwned>(path: &Path, what: &str) -> Result<Vec<T>> {
+    let bytes = contents(path, what)?;
+    let mut values = Vec::new();
+    for (i, line) in bytes.split(|&b| b == b'\n').enumerate() {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        match json::from_slice(line) {
+            Ok(value) => values.push(value),
+            Err(source) => return Err(bad_line(path, &bytes, i + 1, source)),
+        }
+    }
+    Ok(values)
+}
+
+/// Why a line of a `.jsonl` file is no value: often the file is laid out otherwise.
+fn bad_line(path: &Path, bytes: &[u8], line: usize, source: serde_json::Error) -> Error {
+    let found = match bytes.trim_ascii_start().first() {
+        Some(b'[') => "a list of objects",
+        // What ends in the middle of a value goes on in the next line.
+        _ if source.is_eof() && json::from_slice::<IgnoredAny>(bytes).is_ok() => {
+            "one that goes over several lines"
+        }
+        _ if source.is_eof() && line == 1 => "one that goes over several lines",
+        _ => return Error::Json { path: path.into(), line: Some(line), source },
+    };
+    Error::field(path, format!("line {line}"), "one whole JSON object on each line", found)
+}
+
+/// The bytes of a text file, which must not be something else.
+fn contents(path: &Path, what: &str) -> Result<Vec<u8>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, what, e))?;
-    let lines = bytes.split(|&b| b == b'\n').enumerate();
-    lines
-        .filter(|(_, line)| !line.trim_ascii().is_empty())
-        .map(|(i, line)| {
-            serde_json::from_slice(line).map_err(|source| Error::Json {
-                path: path.into(),
-                line: Some(i + 1),
-                source,
-            })
-        })
-        .collect()
+    match Disguise::of(&bytes) {
+        // A list without lines is a list.
+        Some(Disguise::Empty) | None => Ok(bytes),
+        Some(found) => Err(Error::Disguised { path: path.into(), expected: what.into(), found }),
+    }
 }
 
 /// A JSON object in the order of the file: the order of groups and features is part of a dataset.
@@ -63,5 +88,30 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
             }
         }
         deserializer.deserialize_map(Entries(PhantomData))
+    }
+}
+
+/// A value of the form wanted, or of any other: what nobody uses may look as it likes, and who uses it says so.
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Maybe<T> {
+    /// As wanted.
+    Is(T),
+    /// Anything else.
+    Other(IgnoredAny),
+}
+
+impl<T> Default for Maybe<T> {
+    fn default() -> Self {
+        Maybe::Other(IgnoredAny)
+    }
+}
+
+impl<T> Maybe<T> {
+    pub(crate) fn get(self) -> Option<T> {
+        match self {
+            Maybe::Is(value) => Some(value),
+            Maybe::Other(_) => None,
+        }
     }
 }

@@ -1,3 +1,7 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # About this crate
+//!
 //! LeRobot datasets v2.0, v2.1 and v3.0, read exactly: metadata, numeric columns, statistics, video frames.
 //!
 //! The way through the crate is [`Dataset::open`] → [`Dataset::episode`] → [`Episode::group`],
@@ -25,4 +29,4 @@ pub use error::{Error, Result};
 pub use info::Feature;
 pub use modality::{Annotation, Group, Kind, Modality, View};
 pub use stats::{StatArray, Stats};
-pub use video::{Codec, Frame, FrameStream, Video};
+pub use video::{Codec, DecodedBy, Frame, FrameStream, Video, VideoDecoder};

@@ -1,9 +1,10 @@
 //! `meta/modality.json`: which slice of which column is which group, view or annotation.
 //!
-//! Where the file is absent, modalities are derived from the features of `info.json`:
+//! Where the file is absent, modalities are derived from the features of `info.json`; so are annotations where it
+//! names none:
 //! - state: each numeric feature `observation.X`, whole, as group `X` (`observation.state` → `state`);
 //! - action: the feature `action` as group `action`, and each `action.X` as group `X`;
-//! - video: each video feature, named by its last component (`observation.images.front` → `front`);
+//! - video: each video or colour image feature, named by its last component (`observation.images.front` → `front`);
 //! - annotation: each `annotation.X` feature as `X`, or else `human.task_description` from `task_index`.
 
 use std::path::Path;
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use crate::{
     Error, Feature, Result,
     info::Info,
-    json::{self, Ordered},
+    json::{self, Maybe, Ordered},
 };
 
 /// The two kinds of numeric groups.
@@ -98,24 +99,36 @@ pub struct Modality {
     pub annotation: Vec<Annotation>,
     /// Whether these were derived from `info.json` because `modality.json` is absent.
     pub derived: bool,
+    odd: Vec<OddGroup>,
+}
+
+/// A group of `modality.json` that cannot be used as it stands there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct OddGroup {
+    kind: Kind,
+    name: String,
+    expected: String,
+    found: String,
 }
 
 #[derive(Deserialize)]
 struct RawModality {
     #[serde(default)]
-    state: Ordered<RawGroup>,
+    state: Maybe<Ordered<Maybe<RawGroup>>>,
     #[serde(default)]
-    action: Ordered<RawGroup>,
+    action: Maybe<Ordered<Maybe<RawGroup>>>,
     #[serde(default)]
-    video: Ordered<RawKey>,
+    video: Maybe<Ordered<Maybe<RawKey>>>,
     #[serde(default)]
-    annotation: Ordered<RawKey>,
+    annotation: Maybe<Ordered<Maybe<RawKey>>>,
 }
 
 #[derive(Deserialize)]
 struct RawGroup {
-    start: usize,
-    end: usize,
+    #[serde(default)]
+    start: Maybe<usize>,
+    #[serde(default)]
+    end: Maybe<usize>,
     original_key: Option<String>,
 }
 
@@ -125,34 +138,36 @@ struct RawKey {
 }
 
 impl Modality {
-    /// Reads `modality.json`, or derives the modalities where it is absent.
+    /// Reads `modality.json`, or derives the modalities where it is absent. What is odd there matters to those
+    /// who ask for it by name.
     pub(crate) fn read(path: &Path, info: &Info) -> Result<Modality> {
         let Some(raw) = json::read_optional::<RawModality>(path)? else {
             return Ok(Modality::derive(&info.features));
         };
-        let key = |(name, raw): (String, RawKey), prefix: &str| {
-            let column = raw.original_key.unwrap_or_else(|| format!("{prefix}{name}"));
-            (name, column)
+        let mut modality = Modality {
+            video: keys(raw.video, "observation.images.", |name, column| View { name, column }),
+            annotation: keys(raw.annotation, "annotation.", |name, column| Annotation { name, column }),
+            ..Modality::default()
         };
-        Ok(Modality {
-            state: groups(path, Kind::State, raw.state, info)?,
-            action: groups(path, Kind::Action, raw.action, info)?,
-            video: raw
-                .video
-                .0
-                .into_iter()
-                .map(|entry| key(entry, "observation.images."))
-                .map(|(name, column)| View { name, column })
-                .collect(),
-            annotation: raw
-                .annotation
-                .0
-                .into_iter()
-                .map(|entry| key(entry, "annotation."))
-                .map(|(name, column)| Annotation { name, column })
-                .collect(),
-            derived: false,
-        })
+        if modality.annotation.is_empty() {
+            modality.annotation = derived_annotations(&info.features);
+        }
+        modality.state = modality.groups_of(Kind::State, raw.state, info);
+        modality.action = modality.groups_of(Kind::Action, raw.action, info);
+        Ok(modality)
+    }
+
+    /// The groups whose slices fit the features they slice; the others become odd ones.
+    fn groups_of(&mut self, kind: Kind, raw: Maybe<Ordered<Maybe<RawGroup>>>, info: &Info) -> Vec<Group> {
+        let Ordered(entries) = raw.get().unwrap_or_default();
+        let mut groups = Vec::with_capacity(entries.len());
+        for (name, raw) in entries {
+            match group(kind, &name, raw, info) {
+                Ok(group) => groups.push(group),
+                Err((expected, found)) => self.odd.push(OddGroup { kind, name, expected, found }),
+            }
+        }
+        groups
     }
 
     /// The modalities of a dataset without `modality.json` (see the module's rules).
@@ -166,11 +181,12 @@ impl Modality {
                 end: feature.dim(),
                 column: feature.name.clone(),
             };
-            if feature.is_video() {
+            if feature.is_visual() {
+                if feature.is_image() && !colour(&feature.shape) {
+                    continue;
+                }
                 let name = column.rsplit('.').next().unwrap_or(&column).to_owned();
                 modality.video.push(View { name, column });
-            } else if let Some(name) = column.strip_prefix("annotation.") {
-                modality.annotation.push(Annotation { name: name.to_owned(), column });
             } else if !feature.is_numeric() || feature.dim() == 0 {
                 // Texts and stored images are neither state nor action.
             } else if let Some(name) = column.strip_prefix("observation.") {
@@ -181,10 +197,7 @@ impl Modality {
                 modality.action.push(group(name));
             }
         }
-        if modality.annotation.is_empty() && features.iter().any(|f| f.name == "task_index") {
-            let (name, column) = ("human.task_description".to_owned(), "task_index".to_owned());
-            modality.annotation.push(Annotation { name, column });
-        }
+        modality.annotation = derived_annotations(features);
         modality
     }
 
@@ -196,49 +209,93 @@ impl Modality {
         }
     }
 
-    /// The group of that name; `path` is named in the error.
-    pub(crate) fn group(&self, path: &Path, kind: Kind, name: &str) -> Result<&Group> {
+    /// The group of that name in the dataset at `root`.
+    pub(crate) fn group(&self, root: &Path, kind: Kind, name: &str) -> Result<&Group> {
         let groups = self.groups(kind);
-        groups.iter().find(|g| g.name == name).ok_or_else(|| Error::Unknown {
-            path: path.into(),
-            what: format!("{} group", kind.name()),
+        if let Some(group) = groups.iter().find(|g| g.name == name) {
+            return Ok(group);
+        }
+        if let Some(odd) = self.odd.iter().find(|odd| odd.kind == kind && odd.name == name) {
+            let field = format!("{}.{name}", kind.name());
+            let path = root.join("meta/modality.json");
+            return Err(Error::field(&path, field, odd.expected.as_str(), odd.found.as_str()));
+        }
+        Err(Error::Unknown {
+            path: root.into(),
+            what: self.what(&format!("{} group", kind.name())),
             name: name.into(),
             known: groups.iter().map(|g| g.name.clone()).collect(),
         })
     }
 
-    /// The view of that name; `path` is named in the error.
-    pub(crate) fn view(&self, path: &Path, name: &str) -> Result<&View> {
+    /// What an error calls a name that is not known: where the names come from matters.
+    pub(crate) fn what(&self, kind: &str) -> String {
+        match self.derived {
+            true => format!(
+                "{kind} (meta/modality.json, which names groups, views and annotations, is missing; these are \
+                 derived from meta/info.json)"
+            ),
+            false => kind.to_owned(),
+        }
+    }
+
+    /// The view of that name in the dataset at `root`.
+    pub(crate) fn view(&self, root: &Path, name: &str) -> Result<&View> {
         self.video.iter().find(|v| v.name == name).ok_or_else(|| Error::Unknown {
-            path: path.into(),
-            what: "video view".into(),
+            path: root.into(),
+            what: self.what("video view"),
             name: name.into(),
             known: self.video.iter().map(|v| v.name.clone()).collect(),
         })
     }
 }
 
-/// Checks the slices against the features they slice.
-fn groups(path: &Path, kind: Kind, raw: Ordered<RawGroup>, info: &Info) -> Result<Vec<Group>> {
-    raw.0
-        .into_iter()
-        .map(|(name, raw)| {
-            let column = raw.original_key.unwrap_or_else(|| kind.default_column().to_owned());
-            let end = info.feature(&column).map_or(usize::MAX, Feature::dim);
-            if raw.start >= raw.end || raw.end > end {
-                return Err(Error::field(
-                    path,
-                    format!("{}.{name}", kind.name()),
-                    match end {
-                        usize::MAX => "start < end".to_owned(),
-                        _ => format!("start < end <= {end}, the size of `{column}`"),
-                    },
-                    format!("start {}, end {}", raw.start, raw.end),
-                ));
-            }
-            Ok(Group { name, start: raw.start, end: raw.end, column })
-        })
-        .collect()
+/// Whether images of this shape, channels first or last, have three channels; without a shape they may.
+fn colour(shape: &[usize]) -> bool {
+    shape.is_empty() || shape.first() == Some(&3) || shape.last() == Some(&3)
+}
+
+/// Each `annotation.X` feature as `X`, or else `human.task_description` from `task_index`.
+fn derived_annotations(features: &[Feature]) -> Vec<Annotation> {
+    let annotation = |feature: &Feature| {
+        let name = feature.name.strip_prefix("annotation.")?.to_owned();
+        Some(Annotation { name, column: feature.name.clone() })
+    };
+    let own: Vec<Annotation> = features.iter().filter_map(annotation).collect();
+    if !own.is_empty() || features.iter().all(|f| f.name != "task_index") {
+        return own;
+    }
+    vec![Annotation { name: "human.task_description".to_owned(), column: "task_index".to_owned() }]
+}
+
+/// The views or annotations of `modality.json`; an entry without a column names its default one.
+fn keys<T>(raw: Maybe<Ordered<Maybe<RawKey>>>, prefix: &str, make: impl Fn(String, String) -> T) -> Vec<T> {
+    let Ordered(entries) = raw.get().unwrap_or_default();
+    let key = |(name, raw): (String, Maybe<RawKey>)| {
+        let column = raw.get().and_then(|raw| raw.original_key);
+        let column = column.unwrap_or_else(|| format!("{prefix}{name}"));
+        make(name, column)
+    };
+    entries.into_iter().map(key).collect()
+}
+
+/// One group, checked against the feature it slices; or what was expected and what was found.
+fn group(kind: Kind, name: &str, raw: Maybe<RawGroup>, info: &Info) -> Result<Group, (String, String)> {
+    let range = || "numbers `start` and `end`".to_owned();
+    let raw = raw.get().ok_or_else(|| (range(), "something else".to_owned()))?;
+    let column = raw.original_key.unwrap_or_else(|| kind.default_column().to_owned());
+    let (Some(start), Some(end)) = (raw.start.get(), raw.end.get()) else {
+        return Err((range(), "none".to_owned()));
+    };
+    let size = info.feature(&column).filter(|feature| !feature.shape.is_empty()).map(Feature::dim);
+    if start < end && size.is_none_or(|size| end <= size) {
+        return Ok(Group { name: name.to_owned(), start, end, column });
+    }
+    let expected = match size {
+        None => "start < end".to_owned(),
+        Some(size) => format!("start < end <= {size}, the size of `{column}`"),
+    };
+    Err((expected, format!("start {start}, end {end}")))
 }
 
 #[cfg(test)]

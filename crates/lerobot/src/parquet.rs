@@ -1,6 +1,7 @@
 //! Columns of a parquet file: numbers, lists of numbers and texts, for a range of rows.
 
 use std::{
+    fmt,
     fs::File,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -8,11 +9,14 @@ use std::{
 };
 
 use parquet::{
+    basic::{ConvertedType, LogicalType},
     column::reader::{ColumnReader, ColumnReaderImpl},
-    data_type::DataType,
+    data_type::{AsBytes, DataType},
     errors::ParquetError,
     file::reader::{FileReader, SerializedFileReader},
+    schema::types::ColumnDescriptor,
 };
+use steadyhand_files::Disguise;
 
 use crate::{Error, Result};
 
@@ -20,6 +24,8 @@ use crate::{Error, Result};
 const BATCH_ROWS: usize = 4096;
 /// The most values of one column taken into memory: 512 MiB of f32, over a day at 1000 values a second.
 const MAX_VALUES: usize = 1 << 27;
+/// The most bytes of texts or images of one column taken into memory at once.
+const MAX_BYTES: usize = 1 << 28;
 
 /// An open parquet file.
 pub(crate) struct Table {
@@ -37,6 +43,12 @@ pub(crate) struct Column<V> {
     pub(crate) lengths: Vec<usize>,
 }
 
+impl<V> Default for Column<V> {
+    fn default() -> Self {
+        Column { values: Vec::new(), lengths: Vec::new() }
+    }
+}
+
 /// A value that a column can be read as. None where the stored type does not fit.
 pub(crate) trait Cell: Sized {
     /// What error messages call such a column.
@@ -49,9 +61,17 @@ pub(crate) trait Cell: Sized {
     fn from_integer(_: i64) -> Option<Self> {
         None
     }
+    /// From a stored unsigned integer.
+    fn from_unsigned(_: u64) -> Option<Self> {
+        None
+    }
     /// From stored bytes.
     fn from_bytes(_: &[u8]) -> Option<Self> {
         None
+    }
+    /// Bytes of the heap that the value holds.
+    fn held(&self) -> usize {
+        0
     }
 }
 
@@ -61,6 +81,9 @@ impl Cell for f32 {
         Some(value as f32)
     }
     fn from_integer(value: i64) -> Option<f32> {
+        Some(value as f32)
+    }
+    fn from_unsigned(value: u64) -> Option<f32> {
         Some(value as f32)
     }
 }
@@ -73,12 +96,22 @@ impl Cell for f64 {
     fn from_integer(value: i64) -> Option<f64> {
         Some(value as f64)
     }
+    fn from_unsigned(value: u64) -> Option<f64> {
+        Some(value as f64)
+    }
 }
 
 impl Cell for i64 {
     const EXPECTED: &'static str = "integers";
     fn from_integer(value: i64) -> Option<i64> {
         Some(value)
+    }
+    fn from_unsigned(value: u64) -> Option<i64> {
+        i64::try_from(value).ok()
+    }
+    // Whole numbers up to where f64 has them all: pandas makes floats of integers beside a null.
+    fn from_float(value: f64) -> Option<i64> {
+        (value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0).then_some(value as i64)
     }
 }
 
@@ -87,6 +120,25 @@ impl Cell for String {
     fn from_bytes(bytes: &[u8]) -> Option<String> {
         std::str::from_utf8(bytes).ok().map(str::to_owned)
     }
+    fn held(&self) -> usize {
+        self.len()
+    }
+}
+
+impl Cell for Vec<u8> {
+    const EXPECTED: &'static str = "bytes";
+    fn from_bytes(bytes: &[u8]) -> Option<Vec<u8>> {
+        Some(bytes.to_vec())
+    }
+    fn held(&self) -> usize {
+        self.len()
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Table").field("path", &self.path).field("rows", &self.rows).finish_non_exhaustive()
+    }
 }
 
 impl Table {
@@ -94,11 +146,11 @@ impl Table {
     pub(crate) fn open(path: &Path, what: &str) -> Result<Table> {
         let file = File::open(path).map_err(|e| Error::io(path, what, e))?;
         let file_len = file.metadata().map_err(|e| Error::io(path, what, e))?.len();
-        let reader = guarded(|| SerializedFileReader::new(file)).map_err(|source| Error::Parquet {
-            path: path.into(),
-            column: "file".into(),
-            source,
-        })?;
+        let reader =
+            guarded(|| SerializedFileReader::new(file)).map_err(|source| match Disguise::of_file(path) {
+                Some(found) => Error::Disguised { path: path.into(), expected: what.into(), found },
+                None => Error::Parquet { path: path.into(), column: "file".into(), source },
+            })?;
         let rows = reader.metadata().file_metadata().num_rows();
         let rows = usize::try_from(rows)
             .map_err(|_| Error::field(path, "num_rows", "a row count", rows.to_string()))?;
@@ -143,14 +195,15 @@ impl Table {
         }
     }
 
-    /// The file's single leaf below the column `name`.
-    fn leaf(&self, name: &str) -> Result<usize> {
+    /// The file's single leaf below the column `name`, or its leaf `part` where the column is a structure.
+    fn leaf(&self, name: &str, part: Option<&str>) -> Result<usize> {
         let schema = self.reader.metadata().file_metadata().schema_descr();
-        let mut leaves = schema
-            .columns()
-            .iter()
-            .enumerate()
-            .filter(|(_, column)| column.path().parts().first().is_some_and(|root| root == name));
+        let below = |column: &ColumnDescriptor| {
+            let parts = column.path().parts();
+            parts.first().is_some_and(|root| root == name)
+                && part.is_none_or(|part| parts.len() == 1 || parts.get(1).is_some_and(|p| p == part))
+        };
+        let mut leaves = schema.columns().iter().enumerate().filter(|(_, column)| below(column));
         match (leaves.next(), leaves.next()) {
             (Some((leaf, _)), None) => Ok(leaf),
             (Some(_), Some(_)) => {
@@ -167,9 +220,19 @@ impl Table {
 
     /// Reads the rows `range` of a column, each row any number of values.
     pub(crate) fn column<V: Cell>(&self, name: &str, range: Range<usize>) -> Result<Column<V>> {
-        let leaf = self.leaf(name)?;
+        self.leaf_column(name, self.leaf(name, None)?, range)
+    }
+
+    /// Reads the rows `range` of the part `part` of a structure, or of the column itself where it is none.
+    pub(crate) fn part<V: Cell>(&self, name: &str, part: &str, range: Range<usize>) -> Result<Column<V>> {
+        self.leaf_column(name, self.leaf(name, Some(part))?, range)
+    }
+
+    fn leaf_column<V: Cell>(&self, name: &str, leaf: usize, range: Range<usize>) -> Result<Column<V>> {
+        let schema = self.reader.metadata().file_metadata().schema_descr();
+        let stored = Stored::of(&schema.column(leaf));
         let failed = |source| Error::Parquet { path: self.path.clone(), column: name.into(), source };
-        let mut column = Column { values: Vec::new(), lengths: Vec::new() };
+        let mut column = Column::default();
         let mut start = 0usize;
         for index in 0..self.reader.num_row_groups() {
             let group = self.reader.get_row_group(index).map_err(failed)?;
@@ -180,7 +243,7 @@ impl Table {
                 let wanted = column.lengths.len().saturating_add(to - from);
                 let found = guarded(|| {
                     let reader = group.get_column_reader(leaf)?;
-                    read_any(reader, from - start, to - from, &mut column)
+                    read_any(reader, stored, from - start, to - from, &mut column)
                 })
                 .map_err(failed)?;
                 if let Some(found) = found {
@@ -227,22 +290,90 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Parqu
         .unwrap_or_else(|_| Err(ParquetError::General("damaged data broke the reader off".into())))
 }
 
+/// What the stored bits of a column stand for, where that is not what they are stored as.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stored {
+    Plain,
+    Unsigned,
+    /// Half floats, little endian.
+    Half,
+    /// Integers (big endian where they are bytes), to be divided by this power of ten.
+    Decimal(f64),
+}
+
+impl Stored {
+    fn of(column: &ColumnDescriptor) -> Stored {
+        let decimal = || Stored::Decimal(10f64.powi(column.type_scale()));
+        match (column.logical_type_ref(), column.converted_type()) {
+            (Some(LogicalType::Integer(int)), _) if !int.is_signed => Stored::Unsigned,
+            (Some(LogicalType::Float16), _) => Stored::Half,
+            (Some(LogicalType::Decimal(_)), _) | (_, ConvertedType::DECIMAL) => decimal(),
+            (
+                _,
+                ConvertedType::UINT_8
+                | ConvertedType::UINT_16
+                | ConvertedType::UINT_32
+                | ConvertedType::UINT_64,
+            ) => Stored::Unsigned,
+            _ => Stored::Plain,
+        }
+    }
+
+    /// An integer of `bits` bits, which are sign-extended.
+    fn integer<V: Cell>(self, value: i64, bits: u32) -> Option<V> {
+        match self {
+            Stored::Unsigned => V::from_unsigned(value.cast_unsigned() & (u64::MAX >> (64 - bits))),
+            Stored::Decimal(unit) => V::from_float(value as f64 / unit),
+            Stored::Plain | Stored::Half => V::from_integer(value),
+        }
+    }
+
+    fn bytes<V: Cell>(self, bytes: &[u8]) -> Option<V> {
+        match (self, bytes) {
+            (Stored::Half, [low, high]) => V::from_float(half(u16::from_le_bytes([*low, *high]))),
+            (Stored::Decimal(unit), _) => V::from_float(big_endian(bytes)? / unit),
+            _ => V::from_bytes(bytes),
+        }
+    }
+}
+
+/// The value of an IEEE half float.
+fn half(bits: u16) -> f64 {
+    let sign = if bits >> 15 == 0 { 1.0 } else { -1.0 };
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
+    sign * match exponent {
+        0 => fraction * 2f64.powi(-24),
+        31 if fraction == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        _ => (fraction + 1024.0) * 2f64.powi(exponent - 25),
+    }
+}
+
+/// A signed big-endian integer of up to 16 bytes.
+fn big_endian(bytes: &[u8]) -> Option<f64> {
+    let negative = bytes.first().is_some_and(|byte| *byte >= 0x80);
+    let mut whole = if negative { [0xff; 16] } else { [0; 16] };
+    whole.get_mut(16usize.checked_sub(bytes.len())?..)?.copy_from_slice(bytes);
+    Some(i128::from_be_bytes(whole) as f64)
+}
+
 /// Reads `rows` rows after `skip`. Gives the stored type's name where `V` cannot hold it.
 fn read_any<V: Cell>(
     reader: ColumnReader,
+    stored: Stored,
     skip: usize,
     rows: usize,
     out: &mut Column<V>,
 ) -> Result<Option<&'static str>, ParquetError> {
-    let (fits, stored) = match reader {
+    let (fits, name) = match reader {
         ColumnReader::BoolColumnReader(r) => {
             (read_leaf(r, skip, rows, out, |v| V::from_integer(i64::from(*v)))?, "booleans")
         }
         ColumnReader::Int32ColumnReader(r) => {
-            (read_leaf(r, skip, rows, out, |v| V::from_integer(i64::from(*v)))?, "integers")
+            (read_leaf(r, skip, rows, out, |v| stored.integer(i64::from(*v), 32))?, "integers")
         }
         ColumnReader::Int64ColumnReader(r) => {
-            (read_leaf(r, skip, rows, out, |v| V::from_integer(*v))?, "integers")
+            (read_leaf(r, skip, rows, out, |v| stored.integer(*v, 64))?, "integers")
         }
         ColumnReader::FloatColumnReader(r) => {
             (read_leaf(r, skip, rows, out, |v| V::from_float(f64::from(*v)))?, "floats")
@@ -251,16 +382,18 @@ fn read_any<V: Cell>(
             (read_leaf(r, skip, rows, out, |v| V::from_float(*v))?, "floats")
         }
         ColumnReader::ByteArrayColumnReader(r) => {
-            (read_leaf(r, skip, rows, out, |v| V::from_bytes(v.data()))?, "bytes or text")
+            (read_leaf(r, skip, rows, out, |v| stored.bytes(v.data()))?, "bytes or text")
+        }
+        ColumnReader::FixedLenByteArrayColumnReader(r) => {
+            (read_leaf(r, skip, rows, out, |v| stored.bytes(v.as_bytes()))?, "fixed-length bytes")
         }
         ColumnReader::Int96ColumnReader(_) => (false, "96-bit timestamps"),
-        ColumnReader::FixedLenByteArrayColumnReader(_) => (false, "fixed-length bytes"),
     };
-    Ok((!fits).then_some(stored))
+    Ok((!fits).then_some(name))
 }
 
 /// Reads `rows` rows after `skip` from one row group; false where a value does not convert.
-fn read_leaf<T: DataType, V>(
+fn read_leaf<T: DataType, V: Cell>(
     mut reader: ColumnReaderImpl<T>,
     skip: usize,
     rows: usize,
@@ -275,6 +408,7 @@ fn read_leaf<T: DataType, V>(
         }
     }
     let mut done = 0;
+    let mut held: usize = out.values.iter().map(Cell::held).sum();
     while done < rows {
         let (mut defs, mut reps, mut values) = (Vec::new(), Vec::new(), Vec::new());
         let batch = (rows - done).min(BATCH_ROWS);
@@ -289,10 +423,12 @@ fn read_leaf<T: DataType, V>(
         }
         row_lengths(&defs, &reps, levels, values.len(), &mut out.lengths);
         for value in &values {
-            match convert(value) {
-                Some(value) => out.values.push(value),
-                None => return Ok(false),
+            let Some(value) = convert(value) else { return Ok(false) };
+            held += value.held();
+            if held > MAX_BYTES {
+                return Err(ParquetError::General(format!("more than {MAX_BYTES} bytes at once")));
             }
+            out.values.push(value);
         }
     }
     Ok(true)
@@ -317,20 +453,4 @@ fn row_lengths(defs: &[i16], reps: &[i16], levels: usize, values: usize, lengths
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn row_lengths_of_lists_nulls_and_scalars() {
-        let lengths = |defs: &[i16], reps: &[i16], levels, values| {
-            let mut out = Vec::new();
-            row_lengths(defs, reps, levels, values, &mut out);
-            out
-        };
-        assert_eq!(lengths(&[], &[], 3, 3), [1, 1, 1]);
-        assert_eq!(lengths(&[1, 0, 1], &[], 3, 2), [1, 0, 1]);
-        assert_eq!(lengths(&[0, 0], &[], 2, 0), [0, 0]);
-        // [a, b], null, [], [c, null]
-        assert_eq!(lengths(&[3, 3, 0, 1, 3, 2], &[0, 1, 0, 0, 0, 1], 6, 3), [2, 0, 0, 1]);
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! The path patterns of `info.json`: Python format strings such as `{episode_chunk:03d}` and `{video_key}`.
 
+use std::path::{Component, Path};
+
 /// The values a pattern may name.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Fields<'a> {
@@ -13,8 +15,18 @@ pub(crate) struct Fields<'a> {
     pub(crate) video_key: Option<&'a str>,
 }
 
-/// Fills a pattern in. The error says which part of the pattern is not understood.
+/// Fills a pattern in. The error says which part of the pattern is not understood, or that the path would lead
+/// out of the dataset's folder.
 pub(crate) fn expand(pattern: &str, fields: Fields) -> Result<String, String> {
+    let path = fill_in(pattern, fields)?;
+    let inside = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
+    match Path::new(&path).components().all(inside) && !path.contains('\0') {
+        true => Ok(path),
+        false => Err("a path out of the dataset's folder".into()),
+    }
+}
+
+fn fill_in(pattern: &str, fields: Fields) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 16);
     let mut rest = pattern;
     while let Some(at) = rest.find(['{', '}']) {
@@ -85,9 +97,14 @@ mod tests {
             ("data/{episode_index:99999999999d}", "`{episode_index:99999999999d}`"),
             ("data/{episode_index", "without"),
             ("data/episode_index}", "without"),
+            ("/data/{episode_index}", "out of the dataset"),
+            ("data/../../{episode_index}", "out of the dataset"),
+            ("..", "out of the dataset"),
         ] {
             let error = expand(pattern, FIELDS).unwrap_err();
             assert!(error.contains(part), "{pattern}: {error}");
         }
+        let outside = Fields { video_key: Some("../../x"), ..FIELDS };
+        assert!(expand("videos/{video_key}.mp4", outside).unwrap_err().contains("out of the dataset"));
     }
 }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::Path};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
-use crate::{Result, json};
+use crate::{
+    Result,
+    json::{self, Maybe},
+};
 
 /// One statistic: an array of any shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,16 +16,15 @@ use crate::{Result, json};
 pub struct StatArray {
     /// The array's shape: `[dim]` for columns, `[horizon, dim]` for relative actions, `[]` for a number.
     pub shape: Vec<usize>,
-    /// The values, row-major.
+    /// The values, row-major; NaN where the file has `NaN`, an infinity or `null`.
     pub data: Vec<f64>,
 }
 
 /// The statistics of a dataset: `mean`, `std`, `min`, `max`, `q01`, `q99`, … of each feature.
 ///
 /// `stats.json` is by feature (`observation.state`); `relative_stats.json` is by action group (`left_arm`),
-/// with a row for each step of the action horizon.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(transparent)]
+/// with a row for each step of the action horizon. What is no array of numbers is left out.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Stats {
     features: BTreeMap<String, BTreeMap<String, StatArray>>,
 }
@@ -30,7 +32,13 @@ pub struct Stats {
 impl Stats {
     /// Reads a statistics file; absent is None.
     pub(crate) fn read(path: &Path) -> Result<Option<Stats>> {
-        json::read_optional(path)
+        type Raw = BTreeMap<String, Maybe<BTreeMap<String, Maybe<StatArray>>>>;
+        let Some(raw) = json::read_optional::<Raw>(path)? else { return Ok(None) };
+        let arrays = |raw: BTreeMap<String, Maybe<StatArray>>| {
+            raw.into_iter().filter_map(|(name, array)| Some((name, array.get()?))).collect()
+        };
+        let features = raw.into_iter().filter_map(|(name, raw)| Some((name, arrays(raw.get()?)))).collect();
+        Ok(Some(Stats { features }))
     }
 
     /// The features (or groups) that have statistics, in alphabetical order.
@@ -86,6 +94,10 @@ fn fill(value: &Value, shape: &[usize], data: &mut Vec<f64>) -> bool {
             data.push(f64::from(u8::from(*flag)));
             true
         }
+        (Value::Null, []) => {
+            data.push(f64::NAN);
+            true
+        }
         _ => false,
     }
 }
@@ -102,7 +114,19 @@ mod tests {
         assert_eq!(array.data, [1.0, 2.5, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(read("7").unwrap().shape, [0usize; 0]);
         assert_eq!(read("[]").unwrap().shape, [0]);
+        assert!(read("[1, null]").unwrap().data[1].is_nan());
         assert!(read("[[1, 2], [3]]").is_err());
         assert!(read(r#"[1, "x"]"#).is_err());
+    }
+
+    #[test]
+    fn what_is_no_statistic_is_left_out() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = r#"{"a": {"mean": [NaN, 1.0], "note": "x"}, "b": null, "c": {"min": [-Infinity]}}"#;
+        std::fs::write(file.path(), text).unwrap();
+        let stats = Stats::read(file.path()).unwrap().unwrap();
+        assert_eq!(stats.features().collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(stats.get("a", "mean").unwrap().data[1], 1.0);
+        assert!(stats.get("a", "note").is_none() && stats.get("c", "min").unwrap().data[0].is_nan());
     }
 }

@@ -18,8 +18,8 @@ fn demo_metadata() {
     assert_eq!((meta.episode_index, meta.length), (2, 260));
     assert_eq!(meta.tasks, ["Pick up the yellow bottle on the table."]);
     assert_eq!(dataset.dimension_names(Kind::State, "left_hand")[..2], ["left_hand[0]", "left_hand[1]"]);
-    assert!(dataset.relative_stats().is_none());
-    let mean = dataset.stats().unwrap().get("observation.state", "mean").unwrap();
+    assert!(dataset.relative_stats().unwrap().is_none());
+    let mean = dataset.stats().unwrap().unwrap().get("observation.state", "mean").unwrap();
     assert_eq!((&mean.shape[..], mean.data[0]), (&[26][..], -0.7924914360046387));
     let sliced = dataset.group_stats(Kind::State, "right_arm", "mean").unwrap().unwrap();
     assert_eq!(sliced, mean.data[7..14]);
@@ -57,8 +57,8 @@ fn demo_instructions_and_videos() {
     for index in 0..dataset.len() {
         let episode = dataset.episode(index).unwrap();
         assert_eq!((episode.index(), episode.meta().unwrap().length), (index, episode.len()));
-        assert_eq!(episode.instruction("task", 0).unwrap(), text);
-        assert_eq!(episode.instruction("annotation.human.task_description", 200).unwrap(), text);
+        assert_eq!(episode.instruction("task", 0, 16).unwrap(), text);
+        assert_eq!(episode.instruction("annotation.human.task_description", 200, 16).unwrap(), text);
         let mut video = episode.video("ego_view").unwrap();
         assert_eq!(video.frame_count(), episode.len());
         let expected = hashes(&format!("demo_episode_{index:06}"));

@@ -90,6 +90,12 @@ fn state(row: usize, i: usize) -> f64 {
 
 /// Writes the dataset.
 fn dataset() -> tempfile::TempDir {
+    dataset_of("h264_deep_b", ROWS, FIRST, FIRST as f64 / 30.0)
+}
+
+/// Writes a dataset of a clip with `rows_in_all` frames, whose second episode starts at row `split` and at `cut`
+/// seconds of the video.
+fn dataset_of(video_clip: &str, rows_in_all: usize, split: usize, cut: f64) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     fs::create_dir_all(root.join("meta")).unwrap();
@@ -111,13 +117,12 @@ fn dataset() -> tempfile::TempDir {
         plain::<Int64Type>(group, &[0, 1]);
         let tasks = texts(&["push the cube", "lift the cube", "push the cube"]);
         column::<ByteArrayType>(group, &tasks, Some(&[3, 3, 3]), Some(&[0, 0, 1]));
-        plain::<Int64Type>(group, &[FIRST as i64, (ROWS - FIRST) as i64]);
+        plain::<Int64Type>(group, &[split as i64, (rows_in_all - split) as i64]);
         for _ in 0..4 {
             plain::<Int64Type>(group, &[0, 0]);
         }
-        let cut = FIRST as f64 / 30.0;
         plain::<DoubleType>(group, &[0.0, cut]);
-        plain::<DoubleType>(group, &[cut, ROWS as f64 / 30.0]);
+        plain::<DoubleType>(group, &[cut, rows_in_all as f64 / 30.0]);
     });
     let schema = format!(
         "message schema {{ optional group observation.state {LIST} double element; }} }}
@@ -125,18 +130,18 @@ fn dataset() -> tempfile::TempDir {
         optional int64 episode_index; optional int64 task_index; optional float next.reward; }}"
     );
     write(&root.join("data/chunk-000/file-000.parquet"), &schema, 4, |group, writer| {
-        let rows = group * ROWS / 4..(group + 1) * ROWS / 4;
+        let rows = group * rows_in_all / 4..(group + 1) * rows_in_all / 4;
         let states: Vec<f64> = rows.clone().flat_map(|row| (0..3).map(move |i| state(row, i))).collect();
         let actions: Vec<f32> = rows.clone().flat_map(|row| [-(row as f32), row as f32]).collect();
         lists::<DoubleType>(writer, &states, 3);
         lists::<FloatType>(writer, &actions, 2);
-        plain::<Int64Type>(writer, &rows.clone().map(|row| i64::from(row >= FIRST)).collect::<Vec<_>>());
+        plain::<Int64Type>(writer, &rows.clone().map(|row| i64::from(row >= split)).collect::<Vec<_>>());
         plain::<Int64Type>(writer, &rows.clone().map(|row| i64::from(row >= 20)).collect::<Vec<_>>());
         plain::<FloatType>(writer, &vec![0.0; rows.len()]);
     });
     let video = root.join(video).join("chunk-000/file-000.mp4");
     fs::create_dir_all(video.parent().unwrap()).unwrap();
-    fs::copy(clip("h264_deep_b"), video).unwrap();
+    fs::copy(clip(video_clip), video).unwrap();
     folder
 }
 
@@ -159,9 +164,9 @@ fn episodes_of_one_file() {
     }
     let episode = dataset.episode(1).unwrap();
     let key = "annotation.human.task_description";
-    assert_eq!(episode.instruction(key, 4).unwrap(), "push the cube");
-    assert_eq!(episode.instruction(key, 5).unwrap(), "lift the cube");
-    assert_eq!(episode.instruction("task", 0).unwrap(), "lift the cube");
+    assert_eq!(episode.instruction(key, 4, 16).unwrap(), "push the cube");
+    assert_eq!(episode.instruction(key, 5, 16).unwrap(), "lift the cube");
+    assert_eq!(episode.instruction("task", 0, 16).unwrap(), "lift the cube");
 }
 
 #[test]
@@ -188,6 +193,69 @@ fn episodes_of_one_video() {
 }
 
 #[test]
+fn frames_are_nearest_in_time() {
+    // Frames 12 to 19 of this clip are 0.02 s late: 0.6 frames, which counting frames rounds to the next one.
+    let first = 12;
+    let late = 0.02;
+    for (from, shift) in [(12.0 / 30.0 + late, 0), (12.0 / 30.0 + late - 0.01, 0), (11.0 / 30.0 + 1e-5, -1)] {
+        let folder = dataset_of("h264_gap", 20, first, from);
+        let dataset = Dataset::open(folder.path()).unwrap();
+        let expected = hashes("h264_gap");
+        let mut video = dataset.episode(1).unwrap().video("top").unwrap();
+        assert_eq!(video.frame_count(), 20 - first);
+        for step in 0..video.frame_count() {
+            let time = from + step as f64 / 30.0;
+            let shown = |frame: usize| frame as f64 / 30.0 + if frame < 12 { 0.0 } else { late };
+            let nearest =
+                (0..20).min_by(|a, b| (shown(*a) - time).abs().total_cmp(&(shown(*b) - time).abs())).unwrap();
+            if step == 0 {
+                assert_eq!(nearest as i64, first as i64 + shift, "{from}");
+            }
+            assert_eq!(fnv1a(&video.frame(step).unwrap().rgb), expected[nearest], "{from}: step {step}");
+        }
+    }
+    // A whole frame behind the last one there is nothing.
+    let folder = dataset_of("h264_gap", 20, first, 13.0 / 30.0 + late + 1e-4);
+    let error = Dataset::open(folder.path()).unwrap().episode(1).unwrap().video("top").unwrap_err();
+    assert!(matches!(error, Error::ShortVideo { frames: 7, steps: 8, .. }), "{error}");
+}
+
+#[test]
+fn texts_come_from_the_data_where_the_episodes_have_none() {
+    let folder = dataset();
+    let root = folder.path();
+    fs::write(root.join("meta/episodes/chunk-000/._file-000.parquet"), "junk").unwrap();
+    fs::write(root.join("meta/episodes/.DS_Store"), "junk").unwrap();
+    let video = "videos/observation.images.top";
+    let schema = format!(
+        "message schema {{ optional int64 episode_index; optional int64 length;
+        optional int64 data/chunk_index; optional int64 data/file_index; optional int64 {video}/chunk_index; }}"
+    );
+    let episodes = root.join("meta/episodes/chunk-000/file-000.parquet");
+    write(&episodes, &schema, 1, |_, group| {
+        plain::<Int64Type>(group, &[0, 1]);
+        plain::<Int64Type>(group, &[FIRST as i64, (ROWS - FIRST) as i64]);
+        for _ in 0..3 {
+            plain::<Int64Type>(group, &[0, 0]);
+        }
+    });
+    let schema = "message schema { optional int64 task_index; optional int64 __index_level_0__;
+        optional binary task (UTF8); }";
+    write(&root.join("meta/tasks.parquet"), schema, 1, |_, group| {
+        plain::<Int64Type>(group, &[0, 1]);
+        plain::<Int64Type>(group, &[0, 1]);
+        plain::<ByteArrayType>(group, &texts(&["push the cube", "lift the cube"]));
+    });
+    let dataset = Dataset::open(root).unwrap();
+    assert!(dataset.episode_meta(1).unwrap().tasks.is_empty());
+    let episode = dataset.episode(1).unwrap();
+    assert_eq!(episode.instruction("task", 4, 16).unwrap(), "push the cube");
+    assert_eq!(episode.instruction("task", 5, 16).unwrap(), "lift the cube");
+    // The video's place is not whole, which only matters to those who ask for it.
+    assert!(matches!(episode.video("top"), Err(Error::Unknown { .. })));
+}
+
+#[test]
 fn missing_parts_are_named() {
     for file in ["meta/tasks.parquet", "meta/episodes"] {
         let folder = dataset();
@@ -199,7 +267,8 @@ fn missing_parts_are_named() {
     let folder = dataset();
     // Read as v2, the lists of episodes and tasks are other files.
     fs::write(folder.path().join("meta/info.json"), info("v2.1")).unwrap();
-    assert!(Dataset::open(folder.path()).unwrap_err().to_string().contains("episodes.jsonl"));
+    let error = Dataset::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("expected v3.0") && error.contains("episodes.jsonl"), "{error}");
 }
 
 #[test]
@@ -222,7 +291,8 @@ fn nulls_and_ragged_rows_are_named() {
             plain::<Int64Type>(group, &[0, 0]);
             plain::<Int64Type>(group, &[0, 0]);
         });
-        let error = Dataset::open(folder.path()).unwrap().episode(0).unwrap_err().to_string();
+        let episode = Dataset::open(folder.path()).unwrap().episode(0).unwrap();
+        let error = episode.group(Kind::Action, "action").unwrap_err().to_string();
         assert!(error.contains("action, row 1") && error.contains(found), "{error}");
     }
     write(&path, &schema, 1, |_, group| {
@@ -230,7 +300,8 @@ fn nulls_and_ragged_rows_are_named() {
         plain::<Int64Type>(group, &[0, 0]);
         column::<Int64Type>(group, &[0], Some(&[1, 0]), None);
     });
-    let error = Dataset::open(folder.path()).unwrap().episode(0).unwrap_err().to_string();
+    let episode = Dataset::open(folder.path()).unwrap().episode(0).unwrap();
+    let error = episode.instruction("annotation.human.task_description", 0, 16).unwrap_err().to_string();
     assert!(error.contains("task_index, row 1") && error.contains("found null"), "{error}");
     let error = Dataset::open(folder.path()).unwrap().episode(1).unwrap_err().to_string();
     assert!(error.contains("rows of episode 1") && error.contains("episodes 0 to 0"), "{error}");
@@ -253,8 +324,11 @@ fn damaged_tables_are_errors_or_episodes_but_never_panics() {
             }
             fs::write(&path, &damaged).unwrap();
             if let Ok(dataset) = Dataset::open(folder.path()) {
-                let _ = dataset.episode(0).map(|episode| episode.video("top").map(drop));
-                let _ = dataset.episode(1).map(|episode| episode.video("top").map(drop));
+                for index in [0, 1] {
+                    let Ok(episode) = dataset.episode(index) else { continue };
+                    let _ = (episode.group(Kind::State, "state"), episode.group(Kind::Action, "action"));
+                    let _ = (episode.instruction("task", 0, 16), episode.video("top").map(drop));
+                }
             }
         }
         fs::write(&path, &whole).unwrap();

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{clip, compare, demo_video, fnv1a, hashes};
-use steadyhand_lerobot::{Codec, Error, Video};
+use steadyhand_lerobot::{Codec, DecodedBy, Error, Video, VideoDecoder};
 
 #[test]
 fn demo_av1() {
@@ -67,12 +67,32 @@ fn an_edit_list_cuts_the_start_and_the_end() {
 }
 
 #[test]
+fn odd_heights_pass_another_converter() {
+    for name in ["av1_64x47", "av1_63x45", "av1_64x47_bt709_full", "av1_63x45_bt709_full"] {
+        compare(name, &clip(name));
+    }
+}
+
+#[test]
+fn fragments_instead_of_a_sample_table() {
+    compare("h264_fragmented", &clip("h264_fragmented"));
+}
+
+#[test]
+fn the_picture_order_count_decides_where_times_are_in_decoding_order() {
+    compare("h264_decode_order", &clip("h264_decode_order"));
+    compare("h264_gap", &clip("h264_gap"));
+}
+
+#[test]
 fn what_inspection_shows() {
     let video = Video::open(demo_video(0)).unwrap();
     assert_eq!((video.codec(), video.width(), video.height()), (Codec::Av1, 256, 256));
     let video = Video::open(clip("h264_90x62")).unwrap();
     assert_eq!((video.codec().name(), video.width(), video.height()), ("H.264", 90, 62));
-    assert_eq!(video.path(), clip("h264_90x62"));
+    assert_eq!((video.path(), video.decoded_by()), (clip("h264_90x62").as_path(), DecodedBy::Native));
+    assert_eq!("ffmpeg".parse(), Ok(VideoDecoder::Ffmpeg));
+    assert!("gpu".parse::<VideoDecoder>().unwrap_err().contains("auto, native or ffmpeg"));
 }
 
 #[test]

@@ -13,9 +13,10 @@ pub mod tokens;
 
 use std::path::{Path, PathBuf};
 
-/// The workspace's folder.
+/// The workspace's folder: where cargo runs the test, which need not be where it was compiled.
 pub fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let here = Path::new(&here);
     here.join("../..").canonicalize().unwrap_or_else(|error| panic!("{}: {error}", here.display()))
 }
 

@@ -193,10 +193,12 @@ const LINES: usize = 500;
 #[test]
 fn files_stay_short() {
     let root = root();
+    let mut long = Vec::new();
     for file in sources(&root.join("crates")) {
         let lines = read(&file).lines().count();
-        assert!(lines <= LINES, "{}: {lines} lines, {LINES} at most", file.display());
+        long.extend((lines > LINES).then(|| format!("{}: {lines} lines", file.display())));
     }
+    assert!(long.is_empty(), "{LINES} lines at most:\n{}", long.join("\n"));
 }
 
 /// Rust and CUDA.
@@ -261,4 +263,21 @@ fn ci_runs_what_the_readme_promises() {
             steps.iter().filter(|step| **step == command || step.starts_with(&format!("{command} "))).count();
         assert_eq!(found, 1, ".ci/run: expected `step {command}` once, found it {found} times");
     }
+}
+
+/// The program of the first page is an example, which `.ci/run` runs.
+#[test]
+fn the_first_page_has_a_program_that_is_run() {
+    let readme = read(&root().join("README.md"));
+    let programs: Vec<_> = readme.split("```rust").skip(1).filter_map(|rest| rest.split_once('\n')).collect();
+    assert_eq!(programs.len(), 1, "README.md: expected one program");
+    let program = programs[0].1.split("```").next().unwrap_or_default();
+    let example = read(&root().join("crates/gr00t/examples/readme.rs"));
+    let (_, code) = example.split_once("\n\n").expect("a comment and the program");
+    assert_eq!(code, program, "crates/gr00t/examples/readme.rs: expected the program of README.md");
+    let ci = read(&root().join(".ci/run"));
+    assert!(
+        ci.contains("for example in crates/gr00t/examples/*.rs"),
+        ".ci/run: expected to run the examples"
+    );
 }

@@ -29,9 +29,7 @@ pub struct DiagnoseArgs {
     /// The reference.
     #[arg(long, default_value = "cpu:f32", value_parser = ["cpu:f32"])]
     pub a: String,
-    /// The engine: cpu:PRECISION, cuda:PRECISION, onnxruntime:PRECISION (a preset or a .toml file), trace:DIR,
-    /// expected:DIR#NAME, fault:NAME or fault:NAME:weak.
-    #[arg(long, value_name = "ENGINE")]
+    #[arg(long, value_name = "ENGINE", help = EngineSpec::help("The engine, with a preset or a .toml file as precision."))]
     pub b: EngineSpec,
     /// What the engine says it runs at, which its rounding is judged by: its own PRECISION, f32 for a fault, bf16
     /// for a recording otherwise.

@@ -1,6 +1,6 @@
 //! What an engine's recording declares, held against the options.
 
-use super::DiagnoseArgs;
+use super::args::DiagnoseArgs;
 use super::scene::Scene;
 use anyhow::{Context, Result, ensure};
 use std::path::Path;

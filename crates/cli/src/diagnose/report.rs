@@ -1,6 +1,6 @@
 //! What `steady diagnose` leaves behind: the diagnosis, and what it is of.
 
-use super::DiagnoseArgs;
+use super::args::DiagnoseArgs;
 use super::scene::Scene;
 use serde::Serialize;
 use steadyhand_gr00t_lab::diagnosis::Diagnosis;

@@ -10,6 +10,7 @@ use steadyhand_gr00t::precision::PrecisionPolicy;
 pub const KIND: Kind = Kind {
     name: "auto",
     form: "auto:PRECISION",
+    about: "cuda where it can run, else cpu, saying which and why",
     exchanges: true,
     open: Open::Running {
         options: cuda::KIND.options(),

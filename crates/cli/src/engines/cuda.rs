@@ -10,8 +10,9 @@ use steadyhand_gr00t_cuda::{self as gpu, Cuda};
 pub const KIND: Kind = Kind {
     name: "cuda",
     form: "cuda:PRECISION",
+    about: "an NVIDIA GPU",
     exchanges: true,
-    open: Open::Running { options: &["--device", "--kernel-cache"], backend },
+    open: Open::Running { options: &["--device", "--kernel-cache", "--kernel-dir"], backend },
 };
 
 /// What opens engines on the GPU that the options name.
@@ -23,7 +24,11 @@ pub fn backend(options: &Options) -> Result<Box<dyn Backend>> {
 }
 
 fn engine_options(options: &Options) -> gpu::Options {
-    gpu::Options { device: options.device.unwrap_or(0), kernel_cache: options.kernel_cache.clone() }
+    gpu::Options {
+        device: options.device.unwrap_or(0),
+        kernel_cache: options.kernel_cache.clone(),
+        kernel_dir: options.kernel_dir.clone(),
+    }
 }
 
 /// A GPU that engines can be opened on.

@@ -10,6 +10,7 @@ use steadyhand_gr00t::session::{NoiseSource, Tensors};
 pub const KIND: Kind = Kind {
     name: "expected",
     form: "expected:DIR#NAME",
+    about: "final actions that an engine left, with their noise",
     exchanges: false,
     open: Open::Examined {
         // The official precision.

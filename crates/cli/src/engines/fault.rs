@@ -7,6 +7,7 @@ use steadyhand_gr00t_lab::fault::{FaultyEngine, suite};
 pub const KIND: Kind = Kind {
     name: "fault",
     form: "fault:NAME[:weak]",
+    about: "the reference with a known fault",
     exchanges: true,
     open: Open::Examined { precision: "f32", fits: |name| !name.is_empty(), noise: |_| None, open },
 };

@@ -38,6 +38,8 @@ pub struct Kind {
     pub name: &'static str,
     /// The whole as it is typed, such as `expected:DIR#NAME`.
     pub form: &'static str,
+    /// What it is, for help.
+    pub about: &'static str,
     /// Whether its components take tensors from outside.
     pub exchanges: bool,
     /// How its engines are had.
@@ -94,6 +96,8 @@ pub struct Options {
     pub device: Option<usize>,
     /// Where compiled kernels are kept.
     pub kernel_cache: Option<PathBuf>,
+    /// Where kernels' sources are read from.
+    pub kernel_dir: Option<PathBuf>,
     /// ONNX Runtime's library.
     pub onnxruntime: Option<PathBuf>,
     /// What ONNX Runtime computes with.
@@ -108,6 +112,7 @@ impl Options {
         let options = [
             ("--device", self.device.is_some()),
             ("--kernel-cache", self.kernel_cache.is_some()),
+            ("--kernel-dir", self.kernel_dir.is_some()),
             ("--onnx", self.onnx.is_some()),
             ("--provider", self.provider.is_some()),
             ("--onnxruntime", self.onnxruntime.is_some()),

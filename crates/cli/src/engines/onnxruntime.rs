@@ -8,6 +8,7 @@ use steadyhand_gr00t::engine::Backend;
 pub const KIND: Kind = Kind {
     name: "onnxruntime",
     form: "onnxruntime:PRECISION",
+    about: "ONNX Runtime on an exported policy",
     exchanges: false,
     open: Open::Running { options: &["--onnx", "--provider", "--onnxruntime"], backend },
 };

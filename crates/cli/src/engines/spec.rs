@@ -17,6 +17,19 @@ pub struct EngineSpec {
 }
 
 impl EngineSpec {
+    /// Help on engines that run here.
+    pub fn running_help() -> String {
+        let kinds = KINDS.iter().filter(|kind| matches!(kind.open, Open::Running { .. }));
+        let kinds: Vec<String> = kinds.map(|kind| format!("{}: {}", kind.name, kind.about)).collect();
+        format!("What runs the model, alone or with its precision as cuda:bf16. {}", kinds.join("; "))
+    }
+
+    /// Help on engines that can be examined.
+    pub fn help(what: &str) -> String {
+        let kinds: Vec<String> = KINDS.iter().map(|kind| format!("{}: {}", kind.form, kind.about)).collect();
+        format!("{what} {}", kinds.join("; "))
+    }
+
     /// An engine that runs here, with or without its precision.
     ///
     /// # Errors
@@ -205,8 +218,13 @@ mod tests {
         assert!(refused("trace").contains("`trace:DIR`") && refused("cpu:fp4").contains("`fp4`"));
         let all = refused("gpu");
         assert!(KINDS.iter().all(|kind| all.contains(kind.form)), "{all}");
-        let running = EngineSpec::running("trace:a").expect_err("left");
-        assert_eq!(running, "expected cpu, cuda, auto or onnxruntime, found `trace:a`");
+        let running = EngineSpec::running("nothing").expect_err("no engine");
+        // `expected` is an engine too.
+        let listed = running.strip_prefix("expected ").expect("what was expected");
+        for kind in KINDS {
+            assert_eq!(listed.contains(kind.name), matches!(kind.open, Open::Running { .. }), "{running}");
+        }
+        assert!(EngineSpec::running("trace:a").is_err());
         assert!(EngineSpec::one_of("cpu:f32", &["cpu"]).is_err());
     }
 }

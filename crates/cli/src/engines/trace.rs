@@ -7,6 +7,7 @@ use steadyhand_fidelity::Trace;
 pub const KIND: Kind = Kind {
     name: "trace",
     form: "trace:DIR",
+    about: "tensors that an engine left, named as the reference's",
     exchanges: false,
     open: Open::Examined {
         // The official precision.

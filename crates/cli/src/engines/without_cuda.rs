@@ -14,8 +14,9 @@ pub const ABSENT: &str = "this steady was built without CUDA (cargo feature `cud
 pub const KIND: Kind = Kind {
     name: "cuda",
     form: "cuda:PRECISION",
+    about: "an NVIDIA GPU, which this build runs nothing on",
     exchanges: true,
-    open: Open::Running { options: &["--device", "--kernel-cache"], backend },
+    open: Open::Running { options: &["--device", "--kernel-cache", "--kernel-dir"], backend },
 };
 
 /// What opens engines on the GPU that the options name.

@@ -17,14 +17,16 @@ pub struct DeviceArgs {
     /// Where cuda keeps its compiled kernels; the user's cache folder otherwise.
     #[arg(long, value_name = "DIR")]
     pub kernel_cache: Option<PathBuf>,
+    /// Compile cuda's kernels from the .cu and .cuh files in this folder instead of the program's own.
+    #[arg(long, value_name = "DIR")]
+    pub kernel_dir: Option<PathBuf>,
 }
 
 /// An engine with its options.
 #[derive(Debug, Clone, Args)]
 pub struct EngineArgs {
-    /// What runs the model, alone or with its precision as cuda:bf16. cpu: the reference; cuda: an NVIDIA GPU; auto:
-    /// cuda where it can run, else cpu, saying which and why; onnxruntime: ONNX Runtime on an exported policy.
-    #[arg(long, default_value = "cpu", value_name = "ENGINE", value_parser = EngineSpec::running)]
+    #[arg(long, default_value = "cpu", value_name = "ENGINE", value_parser = EngineSpec::running,
+          help = EngineSpec::running_help())]
     pub engine: EngineSpec,
     /// Number formats: f32, bf16 (as the official code rounds), fp16, mixed, mixed-fp16, fp8, or the path of a TOML
     /// file. [default: f32]
@@ -57,6 +59,7 @@ impl DeviceArgs {
         engines::Options {
             device: self.device,
             kernel_cache: self.kernel_cache.clone(),
+            kernel_dir: self.kernel_dir.clone(),
             ..engines::Options::default()
         }
     }

@@ -9,7 +9,7 @@ fn what_is_missing_is_an_answer_and_no_failure() {
     let folder = tempfile::tempdir().unwrap();
     let run =
         steady(folder.path(), ["doctor", "--onnxruntime", "nowhere", "--json", "new/doctor.json"]).succeeds();
-    for title in ["Machine", "GPUs", "Libraries", "Policies", "Verdict"] {
+    for title in ["Machine", "GPUs", "Libraries", "Number formats", "Verdict"] {
         assert!(run.stdout.lines().any(|line| line == title), "no {title} in {}", run.stdout);
     }
     let found = json(&folder.path().join("new/doctor.json"));
@@ -36,7 +36,7 @@ fn what_is_missing_is_an_answer_and_no_failure() {
             assert_eq!((&verdict["engine"], runs("emulated")), (&"cpu".into(), 6));
             assert!(policies.iter().all(|policy| policy["reason"].is_string()), "{policies:?}");
             assert!(
-                run.stdout.contains("--engine auto emulates every policy on the CPU: "),
+                run.stdout.contains("--engine auto emulates every precision on the CPU: "),
                 "{}",
                 run.stdout
             );

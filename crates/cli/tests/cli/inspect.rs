@@ -13,7 +13,7 @@ fn the_demo_checkpoint() {
     has_line(&run, &["action", "horizon", "16"]);
     has_line(&run, &["Euler", "steps", "4"]);
     has_line(&run, &["embodiment", "slots", "2"]);
-    has_line(&run, &["dit", "120", "1,912,448", "3,824,896", "bf16"]);
+    has_line(&run, &["dit", "122", "1,912,640", "3,825,280", "bf16"]);
     has_line(&run, &["all", "215", "2,656,544", "5,313,088", "bf16"]);
     has_line(&run, &["new_embodiment", "0", "video", "ego_view"]);
     has_line(&run, &["action", "16", "26", "left_arm", "[7]", "right_hand", "[6]"]);

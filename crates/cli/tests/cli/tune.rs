@@ -85,11 +85,11 @@ fn a_layer_that_overflows_is_found_and_kept() {
     }
     assert!(run.stdout.contains(&format!("{block}.attention in bf16, not fp16")), "{}", run.stdout);
 
-    let shown = steady(demo.folder(), ["policy", "show", "tuned/policy.toml", "--json"]);
+    let shown = steady(demo.folder(), ["precision", "show", "tuned/policy.toml", "--json"]);
     // The policy's calibration is of the copy, the listing's model is the demo's own.
     shown.refuses(&["calibration.json", "checkpoint: expected"]);
     let checkpoint = demo.checkpoint();
-    let show = ["policy", "show", "tuned/policy.toml", "--json", "--checkpoint"];
+    let show = ["precision", "show", "tuned/policy.toml", "--json", "--checkpoint"];
     let shown = steady(demo.folder(), show.iter().copied().chain(checkpoint.to_str())).succeeds();
     let shown: Value = serde_json::from_str(&shown.stdout).expect("JSON");
     for path in ["attention", "attention_output"] {

@@ -1,16 +1,17 @@
 // softmax(q kᵀ scale) v on tensor cores, one head of one segment at a time; scores never leave the registers.
 //
-// A block takes 64 queries of one head, a warp 16 of them. Teams of four warps take turns at the keys, KEYS at a time,
-// keeping the running maximum, the running sum and the weighted values of each query (Dao et al., FlashAttention-2); what
-// they found is put together in the end. There are few blocks, so what counts is how many instructions a warp has to go
-// through: hence teams, where there are many keys. Exponentials are rounded to the operands' type before they meet v and the
-// sum is taken of the unrounded ones, as the reference does.
+// A block takes 64 queries of one head, a warp 16 of them. The keys are split among KV_SPLITS groups of four warps, KEYS at a
+// time, each keeping the running maximum, the running sum and the weighted values of each query (Dao et al.,
+// FlashAttention-2); in the end the splits are merged. There are few blocks, so what counts is how many instructions a warp has
+// to go through: hence splits, where there are many keys. Exponentials are rounded to the operands' type before they meet v and
+// the sum is taken of the unrounded ones, as the reference does.
 //
-// Compiled for: ELEMENT (BF16, FP16), HEAD_DIM, TEAMS (1, 2, 4), KEYS (32, 64); CAUSAL, OUT_ELEMENT, OUT_FORMAT, EIGHT_BITS.
-#include "attention.cuh"
+// Compiled for: ELEMENT (BF16, FP16), HEAD_DIM, KV_SPLITS (1, 2, 4), KEYS (32, 64); CAUSAL, OUT_ELEMENT, OUT_FORMAT, EIGHT_BITS.
+#include "machine.cuh"
+#include "params.cuh"
 
 constexpr int QUERIES = 64;
-constexpr int TEAM_WARPS = QUERIES / 16, TEAM_THREADS = 32 * TEAM_WARPS, THREADS = TEAM_THREADS * TEAMS;
+constexpr int SPLIT_WARPS = QUERIES / 16, SPLIT_THREADS = 32 * SPLIT_WARPS, THREADS = SPLIT_THREADS * KV_SPLITS;
 constexpr int WIDTH = (HEAD_DIM + 15) / 16 * 16;  // zeros fill up the head
 constexpr int LD = WIDTH + 8;                     // rows start in different banks
 constexpr int PARTS = WIDTH / 16, TILES = KEYS / 8;
@@ -31,8 +32,7 @@ __device__ __forceinline__ void copy_head(u16* to, const u16* from, u32 ld, u32 
             copy16_async_or_zero(shared_address(at), from + (inside ? size_t(row) * ld + column : 0), inside);
         } else {
 #pragma unroll
-            for (int j = 0; j < 8; ++j)
-                at[j] = row < count && column + j < HEAD_DIM ? from[size_t(row) * ld + column + j] : 0;
+            for (int j = 0; j < 8; ++j) at[j] = row < count && column + j < HEAD_DIM ? from[size_t(row) * ld + column + j] : 0;
         }
     }
 }
@@ -44,7 +44,7 @@ struct State {
 };
 
 // Scores of this warp's 16 queries and the tile's keys, in units of log2.
-__device__ __forceinline__ void score(const u32 (&q)[PARTS][4], const u16* keys, float scale, float (&scores)[TILES][4]) {
+__device__ __forceinline__ void qk(const u32 (&q)[PARTS][4], const u16* keys, float scale, float (&scores)[TILES][4]) {
     const u32 lane = threadIdx.x % 32, row = (lane & 7) + ((lane >> 4) << 3), half = (lane >> 3) & 1;
     // All keys of one part of the head at a time: products that do not wait for each other.
 #pragma unroll
@@ -65,13 +65,13 @@ __device__ __forceinline__ void score(const u32 (&q)[PARTS][4], const u16* keys,
         for (int i = 0; i < 4; ++i) scores[tile][i] *= scale * LOG2_E;
 }
 
-// Keys from `seen[half]` on are hidden from this thread's rows.
-__device__ __forceinline__ void hide(float (&scores)[TILES][4], u32 first_key, const u32 (&seen)[2]) {
+// Keys from `visible[half]` on are hidden from this thread's rows.
+__device__ __forceinline__ void apply_mask(float (&scores)[TILES][4], u32 first_key, const u32 (&visible)[2]) {
 #pragma unroll
     for (int tile = 0; tile < TILES; ++tile)
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-            if (first_key + tile * 8 + threadIdx.x % 4 * 2 + i % 2 >= seen[i / 2]) scores[tile][i] = -infinity();
+            if (first_key + tile * 8 + threadIdx.x % 4 * 2 + i % 2 >= visible[i / 2]) scores[tile][i] = -infinity();
 }
 
 // Turns scores into exponentials against the new maximum and rescales what was summed before.
@@ -101,13 +101,13 @@ __device__ __forceinline__ void exponentiate(float (&scores)[TILES][4], State& s
     }
 }
 
-__device__ __forceinline__ void weigh(const float (&scores)[TILES][4], const u16* values, State& state) {
+__device__ __forceinline__ void pv(const float (&scores)[TILES][4], const u16* values, State& state) {
     const u32 lane = threadIdx.x % 32;
 #pragma unroll
     for (int tile = 0; tile < TILES; tile += 2) {
-        const u32 p[4] = {
-            pack2<ELEMENT>(scores[tile][0], scores[tile][1]), pack2<ELEMENT>(scores[tile][2], scores[tile][3]),
-            pack2<ELEMENT>(scores[tile + 1][0], scores[tile + 1][1]), pack2<ELEMENT>(scores[tile + 1][2], scores[tile + 1][3])};
+        const u32 p[4] = {pack2<ELEMENT>(scores[tile][0], scores[tile][1]), pack2<ELEMENT>(scores[tile][2], scores[tile][3]),
+                          pack2<ELEMENT>(scores[tile + 1][0], scores[tile + 1][1]),
+                          pack2<ELEMENT>(scores[tile + 1][2], scores[tile + 1][3])};
         u32 v[PARTS][4];
 #pragma unroll
         for (int part = 0; part < PARTS; ++part)
@@ -120,27 +120,27 @@ __device__ __forceinline__ void weigh(const float (&scores)[TILES][4], const u16
     }
 }
 
-// Puts together what the teams found, in the first team's registers.
-__device__ __forceinline__ void put_together(State& state, float* shared, u32 team, u32 warp) {
+// Merges the splits' maxima, sums and weighted values in the first split's registers.
+__device__ __forceinline__ void merge_splits(State& state, float* shared, u32 split, u32 warp) {
     constexpr int VALUES = WIDTH / 8 * 4;
-    auto place = [&](u32 of) { return shared + (((of - 1) * TEAM_WARPS + warp) * 32 + threadIdx.x % 32) * (VALUES + 5); };
+    auto place = [&](u32 of) { return shared + (((of - 1) * SPLIT_WARPS + warp) * 32 + threadIdx.x % 32) * (VALUES + 5); };
     __syncthreads();
-    if (team > 0) {
-        float* mine = place(team);
+    if (split > 0) {
+        float* mine = place(split);
 #pragma unroll
         for (int i = 0; i < VALUES; ++i) mine[i] = state.values[i / 4][i % 4];
 #pragma unroll
         for (int half = 0; half < 2; ++half) mine[VALUES + half] = state.max[half], mine[VALUES + 2 + half] = state.sum[half];
     }
     __syncthreads();
-    if (team > 0) return;
+    if (split > 0) return;
 #pragma unroll 1
-    for (u32 other = 1; other < TEAMS; ++other) {
+    for (u32 other = 1; other < KV_SPLITS; ++other) {
         const float* found = place(other);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const float theirs = found[VALUES + half], max = fmaxf(state.max[half], theirs);
-            // Teams without keys, and rows beyond the last query, have seen nothing.
+            // Splits without keys, and rows beyond the last query, have maximum -infinity.
             const float base = max == -infinity() ? 0.0f : max;
             const float a = power_of_two(state.max[half] - base), b = power_of_two(theirs - base);
             state.max[half] = max;
@@ -148,8 +148,7 @@ __device__ __forceinline__ void put_together(State& state, float* shared, u32 te
 #pragma unroll
             for (int part = 0; part < WIDTH / 8; ++part)
 #pragma unroll
-                for (int i = half * 2; i < half * 2 + 2; ++i)
-                    state.values[part][i] = state.values[part][i] * a + found[part * 4 + i] * b;
+                for (int i = half * 2; i < half * 2 + 2; ++i) state.values[part][i] = state.values[part][i] * a + found[part * 4 + i] * b;
         }
     }
 }
@@ -173,7 +172,7 @@ __device__ __forceinline__ void each_pair(const State& state, int half, F f) {
     }
 }
 
-__device__ __forceinline__ void store_values(const AttentionParams& p, State& state, const Segment& segment, u32 head,
+__device__ __forceinline__ void store_values(const AttentionParams& p, State& state, const DeviceSegment& segment, u32 head,
                                              u32 first_query) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -213,39 +212,39 @@ __device__ __forceinline__ void store_values(const AttentionParams& p, State& st
     }
 }
 
-// Waits for the other warps of the team. A barrier whose number is known when the kernel is compiled: otherwise a block has
+// Waits for the other warps of the split. A barrier whose number is known when the kernel is compiled: otherwise a block has
 // all sixteen.
-__device__ __forceinline__ void team_barrier(u32 team) {
+__device__ __forceinline__ void split_barrier(u32 split) {
 #pragma unroll
-    for (int known = 0; known < TEAMS; ++known)
-        if (team == known) asm volatile("bar.sync %0, %1;" ::"r"(known + 1), "n"(TEAM_THREADS) : "memory");
+    for (int known = 0; known < KV_SPLITS; ++known)
+        if (split == known) asm volatile("bar.sync %0, %1;" ::"r"(known + 1), "n"(SPLIT_THREADS) : "memory");
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_constant__ AttentionParams p) {
     extern __shared__ __align__(16) u16 shared[];
     u16* queries = shared;
-    const u32 head = blockIdx.y, lane = threadIdx.x % 32, team = threadIdx.x / TEAM_THREADS, thread = threadIdx.x % TEAM_THREADS;
+    const u32 head = blockIdx.y, lane = threadIdx.x % 32, split = threadIdx.x / SPLIT_THREADS, thread = threadIdx.x % SPLIT_THREADS;
     const u32 warp = thread / 32;
-    // Each team has two buffers of keys and values.
-    auto keys = [&](u32 round) { return shared + Q_ELEMENTS + (team * 2 + round % 2) * 2 * KV_ELEMENTS; };
+    // Each split has two buffers of keys and values.
+    auto keys = [&](u32 round) { return shared + Q_ELEMENTS + (split * 2 + round % 2) * 2 * KV_ELEMENTS; };
     auto values = [&](u32 round) { return keys(round) + KV_ELEMENTS; };
 
     allow_next_kernel();
     // Written when the program was recorded: read before the wait.
-    const Segment segment = p.segments[blockIdx.z];
+    const DeviceSegment segment = p.segments[blockIdx.z];
     const u32 first = blockIdx.x * QUERIES;
     if (first >= segment.queries) return;
     // A query sees keys up to its own position, so a block needs none beyond its last query.
     const u32 needed = CAUSAL ? min(segment.keys, first + QUERIES) : segment.keys;
     const u32 column = head / p.group * HEAD_DIM;
-    // The tile of the team's round, where there is one.
+    // The tile of the split's round, where there is one.
     auto copy_tile = [&](u32 round) {
-        const u32 start = (round * TEAMS + team) * KEYS;
+        const u32 start = (round * KV_SPLITS + split) * KEYS;
         if (start < needed) {
             const u32 count = segment.keys - start;
             const size_t row = segment.key_start + start;
-            copy_head<KEYS, TEAM_THREADS>(keys(round), static_cast<const u16*>(p.k) + row * p.k_ld + column, p.k_ld, count, thread);
-            copy_head<KEYS, TEAM_THREADS>(values(round), static_cast<const u16*>(p.v) + row * p.v_ld + column, p.v_ld, count, thread);
+            copy_head<KEYS, SPLIT_THREADS>(keys(round), static_cast<const u16*>(p.k) + row * p.k_ld + column, p.k_ld, count, thread);
+            copy_head<KEYS, SPLIT_THREADS>(values(round), static_cast<const u16*>(p.v) + row * p.v_ld + column, p.v_ld, count, thread);
         }
         commit_copies();
     };
@@ -264,24 +263,24 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
     State state = {};
     state.max[0] = state.max[1] = -infinity();
     const u32 first_query = first + warp * 16;
-    for (u32 round = 0; (round * TEAMS + team) * KEYS < needed; ++round) {
-        if (round > 0) wait_for_copies<1>(), team_barrier(team);
-        const u32 first_key = (round * TEAMS + team) * KEYS;
+    for (u32 round = 0; (round * KV_SPLITS + split) * KEYS < needed; ++round) {
+        if (round > 0) wait_for_copies<1>(), split_barrier(split);
+        const u32 first_key = (round * KV_SPLITS + split) * KEYS;
         float scores[TILES][4] = {};
-        score(q, keys(round), p.scale, scores);
-        u32 seen[2] = {segment.keys, segment.keys};
+        qk(q, keys(round), p.scale, scores);
+        u32 visible[2] = {segment.keys, segment.keys};
         if (CAUSAL) {
 #pragma unroll
-            for (int half = 0; half < 2; ++half) seen[half] = min(segment.keys, first_query + lane / 4 + half * 8 + 1);
+            for (int half = 0; half < 2; ++half) visible[half] = min(segment.keys, first_query + lane / 4 + half * 8 + 1);
         }
-        if (first_key + KEYS > min(seen[0], seen[1])) hide(scores, first_key, seen);
+        if (first_key + KEYS > min(visible[0], visible[1])) apply_mask(scores, first_key, visible);
         exponentiate(scores, state);
-        weigh(scores, values(round), state);
+        pv(scores, values(round), state);
         // All warps have read the buffer.
-        team_barrier(team);
+        split_barrier(split);
         copy_tile(round + 2);
     }
     wait_for_copies<0>();
-    if (TEAMS > 1) put_together(state, reinterpret_cast<float*>(shared), team, warp);
-    if (team == 0) store_values(p, state, segment, head, first_query);
+    if (KV_SPLITS > 1) merge_splits(state, reinterpret_cast<float*>(shared), split, warp);
+    if (split == 0) store_values(p, state, segment, head, first_query);
 }

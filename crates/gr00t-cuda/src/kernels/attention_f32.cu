@@ -4,7 +4,8 @@
 // every 32nd column of the values. The running maximum and sum are those of `attention.cu`.
 //
 // Compiled for: HEAD_DIM; CAUSAL, OUT_ELEMENT, OUT_FORMAT, EIGHT_BITS.
-#include "attention.cuh"
+#include "machine.cuh"
+#include "params.cuh"
 
 constexpr int WARPS = 8, THREADS = 32 * WARPS, KEYS = 32, LD = HEAD_DIM + 1;
 constexpr int COLUMNS = (HEAD_DIM + 31) / 32;  // of the values, to a lane
@@ -18,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
 
     allow_next_kernel();
     wait_for_earlier_kernels();
-    const Segment segment = p.segments[blockIdx.z];
+    const DeviceSegment segment = p.segments[blockIdx.z];
     const u32 first = blockIdx.x * WARPS, index = first + threadIdx.x / 32;
     if (first >= segment.queries) return;
     const bool real = index < segment.queries;

@@ -1,7 +1,7 @@
-// What happens to a matrix product before it is stored: bias, activation, gate, residual, each rounded as the
+// What happens to a GEMM's sums before it is stored: bias, activation, gate, residual, each rounded as the
 // policy says for its site.
 //
-// Compiled for (`Epilogue::fixed` in `product.rs`): EIGHT_BITS; SCALED: operands have 8 bits and scales; ADDS: a residual;
+// Compiled for (`Epilogue::fixed` in `gemm.rs`): EIGHT_BITS; SCALED: operands have 8 bits and scales; ADDS: a residual;
 // GATED: columns come as eight of the gate, then eight of what it multiplies; ACTIVATION; OUT_ELEMENT, RESIDUAL_ELEMENT;
 // PRODUCT_FORMAT of the product before the bias, LINEAR_FORMAT, ACTIVATION_FORMAT, UP_FORMAT, RESULT_FORMAT of the sum with
 // the residual or of the gated product; WHOLE: the columns come in whole eights; MOVES: rows go elsewhere; REPEATS: the
@@ -9,37 +9,7 @@
 #pragma once
 
 #include "machine.cuh"
-
-// As `Epilogue` in `product.rs`. What a kernel is compiled for is here too; its code has the names above instead.
-struct Epilogue {
-    const float* bias;     // [n], null for none
-    const void* residual;  // [residual_rows, residual_ld], null for none
-    void* out;             // [.., out_ld]
-    float* tap_linear;     // [rows, n]; with a gate the first half of the columns is its own tensor
-    float* tap_activation;
-    float* tap_up;
-    float* tap_result;
-    const float* units;    // [n]: what the weights' units stand for; null where operands have more than 8 bits
-    const float* amaxes;   // largest magnitude of x, one for `rows_each` rows; null where `unit` is known
-    u32 rows_each;
-    float unit;            // what a unit of x stands for
-    float out_factor;      // brings the result into the range of an 8-bit element type
-    u32 residual_element;
-    u32 residual_ld;
-    u32 residual_rows;     // rows after which the residual repeats
-    u32 out_element;
-    u32 out_ld;
-    u32 item_rows;         // row r goes to row (r / item_rows) * item_stride + item_offset + r % item_rows
-    u32 item_stride;
-    u32 item_offset;
-    u32 activation;
-    u32 gated;
-    u32 product_format;
-    u32 linear_format;
-    u32 activation_format;
-    u32 up_format;
-    u32 result_format;
-};
+#include "params.cuh"
 
 __device__ __forceinline__ size_t out_row(const Epilogue& e, u32 row) {
     if (!MOVES) return row;
@@ -48,9 +18,9 @@ __device__ __forceinline__ size_t out_row(const Epilogue& e, u32 row) {
 
 // This thread's eight columns of a tile and its first row: the columns are the same in every row that it finishes.
 template <int ROWS, int COLUMNS, int THREADS>
-struct Place {
+struct ThreadMap {
     u32 share, from, step, column, first;
-    __device__ Place() {
+    __device__ ThreadMap() {
         static_assert(THREADS % (COLUMNS / 8) == 0, "a thread keeps its columns");
         constexpr u32 width = GATED ? 16 : 8, chunks = COLUMNS / width;
         from = ROWS * blockIdx.z / SPLIT, share = ROWS * (blockIdx.z + 1) / SPLIT - from, step = THREADS / chunks;
@@ -58,18 +28,18 @@ struct Place {
     }
 };
 
-// The biases of eight columns. They are weights: read before the kernel waits for its input. So are what their units stand
-// for, which come at least as far as the second-level cache: few kernels have registers left for them.
+// The biases of eight columns. They are weights: read before the kernel waits for its input. So are their
+// scales, which come at least as far as the second-level cache: few kernels have registers left for them.
 __device__ __forceinline__ void read_bias(const Epilogue& e, u32 column, u32 n, float (&bias)[8]) {
-    if (SCALED && column < n) asm volatile("prefetch.global.L2 [%0];" ::"l"(e.units + column));
+    if (SCALED && column < n) asm volatile("prefetch.global.L2 [%0];" ::"l"(e.weight_scales + column));
 #pragma unroll
     for (int i = 0; i < 8; ++i) bias[i] = e.bias != nullptr && column + i < n ? e.bias[column + i] : 0.0f;
 }
 
 // The thread's eight columns of the residual in the row `local` of its share, where there is one.
-template <typename Place>
-__device__ __forceinline__ Raw8 read_residual(const Epilogue& e, const Place& my, u32 local, u32 first_row, u32 first_column,
-                                              u32 rows, u32 n) {
+template <typename Map>
+__device__ __forceinline__ Raw8 read_residual(const Epilogue& e, const Map& my, u32 local, u32 first_row, u32 first_column, u32 rows,
+                                              u32 n) {
     const u32 row = first_row + my.from + local, column = first_column + my.column;
     if (!ADDS || local >= my.share || row >= rows || column >= n) return {};
     const u32 from = REPEATS ? row % e.residual_rows : row;
@@ -77,21 +47,20 @@ __device__ __forceinline__ Raw8 read_residual(const Epilogue& e, const Place& my
 }
 
 // Residuals of the thread's first rows, read before it multiplies; those of later rows are read as many rows ahead.
-template <typename Place, int AHEAD>
-__device__ __forceinline__ void read_residuals(const Epilogue& e, const Place& my, u32 first_row, u32 first_column, u32 rows,
-                                               u32 n, Raw8 (&residuals)[AHEAD]) {
+template <typename Map, int AHEAD>
+__device__ __forceinline__ void read_residuals(const Epilogue& e, const Map& my, u32 first_row, u32 first_column, u32 rows, u32 n,
+                                               Raw8 (&residuals)[AHEAD]) {
 #pragma unroll
-    for (int i = 0; i < AHEAD; ++i)
-        residuals[i] = read_residual(e, my, my.first + i * my.step, first_row, first_column, rows, n);
+    for (int i = 0; i < AHEAD; ++i) residuals[i] = read_residual(e, my, my.first + i * my.step, first_row, first_column, rows, n);
 }
 
 // Sums of products of 8-bit operands become what they stand for.
 __device__ __forceinline__ void rescale(const Epilogue& e, u32 row, u32 column, u32 n, float (&v)[8]) {
     if (!SCALED) return;
-    const float unit = e.amaxes == nullptr ? e.unit : unit_of(e.amaxes[row / e.rows_each]);
+    const float scale = e.amaxes == nullptr ? e.x_scale : dequantization_scale(e.amaxes[row / e.rows_each]);
 #pragma unroll
     for (int i = 0; i < 8; ++i)
-        if (column + i < n) v[i] = __fmul_rn(v[i], __fmul_rn(unit, e.units[column + i]));
+        if (column + i < n) v[i] = __fmul_rn(v[i], __fmul_rn(scale, e.weight_scales[column + i]));
 }
 
 __device__ __forceinline__ void store_result8(const Epilogue& e, u32 row, u32 column, u32 n, float (&v)[8]) {
@@ -123,8 +92,7 @@ __device__ __forceinline__ void finish(const Epilogue& e, const float (&bias)[8]
 }
 
 // Eight sums of the gate and the eight that it multiplies; `column` and `n` count the columns of the result.
-__device__ __forceinline__ void finish_gated(const Epilogue& e, u32 row, u32 column, u32 n, float (&gate)[8],
-                                             float (&up)[8]) {
+__device__ __forceinline__ void finish_gated(const Epilogue& e, u32 row, u32 column, u32 n, float (&gate)[8], float (&up)[8]) {
     round8(LINEAR_FORMAT, gate), round8(UP_FORMAT, up);
     tap8(e.tap_linear, row, n, column, gate);
     tap8(e.tap_up, row, n, column, up);
@@ -162,9 +130,8 @@ __device__ __forceinline__ void gather8(const float* at, float (&v)[8]) {
 // Finishes a tile [ROWS, COLUMNS] of partial sums in shared memory, row stride LD. The blocks of a cluster hold
 // partial sums of the same tile and finish a share of its rows each.
 template <int ROWS, int COLUMNS, int LD, int THREADS, int AHEAD>
-__device__ __forceinline__ void finish_tile(const Epilogue& e, const Place<ROWS, COLUMNS, THREADS>& my, const float (&bias)[8],
-                                            Raw8 (&residuals)[AHEAD], const float* tile, u32 first_row, u32 first_column, u32 rows,
-                                            u32 n) {
+__device__ __forceinline__ void finish_tile(const Epilogue& e, const ThreadMap<ROWS, COLUMNS, THREADS>& my, const float (&bias)[8],
+                                            Raw8 (&residuals)[AHEAD], const float* tile, u32 first_row, u32 first_column, u32 rows, u32 n) {
     const u32 column = first_column + my.column;
     auto place = [&](u32 local) { return tile + (my.from + local) * LD + my.column; };
     auto row_of = [&](u32 local) { return first_row + my.from + local; };

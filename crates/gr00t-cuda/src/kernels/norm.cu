@@ -6,33 +6,10 @@
 // Compiled for: CHUNKS, of 2048 features each; EIGHT_BITS; KIND; WEIGHTED, BIASED, MODULATES; JOINS: patches become tokens;
 // MOVES: rows go elsewhere; X_ELEMENT, OUT_ELEMENT; NORM_FORMAT, MODULATED_FORMAT.
 #include "machine.cuh"
+#include "params.cuh"
 
 // As `Norm` in `norm.rs`.
 enum Kind { NONE = 0, LAYER_NORM = 1, RMS_NORM = 2 };
-
-// As `NormParams` in `norm.rs`.
-struct NormParams {
-    const void* x;        // [rows, x_ld], or patches [.., x_ld]
-    const float* weight;  // [features], null for ones
-    const float* bias;    // [features], null for zeros
-    const float* scale;   // [features] of the modulation, null for none
-    const float* shift;
-    const u32* patches;   // [rows, 4]: the patches that make up a row, null for none
-    const u32* out_rows;  // [rows]: where a row goes, null for the same row
-    void* out;            // [.., out_ld]
-    float* tap_norm;
-    float* tap_modulated;
-    u32 features;
-    u32 x_element;
-    u32 x_ld;
-    u32 out_element;
-    u32 out_ld;
-    u32 kind;
-    u32 norm_format;
-    u32 modulated_format;
-    float eps;
-    float out_factor;     // brings the result into the range of an 8-bit element type
-};
 
 constexpr int THREADS = 256, WARPS = THREADS / 32;
 
@@ -72,7 +49,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalize(const __grid_con
     for (int c = 0; c < CHUNKS; ++c) {
         if (WEIGHTED) load_weights8(p.weight, column_of(c), p.features, weight[c]);
         if (BIASED) load_weights8(p.bias, column_of(c), p.features, bias[c]);
-        if (MODULATES) load_weights8(p.scale, column_of(c), p.features, scale[c]), load_weights8(p.shift, column_of(c), p.features, shift[c]);
+        if (MODULATES)
+            load_weights8(p.scale, column_of(c), p.features, scale[c]), load_weights8(p.shift, column_of(c), p.features, shift[c]);
     }
     wait_for_earlier_kernels();
     float v[CHUNKS][8];
@@ -83,8 +61,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalize(const __grid_con
     for (int c = 0; c < CHUNKS; ++c) {
         const u32 column = column_of(c);
         if (column >= p.features) continue;
-        if (JOINS) load_joined8(p, row, column, v[c]);
-        else load8(p.x, X_ELEMENT, size_t(row) * p.x_ld + column, v[c]);
+        if (JOINS)
+            load_joined8(p, row, column, v[c]);
+        else
+            load8(p.x, X_ELEMENT, size_t(row) * p.x_ld + column, v[c]);
 #pragma unroll
         for (int i = 0; i < 8; ++i)
             if (inside(column, i)) sum += v[c][i];

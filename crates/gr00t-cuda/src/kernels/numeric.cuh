@@ -1,11 +1,11 @@
 // Number formats, and values in memory.
 //
 // A format (what a value is rounded to) and an element type (what it is stored in) share their codes. E4M3 is an element
-// type of the operands of tensor core products alone.
+// type of GEMM operands on tensor cores alone.
 //
 // Precision is a value of the policy, never a choice made here: a kernel is compiled for the formats that its argument
 // holds (`Argument::fixed` in `kernels.rs`). Decided at every value instead, they took most of an epilogue's time, and every
-// product carried the code of all formats and activations with it: so much of it that two kinds of products in one block
+// GEMM carried the code of all formats and activations with it: so much of it that two kinds of GEMMs in one block
 // of the DiT took longer than one, which they no longer do; presumably they displaced each other from the instruction cache.
 #pragma once
 
@@ -51,10 +51,9 @@ __device__ __forceinline__ u16 to_e4m3x2(float low, float high) {
 
 constexpr float E4M3_MAX = 448.0f;
 
-// What brings values of this largest magnitude into the range of e4m3, and what a unit of them then stands for. Zeros
-// need no scale.
-__device__ __forceinline__ float factor_of(float amax) { return amax > 0.0f ? __fdiv_rn(E4M3_MAX, amax) : 1.0f; }
-__device__ __forceinline__ float unit_of(float amax) { return amax > 0.0f ? __fdiv_rn(amax, E4M3_MAX) : 1.0f; }
+// Quantization scale of an e4m3 operand: 448 / amax, and its dequantization scale: amax / 448; both 1 if amax is 0.
+__device__ __forceinline__ float quantization_scale(float amax) { return amax > 0.0f ? __fdiv_rn(E4M3_MAX, amax) : 1.0f; }
+__device__ __forceinline__ float dequantization_scale(float amax) { return amax > 0.0f ? __fdiv_rn(amax, E4M3_MAX) : 1.0f; }
 
 // The nearest value of a format, ties to even.
 __device__ __forceinline__ float round_to(int format, float value) {
@@ -75,13 +74,9 @@ __device__ __forceinline__ void round8(int format, float (&values)[8]) {
     if (format == FP16) each8(values, [](float x) { return from_fp16(to_fp16(x)); });
 }
 
-__device__ __forceinline__ u16 encode16(int element, float value) {
-    return element == BF16 ? to_bf16(value) : to_fp16(value);
-}
+__device__ __forceinline__ u16 encode16(int element, float value) { return element == BF16 ? to_bf16(value) : to_fp16(value); }
 
-__device__ __forceinline__ float decode16(int element, u16 bits) {
-    return element == BF16 ? from_bf16(bits) : from_fp16(bits);
-}
+__device__ __forceinline__ float decode16(int element, u16 bits) { return element == BF16 ? from_bf16(bits) : from_fp16(bits); }
 
 __device__ __forceinline__ float load(const void* base, int element, size_t index) {
     if (element == F32) return static_cast<const float*>(base)[index];

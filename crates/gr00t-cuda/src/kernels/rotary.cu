@@ -2,38 +2,7 @@
 //
 // Compiled for: HEAD_DIM.
 #include "machine.cuh"
-
-// As `RotaryParams` in `rotary.rs`.
-struct RotaryParams {
-    const void* q;              // [rows, q_ld]
-    const void* k;              // [rows, k_ld]
-    const void* v;              // [rows, v_ld]
-    const float* query_weight;  // [HEAD_DIM]
-    const float* key_weight;
-    const float* turns;         // [tokens, HEAD_DIM]: cosines, then sines
-    void* out;                  // [rows, out_ld]: query heads, key heads, value heads
-    float* tap_query_norm;      // [rows, heads * HEAD_DIM]
-    float* tap_key_norm;        // [rows, kv_heads * HEAD_DIM]
-    float* tap_query;
-    float* tap_key;
-    u32 q_element;
-    u32 q_ld;
-    u32 k_element;
-    u32 k_ld;
-    u32 v_element;
-    u32 v_ld;
-    u32 out_element;
-    u32 out_ld;
-    u32 rows;
-    u32 tokens;                 // of one item of the batch
-    u32 heads;
-    u32 kv_heads;
-    u32 query_norm_format;
-    u32 key_norm_format;
-    u32 query_format;
-    u32 key_format;
-    float eps;
-};
+#include "params.cuh"
 
 constexpr int WARPS = 4, HALF = HEAD_DIM / 2, PAIRS = (HALF + 31) / 32;
 

@@ -1,32 +1,10 @@
 // Kernels that bring values to where they are used: inputs, image patches, embeddings, the Euler step.
 #include "machine.cuh"
+#include "params.cuh"
 
 constexpr int THREADS = 256;
 
 __device__ __forceinline__ u32 thread_index() { return blockIdx.x * THREADS + threadIdx.x; }
-
-// One image of every item. As `PatchImage` in `tokens.rs`.
-struct PatchImage {
-    const float* pixels;  // [batch, 3, height, width]
-    u32 height;
-    u32 width;
-    u32 first_row;        // of its patches in its item
-    u32 padding;
-};
-
-// As `PatchesParams` in `tokens.rs`.
-struct PatchesParams {
-    const PatchImage* images;
-    void* out;            // [batch * item_rows, out_ld]
-    float* tap;
-    u32 image_count;
-    u32 rows;
-    u32 item_rows;        // patches of all images of one item
-    u32 size;             // of a patch
-    u32 out_element;
-    u32 out_ld;
-    u32 format;
-};
 
 // A patch is a row of pixels in the order row, column, channel.
 extern "C" __global__ void __launch_bounds__(THREADS) patches(const __grid_constant__ PatchesParams p) {
@@ -46,24 +24,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) patches(const __grid_const
     if (p.tap != nullptr) p.tap[index] = value;
 }
 
-// As `EmbedParams` in `tokens.rs`.
-struct EmbedParams {
-    const u32* ids;      // [rows]
-    const void* table;   // [vocabulary, table_ld]
-    const u32* sources;  // [rows]: the row of `images` that takes the token's place, or u32's maximum
-    const void* images;  // [.., images_ld]
-    void* out;           // [rows, out_ld]
-    float* tap;          // before images take their places
-    u32 features;
-    u32 table_element;
-    u32 table_ld;
-    u32 images_element;
-    u32 images_ld;
-    u32 out_element;
-    u32 out_ld;
-    u32 format;
-};
-
 extern "C" __global__ void __launch_bounds__(THREADS) embed(const __grid_constant__ EmbedParams p) {
     const u32 row = blockIdx.x;
     allow_next_kernel();
@@ -78,23 +38,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) embed(const __grid_constan
     }
 }
 
-// As `ConvertParams` in `tokens.rs`.
-struct ConvertParams {
-    const void* x;  // [rows, x_ld]
-    void* out;      // [rows, out_ld]
-    void* copy;     // the same in another element type, null for none
-    float* tap;
-    u32 rows;
-    u32 features;
-    u32 x_element;
-    u32 x_ld;
-    u32 out_element;
-    u32 out_ld;
-    u32 copy_element;
-    u32 copy_ld;
-    u32 format;
-};
-
 // Rounds and stores: a value from outside, or one that is needed in another element type.
 extern "C" __global__ void __launch_bounds__(THREADS) convert(const __grid_constant__ ConvertParams p) {
     const u32 index = thread_index(), row = index / p.features, column = index % p.features;
@@ -106,21 +49,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) convert(const __grid_const
     if (p.copy != nullptr) store(p.copy, p.copy_element, size_t(row) * p.copy_ld + column, value);
     if (p.tap != nullptr) p.tap[index] = value;
 }
-
-// As `QuantizeParams` in `tokens.rs`.
-struct QuantizeParams {
-    const void* x;    // [items * item_rows, x_ld]
-    void* out;        // [items * item_rows, out_ld], e4m3
-    float* partials;  // [items, partials_ld]: the largest magnitudes of the parts of an item; null where `amax` is known
-    float* amaxes;    // [items]
-    u32 item_rows;
-    u32 features;
-    u32 x_element;
-    u32 x_ld;
-    u32 out_ld;
-    u32 partials_ld;
-    float amax;
-};
 
 constexpr u32 PARTS = 32;  // a lane of a warp for each
 
@@ -157,31 +85,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) quantize(const __grid_cons
         amax = warp_max(p.partials[blockIdx.y * p.partials_ld + threadIdx.x % PARTS]);
         if (blockIdx.x == 0 && threadIdx.x == 0) p.amaxes[blockIdx.y] = amax;
     }
-    const float factor = factor_of(amax);
+    const float factor = quantization_scale(amax);
     each_eight(p, [&](size_t row, u32 column) {
         float v[8];
         load8(p.x, p.x_element, row * p.x_ld + column, v);
         store_operand8(p.out, E4M3, factor, row * p.out_ld + column, v, int(p.features - column));
     });
 }
-
-// As `EulerParams` in `tokens.rs`.
-struct EulerParams {
-    const void* velocity;  // [batch * tokens, velocity_ld]: the last `horizon` tokens of each item count
-    float* actions;        // [batch * horizon, features], in place
-    void* operand;         // the same for the next step's product, [.., operand_ld]; null after the last
-    float* tap;
-    u32 batch;
-    u32 horizon;
-    u32 tokens;
-    u32 features;
-    u32 velocity_element;
-    u32 velocity_ld;
-    u32 operand_element;
-    u32 operand_ld;
-    u32 format;
-    float dt;
-};
 
 extern "C" __global__ void __launch_bounds__(THREADS) euler(const __grid_constant__ EulerParams p) {
     const u32 index = thread_index(), row = index / p.features, column = index % p.features;

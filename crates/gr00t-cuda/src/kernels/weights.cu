@@ -1,30 +1,8 @@
-// Brings a checkpoint's tensor into the layout that the products read: rows of outputs, padded with zeros.
+// Brings a checkpoint's tensor into the layout that the GEMMs read: rows of outputs, padded with zeros.
 #include "numeric.cuh"
+#include "params.cuh"
 
 constexpr int THREADS = 256;
-
-// As `PackParams` in `weights.rs`.
-struct PackParams {
-    const void* from;  // the tensor's elements from `from_index` on; null for synthetic ones
-    void* to;          // [.., ld]
-    u64 from_index;    // of element 0, 0 of what is packed, in the whole tensor
-    u64 row_stride;    // in elements of the tensor: [outputs, inputs] has (inputs, 1), [inputs, outputs] (1, outputs)
-    u64 column_stride;
-    float* amaxes;     // [n]: largest magnitudes of rows, or of their layer; null where nothing is scaled
-    float* units;      // [n]: what a unit of a row's elements stands for
-    u64 key;           // of a synthetic tensor
-    float scale;
-    float offset;
-    u32 rows;
-    u32 columns;
-    u32 ld;
-    u32 first_row;     // of these rows in the result
-    u32 from_element;
-    u32 to_element;
-    u32 format;
-    u32 interleave;    // row r goes to r / 8 * 8 * interleave + lane * 8 + r % 8; 1 for the same order
-    u32 lane;
-};
 
 // Element `index` of a synthetic tensor, as `Synthetic` in `checkpoint/weight.rs` computes it.
 __device__ __forceinline__ float synthetic(const PackParams& p, u64 index) {
@@ -70,8 +48,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) pack(const __grid_constant
         const u64 to = place(p, row);
         float value = value_at(p, row, column);
         if (p.amaxes != nullptr) {
-            value *= factor_of(p.amaxes[to]);
-            if (column == 0) p.units[to] = unit_of(p.amaxes[to]);
+            value *= quantization_scale(p.amaxes[to]);
+            if (column == 0) p.scales[to] = dequantization_scale(p.amaxes[to]);
         }
         store(p.to, p.to_element, to * p.ld + column, round_to(p.format, value));
     }

@@ -1,7 +1,8 @@
 //! Models and inputs for tests on a GPU, and how far apart results may lie.
 
+pub mod gemms;
+pub mod in_one;
 pub mod patched;
-pub mod products;
 pub mod refusals;
 pub mod tuning;
 

@@ -1,11 +1,15 @@
 //! What the engine refuses, and in which words.
 
 use crate::gpu::{Case, bits, infer, preset};
+use crate::variations::variations;
 use steadyhand_cuda_driver::Device;
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::engine::{Engine, ModelInput};
 use steadyhand_gr00t::precision::Formats;
-use steadyhand_gr00t_cuda::{CudaEngine, Options};
+use steadyhand_gr00t_cuda::{CudaEngine, Options, check};
+
+/// Every so many policies are tried: a prime, so that all formats take their turn.
+const SAMPLED: usize = 41;
 
 /// The one image of the golden gives 81 image tokens.
 const IMAGE_TOKENS: usize = 81;
@@ -104,6 +108,27 @@ pub fn of_policies() {
         match CudaEngine::new(model.clone(), policy, steps, Options::default()) {
             Ok(_) => panic!("not refused: {expected}"),
             Err(error) => assert!(error.to_string().ends_with(&expected), "{error}\nexpected: {expected}"),
+        }
+    }
+}
+
+/// What the check admits opens and infers; what it refuses does not open. Every [`SAMPLED`]th of the policies that differ
+/// from bf16 operands in one format of one site: all of them are planned without a GPU (`tests/formats.rs`).
+pub fn what_the_check_refuses() {
+    let case = Case::synthetic(3);
+    let device = Device::open(0).expect("a GPU");
+    let capability = device.properties().compute_capability;
+    let sites = case.model.sites().expect("sites");
+    for policy in variations(&preset("mixed"), &sites).into_iter().step_by(SAMPLED) {
+        let checked = check(&policy, &sites, Some(capability)).map_err(|error| error.to_string());
+        let opened = CudaEngine::new(case.model.clone(), policy.clone(), case.steps, Options::default());
+        match (checked, opened) {
+            (Ok(()), Ok(mut engine)) => {
+                assert_eq!(infer(&mut engine, &case.input).cols, case.input.noise.cols)
+            }
+            (Ok(()), Err(error)) => panic!("{policy}: admitted, and then: {error}"),
+            (Err(expected), Err(error)) => assert_eq!(error.to_string(), expected),
+            (Err(error), Ok(_)) => panic!("{policy}: opened, and refused before: {error}"),
         }
     }
 }

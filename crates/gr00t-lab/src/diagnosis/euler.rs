@@ -5,10 +5,11 @@
 //! the reference's own run and carried to the end; the contributions add up to the final error as far as the
 //! model is linear in such small changes, which `closure` states.
 
+use super::Observed;
 use super::report::{EulerSplit, EulerStep};
 use super::setup::Setup;
-use super::{Backbone, Observed};
 use crate::Result;
+use crate::backbone::Backbone;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
@@ -29,7 +30,7 @@ pub(super) fn split(setup: &Setup, observed: &dyn Observed) -> Result<Option<Eul
     let states: Option<Vec<Vec<f32>>> =
         (0..setup.denoising_steps).map(|step| observed.read(&name(step)).map(|(_, values)| values)).collect();
     let Some(states) = states else { return Ok(None) };
-    let mut backbone = Backbone::default();
+    let mut backbone = Backbone::new(&setup.model.topology);
     let free = Patched::default().run(setup, None, Some(&mut backbone))?;
     // Everything that is replaced below lies behind the backbone.
     let run = |patched: &Patched| patched.run(setup, Some(&backbone), None);

@@ -40,7 +40,6 @@ pub use report::{
     ActionError, Considered, Diagnosis, EulerSplit, EulerStep, Hypothesis, SwapErrors, Swaps, TapError,
     Trajectory,
 };
-pub use reuse::Backbone;
 pub use setup::Setup;
 pub use side_by_side::{Mixture, Reference, Side, Swap, side_by_side, swap_components};
 pub use stored::{OfInference, Scratch, TapWriter};

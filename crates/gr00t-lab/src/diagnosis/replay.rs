@@ -1,7 +1,8 @@
 //! Injects hypotheses into the reference and keeps those that explain the engine.
 
-use super::reuse::{Backbone, Visit};
+use super::reuse::Visit;
 use super::teacher_forced::{Examination, LocalError, Localization, distance};
+use crate::backbone::Backbone;
 use crate::fault::{Fault, FaultyEngine, Injection, Results, Suspect, candidates};
 use std::collections::{BTreeMap, BTreeSet};
 use steadyhand_fidelity::relative_l2;
@@ -305,7 +306,7 @@ impl ActionsOnly<'_> {
     fn backbones(&self) -> Result<Vec<Backbone>> {
         let mut engine = CpuEngine::new(self.model.clone(), self.policy.clone(), self.denoising_steps);
         let backbone = |input| {
-            let mut backbone = Backbone::default();
+            let mut backbone = Backbone::new(&self.model.topology);
             engine.infer(std::slice::from_ref(input), Some(&mut backbone))?;
             Ok(backbone)
         };

@@ -8,33 +8,14 @@
 use super::teacher_forced::LocalError;
 use std::collections::{BTreeMap, BTreeSet};
 use steadyhand_gr00t::ops::Site;
-use steadyhand_gr00t::ops::cpu::Tensor;
-use steadyhand_gr00t::probe::Probe;
+use steadyhand_gr00t::topology::Topology;
 
-/// The parts of the model that depend on each other through one tensor alone, and that tensor's site; the action head,
-/// the last part, has none.
-const PARTS: [(&str, &str); 3] =
-    [("vision", "vision.post_layernorm"), ("connector", "connector"), ("language", "language.norm")];
-/// The number of the action head among the parts.
-const HEAD: usize = PARTS.len();
-
-/// The number of the part that a site belongs to.
-fn part(path: &str) -> usize {
-    let first = path.split('.').next().unwrap_or(path);
-    PARTS.iter().position(|(name, _)| *name == first).unwrap_or(HEAD)
-}
-
-/// Whether a site's result is all that the parts behind its own depend on.
-fn is_boundary(path: &str) -> bool {
-    PARTS.iter().any(|(_, boundary)| *boundary == path)
-}
-
-/// The layer or block that a site belongs to, whose own site is its output: no other depends on anything else of it.
-fn block(path: &str) -> Option<&str> {
-    ["vision.layer.", "language.layer.", "dit.block."].iter().find_map(|prefix| {
-        let number = path.strip_prefix(prefix)?.split('.').next()?;
-        path.get(..prefix.len() + number.len())
-    })
+/// The number of the part that a site belongs to, among those that separate: what comes behind all of them, the action
+/// head, is one part more.
+fn part(topology: &Topology, path: &str) -> usize {
+    let of = topology.part_of(path);
+    let head = topology.separating().count();
+    topology.separating().position(|part| Some(part) == of).unwrap_or(head)
 }
 
 /// What the run without a fault did at a site.
@@ -60,13 +41,14 @@ pub(super) enum Reuse {
 
 /// Which operations of a replay are computed.
 pub(super) struct Plan<'a> {
+    topology: &'a Topology,
     visits: &'a BTreeMap<String, Visit>,
     /// Names of the sites that may give something else than before.
     touched: BTreeSet<&'a str>,
     /// By part, whether it has such a site.
-    parts: [bool; HEAD + 1],
-    /// The blocks that have such a site.
-    blocks: BTreeSet<&'a str>,
+    parts: Vec<bool>,
+    /// The layers that have such a site.
+    layers: BTreeSet<&'a str>,
     /// Whether every tensor of the reference was replaced.
     complete: bool,
     /// The last part before all touched ones whose boundary was replaced.
@@ -76,18 +58,24 @@ pub(super) struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// A replay of the run that made `visits`, in which only the operations at touched sites may compute something
     /// else.
-    pub(super) fn new(visits: &'a BTreeMap<String, Visit>, touches: impl Fn(&Site) -> bool) -> Self {
-        let (mut touched, mut blocks) = (BTreeSet::new(), BTreeSet::new());
-        let mut parts = [false; HEAD + 1];
+    pub(super) fn new(
+        topology: &'a Topology,
+        visits: &'a BTreeMap<String, Visit>,
+        touches: impl Fn(&Site) -> bool,
+    ) -> Self {
+        let (mut touched, mut layers) = (BTreeSet::new(), BTreeSet::new());
+        let boundaries: Vec<&str> = topology.separating().map(|part| part.output).collect();
+        let mut parts = vec![false; boundaries.len() + 1];
         for (name, visit) in visits.iter().filter(|(_, visit)| touches(&visit.site)) {
             touched.insert(name.as_str());
-            blocks.extend(block(visit.site.path()));
-            parts[part(visit.site.path())] = true;
+            layers.extend(topology.layer_of(visit.site.path()));
+            parts[part(topology, visit.site.path())] = true;
         }
-        let first = parts.iter().position(|touched| *touched).unwrap_or(HEAD);
-        let taken = |part: &usize| visits.get(PARTS[*part].1).is_some_and(|visit| visit.taken);
+        let first = parts.iter().position(|touched| *touched).unwrap_or(boundaries.len());
+        let taken = |part: &usize| visits.get(boundaries[*part]).is_some_and(|visit| visit.taken);
         let start = (0..first).rev().find(taken);
-        Plan { complete: visits.values().all(|visit| visit.taken), visits, touched, parts, blocks, start }
+        let complete = visits.values().all(|visit| visit.taken);
+        Plan { topology, complete, visits, touched, parts, layers, start }
     }
 
     /// Where the result at a site comes from; none where it has to be computed.
@@ -96,7 +84,8 @@ impl<'a> Plan<'a> {
         if self.touched.contains(name) {
             return None;
         }
-        let (part, boundary) = (part(at.path()), is_boundary(at.path()));
+        let part = part(self.topology, at.path());
+        let boundary = self.topology.separating().any(|part| part.output == at.path());
         let read = if self.complete {
             boundary || self.parts[part] && self.is_read_beside(at.path())
         } else if part > self.start? {
@@ -109,49 +98,14 @@ impl<'a> Plan<'a> {
 
     /// Whether a touched operation of the same part may read the result at `path`.
     fn is_read_beside(&self, path: &str) -> bool {
-        block(path).is_none_or(|block| block == path || self.blocks.contains(block))
-    }
-}
-
-/// The backbone of one free run, which replays that change nothing before the action head need not compute again. As
-/// a probe it is filled.
-#[derive(Debug, Clone, Default)]
-pub struct Backbone {
-    shapes: BTreeMap<String, [usize; 3]>,
-    features: Vec<f32>,
-}
-
-impl Backbone {
-    /// The result at a site of the backbone: its features, and anything of the right shape before them. None behind.
-    pub fn known(&self, at: &Site) -> Option<Tensor> {
-        let shape = *self.shapes.get(at.path())?;
-        let values = match at.path() == PARTS[HEAD - 1].1 {
-            true => self.features.clone(),
-            false => vec![0.0; shape.iter().product()],
-        };
-        Tensor::from_values(shape, values)
-    }
-
-    /// Whether none of its sites is touched.
-    pub(super) fn is_spared(&self, touches: impl Fn(&Site) -> bool) -> bool {
-        !self.shapes.keys().any(|path| touches(&Site::new(path)))
-    }
-}
-
-impl Probe for Backbone {
-    fn tap(&mut self, name: &str, shape: &[usize], values: &[f32]) {
-        if let (true, &[batch, tokens, features]) = (part(name) < HEAD, shape) {
-            self.shapes.insert(name.to_owned(), [batch, tokens, features]);
-            if name == PARTS[HEAD - 1].1 {
-                self.features = values.to_vec();
-            }
-        }
+        self.topology.layer_of(path).is_none_or(|layer| layer == path || self.layers.contains(layer))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use steadyhand_gr00t::synthetic::tiny;
 
     fn visits(taken: &dyn Fn(&str) -> bool) -> BTreeMap<String, Visit> {
         let sites = [
@@ -175,7 +129,8 @@ mod tests {
 
     fn reuse(taken: &dyn Fn(&str) -> bool, touched: &str) -> Vec<(String, Option<Reuse>)> {
         let visits = visits(taken);
-        let plan = Plan::new(&visits, |site| site.is_within(touched));
+        let topology = Topology::of(&tiny());
+        let plan = Plan::new(&topology, &visits, |site| site.is_within(touched));
         let of = |(name, visit): (&String, &Visit)| {
             (name.clone(), plan.reuse(&visit.site, name).map(|(reuse, _)| reuse))
         };

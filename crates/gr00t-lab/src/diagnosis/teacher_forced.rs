@@ -139,7 +139,9 @@ impl Examination<'_> {
         let mut input = [self.input.clone()];
         fault.damage_inputs(&mut input);
         let (boundaries, plan) = match self.inputs {
-            Inputs::Own => (Results::new(), Some(Plan::new(&base.visits, |at| fault.touches(at)))),
+            Inputs::Own => {
+                (Results::new(), Some(Plan::new(&self.model.topology, &base.visits, |at| fault.touches(at))))
+            }
             // What a stage made is not handed on here, so nothing of the engine's can be started from.
             Inputs::Recorded => (self.boundaries()?, None),
         };
@@ -170,7 +172,7 @@ impl Examination<'_> {
     ) -> Result<Results> {
         let kept = Some((wanted, RefCell::default()));
         let base = base.filter(|_| self.inputs == Inputs::Own);
-        let plan = base.map(|base| Plan::new(&base.visits, wanted));
+        let plan = base.map(|base| Plan::new(&self.model.topology, &base.visits, wanted));
         let run = TeacherForced { kept, plan, ..TeacherForced::new(self) };
         run.run(self.model, policy, self.input.clone())?;
         Ok(run.kept.map(|(_, results)| results.into_inner()).unwrap_or_default())

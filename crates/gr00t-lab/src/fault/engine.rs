@@ -2,7 +2,7 @@
 
 use super::inject::{Injection, Results};
 use super::{Fault, Otherwise};
-use crate::diagnosis::Backbone;
+use crate::backbone::Backbone;
 use std::cell::RefCell;
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::engine::{Engine, ModelInput, infer_by_layout, one};

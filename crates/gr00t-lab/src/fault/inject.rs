@@ -1,7 +1,7 @@
 //! Faults made inside the model: as an intervention in its operations.
 
 use super::{Effect, Fault};
-use crate::diagnosis::Backbone;
+use crate::backbone::Backbone;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use steadyhand_fidelity::Format;

@@ -4,6 +4,7 @@
 //! costs address space, and pages are read when a layer first uses them. A model of synthetic weights has no
 //! checkpoint at all: its [`Loader`] hands out formulas.
 
+pub(crate) mod files;
 pub mod fingerprint;
 mod loader;
 mod mapped;
@@ -21,6 +22,7 @@ use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use steadyhand_files::json;
 
 /// The tensors of a checkpoint folder, by name.
 #[derive(Debug, Clone)]
@@ -33,27 +35,23 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Maps `folder/model.safetensors`, or the shards that `folder/model.safetensors.index.json` lists.
     ///
+    /// A tensor is taken from the shard that the index names for it, whatever other shards hold.
+    ///
     /// # Errors
     /// A file is missing, truncated or not safetensors; a tensor has a dtype other than bf16, f16 or
-    /// f32; the index names a tensor that its shard does not hold.
+    /// f32; the index names a tensor that its shard does not hold; a name stands twice in a header or in the
+    /// index.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        if !folder.is_dir() {
-            return Err(Error::file(folder, "expected a checkpoint folder, found none"));
-        }
         let index = folder.join("model.safetensors.index.json");
         let single = folder.join("model.safetensors");
+        files::check_folder(folder, if index.exists() { &index } else { &single })?;
         let mut tensors = BTreeMap::new();
         let files = if single.exists() {
-            map_tensors(&single, &mut tensors)?;
+            map_tensors(&single, &mut tensors, |_| true)?;
             vec![single]
-        } else if index.exists() {
-            map_shards(folder, &index, &mut tensors)?
         } else {
-            return Err(Error::file(
-                folder,
-                "expected model.safetensors or model.safetensors.index.json, found neither",
-            ));
+            map_shards(folder, &index, &mut tensors)?
         };
         Ok(Checkpoint { folder: folder.to_path_buf(), files, tensors })
     }
@@ -79,12 +77,24 @@ impl Checkpoint {
     }
 }
 
-fn map_tensors(path: &Path, tensors: &mut BTreeMap<String, Weight>) -> Result<()> {
+/// Adds the tensors of a file whose names are `wanted`.
+fn map_tensors(
+    path: &Path,
+    tensors: &mut BTreeMap<String, Weight>,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<()> {
     let file = Arc::new(MappedFile::open(path)?);
-    let parsed = SafeTensors::deserialize(file.bytes())
-        .map_err(|error| Error::file(path, format!("not a whole safetensors file: {error}")))?;
+    let parsed = match SafeTensors::deserialize(file.bytes()) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Only now: the length of a header may look like anything.
+            files::refuse_disguise(path, file.bytes())?;
+            return Err(Error::file(path, format!("not a whole safetensors file: {error}")));
+        }
+    };
+    refuse_names_twice(path, file.bytes())?;
     let start = file.bytes().as_ptr() as usize;
-    for (name, view) in parsed.iter() {
+    for (name, view) in parsed.iter().filter(|(name, _)| wanted(name)) {
         let dtype = Dtype::from_safetensors(view.dtype()).ok_or_else(|| {
             Error::file(path, format!("{name}: expected BF16, F16 or F32, found {:?}", view.dtype()))
         })?;
@@ -96,25 +106,133 @@ fn map_tensors(path: &Path, tensors: &mut BTreeMap<String, Weight>) -> Result<()
     Ok(())
 }
 
+/// Refuses a header that has a tensor twice, of which the format's reader takes one without a word.
+fn refuse_names_twice(path: &Path, file: &[u8]) -> Result<()> {
+    let header = file.split_first_chunk::<8>().and_then(|(length, rest)| {
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        rest.get(..length)
+    });
+    match json::from_slice::<serde::de::IgnoredAny>(header.unwrap_or_default()) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::file(path, format!("header: {error}"))),
+    }
+}
+
 fn map_shards(folder: &Path, index: &Path, tensors: &mut BTreeMap<String, Weight>) -> Result<Vec<PathBuf>> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = std::fs::read_to_string(index).map_err(|source| Error::io(index, source))?;
-    let parsed: Index = serde_json::from_str(&text).map_err(|error| Error::file(index, error.to_string()))?;
-    let mut shards: Vec<&String> = parsed.weight_map.values().collect();
+    let Index { weight_map } = files::read_json(index)?;
+    let mut shards: Vec<&String> = weight_map.values().collect();
     shards.sort();
     shards.dedup();
     if let Some(outside) = shards.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
         return Err(Error::file(index, format!("weight_map: expected file names, found `{outside}`")));
     }
-    let files: Vec<PathBuf> = shards.iter().map(|name| folder.join(name)).collect();
-    for file in &files {
-        map_tensors(file, tensors)?;
+    for shard in &shards {
+        let file = folder.join(shard);
+        if !file.exists() {
+            let listed = weight_map.values().filter(|name| name == shard).count();
+            let what = format!("missing, although the index lists {listed} tensors in it; download it, too");
+            return Err(Error::file(file, what));
+        }
+        map_tensors(&file, tensors, |name| weight_map.get(name) == Some(shard))?;
     }
-    if let Some((name, shard)) = parsed.weight_map.iter().find(|(name, _)| !tensors.contains_key(*name)) {
+    if let Some((name, shard)) = weight_map.iter().find(|(name, _)| !tensors.contains_key(*name)) {
         return Err(Error::file(folder.join(shard), format!("{name}: listed in the index, not in the file")));
     }
-    Ok(files)
+    Ok(shards.into_iter().map(|name| folder.join(name)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::tensor::{Dtype as StoredDtype, TensorView, serialize_to_file};
+    use steadyhand_fidelity::Format;
+
+    /// A checkpoint folder with these files of `(tensor, value)`.
+    fn folder(files: &[(&str, &[(&str, f32)])]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), r#"{"model_type": "Gr00tN1d6"}"#).unwrap();
+        for (file, tensors) in files {
+            let bytes: Vec<_> = tensors.iter().map(|(name, value)| (*name, value.to_le_bytes())).collect();
+            let views = bytes.iter().map(|(name, bytes)| {
+                (name.to_string(), TensorView::new(StoredDtype::F32, vec![1], bytes).unwrap())
+            });
+            serialize_to_file(views, None, &folder.path().join(file)).unwrap();
+        }
+        folder
+    }
+
+    fn index(folder: &Path, text: &str) {
+        std::fs::write(folder.join("model.safetensors.index.json"), text).unwrap();
+    }
+
+    #[test]
+    fn a_stale_copy_in_another_shard_does_not_win() {
+        for (a, expected) in [("x.safetensors", 1.0), ("y.safetensors", 2.0)] {
+            let folder =
+                folder(&[("x.safetensors", &[("a", 1.0), ("b", 3.0)]), ("y.safetensors", &[("a", 2.0)])]);
+            index(folder.path(), &format!(r#"{{"weight_map": {{"a": "{a}", "b": "x.safetensors"}}}}"#));
+            let checkpoint = Checkpoint::open(folder.path()).unwrap();
+            assert_eq!(checkpoint.get("a").unwrap().to_vec(Format::F32), [expected]);
+        }
+    }
+
+    #[test]
+    fn what_the_index_says_must_hold() {
+        let folder = folder(&[("x.safetensors", &[("a", 1.0)])]);
+        let refused = |text: &str| {
+            index(folder.path(), text);
+            Checkpoint::open(folder.path()).unwrap_err().to_string()
+        };
+        let error = refused(r#"{"weight_map": {"a": "x.safetensors", "b": "y.safetensors"}}"#);
+        assert!(error.contains("y.safetensors: missing"), "{error}");
+        let error = refused(r#"{"weight_map": {"a": "x.safetensors", "b": "x.safetensors"}}"#);
+        assert!(error.contains("b: listed in the index"), "{error}");
+        let error = refused(r#"{"weight_map": {"a": "x.safetensors", "a": "x.safetensors"}}"#);
+        assert!(error.contains("`a` stands twice"), "{error}");
+        let error = refused(r#"{"weight_map": {"a": "../x.safetensors"}}"#);
+        assert!(error.contains("file names"), "{error}");
+    }
+
+    #[test]
+    fn a_tensor_that_stands_twice_in_a_header_is_refused() {
+        let folder = folder(&[]);
+        let entry = r#""a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}"#;
+        let header = format!("{{{entry}, {entry}}}");
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file.extend(1f32.to_le_bytes());
+        std::fs::write(folder.path().join("model.safetensors"), file).unwrap();
+        let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("model.safetensors") && error.contains("stands twice"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_checkpoint_is_told() {
+        let refused = |path: &Path| Checkpoint::open(path).unwrap_err().to_string();
+        let error = refused(Path::new("nvidia/GR00T-N1.6-3B"));
+        assert!(error.contains("hf download nvidia/GR00T-N1.6-3B --local-dir GR00T-N1.6-3B"), "{error}");
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n";
+        let lfs = folder(&[]);
+        std::fs::write(lfs.path().join("model.safetensors"), pointer).unwrap();
+        assert!(refused(lfs.path()).contains("Git LFS pointer"), "{}", refused(lfs.path()));
+        for (config, found) in [
+            (r#"{"type": "groot", "n_obs_steps": 1}"#, "LeRobot's own format"),
+            (r#"{"model_type": "gr00t_n1_5", "architectures": ["GR00T_N1_5"]}"#, "N1.5 checkpoint"),
+            (r#"{"model_type": "Gr00tN1d7"}"#, "N1.7 checkpoint"),
+        ] {
+            let other = folder(&[("model.safetensors", &[("a", 1.0)])]);
+            std::fs::write(other.path().join("config.json"), config).unwrap();
+            assert!(refused(other.path()).contains(found), "{}", refused(other.path()));
+        }
+        let parent = tempfile::tempdir().unwrap();
+        for step in ["checkpoint-900", "checkpoint-1000"] {
+            std::fs::create_dir(parent.path().join(step)).unwrap();
+            std::fs::write(parent.path().join(step).join("config.json"), "{}").unwrap();
+        }
+        assert!(refused(parent.path()).contains("checkpoint-1000?"), "{}", refused(parent.path()));
+    }
 }

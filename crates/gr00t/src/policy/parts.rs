@@ -48,11 +48,8 @@ impl Parts {
     /// the checkpoint has only one; the tokenizer is the folder's unless `tokenizer` names another.
     ///
     /// # Errors
-    /// [`Error::Option`] for a tag or a tokenizer that must be named; otherwise the file and the field.
+    /// [`Error::Option`] for a tag that must be named; otherwise the file and the field.
     pub fn load(folder: &Path, embodiment_tag: Option<&str>, tokenizer: Option<&Path>) -> Result<Self> {
-        if !folder.is_dir() {
-            return Err(Error::file(folder, "expected a checkpoint folder, found none"));
-        }
         let tags = known_embodiment_tags(folder)?;
         let tag = match (embodiment_tag, &tags[..]) {
             (Some(tag), _) => tag,
@@ -62,11 +59,6 @@ impl Parts {
                 return Err(Error::option("embodiment_tag", what));
             }
         };
-        let own = ["tokenizer.json", "vocab.json"].iter().any(|name| folder.join(name).is_file());
-        if !own && tokenizer.is_none() {
-            let what = format!("expected a path, found none, and {} has no tokenizer.json", folder.display());
-            return Err(Error::option("tokenizer", what));
-        }
         let processor = Processor::load(folder, tag, tokenizer)?;
         let model = load_model(folder)?;
         check_horizon(&processor, &model)?;

@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
+pub(super) use crate::checkpoint::files::read_json;
+use crate::checkpoint::files::{check_folder, processor_file};
 use crate::{Error, Result};
 
 /// File name inside a checkpoint folder.
@@ -37,8 +39,12 @@ const OFFICIAL_EMBODIMENT_IDS: [(&str, usize); 9] = [
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub struct ProcessorConfig {
-    /// Embodiment tag → its modalities.
+    /// Embodiment tag → its modalities. An incomplete one is left out; who asks for it is told.
+    #[serde(deserialize_with = "complete")]
     pub modality_configs: BTreeMap<String, EmbodimentModalities>,
+    /// What is wrong with the incomplete ones.
+    #[serde(skip)]
+    pub(super) incomplete: BTreeMap<String, String>,
     /// Scale absolute groups by q01/q99 instead of min/max.
     pub use_percentiles: bool,
     /// Clip min/max-normalized states to `[-1, 1]`.
@@ -65,14 +71,20 @@ pub struct ProcessorConfig {
     pub apply_sincos_state_encoding: bool,
     /// Whether `RELATIVE` action groups take effect.
     pub use_relative_action: bool,
-    /// Area resize and fractional crop (albumentations) instead of letterbox (torchvision).
+    /// Area resize and fractional crop (albumentations) instead of two resizes (torchvision).
     pub use_albumentations: bool,
+    /// Whether black bars make frames square first. `None` where the file is older than the switch: the
+    /// albumentations variant then has no bars, the torchvision variant always has them. An explicit `null` is
+    /// `false`, as in Python.
+    #[serde(deserialize_with = "null_is_false")]
+    pub letter_box_transform: Option<bool>,
 }
 
 impl Default for ProcessorConfig {
     fn default() -> Self {
         ProcessorConfig {
             modality_configs: BTreeMap::new(),
+            incomplete: BTreeMap::new(),
             use_percentiles: false,
             clip_outliers: true,
             image_crop_size: None,
@@ -86,8 +98,22 @@ impl Default for ProcessorConfig {
             apply_sincos_state_encoding: false,
             use_relative_action: false,
             use_albumentations: false,
+            letter_box_transform: None,
         }
     }
+}
+
+/// The modalities that are complete.
+fn complete<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, EmbodimentModalities>, D::Error> {
+    let all = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    let parse = |(tag, value)| Some((tag, serde_json::from_value(value).ok()?));
+    Ok(all.into_iter().filter_map(parse).collect())
+}
+
+fn null_is_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    Option::<bool>::deserialize(deserializer).map(|value| Some(value.unwrap_or(false)))
 }
 
 /// What one embodiment reads and writes.
@@ -183,32 +209,55 @@ pub enum ActionFormat {
 }
 
 impl ProcessorConfig {
-    /// Reads `processor_config.json` of a checkpoint folder.
+    /// Reads `processor_config.json` of a checkpoint folder, or of its subfolder `processor`.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be read, [`Error::File`] when a field is missing or of the wrong type.
+    /// [`Error::File`] when the folder is none of a GR00T N1.6 checkpoint, or a field is missing or of the wrong
+    /// type; [`Error::Io`] when the file cannot be read.
     pub fn read(checkpoint: &Path) -> Result<Self> {
         #[derive(Deserialize)]
         struct Document {
             processor_kwargs: ProcessorConfig,
         }
-        Ok(read_json::<Document>(&checkpoint.join(PROCESSOR_CONFIG))?.processor_kwargs)
+        #[derive(Deserialize, Default)]
+        #[serde(default)]
+        struct Tags {
+            modality_configs: BTreeMap<String, Value>,
+        }
+        #[derive(Deserialize)]
+        struct Raw {
+            processor_kwargs: Tags,
+        }
+        let path = processor_file(checkpoint, PROCESSOR_CONFIG);
+        check_folder(checkpoint, &path)?;
+        let mut config = read_json::<Document>(&path)?.processor_kwargs;
+        let all = read_json::<Raw>(&path)?.processor_kwargs.modality_configs;
+        for (tag, value) in all {
+            if let Err(error) = serde_json::from_value::<EmbodimentModalities>(value) {
+                config.incomplete.insert(tag, error.to_string());
+            }
+        }
+        Ok(config)
     }
 
     /// The configured tag that `tag` names: a value (`gr1`) or an enum name (`GR1`), in any case.
     ///
     /// # Errors
-    /// [`Error::Input`] listing the configured tags.
+    /// [`Error::Input`] listing the configured tags, or saying what is wrong with the one named.
     pub(super) fn resolve_tag(&self, tag: &str) -> Result<(&str, &EmbodimentModalities)> {
         // Every official enum name is its value in capitals.
-        let found = self.modality_configs.iter().find(|(known, _)| known.eq_ignore_ascii_case(tag.trim()));
-        found.map(|(known, modalities)| (known.as_str(), modalities)).ok_or_else(|| {
-            let known: Vec<&str> = self.modality_configs.keys().map(String::as_str).collect();
-            Error::input(
-                "embodiment_tag",
-                format!("'{tag}' is not configured in this checkpoint; known: {}", known.join(", ")),
-            )
-        })
+        let is_it = |known: &str| known.eq_ignore_ascii_case(tag.trim());
+        if let Some((known, modalities)) = self.modality_configs.iter().find(|(known, _)| is_it(known)) {
+            return Ok((known.as_str(), modalities));
+        }
+        if let Some((known, what)) = self.incomplete.iter().find(|(known, _)| is_it(known)) {
+            return Err(Error::input(format!("{PROCESSOR_CONFIG}: modality_configs.{known}"), what.as_str()));
+        }
+        let known: Vec<&str> = self.modality_configs.keys().map(String::as_str).collect();
+        Err(Error::input(
+            "embodiment_tag",
+            format!("'{tag}' is not configured in this checkpoint; known: {}", known.join(", ")),
+        ))
     }
 }
 
@@ -225,18 +274,20 @@ pub fn known_embodiment_tags(checkpoint: &Path) -> Result<Vec<String>> {
 /// # Errors
 /// [`Error::File`] when neither has the tag.
 pub fn embodiment_id(checkpoint: &Path, tag: &str) -> Result<usize> {
-    let path = checkpoint.join(EMBODIMENT_IDS);
-    let ids: BTreeMap<String, usize> = if path.exists() { read_json(&path)? } else { BTreeMap::new() };
+    let path = processor_file(checkpoint, EMBODIMENT_IDS);
+    // What stands there for other embodiments does not matter.
+    let ids: BTreeMap<String, Value> = if path.exists() { read_json(&path)? } else { BTreeMap::new() };
     let official = OFFICIAL_EMBODIMENT_IDS.iter().find(|(known, _)| *known == tag).map(|(_, id)| *id);
-    ids.get(tag).copied().or(official).ok_or_else(|| {
+    let own = match ids.get(tag) {
+        None => None,
+        Some(id) => {
+            let whole = id.as_u64().and_then(|id| usize::try_from(id).ok());
+            Some(whole.ok_or_else(|| Error::file(&path, format!("{tag}: expected an index, found {id}")))?)
+        }
+    };
+    own.or(official).ok_or_else(|| {
         Error::file(&path, format!("no id for embodiment '{tag}', and the official table has none either"))
     })
-}
-
-/// Reads and parses one JSON file.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    serde_json::from_str(&text).map_err(|e| Error::file(path, e.to_string()))
 }
 
 #[cfg(test)]
@@ -254,6 +305,15 @@ mod tests {
         assert!(absent.clip_outliers && absent.formalize_language && !absent.use_albumentations);
         let null = parse(r#"{"shortest_image_edge": null, "crop_fraction": null}"#);
         assert_eq!((null.shortest_image_edge, null.crop_fraction), (None, None));
+    }
+
+    #[test]
+    fn letterbox_is_absent_true_or_false() {
+        let letterbox = |kwargs: &str| parse(kwargs).letter_box_transform;
+        assert_eq!(letterbox("{}"), None);
+        assert_eq!(letterbox(r#"{"letter_box_transform": true}"#), Some(true));
+        assert_eq!(letterbox(r#"{"letter_box_transform": false}"#), Some(false));
+        assert_eq!(letterbox(r#"{"letter_box_transform": null}"#), Some(false));
     }
 
     #[test]

@@ -47,13 +47,13 @@ impl PixelValues {
 /// `(width, height)`.
 type Size = (usize, usize);
 
-/// The configured evaluation transform.
+/// The configured evaluation transform. With `bars`, black ones make a frame square first.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ImageTransform {
     /// Albumentations: shorter side to `edge` (area), centre crop, shorter side to `edge` again.
-    ShortestEdge { edge: usize, fraction: f64 },
-    /// Torchvision: black bars to a square, resize to `target`, centre crop, resize to `target`.
-    Letterbox { crop: Size, target: Size },
+    ShortestEdge { edge: usize, fraction: f64, bars: bool },
+    /// Torchvision: resize to `target`, centre crop, resize to `target`.
+    Resizes { crop: Size, target: Size, bars: bool },
 }
 
 impl ImageTransform {
@@ -74,7 +74,9 @@ impl ImageTransform {
         let crop = || pair("image_crop_size", &config.image_crop_size);
         let target = || pair("image_target_size", &config.image_target_size);
         if !config.use_albumentations {
-            return Ok(ImageTransform::Letterbox { crop: crop()?, target: target()? });
+            // Files older than the switch were trained with bars.
+            let bars = config.letter_box_transform.unwrap_or(true);
+            return Ok(ImageTransform::Resizes { crop: crop()?, target: target()?, bars });
         }
         let edge = match config.shortest_image_edge {
             Some(edge) => edge,
@@ -90,7 +92,8 @@ impl ImageTransform {
         if !(fraction > 0.0 && fraction <= 1.0) {
             return Err(error(format!("crop_fraction: expected above 0 and at most 1, found {fraction}")));
         }
-        Ok(ImageTransform::ShortestEdge { edge, fraction })
+        let bars = config.letter_box_transform.unwrap_or(false);
+        Ok(ImageTransform::ShortestEdge { edge, fraction, bars })
     }
 
     /// The whole way of one frame, into `pixels`, whose memory is used again. `field` names it in errors.
@@ -100,8 +103,14 @@ impl ImageTransform {
     /// narrower than 1:200.
     pub fn apply_into(&self, field: &str, image: &Image, pixels: &mut PixelValues) -> Result<()> {
         check_frame(field, image)?;
+        let (ImageTransform::ShortestEdge { bars, .. } | ImageTransform::Resizes { bars, .. }) = *self;
+        let side = image.width.max(image.height);
+        let square = (bars && image.width != image.height)
+            .then(|| check_intermediate(field, (side, side)).map(|()| letterbox(image)))
+            .transpose()?;
+        let image = square.as_ref().unwrap_or(image);
         let frame = match *self {
-            ImageTransform::ShortestEdge { edge, fraction } => {
+            ImageTransform::ShortestEdge { edge, fraction, .. } => {
                 let size = smallest_to((image.width, image.height), edge);
                 check_intermediate(field, size)?;
                 let cropped = resize_cropped(image, size, center(size, fraction));
@@ -114,10 +123,8 @@ impl ImageTransform {
                     Frame::New(resize_opencv::area(cropped.view(), size, whole(size)))
                 }
             }
-            ImageTransform::Letterbox { crop: (width, height), target } => {
-                let side = image.width.max(image.height);
-                check_intermediate(field, (side, side))?;
-                let resized = bilinear(letterbox(image), target);
+            ImageTransform::Resizes { crop: (width, height), target, .. } => {
+                let resized = bilinear(image.clone(), target);
                 Frame::New(bilinear(crop_padded(&resized, width, height), target))
             }
         };
@@ -307,7 +314,7 @@ mod tests {
             (64, 0.88, (182, 420), (56, 140), 6478891689819491),
             (64, 0.88, (447, 3), (7000, 56), 318259588752640444),
         ] {
-            assert_pixels(ImageTransform::ShortestEdge { edge, fraction }, frame, size, digest);
+            assert_pixels(ImageTransform::ShortestEdge { edge, fraction, bars: false }, frame, size, digest);
         }
     }
 
@@ -321,13 +328,36 @@ mod tests {
             ((333, 200), (320, 224), (1280, 720), (308, 224), 34767622192101849),
             ((252, 252), (252, 252), (270, 256), (252, 252), 49893843625391367),
         ] {
-            assert_pixels(ImageTransform::Letterbox { crop, target }, frame, size, digest);
+            assert_pixels(ImageTransform::Resizes { crop, target, bars: true }, frame, size, digest);
         }
     }
 
     #[test]
+    fn bars_make_a_frame_square_first() {
+        let pixels = |transform: ImageTransform, image: &Image| {
+            let mut pixels = PixelValues::default();
+            transform.apply_into("video.view", image, &mut pixels).expect("a frame");
+            pixels
+        };
+        let (wide, square) = (pattern::image(320, 180), letterbox(&pattern::image(320, 180)));
+        assert_eq!((square.width, square.height), (320, 320));
+        for bars in [false, true] {
+            let edge = ImageTransform::ShortestEdge { edge: 256, fraction: 0.95, bars };
+            let resizes = ImageTransform::Resizes { crop: (230, 230), target: (256, 256), bars };
+            for transform in [edge, resizes] {
+                // What is square stays as it is; bars make the same of a wide frame.
+                let expected = pixels(transform.clone(), &square);
+                assert_eq!(pixels(transform, &wide) == expected, bars);
+            }
+        }
+        let wide_without =
+            pixels(ImageTransform::ShortestEdge { edge: 256, fraction: 0.95, bars: false }, &wide);
+        assert_eq!((wide_without.width, wide_without.height), (448, 252));
+    }
+
+    #[test]
     fn unusable_frames_are_refused() {
-        let transform = ImageTransform::ShortestEdge { edge: 256, fraction: 0.95 };
+        let transform = ImageTransform::ShortestEdge { edge: 256, fraction: 0.95, bars: false };
         let refused = |width: usize, height: usize, bytes: usize| {
             let image = Image { width, height, rgb: vec![0; bytes] };
             let mut pixels = PixelValues::default();

@@ -16,9 +16,10 @@ mod state;
 mod statistics;
 mod synthetic;
 mod tokenizer;
+mod tokenizer_json;
 mod view;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -36,7 +37,15 @@ use image::ImageTransform;
 use state::StateEncoder;
 use statistics::Statistics;
 
+use crate::checkpoint::files::processor_file;
 use crate::{ActionChunk, Error, Image, Matrix, Observation, Result};
+
+/// The longest instruction, in bytes. The model's memory grows with the square of its tokens.
+const MAX_INSTRUCTION: usize = 1 << 13;
+/// The most time steps of a modality.
+const MAX_STEPS: usize = 1 << 10;
+/// The widest padded state or action.
+const MAX_WIDTH: usize = 1 << 16;
 
 /// Turns observations into model input, and model output into actions.
 pub struct Processor {
@@ -94,8 +103,8 @@ pub struct Encoded {
 
 impl Processor {
     /// Reads `processor_config.json`, `statistics.json` and, where present, `embodiment_id.json` of a
-    /// checkpoint folder, for one embodiment. The tokenizer is `tokenizer`, or else the folder's own
-    /// `tokenizer.json`.
+    /// checkpoint folder or of its subfolder `processor`, for one embodiment. The tokenizer is `tokenizer`, or
+    /// else the folder's own `tokenizer.json`.
     ///
     /// # Errors
     /// [`Error::Input`] for an unknown embodiment tag (lists the known ones), [`Error::Io`] and
@@ -111,12 +120,23 @@ impl Processor {
             modalities,
             embodiment_id: config::embodiment_id(checkpoint, tag)?,
             statistics: Statistics::read(checkpoint, tag)?,
-            tokenizer: image_tokenizer(tokenizer.unwrap_or(checkpoint))?,
+            tokenizer: match tokenizer {
+                Some(path) => image_tokenizer(path)?,
+                None => image_tokenizer(&own_tokenizer(checkpoint)?)?,
+            },
         })
     }
 
     fn new(parts: Parts) -> Result<Self> {
         let Parts { origin, config, tag, modalities, embodiment_id, statistics, tokenizer } = parts;
+        for (name, width) in
+            [("max_state_dim", config.max_state_dim), ("max_action_dim", config.max_action_dim)]
+        {
+            if width > MAX_WIDTH {
+                let what = format!("{name}: expected at most {MAX_WIDTH}, found {width}");
+                return Err(Error::file(origin.join(config::PROCESSOR_CONFIG), what));
+            }
+        }
         let state = StateEncoder::new(config, &modalities.state, &statistics)?;
         Ok(Processor {
             tag: tag.to_string(),
@@ -232,6 +252,10 @@ impl Processor {
         {
             return Ok(prompt);
         }
+        if instruction.len() > MAX_INSTRUCTION {
+            let what = format!("expected at most {MAX_INSTRUCTION} bytes, found {}", instruction.len());
+            return Err(Error::input("instruction", what));
+        }
         let formal = self.formalize_language.then(|| language::formalize(instruction));
         let text = language::chat(formal.as_deref().unwrap_or(instruction), images.len());
         let (expanded, order) = language::expand(&text, images)?;
@@ -275,6 +299,21 @@ impl Processor {
     }
 }
 
+/// The tokenizer's file or folder of a checkpoint that has its own.
+fn own_tokenizer(checkpoint: &Path) -> Result<PathBuf> {
+    let file = processor_file(checkpoint, "tokenizer.json");
+    if file.exists() {
+        return Ok(file);
+    }
+    if checkpoint.join("vocab.json").exists() {
+        return Ok(checkpoint.to_path_buf());
+    }
+    let what = "expected a tokenizer.json, found none; name one with --tokenizer. GR00T N1.6 takes the tokenizer of \
+                Eagle-Block2A-2B-v2: the folder gr00t/model/modules/nvidia/Eagle-Block2A-2B-v2 of NVIDIA's \
+                Isaac-GR00T repository (vocab.json, merges.txt, tokenizer_config.json)";
+    Err(Error::file(checkpoint, what))
+}
+
 /// A tokenizer that knows the token of an image feature.
 fn image_tokenizer(path: &Path) -> Result<Tokenizer> {
     let tokenizer = Tokenizer::from_path(path)?;
@@ -292,6 +331,16 @@ fn check_modalities(checkpoint: &Path, tag: &str, modalities: &EmbodimentModalit
         if modality.modality_keys.is_empty() || modality.delta_indices.is_empty() {
             return error(format!("{tag}.{name}: expected at least one key and one delta index"));
         }
+        let steps = modality.delta_indices.len();
+        if steps > MAX_STEPS {
+            return error(format!("{tag}.{name}.delta_indices: expected at most {MAX_STEPS}, found {steps}"));
+        }
+    }
+    // Row i of a chunk is the action of step i: nothing downstream reads other places.
+    if let Some((row, delta)) = (0..).zip(&action.delta_indices).find(|(row, delta)| row != *delta) {
+        return error(format!(
+            "{tag}.action.delta_indices: expected 0, 1, 2, …, found {delta} at place {row}"
+        ));
     }
     let (keys, steps) = (language.modality_keys.len(), language.delta_indices.len());
     if (keys, steps) != (1, 1) {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::config::read_json;
+use crate::checkpoint::files::processor_file;
 use crate::{Error, Result};
 
 /// File name inside a checkpoint folder.
@@ -28,7 +29,7 @@ impl Statistics {
     /// # Errors
     /// [`Error::Io`] or [`Error::File`] when the file or the tag is missing.
     pub fn read(checkpoint: &Path, tag: &str) -> Result<Self> {
-        let path = checkpoint.join(STATISTICS);
+        let path = processor_file(checkpoint, STATISTICS);
         let mut document: Value = read_json(&path)?;
         let root = match document.get_mut(tag) {
             Some(root) => root.take(),
@@ -65,7 +66,8 @@ impl Statistics {
     /// The scaling of a joint group, from the statistics named `low`/`high` or from mean and std.
     ///
     /// # Errors
-    /// [`Error::File`] as [`Statistics::table`], or when the two tables differ in shape.
+    /// [`Error::File`] as [`Statistics::table`], or when the two tables differ in shape, a lower bound lies above
+    /// its upper one, or a standard deviation is negative.
     pub fn scaler(&self, modality: &str, group: &str, rule: Rule) -> Result<Scaler> {
         let (first, second) = match rule {
             Rule::MinMax => ("min", "max"),
@@ -82,6 +84,20 @@ impl Statistics {
                 b.shape()
             );
             return Err(Error::file(&self.path, what));
+        }
+        let wrong = |low: f64, high: f64| match rule {
+            Rule::MeanStd => high < 0.0,
+            Rule::MinMax | Rule::Percentiles => low > high,
+        };
+        if let Some(at) = a.data.iter().zip(&b.data).position(|(low, high)| wrong(*low, *high)) {
+            let (row, column) = (at / a.cols, at % a.cols);
+            let expected =
+                if matches!(rule, Rule::MeanStd) { "a std from 0" } else { "a lower and an upper bound" };
+            let what = format!(
+                "value {column} of row {row}: expected {expected}, found {first} {} and {second} {}",
+                a.data[at], b.data[at]
+            );
+            return Err(self.error(modality, group, what));
         }
         Ok(match rule {
             Rule::MeanStd => Scaler::MeanStd { mean: a, std: b },
@@ -120,7 +136,7 @@ impl Table {
         let data: Option<Vec<f64>> = nested.iter().flat_map(|row| row.iter()).map(Value::as_f64).collect();
         match data {
             Some(data) if data.iter().all(|v| v.is_finite()) => Ok(Table { rows: nested.len(), cols, data }),
-            _ => Err("expected finite numbers".to_string()),
+            _ => Err("expected finite numbers, found NaN, an infinity, null or something else".to_string()),
         }
     }
 

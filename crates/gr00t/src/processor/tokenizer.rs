@@ -5,9 +5,11 @@
 //! split pattern, byte-level BPE, and added tokens that are matched before everything else.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde::Deserialize;
+use steadyhand_files::json;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -17,6 +19,8 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use super::config::read_json;
+use super::tokenizer_json;
+use crate::checkpoint::files;
 use crate::{Error, Result};
 
 /// Qwen2's split pattern: contractions, words, single digits, punctuation runs, line ends, spaces.
@@ -55,18 +59,20 @@ impl Tokenizer {
     pub fn from_path(path: &Path) -> Result<Self> {
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
         let inner = if path.is_dir() && !file.exists() && path.join("vocab.json").exists() {
-            from_vocabulary(path)?
+            guarded(&path.join("vocab.json"), || from_vocabulary(path))?
         } else {
-            let bytes = std::fs::read(&file).map_err(|e| Error::io(&file, e))?;
-            return Tokenizer::from_json(&file, &bytes);
+            return Tokenizer::from_json(&file, &files::read(&file)?);
         };
         Ok(Tokenizer { inner })
     }
 
     /// Reads the contents of a `tokenizer.json`; `origin` is what errors name.
     pub(super) fn from_json(origin: &Path, contents: &[u8]) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_bytes(contents);
-        Ok(Tokenizer { inner: inner.map_err(|e| Error::file(origin, e.to_string()))? })
+        let refused = |what: String| Error::file(origin, what);
+        let mut document = json::from_slice(contents).map_err(|error| refused(error.to_string()))?;
+        tokenizer_json::check(&mut document).map_err(refused)?;
+        let read = || serde_json::from_value(document).map_err(|error| refused(error.to_string()));
+        Ok(Tokenizer { inner: guarded(origin, read)? })
     }
 
     /// Token ids of a text; the spellings of added tokens become those tokens.
@@ -74,8 +80,10 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Input`] when the tokenizer cannot represent the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, true);
-        encoding.map(|e| e.get_ids().to_vec()).map_err(|e| Error::input("instruction", e.to_string()))
+        let encoding = guarded(Path::new("tokenizer"), || {
+            self.inner.encode_fast(text, true).map_err(|error| Error::input("instruction", error.to_string()))
+        });
+        encoding.map(|encoding| encoding.get_ids().to_vec())
     }
 
     /// The id of a token, by its spelling.
@@ -84,12 +92,21 @@ impl Tokenizer {
     }
 }
 
+/// Runs the tokenizers crate. It panics on some files that look right: that becomes an error (the process's panic
+/// hook still reports it), and what it was making is dropped.
+fn guarded<T>(origin: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err(Error::file(origin, "the tokenizer broke off: it is damaged")))
+}
+
 fn from_vocabulary(folder: &Path) -> Result<tokenizers::Tokenizer> {
     let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
     if let Err(error) = std::fs::metadata(&merges) {
         return Err(Error::io(&merges, error));
     }
     let refused = |what: String| Error::file(&vocab, what);
+    // The crate takes the last of two equal keys.
+    read_json::<BTreeMap<String, u32>>(&vocab)?;
     let model = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy()).build();
     let mut tokenizer = tokenizers::Tokenizer::new(model.map_err(|e| refused(e.to_string()))?);
     let pattern = SplitPattern::Regex(QWEN2_PATTERN.to_string());

@@ -122,7 +122,8 @@ impl Session {
     ///
     /// # Errors
     /// As [`Parts::load`]; a dataset that cannot be opened; an option that does not go with synthetic weights.
-    pub fn open(checkpoint: &Path, options: &Options) -> Result<Self> {
+    pub fn open(checkpoint: impl AsRef<Path>, options: &Options) -> Result<Self> {
+        let checkpoint = checkpoint.as_ref();
         let name = checkpoint.display().to_string();
         if let Some(config) = synthetic::config(&name)? {
             options.refuse_with(&name)?;

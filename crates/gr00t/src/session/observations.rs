@@ -52,7 +52,8 @@ impl<'a> Observations<'a> {
         let state = self.state.iter().map(|(key, values)| (key.clone(), gather(values, &rows))).collect();
         let key = modalities.language.modality_keys.first();
         let key = key.ok_or_else(|| Error::file("processor_config.json", "no language key"))?;
-        Ok(Observation { images, state, instruction: self.episode.instruction(key, step)? })
+        let instruction = self.episode.instruction(key, step, self.processor.action_horizon())?;
+        Ok(Observation { images, state, instruction })
     }
 }
 

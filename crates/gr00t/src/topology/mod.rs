@@ -105,6 +105,11 @@ impl Topology {
         Topology { parts: n1_6::parts(config), stages: n1_6::stages().to_vec() }
     }
 
+    /// The parts that hand everything behind them one tensor each, in the order of execution.
+    pub fn separating(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter().filter(|part| part.separates)
+    }
+
     /// The part of this name.
     pub fn part(&self, name: &str) -> Option<&Part> {
         self.parts.iter().find(|part| part.name == name)

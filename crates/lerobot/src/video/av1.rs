@@ -57,6 +57,24 @@ impl Decoder {
     }
 }
 
+/// What of a file these pictures cannot be, by its `av1C` box: 8-bit 4:2:0. None where the box does not say.
+pub(super) fn refused(config: &[u8]) -> Option<String> {
+    let flags = *config.get(2)?;
+    let bit = |place: u32| flags >> place & 1 == 1;
+    let depth = match (bit(6), bit(5)) {
+        (false, _) => 8,
+        (true, false) => 10,
+        (true, true) => 12,
+    };
+    let layout = match (bit(4), bit(3), bit(2)) {
+        (true, ..) => "4:0:0",
+        (false, true, true) => "4:2:0",
+        (false, true, false) => "4:2:2",
+        (false, false, _) => "4:4:4",
+    };
+    ((layout, depth) != ("4:2:0", 8)).then(|| format!("AV1 {layout} {depth}-bit"))
+}
+
 /// Copies a picture's planes without their padding.
 fn planes(shown: &dav1d::Picture) -> Result<Picture, Failure> {
     if shown.pixel_layout() != PixelLayout::I420 || shown.bit_depth() != 8 {
@@ -66,7 +84,7 @@ fn planes(shown: &dav1d::Picture) -> Result<Picture, Failure> {
             PixelLayout::I422 => "4:2:2",
             PixelLayout::I444 => "4:4:4",
         };
-        return Err(Failure::Format(format!("{layout} {}-bit", shown.bit_depth())));
+        return Err(Failure::Format(format!("AV1 {layout} {}-bit", shown.bit_depth())));
     }
     let size = |n: u32| usize::try_from(n).unwrap_or(0);
     let (width, height) = (size(shown.width()), size(shown.height()));

@@ -3,9 +3,9 @@
 //! swscale's x86 code, which FFmpeg, PyAV and torchcodec run, multiplies 16-bit lanes and keeps the high
 //! halves: with `mh(a, c) = (a * c) >> 16`, Y' = mh(8 Y - offset, y), U' = 8 U - 1024, V' likewise, and
 //! R = Y' + mh(V', vr), G = Y' + mh(U', ug) + mh(V', vg), B = Y' + mh(U', ub), clamped to 0..=255.
-//! The coefficients come from the matrix's ITU numbers by swscale's own rounding steps ([`Coefficients`]).
+//! The coefficients come from the matrix's ITU numbers by swscale's own rounding steps ([`Matrix`]).
 
-use super::Frame;
+use super::{Frame, scaled};
 
 /// The colour tags of a bitstream or a file, as far as they are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,9 +34,38 @@ pub(super) struct Picture {
     pub(super) tags: Tags,
 }
 
+/// What V adds to red, U to blue, U and V to green, in 1/65536 for limited range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Matrix {
+    pub(super) vr: i64,
+    pub(super) ub: i64,
+    pub(super) ug: i64,
+    pub(super) vg: i64,
+    /// Whether luma runs over 0..=255; chroma is then narrowed from 255 to 224.
+    pub(super) full_range: bool,
+}
+
+impl Matrix {
+    /// The matrix for these tags. Unspecified means BT.601 and limited range, whatever the picture's size:
+    /// swscale's default. None for matrices that swscale does not convert from (such as YCgCo).
+    pub(super) fn new(tags: Tags) -> Option<Matrix> {
+        let (vr, ub, ug, vg) = match tags.matrix.unwrap_or(2) {
+            1 => (117_489, 138_438, -13_975, -34_925),         // BT.709
+            2 | 5 | 6 => (104_597, 132_201, -25_675, -53_279), // unspecified, BT.470BG, BT.601
+            4 => (104_448, 132_798, -24_759, -53_109),         // FCC
+            7 => (117_579, 136_230, -16_907, -35_559),         // SMPTE 240M
+            9 | 10 => (110_013, 140_363, -12_277, -42_626),    // BT.2020
+            _ => return None,
+        };
+        let full_range = tags.full_range.unwrap_or(false);
+        let chroma = |c: i64| if full_range { c * 224 / 255 } else { c };
+        Some(Matrix { vr: chroma(vr), ub: chroma(ub), ug: chroma(ug), vg: chroma(vg), full_range })
+    }
+}
+
 /// swscale's fixed-point coefficients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Coefficients {
+struct Coefficients {
     y: i32,
     y_offset: i32,
     vr: i32,
@@ -46,30 +75,17 @@ pub(super) struct Coefficients {
 }
 
 impl Coefficients {
-    /// The coefficients for these tags. Unspecified means BT.601 and limited range, whatever the picture's
-    /// size: swscale's default. None for matrices that swscale does not convert from (such as YCgCo).
-    pub(super) fn new(tags: Tags) -> Option<Coefficients> {
-        // V to R, U to B, U to G and V to G of each matrix, in 1/65536, for limited range.
-        let (vr, ub, ug, vg) = match tags.matrix.unwrap_or(2) {
-            1 => (117_489, 138_438, -13_975, -34_925),         // BT.709
-            2 | 5 | 6 => (104_597, 132_201, -25_675, -53_279), // unspecified, BT.470BG, BT.601
-            4 => (104_448, 132_798, -24_759, -53_109),         // FCC
-            7 => (117_579, 136_230, -16_907, -35_559),         // SMPTE 240M
-            9 | 10 => (110_013, 140_363, -12_277, -42_626),    // BT.2020
-            _ => return None,
-        };
-        // Luma is stretched from 219 steps to 255; full-range chroma is narrowed from 255 to 224 instead.
-        let full = tags.full_range.unwrap_or(false);
-        let (y, y_offset) = if full { (65_536, 0) } else { (65_536 * 255 / 219, 16 << 3) };
-        let chroma = |c: i64| round(if full { c * 224 / 255 } else { c });
-        Some(Coefficients {
+    fn new(matrix: Matrix) -> Coefficients {
+        // Luma is stretched from 219 steps to 255.
+        let (y, y_offset) = if matrix.full_range { (65_536, 0) } else { (65_536 * 255 / 219, 16 << 3) };
+        Coefficients {
             y: round(y),
             y_offset,
-            vr: chroma(vr),
-            ub: chroma(ub),
-            ug: chroma(ug),
-            vg: chroma(vg),
-        })
+            vr: round(matrix.vr),
+            ub: round(matrix.ub),
+            ug: round(matrix.ug),
+            vg: round(matrix.vg),
+        }
     }
 }
 
@@ -86,7 +102,12 @@ fn mh(a: i32, c: i32) -> i32 {
 }
 
 /// Converts a picture to RGB, `[height, width, 3]`.
-pub(super) fn to_rgb(picture: &Picture, c: Coefficients) -> Frame {
+pub(super) fn to_rgb(picture: &Picture, matrix: Matrix) -> Frame {
+    // swscale's fast code takes even heights only.
+    if !picture.height.is_multiple_of(2) {
+        return scaled::to_rgb(picture, matrix);
+    }
+    let c = Coefficients::new(matrix);
     let (width, height) = (picture.width, picture.height);
     let chroma_width = width.div_ceil(2);
     let mut rgb = vec![0; width * height * 3];
@@ -116,29 +137,29 @@ mod tests {
     #[test]
     fn coefficients_of_bt601_limited_are_those_measured_against_ffmpeg() {
         let expected = Coefficients { y: 9539, y_offset: 128, vr: 13075, ub: 16525, ug: -3209, vg: -6660 };
-        assert_eq!(Coefficients::new(Tags::default()), Some(expected));
+        assert_eq!(Matrix::new(Tags::default()).map(Coefficients::new), Some(expected));
     }
 
     #[test]
-    fn grey_stays_grey_and_odd_sizes_fit() {
+    fn grey_stays_grey_and_odd_widths_fit() {
         for full_range in [false, true] {
-            let c = Coefficients::new(Tags { matrix: Some(1), full_range: Some(full_range) }).unwrap();
+            let matrix = Matrix::new(Tags { matrix: Some(1), full_range: Some(full_range) }).unwrap();
             let picture = Picture {
                 width: 3,
-                height: 3,
-                y: vec![if full_range { 255 } else { 235 }; 9],
+                height: 4,
+                y: vec![if full_range { 255 } else { 235 }; 12],
                 u: vec![128; 4],
                 v: vec![128; 4],
                 tags: Tags::default(),
             };
-            let frame = to_rgb(&picture, c);
-            assert_eq!(frame.rgb.len(), 27);
+            let frame = to_rgb(&picture, matrix);
+            assert_eq!(frame.rgb.len(), 36);
             assert!(frame.rgb.iter().all(|v| *v >= 254), "{:?}", frame.rgb);
         }
     }
 
     #[test]
     fn unknown_matrices_are_refused() {
-        assert_eq!(Coefficients::new(Tags { matrix: Some(8), full_range: None }), None);
+        assert_eq!(Matrix::new(Tags { matrix: Some(8), full_range: None }), None);
     }
 }

@@ -8,9 +8,9 @@ use super::{
 };
 
 /// NAL unit type of a slice of an IDR picture: decoding can start there, and nothing later looks back.
-const IDR: u8 = 5;
+pub(super) const IDR: u8 = 5;
 /// NAL unit types of slices.
-const SLICES: [u8; 2] = [1, IDR];
+pub(super) const SLICES: [u8; 2] = [1, IDR];
 /// NAL unit type of a sequence parameter set.
 const SEQUENCE: u8 = 7;
 /// NAL unit type of a picture parameter set.
@@ -59,19 +59,55 @@ impl Config {
     }
 
     /// The NAL units of a sample.
-    fn nals<'a>(&self, sample: &'a [u8]) -> Result<Vec<&'a [u8]>, String> {
+    pub(super) fn nals<'a>(&self, sample: &'a [u8]) -> Result<Vec<&'a [u8]>, String> {
         let mut bytes = Bytes(sample);
         let mut nals = Vec::new();
         while !bytes.0.is_empty() {
-            let length = match self.length_size {
-                1 => bytes.u8().map(u32::from),
-                2 => bytes.u16().map(u32::from),
-                _ => bytes.u32(),
-            };
-            let nal = length.and_then(|n| usize::try_from(n).ok()).and_then(|n| bytes.take(n));
+            let nal = self.length(&mut bytes).and_then(|n| bytes.take(n));
             nals.push(nal.ok_or("a NAL unit is longer than its sample")?);
         }
         Ok(nals)
+    }
+
+    /// The first bytes of the NAL units of a sample, as far as `sample`, which may be cut, has them.
+    pub(super) fn starts<'a>(&self, sample: &'a [u8]) -> Vec<&'a [u8]> {
+        let mut bytes = Bytes(sample);
+        let mut nals = Vec::new();
+        while let Some(length) = self.length(&mut bytes) {
+            let cut = bytes.take(length.min(bytes.0.len())).unwrap_or_default();
+            nals.push(cut);
+        }
+        nals
+    }
+
+    /// The length that stands before a NAL unit.
+    fn length(&self, bytes: &mut Bytes) -> Option<usize> {
+        let length = match self.length_size {
+            1 => bytes.u8().map(u32::from),
+            2 => bytes.u16().map(u32::from),
+            _ => bytes.u32(),
+        };
+        length.and_then(|n| usize::try_from(n).ok())
+    }
+
+    /// The sequence parameter set, where the file's header has one.
+    pub(super) fn sps(&self) -> Option<Sps> {
+        self.sps
+    }
+
+    /// What of the file's header rules out exact decoding.
+    pub(super) fn refused(&self) -> Option<String> {
+        let inexact = |tools: &Tools| tools.transform_8x8 && tools.constrained_intra;
+        match self.sps {
+            Some(sps) if (sps.chroma_format, sps.bit_depth) != (1, 8) => {
+                Some(format!("H.264 {}", sps.format()))
+            }
+            Some(sps) if sps.cropped_at_origin => Some("H.264 pictures cropped at the left or top".into()),
+            _ if self.tools.iter().any(inexact) => {
+                Some("H.264 with the 8x8 transform and constrained intra prediction".into())
+            }
+            _ => None,
+        }
     }
 
     /// Whether decoding can start at this sample: only an IDR picture cuts all references to earlier ones.
@@ -113,10 +149,10 @@ impl Decoder {
     fn check(&self, slice: &[u8]) -> Result<(), Failure> {
         let Some(sps) = self.sps else { return Ok(()) };
         if (sps.chroma_format, sps.bit_depth) != (1, 8) {
-            return Err(Failure::Format(sps.format()));
+            return Err(Failure::Format(format!("H.264 {}", sps.format())));
         }
         if sps.cropped_at_origin {
-            return Err(Failure::Format("pictures cropped at the left or top".into()));
+            return Err(Failure::Format("H.264 pictures cropped at the left or top".into()));
         }
         // With the 8x8 transform the decoder takes the pixel above and left of a block for usable where it is
         // not, or the other way round, if a slice starts inside a row or intra prediction is constrained. Some
@@ -126,7 +162,7 @@ impl Decoder {
         if self.tools.iter().any(inexact) {
             let found =
                 if inside_a_row { "slices that start inside a row" } else { "constrained intra prediction" };
-            return Err(Failure::Format(format!("the 8x8 transform with {found}")));
+            return Err(Failure::Format(format!("H.264 with the 8x8 transform and {found}")));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::{bytes::Bytes, mp4::Damage};
 
 /// The most pictures of one file: six days at 30 a second. Bounds what a damaged count can allocate.
-const MAX_SAMPLES: usize = 1 << 24;
+pub(super) const MAX_SAMPLES: usize = 1 << 24;
 
 /// One coded picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +143,19 @@ fn times(table: Bytes, count: usize) -> Result<Vec<i64>, Damage> {
     }
 }
 
+/// The time units that all samples of `stts` take together.
+pub(super) fn duration(table: Bytes) -> Result<i64, Damage> {
+    let read = || {
+        let mut stts = table.find(b"stts")?;
+        stts.version()?;
+        let mut runs = stts.table(8)?;
+        runs.try_fold(0i64, |sum, mut run| {
+            Some(sum.saturating_add(i64::from(run.u32()?).saturating_mul(run.u32()?.into())))
+        })
+    };
+    read().ok_or_else(|| Damage::short("stbl/stts"))
+}
+
 /// A table of (count, value) runs, expanded to at most `limit` values.
 fn runs(table: &mut Bytes, limit: usize) -> Option<Vec<u32>> {
     table.version()?;
@@ -154,32 +167,39 @@ fn runs(table: &mut Bytes, limit: usize) -> Option<Vec<u32>> {
     Some(values)
 }
 
-/// The samples that are shown, in presentation order, as indices into `samples`.
+/// The samples that are shown, in presentation order: indices into `samples`, each with its time in seconds.
 ///
 /// Decoders give pictures in decoding order; sorting by time gives the order of presentation. The edit list
 /// then cuts: a picture is shown where its time lies in an edit, as FFmpeg does it.
-pub(super) fn shown(moov: Bytes, track: Bytes, samples: &[Sample]) -> Result<Vec<usize>, Damage> {
+pub(super) fn shown(moov: Bytes, track: Bytes, samples: &[Sample]) -> Result<Vec<(usize, f64)>, Damage> {
     let mut order: Vec<usize> = (0..samples.len()).collect();
     order.sort_by_key(|i| samples[*i].time);
+    let media = timescale(track.find(b"mdia").and_then(|m| m.find(b"mdhd")));
+    let no_scale = || Damage::new("mvhd/mdhd", "time scales above 0", "none");
+    let seconds = |time: i128, scale: u32| time as f64 / f64::from(scale);
     let Some(mut elst) = track.find(b"edts").and_then(|edts| edts.find(b"elst")) else {
-        return Ok(order);
+        let media = media.ok_or_else(no_scale)?;
+        return Ok(order.into_iter().map(|i| (i, seconds(samples[i].time.into(), media))).collect());
     };
     let edits = edits(&mut elst).ok_or_else(|| Damage::short("edts/elst"))?;
-    let scale = (timescale(moov.find(b"mvhd")), timescale(track.find(b"mdia").and_then(|m| m.find(b"mdhd"))));
-    let (Some(movie), Some(media)) = scale else {
-        return Err(Damage::new("mvhd/mdhd", "time scales above 0", "none"));
-    };
+    let (Some(movie), Some(media)) = (timescale(moov.find(b"mvhd")), media) else { return Err(no_scale()) };
     let mut shown = Vec::new();
-    for (duration, start) in edits {
-        // A negative start is an empty edit: it delays the picture and shows none.
-        let Ok(first) = u64::try_from(start) else { continue };
+    // Where the edit at hand starts, in the media's time units.
+    let mut start = 0i128;
+    for (duration, first) in edits {
         let in_media = u128::from(duration) * u128::from(media);
-        let length = (in_media + u128::from(movie) / 2) / u128::from(movie);
-        // Duration 0 means "to the end", as streaming writers leave it.
-        let end = if duration == 0 { i128::MAX } else { i128::from(first) + length.cast_signed() };
-        let before = |limit: i128| order.partition_point(|i| i128::from(samples[*i].time) < limit);
-        let (from, to) = (before(i128::from(first)), before(end));
-        shown.extend(order.get(from..to).unwrap_or_default());
+        let length = ((in_media + u128::from(movie) / 2) / u128::from(movie)).cast_signed();
+        // A negative start is an empty edit: it delays the picture and shows none.
+        if let Ok(first) = u64::try_from(first).map(i128::from) {
+            // Duration 0 means "to the end", as streaming writers leave it.
+            let end = if duration == 0 { i128::MAX } else { first + length };
+            let before = |limit: i128| order.partition_point(|i| i128::from(samples[*i].time) < limit);
+            let here = order.get(before(first)..before(end)).unwrap_or_default();
+            shown.extend(
+                here.iter().map(|i| (*i, seconds(i128::from(samples[*i].time) - first + start, media))),
+            );
+        }
+        start += length;
         if shown.len() > MAX_SAMPLES {
             let expected = format!("at most {MAX_SAMPLES} pictures");
             return Err(Damage::new("edts/elst", expected, "edits that repeat more"));

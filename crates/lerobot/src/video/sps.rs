@@ -9,6 +9,12 @@ pub(super) struct Sps {
     pub(super) chroma_format: u32,
     /// Bits of a luma sample.
     pub(super) bit_depth: u32,
+    /// Bits of `frame_num` in slice headers.
+    pub(super) frame_num_bits: u32,
+    /// Bits of the low part of the picture order count in slice headers; None where the count is not sent.
+    pub(super) order_bits: Option<u32>,
+    /// Whether every picture is a whole frame.
+    pub(super) frames_only: bool,
     /// Macroblocks a row.
     pub(super) row: u32,
     /// Whether pictures are cropped at the left or the top.
@@ -41,9 +47,10 @@ impl Sps {
                 scaling_lists(&mut bits, if chroma_format == 3 { 12 } else { 8 })?;
             }
         }
-        bits.ue()?; // log2_max_frame_num
+        let frame_num_bits = bits.ue().filter(|n| *n <= 12)? + 4;
+        let mut order_bits = None;
         match bits.ue()? {
-            0 => drop(bits.ue()?),
+            0 => order_bits = Some(bits.ue().filter(|n| *n <= 12)? + 4),
             1 => {
                 bits.take(1)?;
                 bits.ue()?;
@@ -58,7 +65,8 @@ impl Sps {
         bits.take(1)?;
         let row = bits.ue()?.checked_add(1)?;
         bits.ue()?; // height
-        if bits.take(1)? == 0 {
+        let frames_only = bits.take(1)? == 1;
+        if !frames_only {
             bits.take(1)?;
         }
         bits.take(1)?;
@@ -68,7 +76,16 @@ impl Sps {
             cropped_at_origin = left > 0 || top > 0;
         }
         let tags = if bits.take(1)? == 1 { vui_tags(&mut bits)? } else { Tags::default() };
-        Some(Sps { chroma_format, bit_depth, row, cropped_at_origin, tags })
+        Some(Sps {
+            chroma_format,
+            bit_depth,
+            frame_num_bits,
+            order_bits,
+            frames_only,
+            row,
+            cropped_at_origin,
+            tags,
+        })
     }
 
     /// The pixel format's name, such as `4:2:0 8-bit`.
@@ -121,6 +138,20 @@ impl Tools {
 pub(super) fn first_macroblock(slice: &[u8]) -> Option<u32> {
     let start = unescape(slice.get(1..slice.len().min(16))?);
     Bits { bytes: &start, at: 0 }.ue()
+}
+
+/// The low part of the picture order count of a slice, given as its NAL unit's first bytes.
+pub(super) fn picture_order(slice: &[u8], sps: &Sps, is_idr: bool) -> Option<u32> {
+    let start = unescape(slice.get(1..slice.len().min(48))?);
+    let mut bits = Bits { bytes: &start, at: 0 };
+    bits.ue()?; // first macroblock
+    bits.ue()?; // type
+    bits.ue()?; // picture parameter set
+    bits.take(sps.frame_num_bits as usize)?;
+    if is_idr {
+        bits.ue()?; // identifier
+    }
+    bits.take(sps.order_bits? as usize)
 }
 
 /// The colour tags of the video usability information.

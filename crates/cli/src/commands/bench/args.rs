@@ -32,9 +32,8 @@ pub struct BenchArgs {
     /// Checkpoint folder; synth:n1.6 for random weights of the published size, synth:tiny for a very small model.
     #[arg(long, visible_alias = "model-path", value_name = "DIR")]
     pub checkpoint: PathBuf,
-    /// What runs the model, alone or with its precision as cuda:bf16. auto: cuda where it can run, else cpu, saying
-    /// which and why; cuda: an NVIDIA GPU; cpu: the reference; onnxruntime: ONNX Runtime on an exported policy.
-    #[arg(long, default_value = "auto", value_name = "ENGINE", value_parser = EngineSpec::running)]
+    #[arg(long, default_value = "auto", value_name = "ENGINE", value_parser = EngineSpec::running,
+          help = EngineSpec::running_help())]
     pub engine: EngineSpec,
     #[command(flatten)]
     pub device: DeviceArgs,

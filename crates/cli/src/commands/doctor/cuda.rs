@@ -45,11 +45,7 @@ pub fn check(
     sites: &[ModelSite],
     capability: Option<(u32, u32)>,
 ) -> steadyhand_gr00t::Result<()> {
-    match capability {
-        Some(capability) => steadyhand_gr00t_cuda::check_on(policy, sites, capability)?,
-        None => steadyhand_gr00t_cuda::check(policy, sites)?,
-    }
-    Ok(())
+    Ok(steadyhand_gr00t_cuda::check(policy, sites, capability)?)
 }
 
 /// The compiler of kernels, tried.

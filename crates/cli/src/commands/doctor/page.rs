@@ -15,7 +15,7 @@ pub fn page(machine: &Machine, verdict: &Verdict) -> String {
         ("Machine", machine_lines(machine)),
         ("GPUs", gpu_lines(&machine.gpus)),
         ("Libraries", library_lines(machine)),
-        ("Policies", policy_lines(machine)),
+        ("Number formats", policy_lines(machine)),
         ("Verdict", verdict_lines(verdict)),
     ] {
         // Writing to a String cannot fail.
@@ -105,7 +105,7 @@ fn library_lines(machine: &Machine) -> Vec<String> {
 }
 
 fn policy_lines(machine: &Machine) -> Vec<String> {
-    let mut table = Table::new(&["policy", "runs", "because"]);
+    let mut table = Table::new(&["precision", "runs", "because"]);
     for policy in &machine.policies {
         let runs = match policy.runs {
             Runs::Native => "native on cuda",

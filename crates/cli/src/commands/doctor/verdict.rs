@@ -26,14 +26,14 @@ pub fn verdict(machine: &Machine) -> Verdict {
             let why = problem.as_ref().map_or("no GPU", |problem| first_line(&problem.what));
             let hint = problem.as_ref().filter(|_| without_hardware(&machine.gpus));
             let hint = hint.map(|problem| format!("; {}", problem.mend)).unwrap_or_default();
-            format!("--engine auto emulates every policy on the CPU: {why}{hint}")
+            format!("--engine auto emulates every precision on the CPU: {why}{hint}")
         }
     };
     // A machine without a GPU has nothing to mend for one.
     let mut problems: Vec<Problem> = cuda.filter(|_| !without_hardware(&machine.gpus)).into_iter().collect();
     for policy in machine.policies.iter().filter(|policy| policy.runs == Runs::Refused) {
         let what = policy.reason.clone().unwrap_or_default();
-        problems.push(Problem { what, mend: format!("mend the policy {}", policy.policy) });
+        problems.push(Problem { what, mend: format!("mend the precision {}", policy.policy) });
     }
     // NVRTC is told of above, and not missed where there is no GPU.
     let others = machine.libraries.iter().filter(|library| library.engine != "cuda");
@@ -234,7 +234,7 @@ mod tests {
         machine.policies[0].runs = Runs::Refused;
         let found = verdict(&machine);
         let mends: Vec<&str> = found.problems.iter().map(|problem| problem.mend.as_str()).collect();
-        assert_eq!(mends, ["pip install nvrtc", "mend the policy f32", "pip install onnxruntime"]);
+        assert_eq!(mends, ["pip install nvrtc", "mend the precision f32", "pip install onnxruntime"]);
         assert_eq!(found.next.as_deref(), Some("pip install nvrtc"));
     }
 }

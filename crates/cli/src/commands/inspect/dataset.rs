@@ -99,8 +99,9 @@ fn statistics(dataset: &Dataset, page: &mut Page) {
         [("meta/stats.json", dataset.stats()), ("meta/relative_stats.json", dataset.relative_stats())];
     for (file, stats) in files {
         match stats {
-            Some(stats) => page.section(&format!("statistics ({file})"), &statistics_of(stats)),
-            None => page.line(&format!("statistics ({file}): none\n")),
+            Ok(Some(stats)) => page.section(&format!("statistics ({file})"), &statistics_of(stats)),
+            Ok(None) => page.line(&format!("statistics ({file}): none\n")),
+            Err(error) => page.line(&format!("statistics: {error}\n")),
         }
     }
 }

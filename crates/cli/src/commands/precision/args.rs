@@ -21,7 +21,7 @@ pub enum PrecisionCommand {
     /// Find the scales of activations for fp8 on a dataset.
     Calibrate(CalibrateArgs),
     /// Put number formats side by side: what they cost in actions and, on a GPU, take in time.
-    Table(TableArgs),
+    Table(Box<TableArgs>),
 }
 
 #[derive(Debug, Args)]

@@ -9,7 +9,7 @@ pub use args::TuneArgs;
 
 use crate::outcome::Outcome;
 use crate::report::{make_folder_of, write_file};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,15 @@ const CALIBRATION: &str = "calibration.json";
 /// Tunes, prints the verdict and leaves policies, plot and evidence.
 pub fn run(args: &TuneArgs) -> Result<Outcome> {
     let deadline = Deadline::after(Some(args.time_limit));
+    if args.target.name() == "cpu" {
+        for (option, given) in [
+            ("--device", args.device.device.is_some()),
+            ("--kernel-cache", args.device.kernel_cache.is_some()),
+            ("--kernel-dir", args.device.kernel_dir.is_some()),
+        ] {
+            ensure!(!given, "{option}: expected with --target cuda, found with --target cpu");
+        }
+    }
     let backend = args.device.backend(&args.target)?;
     let loaded = Loaded::load(args)?;
     let parts = &loaded.session.parts;

@@ -49,8 +49,14 @@ fn table(outcome: &Outcome) -> Table {
         Unit::Milliseconds => "ms",
         Unit::Bytes => "bytes",
     };
-    let mut table =
-        Table::new(&["policy", cost, "of bf16's", &format!("error, x {}", outcome.preset), "predicted", ""]);
+    let mut table = Table::new(&[
+        "precision",
+        cost,
+        "of bf16's",
+        &format!("error, x {}", outcome.preset),
+        "predicted",
+        "",
+    ]);
     for (index, policy) in outcome.policies.iter().enumerate() {
         let front = outcome.pareto.contains(&index);
         if policy.base.is_some() && !front && index != outcome.chosen {

@@ -138,8 +138,12 @@ impl Gpu {
         if let Some(device) = self.options.device {
             options.extend(["--device".into(), device.to_string().into()]);
         }
-        if let Some(folder) = &self.options.kernel_cache {
-            options.extend(["--kernel-cache".into(), folder.clone().into_os_string()]);
+        let folders =
+            [("--kernel-cache", &self.options.kernel_cache), ("--kernel-dir", &self.options.kernel_dir)];
+        for (option, folder) in folders {
+            if let Some(folder) = folder {
+                options.extend([option.into(), folder.clone().into_os_string()]);
+            }
         }
         bench::measure(&words_of(options)?)?.inference().context("bench: no inference was measured")
     }

@@ -184,12 +184,12 @@ impl PolicyTable {
             if outside.is_empty() { String::new() } else { format!("; not for {}", outside.join(", ")) };
         let factor = self.max_ratio;
         format!(
-            "The emulation predicts CUDA's error within a factor of {factor} for {held} of {judged} policies{but}."
+            "The emulation predicts CUDA's error within a factor of {factor} for {held} of {judged} precisions{but}."
         )
     }
 
     fn table(&self) -> Table {
-        let mut header = vec!["policy", "MSE", "MAE", "error"];
+        let mut header = vec!["precision", "MSE", "MAE", "error"];
         if self.device.is_some() {
             header.extend(["cuda MSE", "cuda error", "emulated/cuda"]);
         }
@@ -288,9 +288,9 @@ mod tests {
         assert!(table.holds());
         let page = table.page();
         for part in [
-            "bf16    0.004000  0.040000  6.30e-3  0.004000  6.20e-3              1.02  7.500  refused",
+            "bf16       0.004000  0.040000  6.30e-3  0.004000  6.20e-3              1.02  7.500  refused",
             "fp8 on cuda: site `dit.block.0.key`: no kernel",
-            "for 2 of 2 policies",
+            "for 2 of 2 precisions",
             "c on d, episodes 0, 2, 26 inferences in all",
         ] {
             assert!(page.contains(part), "no {part:?} in {page}");
@@ -309,7 +309,7 @@ mod tests {
             let table =
                 table(vec![row("mixed", accuracy(4e-3), accuracy(4e-3)), row(name, accuracy(6e-3), cuda)]);
             assert!(!table.holds());
-            assert!(table.page().contains(&format!("for 1 of 2 policies; not for {name}.")));
+            assert!(table.page().contains(&format!("for 1 of 2 precisions; not for {name}.")));
         }
         // Nothing was predicted where the emulation failed too.
         assert!(table(vec![row("fp16", failed(), failed())]).holds());

@@ -1,0 +1,147 @@
+//! Checks kernels of the model against the CPU reference on the GPU at hand, then times them: microseconds of one in a
+//! chain of the same, each GEMM with weights of its own, so that they come from device memory as in an inference. GEMMs
+//! are timed in every tiling.
+//!
+//! `cargo run --release -p steadyhand-gr00t-cuda --example kernels -- [OPTIONS] [NAME SHAPE...]`
+//!
+//! Without a name, every kernel and shape of the model. `--list` prints them and needs no GPU. `--precision PRESET` gives
+//! the formats (bf16), `--assert` fails where the tiling that the engine chooses is slower than the best by more than 5 %,
+//! `--kernel-dir DIR` compiles the files in a folder.
+
+mod cases;
+mod time;
+
+use cases::{Case, KERNELS, of_model};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use steadyhand_cuda_driver::Device;
+use steadyhand_cuda_driver::compile::Compiler;
+use steadyhand_fidelity::relative_l2;
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::probe::Recorder;
+use steadyhand_gr00t::synthetic::n1_6;
+use steadyhand_gr00t_cuda::Result;
+use steadyhand_gr00t_cuda::builder::Builder;
+use steadyhand_gr00t_cuda::kernels::Kernels;
+use steadyhand_gr00t_cuda::program::Scratch;
+use steadyhand_gr00t_cuda::sources::Sources;
+use steadyhand_gr00t_cuda::weights::Layout;
+
+/// f32 against the reference, in relative L2: both sum in f32, in different orders. As the engine's tests.
+const F32_LIMIT: f64 = 1e-5;
+/// Other formats: the reference's own distance from its f32 result, times this. Sums in another order turn some roundings
+/// around; each rounding error is about as large as the other.
+const ROUNDED_FACTOR: f64 = 2.0;
+/// How much slower than the best tiling the engine's choice may be.
+const SLOWER: f32 = 1.05;
+
+struct Arguments {
+    list: bool,
+    assert: bool,
+    precision: String,
+    kernel_dir: Option<PathBuf>,
+    cases: Vec<Case>,
+}
+
+fn main() -> ExitCode {
+    let outcome = arguments(std::env::args().skip(1)).and_then(|arguments| {
+        if arguments.list {
+            arguments.cases.iter().for_each(|case| println!("{case}"));
+            return Ok(Vec::new());
+        }
+        run(&arguments).map_err(|error| error.to_string())
+    });
+    match outcome {
+        Ok(problems) if problems.is_empty() => ExitCode::SUCCESS,
+        Ok(problems) => {
+            problems.iter().for_each(|problem| eprintln!("{problem}"));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn arguments(given: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut given = given.peekable();
+    let precision = "bf16".to_owned();
+    let mut found = Arguments { list: false, assert: false, precision, kernel_dir: None, cases: Vec::new() };
+    while let Some(argument) = given.next() {
+        let mut value = |name: &str| given.next().ok_or_else(|| format!("{name}: expected a value"));
+        match argument.as_str() {
+            "--list" => found.list = true,
+            "--assert" => found.assert = true,
+            "--precision" => found.precision = value("--precision")?,
+            "--kernel-dir" => found.kernel_dir = Some(value("--kernel-dir")?.into()),
+            name if name.starts_with('-') => return Err(format!("{name}: no such option")),
+            name => {
+                let shape = KERNELS.iter().find(|(_, known, _)| *known == name).map_or(0, |it| it.2.len());
+                let numbers = given.by_ref().take(shape);
+                let numbers: Vec<usize> = numbers
+                    .map(|number| number.parse().map_err(|_| format!("{name}: {number} is no number")))
+                    .collect::<Result<_, _>>()?;
+                found.cases.push(Case::parse(name, &numbers)?);
+            }
+        }
+    }
+    if found.cases.is_empty() {
+        found.cases = of_model(&n1_6());
+    }
+    Ok(found)
+}
+
+/// What does not hold.
+fn run(arguments: &Arguments) -> Result<Vec<String>> {
+    let policy = PrecisionPolicy::preset(&arguments.precision)?;
+    let sources = Sources::open(arguments.kernel_dir.as_deref())?;
+    let device = Device::open(0)?;
+    let compiler = Compiler::open(Some(device.properties().driver_version), None)?;
+    let kernels = Kernels::new(&device, compiler, sources);
+    println!("{}, {policy}", device.properties().name);
+    let mut problems = Vec::new();
+    for case in &arguments.cases {
+        let wrong = check(case, &device, &kernels, &policy)?;
+        let right = wrong.is_empty();
+        problems.extend(wrong);
+        if !right {
+            // A wrong result in no time is worth nothing.
+            println!("{case}: WRONG");
+            continue;
+        }
+        let measured = time::measure(case, &device, &kernels, &policy)?;
+        println!("{case}: {measured}");
+        let (chosen, best) = measured.chosen_and_best();
+        if arguments.assert && chosen > SLOWER * best {
+            let more = 100.0 * (chosen / best - 1.0);
+            problems.push(format!(
+                "{case}: the chosen tiling takes {chosen:.2} us, {more:.0} % more than the best, {best:.2} us"
+            ));
+        }
+    }
+    Ok(problems)
+}
+
+/// Tensors that lie further from the reference's than rounding explains.
+fn check(case: &Case, device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> Result<Vec<String>> {
+    let expected = case.reference(policy)?;
+    let exact = case.reference(&PrecisionPolicy::preset("f32")?)?;
+    let mut layout = Layout::new(policy);
+    let weights = case.lay_out(&mut layout)?;
+    layout.load(device, kernels, &case.to_string())?;
+    let mut b = Builder::new(device, policy, 1);
+    let inputs = case.inputs(&mut b)?;
+    case.record(&mut b, &weights, &inputs)?;
+    let (stream, mut scratch, mut found) = (device.stream()?, Scratch::new(device)?, Recorder::all());
+    b.finish(kernels)?.probe(&stream, &mut scratch, &mut found)?;
+    let mut problems = Vec::new();
+    for (name, (_, values)) in &expected.tensors {
+        let limit = F32_LIMIT.max(ROUNDED_FACTOR * relative_l2(values, &exact.tensors[name].1));
+        let apart = found.tensors.get(name).map_or(f64::INFINITY, |(_, found)| relative_l2(found, values));
+        if apart.is_nan() || apart > limit {
+            problems.push(format!("{case}: {name}: {apart:.2e} from the reference, limit {limit:.2e}"));
+        }
+    }
+    Ok(problems)
+}

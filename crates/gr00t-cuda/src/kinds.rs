@@ -1,0 +1,108 @@
+//! Kernels of every kind, for compiling them where no GPU is.
+
+use super::elements::Element;
+use super::gemm;
+use super::kernels::{Defines, Variant};
+use super::tiling::{SPLITS, Tiling};
+use super::{attention, dit_persistent, norm};
+use std::collections::HashSet;
+use steadyhand_gr00t::config::Config;
+
+/// Kernels of every kind that a model of these sizes may use with these operands on a device of this compute
+/// capability: each tiling of a GEMM, each thing that a kernel does with its result, each element type that it
+/// stores, though not each of them with every other.
+pub fn every_kind(config: &Config, operands: &[Element], capability: (u32, u32)) -> Vec<Variant> {
+    let vision = &config.eagle_config.vision_config;
+    let text = &config.eagle_config.text_config;
+    let head_dims = [
+        vision.hidden_size / vision.num_attention_heads,
+        text.head_dim,
+        config.diffusion_model_cfg.attention_head_dim,
+    ];
+    let joined = vision.hidden_size * config.eagle_config.unshuffle().pow(2);
+    let widths = [vision.hidden_size, joined, text.hidden_size, config.input_embedding_dim];
+    let bits = [false, true].into_iter().filter(|eight| !eight || operands.contains(&Element::E4m3));
+    let with_bits = |variant: Variant| {
+        bits.clone().map(move |eight| variant.clone().compiled_for([("EIGHT_BITS", usize::from(eight))]))
+    };
+    // What a GEMM may be followed by: a GEMM of its own operands, or of 8 bits.
+    let eight = operands.contains(&Element::E4m3).then_some(Element::E4m3);
+    let nexts = |element| [Some(element), eight.filter(|eight| *eight != element)].into_iter().flatten();
+    let mut variants = Vec::new();
+    for &element in operands {
+        // Attention has no operands of 8 bits.
+        for keys in [96, 128, 129].into_iter().filter(|_| element != Element::E4m3) {
+            let attention = |dim, kind: Defines| Variant::attention(element, dim, keys).compiled_for(kind);
+            for (index, kind) in nexts(element).flat_map(|next| attention::kinds(element, next)).enumerate() {
+                let dims = if index == 0 { &head_dims[..] } else { &head_dims[..1] };
+                variants.extend(dims.iter().map(|dim| attention(*dim, kind.clone())));
+            }
+        }
+        let norm = |width, kind: &Defines| Variant::norm(width).compiled_for(kind.clone());
+        let kinds = norm::kinds(element);
+        variants.extend(widths.map(|width| norm(width, &kinds[0])));
+        variants.extend(kinds.iter().map(|kind| norm(widths[0], kind)));
+        let kinds: Vec<Defines> = nexts(element).flat_map(|next| gemm::kinds(element, next)).collect();
+        let gemm = |tiling: Tiling, kind: &Defines| Variant::gemm(element, tiling).compiled_for(kind.clone());
+        for (index, tiling) in Tiling::all(element, capability).into_iter().enumerate() {
+            // Every kind and every split in the first tile, the others as they are most often.
+            let kinds = if index == 0 { &kinds[..] } else { &kinds[..1] };
+            let splits = if index == 0 && capability.0 >= 9 { &SPLITS[..] } else { &SPLITS[..1] };
+            variants.extend(kinds.iter().map(|kind| gemm(tiling, kind)));
+            variants.extend(splits.iter().map(|&split| gemm(Tiling { split, ..tiling }, &kinds[0])));
+        }
+    }
+    variants.extend(with_bits(Variant::rotary(text.head_dim)));
+    variants.extend(with_bits(Variant::weights("pack")));
+    if capability >= (9, 0) && operands.contains(&Element::Bf16) {
+        let one = dit_persistent::variants().into_iter();
+        variants.extend(one.map(|variant| variant.compiled_for([("EIGHT_BITS", 0)])));
+    }
+    let entries = ["patches", "embed", "convert", "euler"];
+    variants.extend(entries.into_iter().flat_map(|entry| with_bits(Variant::tokens(entry))));
+    if operands.contains(&Element::E4m3) {
+        let scaled = ["row_largest", "spread_largest"].map(Variant::weights);
+        let quantized = ["largest", "quantize"].map(Variant::tokens);
+        let all = scaled.into_iter().chain(quantized);
+        variants.extend(all.map(|variant| variant.compiled_for([("EIGHT_BITS", 1)])));
+    }
+    let mut seen = HashSet::new();
+    variants.retain(|variant| seen.insert(variant.clone()));
+    variants
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sources::SOURCES;
+    use super::*;
+    fn of_all_devices() -> Vec<Variant> {
+        let of = |capability| every_kind(&Config::default(), &Element::ALL, capability);
+        of((8, 0)).into_iter().chain(of((9, 0))).collect()
+    }
+
+    #[test]
+    fn every_source_has_a_variant() {
+        let variants = of_all_devices();
+        for (file, _) in SOURCES {
+            assert!(variants.iter().any(|variant| variant.file == *file), "{file} is compiled for nothing");
+        }
+    }
+
+    #[test]
+    fn variants_differ_and_each_says_whether_it_meets_elements_of_8_bits() {
+        let variants = every_kind(&Config::default(), &Element::ALL, (9, 0));
+        let different: HashSet<_> = variants.iter().collect();
+        assert_eq!(different.len(), variants.len());
+        for variant in &variants {
+            let says = variant.defines.iter().filter(|(name, _)| *name == "EIGHT_BITS").count();
+            assert_eq!(says, 1, "{variant}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_8_bits_is_compiled_for_a_policy_without() {
+        for variant in every_kind(&Config::default(), &[Element::F32, Element::Bf16], (9, 0)) {
+            assert!(variant.defines.contains(&("EIGHT_BITS", 0)), "{variant}");
+        }
+    }
+}

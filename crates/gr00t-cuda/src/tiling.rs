@@ -1,0 +1,213 @@
+//! Tilings of a GEMM, and which is chosen for a shape.
+
+use super::builder::depth;
+use super::elements::Element;
+use steadyhand_cuda_driver::Properties;
+
+/// What multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Multiplier {
+    /// Fused multiply-adds on the CUDA cores, in f32.
+    CudaCores,
+    /// `mma.sync`, a warp at a time: compute capability 8.0 and higher.
+    MmaSync,
+    /// `wgmma`, a warpgroup at a time, fed by the TMA: compute capability 9.0.
+    Wgmma,
+}
+
+/// The tile of a GEMM, how many blocks share its inner dimension, and how far a block fetches ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiling {
+    /// What multiplies.
+    pub multiplier: Multiplier,
+    /// Rows of x in a tile.
+    pub rows: usize,
+    /// Rows of the weights, columns of the result, in a tile.
+    pub columns: usize,
+    /// Blocks of a cluster, which share a tile's inner dimension.
+    pub split: usize,
+    /// Stages in shared memory: rows of 128 bytes of the inner dimension.
+    pub stages: usize,
+    /// Groups of warpgroups that take turns at the stages of the inner dimension; their sums are added.
+    pub k_groups: usize,
+}
+
+/// Bytes of the inner dimension in a stage.
+const DEPTH_BYTES: usize = 128;
+/// How many blocks may share an inner dimension, where there are clusters: those that `epilogue.cuh` adds up.
+pub const SPLITS: [usize; 4] = [1, 2, 4, 8];
+
+impl Tiling {
+    /// Every tile that kernels are compiled for on a device of this compute capability, not split.
+    pub fn all(element: Element, capability: (u32, u32)) -> Vec<Tiling> {
+        let tile = |multiplier, rows, columns, stages| Tiling {
+            multiplier,
+            rows,
+            columns,
+            split: 1,
+            stages,
+            k_groups: 1,
+        };
+        if element == Element::F32 {
+            return vec![tile(Multiplier::CudaCores, 64, 64, 0)];
+        }
+        if !element.exists_on(capability) {
+            return Vec::new();
+        }
+        let warps = |rows, columns| tile(Multiplier::MmaSync, rows, columns, 4);
+        if capability != (9, 0) {
+            return vec![warps(64, 128), warps(64, 64), warps(128, 128), warps(128, 64)];
+        }
+        let groups = |k_groups, rows, columns, stages| Tiling {
+            k_groups,
+            ..tile(Multiplier::Wgmma, rows, columns, stages)
+        };
+        // Those that were fastest for a GEMM of the model, or within 2 % of it. Two groups along k make only the smallest faster.
+        let mut tilings = vec![groups(2, 64, 64, 12), groups(1, 128, 128, 6)];
+        // Each stage's sums of 8-bit products apart from those of all stages: larger tiles leave no registers for both.
+        if element != Element::E4m3 {
+            tilings.extend([groups(1, 192, 64, 6), groups(1, 192, 128, 5), groups(1, 256, 128, 4)]);
+        }
+        tilings
+    }
+
+    /// Bytes of one stage: rows of x and of the weights.
+    pub fn stage_bytes(&self) -> usize {
+        (self.rows + self.columns) * DEPTH_BYTES
+    }
+
+    /// Whether each block of a cluster has a stage of this inner dimension.
+    pub fn fits(&self, element: Element, inner: usize) -> bool {
+        inner.div_ceil(depth(element)) >= self.split
+    }
+
+    /// Bytes of dynamic shared memory.
+    pub fn shared_bytes(&self) -> usize {
+        self.stages * self.stage_bytes()
+    }
+
+    /// Every tiling that a device can run.
+    pub fn candidates(element: Element, device: &Properties) -> Vec<Tiling> {
+        let splits: &[usize] = if device.compute_capability.0 >= 9 { &SPLITS } else { &[1] };
+        Tiling::all(element, device.compute_capability)
+            .into_iter()
+            .filter(|tiling| tiling.shared_bytes() <= device.shared_memory_per_block)
+            .flat_map(|tiling| splits.iter().map(move |&split| Tiling { split, ..tiling }))
+            .collect()
+    }
+
+    /// The tiling of least estimated time for a GEMM `[rows, inner] x [inner, n]`, of those that fit it.
+    pub fn choose(
+        candidates: &[Tiling],
+        element: Element,
+        [rows, n, inner]: [usize; 3],
+        processors: usize,
+    ) -> Option<Tiling> {
+        let fitting = candidates.iter().filter(|tiling| tiling.fits(element, inner));
+        let stages = inner.div_ceil(depth(element));
+        fitting.min_by_key(|tiling| tiling.cost([rows, n, stages], processors)).copied()
+    }
+
+    /// Estimated nanoseconds: waves of blocks, one to a multiprocessor. A block starts, multiplies its share of the
+    /// stages, meets the others of its cluster and finishes its share of the rows; a stage takes as long as its products,
+    /// or as its fetch where all blocks fetch. The five numbers were searched for until every GEMM of the model that
+    /// was timed on an H200 (`examples/kernels.rs`) got the fastest of these tilings.
+    fn cost(&self, [rows, n, stages]: [usize; 3], processors: usize) -> usize {
+        // The blocks of a cluster need places in one part of the device: the larger it is, the more stay empty.
+        let usable = match self.split {
+            1 | 2 => processors,
+            4 => processors * 7 / 8,
+            _ => processors * 3 / 4,
+        };
+        let blocks = rows.div_ceil(self.rows) * n.div_ceil(self.columns) * self.split;
+        let waves = blocks.div_ceil(usable);
+        // 3300 pairs of 16 bits a nanosecond; twice as many of 8 bits take as long.
+        let multiply = self.rows * self.columns * depth(Element::Bf16) / 3300;
+        let fetch = blocks / waves * self.stage_bytes() / 14000;
+        let share = stages.div_ceil(self.split);
+        let meet = if self.split > 1 { 250 * self.split } else { 0 };
+        let finish = self.rows * self.columns / self.split / 16;
+        waves * (4200 + share * multiply.max(fetch) + meet + finish)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::row_stride;
+    use super::*;
+
+    /// The tilings that were fastest on an H200.
+    #[test]
+    fn the_models_gemms_get_the_tiles_that_were_fastest() {
+        let device = Properties {
+            name: "NVIDIA H200".to_owned(),
+            compute_capability: (9, 0),
+            multiprocessors: 132,
+            total_memory: 150 << 30,
+            l2_bytes: 60 << 20,
+            driver_version: 13000,
+            shared_memory_per_block: 227 << 10,
+        };
+        let of_16_bits = [
+            ([51, 1536, 1536], 64, 64, 2),
+            ([51, 4608, 1536], 64, 64, 1),
+            ([51, 6144, 1536], 64, 64, 1),
+            ([51, 1536, 6144], 64, 64, 4),
+            ([81, 24576, 2048], 128, 128, 1),
+            ([121, 4096, 2048], 64, 64, 1),
+            ([121, 2048, 2048], 64, 64, 1),
+            ([121, 12288, 2048], 128, 128, 1),
+            ([121, 2048, 6144], 64, 64, 2),
+            ([202, 12288, 2048], 256, 128, 1),
+            ([324, 3456, 1152], 192, 64, 1),
+            ([324, 1152, 1152], 64, 64, 1),
+            ([324, 4304, 1152], 128, 128, 1),
+            ([324, 1152, 4304], 128, 128, 4),
+            ([648, 3456, 1152], 192, 128, 1),
+            ([648, 1152, 4304], 128, 128, 2),
+        ];
+        let of_8_bits = [
+            ([51, 1536, 1536], 64, 64, 2),
+            ([51, 4608, 1536], 64, 64, 1),
+            ([51, 6144, 1536], 64, 64, 1),
+            ([51, 1536, 6144], 64, 64, 4),
+            ([121, 12288, 2048], 128, 128, 1),
+            ([324, 4304, 1152], 128, 128, 1),
+        ];
+        for (element, products) in [(Element::Bf16, &of_16_bits[..]), (Element::E4m3, &of_8_bits)] {
+            let candidates = Tiling::candidates(element, &device);
+            for &([rows, n, inner], tile_rows, tile_columns, split) in products {
+                let shape = [rows, n, row_stride(inner, element)];
+                let tiling = Tiling::choose(&candidates, element, shape, 132).expect("a tiling");
+                let chosen = (tiling.rows, tiling.columns, tiling.split);
+                assert_eq!(chosen, (tile_rows, tile_columns, split), "{element:?} {shape:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_device_has_a_tiling_for_every_shape() {
+        for (capability, shared_memory_per_block) in
+            [((8, 0), 163 << 10), ((8, 9), 99 << 10), ((9, 0), 227 << 10)]
+        {
+            let device = Properties {
+                name: String::new(),
+                compute_capability: capability,
+                multiprocessors: 16,
+                total_memory: 0,
+                l2_bytes: 0,
+                driver_version: 13000,
+                shared_memory_per_block,
+            };
+            for element in Element::ALL.into_iter().filter(|element| element.exists_on(capability)) {
+                let candidates = Tiling::candidates(element, &device);
+                for shape in [[1, 8, 128], [5000, 100_000, 128], [64, 64, 64 * 1000]] {
+                    assert!(
+                        Tiling::choose(&candidates, element, shape, 16).is_some(),
+                        "{capability:?} {element:?} {shape:?}"
+                    );
+                }
+            }
+        }
+    }
+}

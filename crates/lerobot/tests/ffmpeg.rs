@@ -1,0 +1,122 @@
+//! Videos that only FFmpeg's program decodes, against its own frames. Ignored, by name, where it is not on `PATH`.
+
+mod common;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use common::{clip, fnv1a, hashes};
+use libtest_mimic::{Arguments, Trial};
+use steadyhand_lerobot::{DecodedBy, Error, Video, VideoDecoder};
+
+fn main() -> ExitCode {
+    let version = Command::new("ffmpeg").arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let absent = version.is_err();
+    let trial = |name: &str, test: fn()| {
+        let run = move || {
+            test();
+            Ok(())
+        };
+        Trial::test(name, run).with_ignored_flag(absent)
+    };
+    let tests = vec![
+        trial("what_is_not_native_comes_through_ffmpeg", what_is_not_native_comes_through_ffmpeg),
+        trial("other_containers_are_listed_and_decoded", other_containers_are_listed_and_decoded),
+        trial("both_decoders_give_the_same", both_decoders_give_the_same),
+        trial("a_name_that_lies_is_told", a_name_that_lies_is_told),
+        trial("damage_ends_it", damage_ends_it),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
+}
+
+/// Every frame that the program gives for a file whose frames have so many bytes.
+fn program(path: &Path, size: usize) -> Vec<u64> {
+    let output = Command::new("ffmpeg")
+        .args(["-v", "error", "-i"])
+        .arg(path)
+        .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-vsync", "passthrough", "-"])
+        .output()
+        .unwrap();
+    output.stdout.chunks_exact(size).map(fnv1a).collect()
+}
+
+/// Makes a file of a clip with these options.
+fn encode(to: &Path, options: &str) {
+    let status = Command::new("ffmpeg")
+        .args(["-v", "error", "-y", "-i"])
+        .arg(clip("h264_deep_b"))
+        .args(options.split_whitespace())
+        .arg(to)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{options}");
+}
+
+fn compare(path: &Path, decoder: VideoDecoder) {
+    let mut video = Video::open_with(path, decoder).unwrap();
+    let expected = program(path, video.width() * video.height() * 3);
+    assert_eq!(video.frame_count(), expected.len(), "{}", path.display());
+    let last = expected.len() - 1;
+    for index in (0..expected.len()).chain([last, 0, 3, 3, last / 2]) {
+        let frame = video.frame(index).unwrap();
+        assert_eq!(fnv1a(&frame.rgb), expected[index], "{}: frame {index}", path.display());
+    }
+    assert_eq!(video.decoded_by(), DecodedBy::Ffmpeg);
+}
+
+fn what_is_not_native_comes_through_ffmpeg() {
+    for name in ["h264_10bit", "h264_444", "av1_10bit", "h264_high_inner_slices", "h264_constrained", "hevc"]
+    {
+        compare(&clip(name), VideoDecoder::Auto);
+    }
+}
+
+fn other_containers_are_listed_and_decoded() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, options) in
+        [("a.mkv", "-c copy"), ("b.avi", "-c:v mjpeg -q:v 3"), ("c.mp4", "-c:v mpeg4 -bf 2")]
+    {
+        let path: PathBuf = folder.path().join(name);
+        encode(&path, options);
+        compare(&path, VideoDecoder::Auto);
+        let error = Video::open_with(&path, VideoDecoder::Native).unwrap_err();
+        assert!(matches!(error, Error::Undecodable { .. }), "{error}");
+    }
+}
+
+fn both_decoders_give_the_same() {
+    for name in
+        ["h264_deep_b", "h264_edit_list", "h264_open_gop", "av1_bt709", "h264_gap", "h264_decode_order"]
+    {
+        let mut video = Video::open_with(clip(name), VideoDecoder::Ffmpeg).unwrap();
+        let expected = hashes(name);
+        assert_eq!(video.frame_count(), expected.len(), "{name}");
+        for (index, hash) in expected.iter().enumerate() {
+            assert_eq!(fnv1a(&video.frame(index).unwrap().rgb), *hash, "{name}: frame {index}");
+        }
+    }
+}
+
+fn a_name_that_lies_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (matroska, renamed) = (folder.path().join("a.mkv"), folder.path().join("a.mp4"));
+    encode(&matroska, "-c copy");
+    std::fs::rename(&matroska, &renamed).unwrap();
+    let error = Video::open(&renamed).unwrap_err().to_string();
+    assert!(error.contains("found a Matroska video") && error.contains("ffmpeg -i"), "{error}");
+    compare(&renamed, VideoDecoder::Ffmpeg);
+}
+
+fn damage_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged.mp4");
+    let mut bytes = std::fs::read(clip("h264_444")).unwrap();
+    let start = bytes.windows(4).position(|window| window == b"mdat").unwrap() + 900;
+    bytes[start..start + 200].fill(0x55);
+    std::fs::write(&path, bytes).unwrap();
+    let mut video = Video::open(&path).unwrap();
+    let error = video.frame(video.frame_count() - 1).unwrap_err().to_string();
+    assert!(error.contains("damaged.mp4") && error.contains("FFmpeg's"), "{error}");
+}
