@@ -20,6 +20,9 @@ pub struct FaultsArgs {
     /// What the engine runs at, but for the fault.
     #[arg(long, default_value = "f32", value_parser = precision)]
     pub precision: String,
+    /// Plant so many pairs of faults too, chosen from the suite at random, and see whether both are named.
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    pub pairs: usize,
 }
 
 /// Observations of the demo's first episode that the engines are shown, 16 steps apart. A stale buffer needs two.
@@ -36,8 +39,10 @@ pub fn run(args: &FaultsArgs) -> Result<Outcome> {
     let mut found = [0, 0];
     let cases = suite(&bench.scene.session.parts.model.config);
     let trials: Vec<_> = cases.iter().flat_map(|case| variants(case).map(|trial| (case, trial))).collect();
-    let diagnoses: Vec<_> =
-        trials.par_iter().map(|(_, (_, fault))| bench.plant(fault)).collect::<Result<_>>()?;
+    let diagnoses: Vec<_> = trials
+        .par_iter()
+        .map(|(_, (_, fault))| bench.plant(vec![(*fault).clone()]))
+        .collect::<Result<_>>()?;
     for ((case, (variant, fault)), diagnosis) in trials.into_iter().zip(&diagnoses) {
         let hypotheses = &diagnosis.hypotheses;
         let rank = hypotheses.iter().position(|hypothesis| same(hypothesis, fault));
@@ -49,8 +54,67 @@ pub fn run(args: &FaultsArgs) -> Result<Outcome> {
     println!("right cause first: {} of {total} strong, {} of {total} weak", found[0], found[1]);
     let (alarms, healthy) = bench.healthy()?;
     println!("false alarms: {alarms} of {healthy} healthy engines");
+    if args.pairs > 0 {
+        pairs(&bench, &cases, args.pairs)?;
+    }
     let held = found[0] >= 22 && found[1] >= 18 && alarms == 0;
     Ok(if held { Outcome::Success } else { Outcome::Failure })
+}
+
+/// Plants pairs of faults that lie in different places; prints what is named.
+fn pairs(bench: &Bench, cases: &[Case], count: usize) -> Result<()> {
+    let chosen = (0u64..).map(|seed| {
+        // Two draws of a linear congruential generator, whose high bits are good enough for a choice.
+        let draw = |seed: u64| {
+            (seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407)) >> 33
+        };
+        let pick = |seed: u64| &cases[draw(seed) as usize % cases.len()].strong;
+        (pick(2 * seed), pick(draw(2 * seed + 1)))
+    });
+    let apart = |(a, b): &(&Fault, &Fault)| !within(&a.place, &b.place) && !within(&b.place, &a.place);
+    let chosen: Vec<(&Fault, &Fault)> = chosen.filter(apart).take(count).collect();
+    let diagnoses: Vec<_> = chosen
+        .par_iter()
+        .map(|(a, b)| bench.plant(vec![(*a).clone(), (*b).clone()]))
+        .collect::<Result<_>>()?;
+    let mut table = Table::new(&["first fault", "second fault", "named", "false", "headline"]);
+    let (mut both, mut wrong) = (0, 0);
+    for ((a, b), diagnosis) in chosen.into_iter().zip(&diagnoses) {
+        let found = &diagnosis.verdict.judgement().found;
+        // A fault that is only known by its place is named by its place.
+        let names = |fault: &Fault| {
+            found.iter().any(|one| match &one.cause {
+                Some(cause) => cause.kind == fault.kind && near(&cause.place, fault),
+                None => fault.opaque && near(&one.place, fault),
+            })
+        };
+        let is_false = found
+            .iter()
+            .filter_map(|one| one.cause.as_ref())
+            .any(|cause| ![a, b].iter().any(|fault| cause.kind == fault.kind && near(&cause.place, fault)));
+        let named = usize::from(names(a)) + usize::from(names(b));
+        both += usize::from(named == 2);
+        wrong += usize::from(is_false);
+        table.row([
+            format!("{} {}", a.kind, a.place),
+            format!("{} {}", b.kind, b.place),
+            named.to_string(),
+            if is_false { "yes" } else { "no" }.to_owned(),
+            diagnosis.verdict.headline.clone(),
+        ]);
+    }
+    println!("{table}");
+    println!("both of a pair named: {both} of {}; a cause that is none: {wrong}", diagnoses.len());
+    Ok(())
+}
+
+fn within(path: &str, part: &str) -> bool {
+    path.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Whether a place is the fault's, a part of it or around it.
+fn near(place: &str, fault: &Fault) -> bool {
+    within(place, &fault.place) || within(&fault.place, place)
 }
 
 fn variants(case: &Case) -> [(&'static str, &Fault); 2] {
@@ -59,11 +123,7 @@ fn variants(case: &Case) -> [(&'static str, &Fault); 2] {
 
 /// The same kind of mistake in the same place, whatever its parameters.
 fn same(found: &Hypothesis, planted: &Fault) -> bool {
-    let within = |path: &str, part: &str| {
-        path.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    found.kind == planted.kind
-        && (within(&found.place, &planted.place) || within(&planted.place, &found.place))
+    found.kind == planted.kind && near(&found.place, planted)
 }
 
 fn row(case: &Case, variant: &str, rank: Option<usize>, first: Option<&Hypothesis>) -> Vec<String> {
@@ -91,10 +151,10 @@ impl Bench {
         self.scene.session.parts.model.config.num_inference_timesteps
     }
 
-    /// What is said of the engine with this fault in it.
-    fn plant(&self, fault: &Fault) -> Result<Diagnosis> {
+    /// What is said of the engine with these faults in it.
+    fn plant(&self, faults: Vec<Fault>) -> Result<Diagnosis> {
         let model = &self.scene.session.parts.model;
-        let mut engine = FaultyEngine::new(model, &self.policy, self.steps(), fault.clone());
+        let mut engine = FaultyEngine::with_all(model, &self.policy, self.steps(), faults);
         self.diagnose(&mut engine, &self.policy)
     }
 

@@ -21,6 +21,8 @@ use steadyhand_gr00t::precision::PrecisionPolicy;
 const KEPT: usize = 20;
 /// Faults that are told apart at most.
 const MOST_FAULTS: usize = 3;
+/// Places that are examined at most.
+const MOST_PLACES: usize = 4;
 /// Hypotheses that are verified in every inference.
 const VERIFIED: usize = 6;
 
@@ -75,7 +77,7 @@ pub(super) fn tensors(
         error: 0.0,
     };
     let mut explained = BTreeSet::new();
-    while all.found.len() < MOST_FAULTS {
+    for _ in 0..MOST_PLACES {
         let Some((path, inferences)) = first_place(examined, &explained) else { break };
         let one = place(examined, &path, &inferences, &explained, progress)?;
         // What the engine was given takes the place of what it should have been given: what comes behind is told apart.
@@ -83,12 +85,20 @@ pub(super) fn tensors(
         all.considered.hypotheses += one.findings.len();
         all.considered.replays += one.replays;
         explained.extend(one.explains);
-        if all.found.is_empty() {
+        let first = all.found.is_empty();
+        if first {
             (all.findings, all.matches, all.shown) = (one.findings, one.matches, one.shown);
             all.error = one.error;
         }
-        all.found.push(one.located);
         if !settled {
+            // Operations of the same kind may err by the same fault, of which nothing more can be told.
+            explained.extend(alike(examined, &path));
+        }
+        // Behind a place of which the cause is not known only what is proven is told.
+        if first || settled {
+            all.found.push(one.located);
+        }
+        if all.found.len() == MOST_FAULTS {
             break;
         }
     }
@@ -98,6 +108,14 @@ pub(super) fn tensors(
         return actions(examined.setup, examined.policy, examined.evidence, baseline, progress);
     }
     Ok(all)
+}
+
+/// Names of the taps that err whose operations are of the same kind as that at `path`.
+fn alike(examined: &Examinations, path: &str) -> Vec<String> {
+    let kind = |path: &str| path.rsplit('.').next().map(str::to_owned);
+    let errors = examined.of.values().flat_map(|one| &one.base.errors);
+    let alike = errors.filter(|error| error.is_fault() && kind(&error.path) == kind(path));
+    alike.map(|error| error.name.clone()).collect()
 }
 
 /// Whether `path` is an input that the engine shows and that differs.
@@ -271,8 +289,11 @@ fn rivals(best: &Finding, findings: &[Finding]) -> Vec<String> {
     let within = |a: &str, b: &str| Site::new(a).is_within(b) || Site::new(b).is_within(a);
     let same = |other: &Fault| other.kind == best.fault.kind && within(&other.place, &best.fault.place);
     let as_well = (2.0 * best.residual).max(AS_WELL);
-    let rivals =
-        findings.iter().filter(|other| other.proven && other.residual <= as_well && !same(&other.fault));
+    // What explains less than the best is no rival.
+    let as_much = |other: &Finding| best.explains.is_subset(&other.explains);
+    let rivals = findings
+        .iter()
+        .filter(|other| other.proven && other.residual <= as_well && as_much(other) && !same(&other.fault));
     rivals.take(3).map(|rival| rival.fault.description.clone()).collect()
 }
 

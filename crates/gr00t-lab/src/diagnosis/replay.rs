@@ -56,13 +56,13 @@ pub(super) const GAIN: f64 = 3.0;
 /// healthy engine may show.
 pub(super) const AS_WELL: f64 = 0.1;
 
-/// Of one kind, what explains more comes before its part: all layers before the first of them.
+/// What explains more comes before its part: all layers before the first of them, both encodings before one.
 pub(super) fn prefer_wider(findings: &mut [Finding]) {
     let Some(best) = findings.first().filter(|best| best.proven) else { return };
     let as_well = (2.0 * best.residual).max(AS_WELL);
     let wider = findings.iter().position(|other| {
         let contains = other.explains.len() > best.explains.len() && best.explains.is_subset(&other.explains);
-        other.proven && other.fault.kind == best.fault.kind && contains && other.residual <= as_well
+        other.proven && contains && other.residual <= as_well
     });
     if let Some(wider) = wider {
         findings[..=wider].rotate_right(1);

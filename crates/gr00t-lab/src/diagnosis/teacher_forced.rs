@@ -255,7 +255,7 @@ impl<'a> TeacherForced<'a> {
         let probe: Option<&mut dyn Probe> = Some(&mut copies);
         let actions = infer_by_layout(model, &[input], steps, probe, &mut |batch, probe| {
             let cpu = Cpu::new(policy, probe).with_intervention(self);
-            let fault = self.injection.as_ref().map(|injection| injection.fault);
+            let fault = self.injection.as_ref().and_then(Injection::fault);
             model.infer(&Otherwise::new(cpu, policy, fault), batch)
         })?;
         Ok(actions.into_iter().next().unwrap_or_default())

@@ -11,9 +11,9 @@ use steadyhand_gr00t::ops::{Activation, Mask, Site};
 /// Results of one inference by tap name: what a buffer that is not written still holds.
 pub type Results = BTreeMap<String, Vec<f32>>;
 
-/// A fault at work in one inference.
+/// Faults at work in one inference.
 pub(crate) struct Injection<'a> {
-    pub(crate) fault: &'a Fault,
+    pub(crate) faults: &'a [Fault],
     /// Results of the previous inference.
     pub(crate) previous: &'a Results,
     /// Results of this one.
@@ -24,12 +24,21 @@ pub(crate) struct Injection<'a> {
 
 impl<'a> Injection<'a> {
     pub(crate) fn new(fault: &'a Fault, previous: &'a Results) -> Self {
-        Injection { fault, previous, current: RefCell::default(), backbone: None }
+        Injection::all(std::slice::from_ref(fault), previous)
     }
 
-    /// What the fault does at a site that it touches.
-    fn effect(&self, at: &Site) -> Option<&'a Effect> {
-        self.fault.touches(at).then_some(&self.fault.effect)
+    pub(crate) fn all(faults: &'a [Fault], previous: &'a Results) -> Self {
+        Injection { faults, previous, current: RefCell::default(), backbone: None }
+    }
+
+    /// The first of the faults.
+    pub(crate) fn fault(&self) -> Option<&'a Fault> {
+        self.faults.first()
+    }
+
+    /// What the faults do at a site that they touch.
+    fn effects(&self, at: &Site) -> impl Iterator<Item = &'a Effect> {
+        self.faults.iter().filter(move |fault| fault.touches(at)).map(|fault| &fault.effect)
     }
 
     /// Keeps the values for the next inference and puts those of the previous one in their place.
@@ -50,52 +59,54 @@ impl Intervention for Injection<'_> {
     }
 
     fn result(&self, at: &Site, shape: [usize; 3], values: &mut [f32]) {
-        match self.effect(at) {
-            Some(Effect::Result(change)) => change(shape, values),
-            Some(Effect::Stale) => self.exchange_with_previous(at, values),
-            _ => {}
+        for effect in self.effects(at) {
+            match effect {
+                Effect::Result(change) => change(shape, values),
+                Effect::Stale => self.exchange_with_previous(at, values),
+                _ => {}
+            }
         }
     }
 
     fn eps(&self, at: &Site, right: f64) -> f64 {
-        match self.effect(at) {
-            Some(Effect::Eps(eps)) => *eps,
-            _ => right,
-        }
+        self.effects(at).fold(right, |eps, effect| match effect {
+            Effect::Eps(other) => *other,
+            _ => eps,
+        })
     }
 
-    fn activation(&self, at: &Site, kind: Activation) -> Activation {
-        match self.effect(at) {
-            Some(Effect::Activation(change)) => change(kind),
+    fn activation(&self, at: &Site, right: Activation) -> Activation {
+        self.effects(at).fold(right, |kind, effect| match effect {
+            Effect::Activation(change) => change(kind),
             _ => kind,
-        }
+        })
     }
 
-    fn mask(&self, at: &Site, mask: &Mask) -> Mask {
-        match self.effect(at) {
-            Some(Effect::Mask(change)) => change(at, mask),
-            _ => mask.clone(),
-        }
+    fn mask(&self, at: &Site, right: &Mask) -> Mask {
+        self.effects(at).fold(right.clone(), |mask, effect| match effect {
+            Effect::Mask(change) => change(at, &mask),
+            _ => mask,
+        })
     }
 
     fn time(&self, at: &Site, right: usize) -> usize {
-        match self.effect(at) {
-            Some(Effect::Time(change)) => change(right),
-            _ => right,
-        }
+        self.effects(at).fold(right, |time, effect| match effect {
+            Effect::Time(change) => change(time),
+            _ => time,
+        })
     }
 
     fn angles(&self, at: &Site) -> Format {
-        match self.effect(at) {
-            Some(Effect::Angles(format)) => *format,
-            _ => Format::F32,
-        }
+        self.effects(at).fold(Format::F32, |format, effect| match effect {
+            Effect::Angles(other) => *other,
+            _ => format,
+        })
     }
 
     fn embodiment(&self, at: &Site, right: usize) -> usize {
-        match self.effect(at) {
-            Some(Effect::Embodiment(slot)) => *slot,
-            _ => right,
-        }
+        self.effects(at).fold(right, |slot, effect| match effect {
+            Effect::Embodiment(other) => *other,
+            _ => slot,
+        })
     }
 }
