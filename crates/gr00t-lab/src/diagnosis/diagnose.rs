@@ -1,6 +1,7 @@
 //! The whole diagnosis: from an engine to the verdict.
 
 use super::actions;
+use super::actions_alone;
 use super::baseline::{Baseline, MARGIN, flat};
 use super::euler;
 use super::examine::Examinations;
@@ -61,7 +62,7 @@ pub fn diagnose(
     let baseline = Baseline::run(setup, policy, &evidence.taps, &scratch)?;
     let f32 = PrecisionPolicy::preset("f32")?;
     let (explained, taps) = if evidence.taps.is_empty() {
-        (explain::actions(setup, policy, &evidence, &baseline, progress)?, Vec::new())
+        (actions_alone::actions(setup, policy, &evidence, &baseline, progress)?, Vec::new())
     } else {
         let examined = Examinations::run(setup, policy, &f32, &evidence, &baseline)?;
         let explained = explain::tensors(&examined, &baseline, progress)?;

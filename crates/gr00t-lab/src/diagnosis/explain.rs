@@ -1,21 +1,18 @@
 //! What explains an engine's errors: place by place where it shows tensors, else from its actions.
 
-use super::baseline::{Baseline, MARGIN};
+use super::actions_alone;
+use super::baseline::Baseline;
 use super::examine::Examinations;
 use super::likeness::{self, Likeness, Pair};
-use super::observe::Evidence;
-use super::replay::{AS_WELL, ActionsOnly, Finding, GAIN, Progress, prefer_wider};
+use super::replay::{AS_WELL, Finding, Progress, prefer_wider};
 use super::report::{Considered, Hypothesis};
-use super::setup::Setup;
 use super::teacher_forced::LocalError;
 use super::verdict::{self, Cause, Located, Nearest, Proof, Unit};
 use crate::Result;
-use crate::fault::{Fault, Results, catalogue};
+use crate::fault::{Fault, Results};
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::ops::Site;
-use steadyhand_gr00t::precision::PrecisionPolicy;
 
 /// Hypotheses that are kept for the report.
 const KEPT: usize = 20;
@@ -105,7 +102,13 @@ pub(super) fn tensors(
     // An engine that shows nothing but its actions, or a tensor or two: the rest is asked of its actions.
     let few = examined.of.values().all(|one| one.base.errors.iter().all(|error| error.path == "action_pred"));
     if few && all.found.iter().all(|found| found.cause.is_none()) {
-        return actions(examined.setup, examined.policy, examined.evidence, baseline, progress);
+        return actions_alone::actions(
+            examined.setup,
+            examined.policy,
+            examined.evidence,
+            baseline,
+            progress,
+        );
     }
     Ok(all)
 }
@@ -272,7 +275,7 @@ fn verify(examined: &Examinations, path: &str, inferences: &[usize], findings: &
     Ok(())
 }
 
-fn cause(best: &Finding) -> Cause {
+pub(super) fn cause(best: &Finding) -> Cause {
     Cause {
         kind: best.fault.kind.to_owned(),
         place: best.fault.place.clone(),
@@ -298,7 +301,7 @@ fn rivals(best: &Finding, findings: &[Finding]) -> Vec<String> {
 }
 
 /// A likeness that itself says what was done: undone, it leaves the reference's tensor, and nothing behind it errs.
-fn likeness_as_cause(path: &str, likeness: &Likeness, worst: Option<&LocalError>) -> Cause {
+pub(super) fn likeness_as_cause(path: &str, likeness: &Likeness, worst: Option<&LocalError>) -> Cause {
     if let Some(fault) = likeness.as_fault(path) {
         let left = worst.map_or(likeness.residual, |worst| likeness.residual / worst.expected);
         let (kind, place) = (fault.kind.to_owned(), fault.place);
@@ -379,128 +382,6 @@ fn right_results(examined: &Examinations, inference: usize, path: &str) -> Resul
         return Ok([(path.to_owned(), base.actions.data.clone())].into());
     }
     Ok(examination.results_at(path, Some(base))?)
-}
-
-/// Explains an engine of which only the actions are known. Only what brings them back to what rounding gives is a
-/// cause.
-///
-/// # Errors
-/// An input does not fit the model.
-pub(super) fn actions(
-    setup: &Setup,
-    policy: &PrecisionPolicy,
-    evidence: &Evidence,
-    baseline: &Baseline,
-    progress: &dyn Fn(Progress),
-) -> Result<Explained> {
-    let floor = baseline.expected() * MARGIN;
-    let error = baseline.distance(&evidence.actions);
-    let mut explained = Explained {
-        found: Vec::new(),
-        findings: Vec::new(),
-        matches: Vec::new(),
-        considered: Considered::default(),
-        shown: setup.inputs.len() - 1,
-        unit: Unit::RelativeL2,
-        error,
-    };
-    if error <= floor {
-        return Ok(explained);
-    }
-    let likeness = of_actions(evidence, baseline, floor);
-    if let Some(likeness) = likeness.filter(|likeness| likeness.residual <= floor && error >= GAIN * floor) {
-        let cause = Cause {
-            left: likeness.residual,
-            unit: Unit::RelativeL2,
-            ..likeness_as_cause("action_pred", &likeness, None)
-        };
-        explained.found = vec![from_actions("action_pred", cause, floor, evidence, baseline)];
-        explained.matches = vec![("action_pred".to_owned(), likeness)];
-        return Ok(explained);
-    }
-    let (mut findings, considered) = search(setup, policy, evidence, floor, progress)?;
-    if error < GAIN * floor {
-        findings.iter_mut().for_each(|finding| finding.proven = false);
-    }
-    if let Some(best) = findings.first().filter(|best| best.proven) {
-        let same = |other: &Fault| other.kind == best.fault.kind && other.place == best.fault.place;
-        let as_well = (2.0 * best.residual).max(AS_WELL * floor);
-        let rival = |other: &&Finding| other.proven && other.residual <= as_well && !same(&other.fault);
-        if !findings.iter().any(|other| rival(&other)) {
-            let cause = Cause { unit: Unit::RelativeL2, ..cause(best) };
-            explained.found = vec![from_actions(&best.fault.place, cause, floor, evidence, baseline)];
-        }
-    }
-    Ok(Explained { findings, considered, ..explained })
-}
-
-/// A cause that was proven from the actions alone.
-fn from_actions(place: &str, cause: Cause, floor: f64, evidence: &Evidence, baseline: &Baseline) -> Located {
-    let errs = |inference: &usize| {
-        let (found, right) = (&evidence.actions[*inference].data, &baseline.actions[*inference].data);
-        relative_l2(found, right) > MARGIN * baseline.expected_of(*inference)
-    };
-    Located {
-        place: place.to_owned(),
-        inferences: (0..evidence.actions.len()).filter(errs).collect(),
-        steps: Vec::new(),
-        error: None,
-        expected: floor,
-        unshown: Vec::new(),
-        cause: Some(cause),
-        likeness: None,
-        rivals: Vec::new(),
-    }
-}
-
-/// What the actions look like that lie beyond rounding.
-fn of_actions(evidence: &Evidence, baseline: &Baseline, floor: f64) -> Option<Likeness> {
-    let zeros: Vec<f32> = vec![0.0; baseline.actions[0].data.len()];
-    let mut pairs = Vec::new();
-    let shape = [baseline.actions[0].rows, baseline.actions[0].cols];
-    for (inference, found) in evidence.actions.iter().enumerate() {
-        let right = &baseline.actions[inference].data;
-        if relative_l2(&found.data, right) <= MARGIN * baseline.expected_of(inference) {
-            continue;
-        }
-        let previous = match inference.checked_sub(1) {
-            Some(before) => &baseline.actions[before].data,
-            None => &zeros,
-        };
-        pairs.push(Pair { right, found: &found.data, shape: &shape, floor, previous: Some(previous) });
-    }
-    likeness::common(&pairs, &[]).into_iter().next()
-}
-
-/// Replays every fault of the catalogue on the first two inferences, and the best of them on all.
-fn search(
-    setup: &Setup,
-    policy: &PrecisionPolicy,
-    evidence: &Evidence,
-    floor: f64,
-    progress: &dyn Fn(Progress),
-) -> Result<(Vec<Finding>, Considered)> {
-    /// Two, because a stale buffer shows only in the second.
-    const SCREENED: usize = 2;
-    const BEST: usize = 12;
-    let replay = |inferences: usize, faults| {
-        let inferences = inferences.min(setup.inputs.len());
-        let engine = ActionsOnly {
-            model: setup.model,
-            policy,
-            denoising_steps: setup.denoising_steps,
-            inputs: &setup.inputs[..inferences],
-            found: &evidence.actions[..inferences],
-            floor,
-        };
-        engine.explain(faults, progress)
-    };
-    let declared = |path: &str| policy.formats(&Site::new(path));
-    let screened = replay(SCREENED, catalogue(setup.model, &declared))?;
-    let hypotheses = screened.len();
-    let best: Vec<_> = screened.into_iter().take(BEST).map(|finding| finding.fault).collect();
-    let considered = Considered { hypotheses, replays: hypotheses + best.len() };
-    Ok((replay(setup.inputs.len(), best)?, considered))
 }
 
 /// The best hypothesis that is not proven, where it explains at least half of the `error`, which is in the findings' own

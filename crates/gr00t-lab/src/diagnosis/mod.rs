@@ -9,6 +9,7 @@
 //! can also exchange components with the reference ([`swap_components`]).
 
 mod actions;
+mod actions_alone;
 mod baseline;
 mod compare;
 mod declared;
