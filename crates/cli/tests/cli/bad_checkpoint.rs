@@ -122,9 +122,13 @@ fn a_shard_is_missing_or_incomplete() {
 #[test]
 fn a_field_of_the_config_is_wrong() {
     for (field, value, parts) in [
-        ("/model_type", json!("Gr00tN1d5"), &["model_type", "Gr00tN1d6", "Gr00tN1d5"][..]),
+        (
+            "/model_type",
+            json!("Gr00tN1d5"),
+            &["model_type", "Gr00tN1d6", "found a GR00T N1.5 checkpoint"][..],
+        ),
         ("/action_horizon", json!("16"), &["action_horizon: expected usize, found string \"16\"", "line"]),
-        ("/action_horizon", json!(0), &["action_horizon", "at least 1"]),
+        ("/action_horizon", json!(0), &["action_horizon", "expected 1 to 1048576, found 0"]),
         ("/select_layer", json!(1_000_000_000), &["select_layer", "at most 1000"]),
         ("/diffusion_model_cfg/num_attention_heads", json!(3), &["input_embedding_dim", "96", "128"]),
         (

@@ -57,7 +57,7 @@ fn policies_are_checked_against_the_checkpoint() {
     let run = steady(folder.path(), options).succeeds();
     has_line(&run, &["narrow.toml", "emulated", "`dit.block.3.norm1`:", "accumulate:", "fp16"]);
     has_line(&run, &["slip.toml", "refused", "`dit.block.3.norm9`:"]);
-    assert!(run.stdout.contains("mend the policy slip.toml"), "{}", run.stdout);
+    assert!(run.stdout.contains("mend the precision slip.toml"), "{}", run.stdout);
     // Without a checkpoint the reference cannot run.
     steady(folder.path(), ["doctor", "--checkpoint", "nowhere"]).refuses(&["nowhere"]);
 }
