@@ -49,7 +49,7 @@ pub(super) const HEADERS: &[(&str, &str)] = embedded![
 /// The header with the structs that kernels are given, which every source includes by this name.
 const PARAMS: &str = "params.cuh";
 
-/// Text of the header [`PARAMS`]: the structs that `kernel_params!` declares, those that others have as fields first.
+/// Text of the header `PARAMS`: the structs that `kernel_params!` declares, those that others have as fields first.
 pub fn params_header() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(|| {

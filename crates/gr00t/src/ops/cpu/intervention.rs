@@ -24,7 +24,7 @@ pub trait Intervention {
     /// later computes with the changed values, and a probe sees them.
     fn result(&self, _site: &Site, _shape: [usize; 3], _values: &mut [f32]) {}
 
-    /// The result at `site` where it is known: the operation is not computed, and [`Edit::result`] not asked. Cheap
+    /// The result at `site` where it is known: the operation is not computed, and [`Intervention::result`] not asked. Cheap
     /// operations do not ask.
     fn known(&self, _site: &Site) -> Option<Tensor> {
         None
