@@ -54,7 +54,7 @@ pub fn every_kind(config: &Config, operands: &[Element], capability: (u32, u32))
     }
     variants.extend(with_bits(Variant::rotary(text.head_dim)));
     variants.extend(with_bits(Variant::weights("pack")));
-    if capability >= (9, 0) && operands.contains(&Element::Bf16) {
+    if capability == (9, 0) && operands.contains(&Element::Bf16) {
         let one = dit_persistent::variants().into_iter();
         variants.extend(one.map(|variant| variant.compiled_for([("EIGHT_BITS", 0)])));
     }
