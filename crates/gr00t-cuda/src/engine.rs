@@ -394,6 +394,11 @@ impl Engine for CudaEngine {
         })?)
     }
 
+    fn differs_when_probed(&self) -> Option<String> {
+        let words = "the DiT runs as one kernel, under a probe as the chain of kernels that it stands for";
+        self.dit_obstacle().is_none().then(|| words.to_owned())
+    }
+
     fn profile(&mut self) -> Option<&mut dyn Profile> {
         Some(self)
     }

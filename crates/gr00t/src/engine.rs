@@ -64,6 +64,12 @@ pub trait Engine {
         true
     }
 
+    /// What runs otherwise while a probe looks on, in words; `None` where a probed inference gives the bits of one without
+    /// a probe. Both ways follow the policy, but may round apart: what is shown is then not all that runs.
+    fn differs_when_probed(&self) -> Option<String> {
+        None
+    }
+
     /// What the engine can say of where its time goes; `None` where it cannot.
     fn profile(&mut self) -> Option<&mut dyn Profile> {
         None

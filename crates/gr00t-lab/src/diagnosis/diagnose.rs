@@ -57,9 +57,10 @@ pub fn diagnose(
 ) -> Result<Diagnosis> {
     let policy = &options.policy;
     let scratch = Scratch::new(options.scratch.as_deref())?;
-    let evidence = observe(&mut subject, setup, policy, options.inputs, (&scratch, usize::MAX))?;
+    let mut evidence = observe(&mut subject, setup, policy, options.inputs, (&scratch, usize::MAX))?;
     let setup = &setup.first(evidence.actions.len());
     let baseline = Baseline::run(setup, policy, &evidence.taps, &scratch)?;
+    evidence.prefer_unprobed(|actions| baseline.distance(actions), MARGIN * baseline.expected());
     let f32 = PrecisionPolicy::preset("f32")?;
     let (explained, taps) = if evidence.taps.is_empty() {
         (actions_alone::actions(setup, policy, &evidence, &baseline, progress)?, Vec::new())
