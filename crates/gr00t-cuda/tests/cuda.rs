@@ -105,8 +105,12 @@ fn on_gpu() -> Vec<Trial> {
         let run = move || synthetic_weights_are_the_same(precision);
         trials.push(trial(format!("{precision} synthetic: weights are made as on the CPU"), run));
     }
+    let hopper = Device::open(0).is_ok_and(|device| device.properties().compute_capability == (9, 0));
     let others: [(&str, fn()); 8] = [
-        ("the DiT in one kernel is as near to f32 as its chain", in_one::is_as_near_as_the_chain),
+        match hopper {
+            true => ("the DiT in one kernel is as near to f32 as its chain", in_one::is_as_near_as_the_chain),
+            false => ("the DiT is a chain of kernels, and the engine says why", in_one::is_a_chain_elsewhere),
+        },
         ("GEMMs are right in every tiling", gemms::of_every_tiling),
         ("one block has formats of its own", one_block_has_formats_of_its_own),
         ("query, key and value have different formats", query_key_and_value_differ),

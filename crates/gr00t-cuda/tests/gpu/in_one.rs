@@ -8,7 +8,8 @@ use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::probe::Probe;
 use steadyhand_gr00t_cuda::CudaEngine;
 
-/// Both round about as often: the kernel's actions may lie this much further from the f32 engine's than the chain's.
+/// The kernel's actions may lie this much further from the f32 engine's than the chain's. Measured on an H100: 1.06 times
+/// as far for one view (5.7e-3 and 5.4e-3), 1.09 times for two (5.97e-3 and 5.48e-3); the excess over 1, times 2.
 const FURTHER: f64 = 1.2;
 /// Inferences that must not differ in a bit.
 const REPLAYS: usize = 200;
@@ -18,6 +19,18 @@ struct Asks;
 
 impl Probe for Asks {
     fn tap(&mut self, _: &str, _: &[usize], _: &[f32]) {}
+}
+
+/// On a device of another compute capability than the kernel's, the engine says so and runs the chain.
+pub fn is_a_chain_elsewhere() {
+    let model = Model::synthetic(Config::default(), 1).expect("consistent sizes");
+    let input = made(&model, 1, &[[252, 252]], 40);
+    let case = Case { model, input, steps: 4 };
+    let mut engine = case.cuda(&preset("bf16"));
+    let obstacle = engine.dit_obstacle().expect("the kernel is of compute capability 9.0").to_owned();
+    assert!(obstacle.contains("compute capability"), "{obstacle}");
+    let (plain, chain) = (infer(&mut engine, &case.input), by_the_chain(&mut engine, &case.input));
+    assert_eq!(bits(&plain), bits(&chain));
 }
 
 fn by_the_chain(engine: &mut CudaEngine, input: &ModelInput) -> Matrix {
@@ -31,10 +44,7 @@ pub fn is_as_near_as_the_chain() {
     let inputs = [&[[252, 252]][..], &[[252, 252], [252, 252]]].map(|sizes| made(&model, 1, sizes, 40));
     let case = Case { model, input: inputs[0].clone(), steps: 4 };
     let mut engine = case.cuda(&preset("bf16"));
-    if let Some(obstacle) = engine.dit_obstacle() {
-        eprintln!("the DiT is a chain here: {obstacle}");
-        return;
-    }
+    assert_eq!(engine.dit_obstacle(), None, "this device was expected to run the kernel");
     let found = inputs.each_ref().map(|input| [infer(&mut engine, input), by_the_chain(&mut engine, input)]);
     let expected = {
         let mut exact = case.cuda(&preset("f32"));
