@@ -22,12 +22,14 @@ pub mod processor;
 pub mod session;
 pub mod synthetic;
 pub mod topology;
+pub mod version;
 pub mod workload;
 
 pub use error::{Error, Result};
 pub use observation::{ActionChunk, Image, Matrix, Observation};
 pub use policy::{Policy, PolicyBuilder};
 pub use session::Session;
+pub use version::Version;
 
 /// The program on the repository's first page: compiled as it is written there.
 #[cfg(doctest)]
