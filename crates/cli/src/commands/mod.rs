@@ -1,6 +1,7 @@
 //! One file per command, or a folder of one.
 
 pub mod bench;
+pub mod completions;
 pub mod demo;
 pub mod doctor;
 pub mod engine;
