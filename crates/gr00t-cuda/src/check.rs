@@ -74,6 +74,9 @@ pub fn operands(policy: &PrecisionPolicy, path: &str, operation: Operation) -> R
         let what = "scale: expected per_tensor or per_channel with fp8_e4m3, found none";
         return Err(refusal(policy, path, what));
     }
+    if let (Operation::Linear, Some(weights)) = (operation, policy.formats_of(path).weights) {
+        return Err(refusal(policy, path, &format!("weights: expected none, found {weights}")));
+    }
     sums_in_f32(policy, path)?;
     Ok(SiteElements { storage, compute, scaling })
 }

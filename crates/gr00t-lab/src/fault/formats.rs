@@ -55,14 +55,16 @@ fn quantize(values: &mut [f32], fraction: f32) {
 /// Formats that are narrower than the `declared` ones in one respect, or in storage and products. Wider ones are no
 /// fault.
 fn narrower(declared: Formats) -> Vec<Formats> {
-    let Formats { storage, compute, accumulate, .. } = declared;
+    let Formats { storage, compute, accumulate, weights, .. } = declared;
+    let other =
+        |storage, compute, accumulate| Formats { weights, ..Formats::new(storage, compute, accumulate) };
     let mut found = Vec::new();
     for format in NARROW {
         let below = |wide: Format| format.epsilon() > wide.epsilon();
-        found.extend(below(accumulate).then(|| Formats::new(storage, compute, format)));
-        found.extend(below(compute).then(|| Formats::new(storage, format, accumulate)));
-        found.extend(below(storage).then(|| Formats::new(format, compute, accumulate)));
-        found.extend((below(storage) && below(compute)).then(|| Formats::new(format, format, accumulate)));
+        found.extend(below(accumulate).then(|| other(storage, compute, format)));
+        found.extend(below(compute).then(|| other(storage, format, accumulate)));
+        found.extend(below(storage).then(|| other(format, compute, accumulate)));
+        found.extend((below(storage) && below(compute)).then(|| other(format, format, accumulate)));
     }
     found
 }

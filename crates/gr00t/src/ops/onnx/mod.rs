@@ -19,7 +19,7 @@ mod write;
 pub use ports::{Port, PortDim, file_metadata};
 pub use write::{Metadata, Written};
 
-use super::{ModelSite, Part, Site};
+use super::{ModelSite, Operation, Part, Site};
 use crate::precision::{Formats, PrecisionPolicy, Scale};
 use crate::{Error, Result};
 use data::element_type;
@@ -114,6 +114,9 @@ pub fn check(policy: &PrecisionPolicy, sites: &[ModelSite]) -> Result<()> {
         let mut cast = vec![("storage", formats.storage)];
         if operation.multiplies() {
             cast.push(("compute", formats.compute));
+            if let (Operation::Linear, Some(weights)) = (operation, formats.weights) {
+                return refuse(format!("weights: expected none, found {weights}"));
+            }
             if formats.scale != Scale::None {
                 return refuse(format!("scale: expected none, found {}", formats.scale));
             }
