@@ -1,7 +1,9 @@
 //! One file per command, or a folder of one.
 
 pub mod bench;
+pub mod compare;
 pub mod demo;
+pub mod diagnose;
 pub mod doctor;
 pub mod engine;
 pub mod eval;

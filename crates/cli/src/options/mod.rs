@@ -8,7 +8,7 @@ mod source;
 mod values;
 
 pub use crate::engines::precision;
-pub use engine::{DeviceArgs, EngineArgs, one_precision};
+pub use engine::{DeviceArgs, EngineArgs, EngineOptions, one_precision};
 pub use export::{NamesArg, ProductsArg};
 pub use observations::ObservationArgs;
 pub use source::{SourceArgs, stale};

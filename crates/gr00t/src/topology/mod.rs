@@ -90,6 +90,18 @@ fn covers(pattern: &str, path: &str) -> bool {
     pattern.split('.').all(|wanted| segments.next().is_some_and(|found| wanted == "*" || wanted == found))
 }
 
+/// Where deployments cut the model, by the paths of taps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cuts {
+    /// What leaves each piece that is built as an engine of its own: what the next one is given where pieces run on
+    /// recorded inputs.
+    pub outputs: &'static [&'static str],
+    /// Everything that enters or leaves a piece.
+    pub tensors: &'static [&'static str],
+    /// Tensors that are handed on as they are, under another name than that of the operation that made them.
+    pub copies: &'static [&'static str],
+}
+
 /// The parts and stages of one model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
@@ -97,12 +109,14 @@ pub struct Topology {
     pub parts: Vec<Part>,
     /// In the order of execution.
     pub stages: Vec<Stage>,
+    /// Where deployments cut it.
+    pub cuts: Cuts,
 }
 
 impl Topology {
     /// The topology of the model of this configuration.
     pub fn of(config: &Config) -> Self {
-        Topology { parts: n1_6::parts(config), stages: n1_6::stages().to_vec() }
+        Topology { parts: n1_6::parts(config), stages: n1_6::stages().to_vec(), cuts: n1_6::CUTS }
     }
 
     /// The parts that hand everything behind them one tensor each, in the order of execution.

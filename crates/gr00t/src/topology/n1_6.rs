@@ -1,7 +1,35 @@
 //! The parts and stages of GR00T N1.6.
 
-use super::{Layers, Part, Stage};
+use super::{Cuts, Layers, Part, Stage};
 use crate::config::Config;
+
+/// As NVIDIA's export cuts it.
+pub(super) const CUTS: Cuts = Cuts {
+    outputs: &[
+        "vision.post_layernorm",
+        "connector",
+        "language.norm",
+        "action_head.state_features",
+        "dit.output",
+        "euler",
+    ],
+    tensors: &[
+        "vision.post_layernorm",
+        "connector",
+        "backbone_features",
+        "action_head.vl_norm",
+        "action_head.state",
+        "action_head.state_features",
+        "noise",
+        "actions_in",
+        "action_features",
+        "dit.tokens",
+        "dit.output",
+        "decoder",
+        "action_pred",
+    ],
+    copies: &["backbone_features", "actions_in", "dit.tokens", "action_pred"],
+};
 
 /// The parts, in the order of execution; those from the action encoder on run in every Euler step.
 pub(super) fn parts(config: &Config) -> Vec<Part> {

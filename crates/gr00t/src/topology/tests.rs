@@ -24,6 +24,17 @@ fn every_part_ends_at_a_site_of_the_model() {
     }
 }
 
+/// A cut that no inference has would never be recorded nor handed on.
+#[test]
+fn cuts_are_taps_of_an_inference() {
+    let model = model(true);
+    let cuts = model.topology.cuts;
+    let sites = model.sites().expect("shapes that fit");
+    for path in cuts.outputs.iter().chain(cuts.tensors).chain(cuts.copies) {
+        assert!(sites.iter().any(|site| site.path == **path), "{path}");
+    }
+}
+
 /// A site of no part or no stage would be missing in every table.
 #[test]
 fn every_site_has_a_part_and_a_stage() {

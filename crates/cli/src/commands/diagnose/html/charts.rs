@@ -1,7 +1,6 @@
 //! The charts: error over depth, the Euler steps, the actions, the trajectories.
 
 use super::axis::Axis;
-use super::heatmap::{part, path};
 use super::plot::{Plot, legend, svg};
 use super::text::{escape, number};
 use steadyhand_gr00t_lab::diagnosis::{ActionError, EulerSplit, TapError, Trajectory};
@@ -43,7 +42,7 @@ pub fn depth(taps: &[TapError]) -> String {
 fn regions(plot: &Plot, points: &[&[TapError]]) -> String {
     let name = |taps: &[TapError]| match taps[0].step {
         Some(step) => format!("step {step}"),
-        None => part(path(&taps[0])).to_owned(),
+        None => taps[0].part.clone(),
     };
     let width = plot.width / points.len().max(1) as f64;
     let (mut start, mut body) = (0, String::new());
