@@ -60,7 +60,7 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
         (PRECISION, formats.name().to_owned()),
         (MODE, RUN.to_owned()),
         ("denoising_steps", denoising_steps.to_string()),
-        ("image_token_index", parts.model.config.eagle_config.image_token_index.to_string()),
+        ("image_token_index", parts.model.config.image_token().to_string()),
     ];
     let metadata: BTreeMap<String, String> =
         metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();

@@ -3,6 +3,7 @@
 use super::{Case, Effect, Fault, Reach, Sites, Suspect};
 use std::sync::Arc;
 use steadyhand_fidelity::Format;
+use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::Formats;
 
 /// Formats that something may have been run in by mistake, the narrowest last.
@@ -83,9 +84,10 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
 }
 
 /// `declared`: the formats of a path.
-pub(super) fn of_any_engine(declared: &dyn Fn(&str) -> Formats) -> Vec<Fault> {
+pub(super) fn of_any_engine(model: &Model, declared: &dyn Fn(&str) -> Formats) -> Vec<Fault> {
+    let tokens = model.topology.image_tokens;
     let parts =
-        ["vision", "connector", "language", "action_head", "action_encoder", "dit", "decoder", "euler"];
+        ["vision", tokens, "language", "action_head", "action_encoder", "dit", "decoder", "euler"];
     let of = |part: &&str| -> Vec<Fault> {
         // Fp16 accumulation is left out, for the reason in `candidates`.
         let formats = narrower(declared(part)).into_iter();

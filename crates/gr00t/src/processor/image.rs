@@ -33,11 +33,17 @@ pub struct PixelValues {
     pub height: usize,
     /// Columns; a multiple of 28.
     pub width: usize,
-    /// `[3, height, width]` in `[-1, 1]`, channels R, G, B.
+    /// `[frames, 3, height, width]` in `[-1, 1]`, channels R, G, B. One frame, what a processor gives, stands for all
+    /// frames that a patch spans.
     pub data: Vec<f32>,
 }
 
 impl PixelValues {
+    /// How many frames there are.
+    pub fn frames(&self) -> usize {
+        self.data.len() / (3 * self.height * self.width).max(1)
+    }
+
     /// Number of language tokens this image becomes.
     pub fn tokens(&self) -> usize {
         self.height * self.width / (TOKEN_SIDE * TOKEN_SIDE)

@@ -209,6 +209,7 @@ fn batch(model: &Model, layout: &Layout, item: usize) -> Batch<'static> {
             .map(|[height, width]| ImageBatch {
                 height: *height,
                 width: *width,
+                frames: 1,
                 pixels: random(5, 3 * height, *width).into(),
             })
             .collect(),
@@ -217,6 +218,7 @@ fn batch(model: &Model, layout: &Layout, item: usize) -> Batch<'static> {
         state_horizon: layout.state_horizon,
         embodiment_ids: vec![item],
         noise: random(7, config.action_horizon, config.max_action_dim),
+        strength: None,
         denoising_steps: layout.denoising_steps,
     }
 }
