@@ -131,7 +131,7 @@ impl Export<'_> {
             }
             Component::Dit => {
                 let at = &Site::new("dit");
-                let count = config.state_tokens(self.layout.state_horizon) + config.action_horizon;
+                let count = config.state_shape(self.layout.state_horizon)[0] + config.action_horizon;
                 let shape = [1, count, config.input_embedding_dim];
                 let tokens = recorder.input(Vec::new(), shape, at / "state_action_tokens")?;
                 let features = recorder.input(Vec::new(), features_shape, at / "vl_features")?;

@@ -10,7 +10,8 @@ use steadyhand_fidelity::trace::Dtype;
 use steadyhand_fidelity::{Trace, TraceWriter};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::action_head::timestep_bucket;
-use steadyhand_gr00t_lab::diagnosis::{MODE, OfInference, PRECISION, RUN, TapWriter};
+use steadyhand_gr00t::topology::Topology;
+use steadyhand_gr00t_lab::diagnosis::{MEMORY, MODE, OfInference, PRECISION, RUN, TapWriter};
 
 #[derive(Debug, Args)]
 pub struct RecordArgs {
@@ -27,10 +28,8 @@ pub struct RecordArgs {
     pub out: PathBuf,
 }
 
-/// What enters and leaves the stages that deployments cut the model into.
-const STAGES: [&str; 13] = [
-    "vision.post_layernorm",
-    "connector",
+/// What enters and leaves the stages that deployments cut the model into, besides what parts of the backbone hand over.
+const STAGES: [&str; 11] = [
     "backbone_features",
     "action_head.vl_norm",
     "action_head.state",
@@ -60,6 +59,7 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
         (PRECISION, formats.name().to_owned()),
         (MODE, RUN.to_owned()),
         ("denoising_steps", denoising_steps.to_string()),
+        (MEMORY, parts.model.topology.memory().to_owned()),
         ("image_token_index", parts.model.config.image_token().to_string()),
     ];
     let metadata: BTreeMap<String, String> =
@@ -69,8 +69,9 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
     for (inference, input) in scene.inputs.iter().enumerate() {
         let buckets = parts.model.config.num_timestep_buckets;
         write_input(&mut writer, inference, input, denoising_steps, buckets)?;
-        let wanted: fn(&str) -> bool = if args.all { |_| true } else { is_of_a_stage };
-        let mut taps = TapWriter::new(&mut writer, inference, wanted);
+        let topology = &parts.model.topology;
+        let wanted = |name: &str| args.all || is_of_a_stage(topology, name);
+        let mut taps = TapWriter::new(&mut writer, inference, &wanted);
         engine.infer(std::slice::from_ref(input), Some(&mut taps))?;
         taps.finish()?;
     }
@@ -108,8 +109,10 @@ fn write_input(
 }
 
 /// Whether a tap is what enters or leaves a stage.
-fn is_of_a_stage(name: &str) -> bool {
+fn is_of_a_stage(topology: &Topology, name: &str) -> bool {
     let path =
         name.strip_prefix("step.").and_then(|rest| rest.split_once('.')).map_or(name, |(_, path)| path);
-    STAGES.contains(&path)
+    // The features are recorded once, under their other name.
+    let handed_over = topology.separating().any(|part| part.hands_over(path)) && path != topology.features;
+    handed_over || STAGES.contains(&path)
 }

@@ -14,11 +14,8 @@ use std::io::Write;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t_lab::diagnosis::{ActionError, TapDistance, compare};
 
-/// Taps that the terminal shows: where one part of the model hands over to the next.
-const SHOWN: [&str; 7] = [
-    "vision.post_layernorm",
-    "connector",
-    "language.norm",
+/// Taps that the terminal shows besides what parts of the backbone hand over.
+const SHOWN: [&str; 4] = [
     "action_head.vl_norm",
     "action_head.state_features",
     "dit.output",
@@ -67,7 +64,10 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
         .with_context(|| json.display().to_string())?;
     growth::write_png(&plot(&report), &png)?;
     let mut out = std::io::stdout().lock();
-    print(&report, &mut out)?;
+    let setup = scene.setup();
+    let handed_over: Vec<String> =
+        setup.model.topology.separating().flat_map(|part| part.outputs.clone()).collect();
+    print(&report, &handed_over, &mut out)?;
     writeln!(out, "Plot: {}\nJSON: {}", png.display(), json.display())?;
     Ok(Outcome::Success)
 }
@@ -90,7 +90,7 @@ fn plot(comparison: &Report) -> Growth<'_> {
     }
 }
 
-fn print(comparison: &Report, out: &mut impl Write) -> Result<()> {
+fn print(comparison: &Report, handed_over: &[String], out: &mut impl Write) -> Result<()> {
     let actions = &comparison.actions;
     writeln!(
         out,
@@ -106,7 +106,8 @@ fn print(comparison: &Report, out: &mut impl Write) -> Result<()> {
     writeln!(out, "{groups}")?;
     let mut taps = Table::new(&["tap", "distance", "rounding"]);
     for tap in &comparison.taps {
-        if SHOWN.iter().any(|path| tap.name == *path || tap.name.ends_with(&format!(".{path}"))) {
+        let shown = SHOWN.iter().copied().chain(handed_over.iter().map(String::as_str));
+        if shown.into_iter().any(|path| tap.name == path || tap.name.ends_with(&format!(".{path}"))) {
             taps.row([tap.name.clone(), format!("{:.3e}", tap.distance), format!("{:.3e}", tap.rounding)]);
         }
     }

@@ -321,13 +321,14 @@ impl Case {
             }
             NormRotary => {
                 let (Heads { heads, kv_heads, head_dim }, layer) = (self.heads(), site("language.layer.0"));
+                let rotary = ops::Rotary::plain(head_dim, THETA);
                 let [query_norm, key_norm] = self.head_norms();
                 let q = values([self.shape[0], heads * head_dim], 0)?;
                 let q = cpu.rms_norm(&q, &query_norm, EPS, at)?;
-                cpu.rotary(&q, head_dim, THETA, &layer / "query_rope")?;
+                cpu.rotary(&q, &rotary, &Places::Sequence, &layer / "query_rope")?;
                 let k = values([self.shape[0], kv_heads * head_dim], 1)?;
                 let k = cpu.rms_norm(&k, &key_norm, EPS, &layer / "key_norm")?;
-                cpu.rotary(&k, head_dim, THETA, &layer / "key_rope")?;
+                cpu.rotary(&k, &rotary, &Places::Sequence, &layer / "key_rope")?;
             }
             Attention | CausalAttention => {
                 let heads = self.heads();

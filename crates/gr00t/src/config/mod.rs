@@ -256,9 +256,12 @@ impl Config {
         self.state_history_length
     }
 
-    /// State tokens of so many state rows.
-    pub fn state_tokens(&self, rows: usize) -> usize {
-        if self.state_history_length.is_some() { 1 } else { rows }
+    /// State tokens of so many state rows, and values of one.
+    pub fn state_shape(&self, rows: usize) -> [usize; 2] {
+        match self.state_history_length {
+            Some(_) => [1, rows * self.max_state_dim],
+            None => [rows, self.max_state_dim],
+        }
     }
 
     /// Whether the sizes fit each other and are those of a version as published; says which field is wrong otherwise.

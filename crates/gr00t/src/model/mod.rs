@@ -95,12 +95,16 @@ impl Model {
                 n1_7::language(loader, &config),
             ),
         };
+        let mut action_head = action_head::ActionHead::load(loader, &config);
+        if config.version == Version::N1_6 {
+            action_head.dit.time_frequencies = n1_6::time_frequencies();
+        }
         Model {
             vision,
             connector,
             deepstack,
             language,
-            action_head: action_head::ActionHead::load(loader, &config),
+            action_head,
             topology: Topology::of(&config),
             config,
             checkpoint: None,

@@ -3,6 +3,7 @@
 //! Eagle-Block2A-2B-v2: SigLIP2, a connector over pixel-unshuffled patches, Qwen3 with its final norm.
 
 use super::connector::{Connector, Join};
+use super::dit;
 use super::language::Language;
 use super::vision::{Layer, Projection, Vision};
 use super::weights::{affine, linear};
@@ -78,4 +79,16 @@ pub(super) fn connector(loader: &mut Loader, config: &config::Backbone) -> Conne
 pub(super) fn language(loader: &mut Loader, config: &Config) -> Language {
     let text = config.backbone().text;
     Language::load(loader, "backbone.model.language_model.model", &text, config.select_layer)
+}
+
+/// The frequencies of the timestep embedding, with the digits of the build of PyTorch that N1.6 is held to.
+///
+/// Frequency 4 lies 0.490 of a unit in the last place below a float. Correct rounding goes up to it, and so does the build
+/// that N1.7 is held to; this one's exponential (accurate to 0.51 units) goes down. At bucket 750 that one unit turns the
+/// angle by 4.5e-5 and moves the embedding by 6e-6, ten times all other f32 error of the model together, so the reference
+/// follows PyTorch here.
+pub(super) fn time_frequencies() -> Vec<f32> {
+    let mut frequencies = dit::time_frequencies();
+    frequencies[4] = frequencies[4].next_down();
+    frequencies
 }

@@ -179,6 +179,12 @@ impl Topology {
         self.parts.iter().filter(|part| part.separates)
     }
 
+    /// The site whose result the DiT attends to.
+    pub fn memory(&self) -> &str {
+        let last = self.separating().last().and_then(|part| part.outputs.last());
+        last.filter(|path| **path != self.features).map_or("action_head.vl_norm", String::as_str)
+    }
+
     /// The part of this name.
     pub fn part(&self, name: &str) -> Option<&Part> {
         self.parts.iter().find(|part| part.name == name)

@@ -84,7 +84,7 @@ impl CheckpointGraph {
             "batch" | "batch_size" => BATCH,
             "state_action_tokens" | "sa_seq_len" => {
                 let config = &self.model.config;
-                let count = config.state_tokens(self.layout.state_horizon) + config.action_horizon;
+                let count = config.state_shape(self.layout.state_horizon)[0] + config.action_horizon;
                 [count; 3]
             }
             _ => {

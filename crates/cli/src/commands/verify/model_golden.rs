@@ -21,6 +21,11 @@ const F32_LIMIT: f64 = 1e-5;
 
 /// Lower precisions: the official bf16 result's own distance from the official f32 result, times this.
 const OFFICIAL_BF16_FACTOR: f64 = 1.2;
+/// The same at taps in between, some of which have a few hundred values: there the ratio of two draws of rounding varies
+/// more. Measured over the 144 taps of a golden: 1.28; times 1.2.
+const OFFICIAL_BF16_TAP_FACTOR: f64 = 1.5;
+/// The taps that every golden has of the official bf16 run: what the backbone and the policy give.
+const RESULTS: [&str; 2] = ["backbone_features", "action_pred"];
 
 /// Compares every tap that the golden holds (f32), or those that it has of the official bf16 run (other precisions).
 pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut Vec<Row>) -> Result<()> {
@@ -41,8 +46,10 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
     }
     for (name, bf16) in &both(folder, "expected_bf16", "expected_bf16_taps")? {
         let f32 = expected.get(name).with_context(|| format!("{}: {name}: none in f32", folder.display()))?;
-        let own = relative_l2(&bf16.values, &f32.values);
-        let limit = args.max_relative_l2.unwrap_or(own * OFFICIAL_BF16_FACTOR);
+        let own = taps.own(name, bf16, f32);
+        let factor =
+            if RESULTS.contains(&name.as_str()) { OFFICIAL_BF16_FACTOR } else { OFFICIAL_BF16_TAP_FACTOR };
+        let limit = args.max_relative_l2.unwrap_or(own * factor);
         let note = format!("bf16 {own:.2e} from f32, {:.2e} from ours", found(name, bf16)?);
         rows.push(row(label, name, found(name, f32)?, limit, note));
     }
@@ -103,6 +110,14 @@ impl Taps {
         let (name, rows) = self.once(name);
         let chosen = rows.map(|rows| chosen(expected, rows));
         distance(found, name, moved.as_ref().or(chosen.as_ref()).unwrap_or(expected), folder)
+    }
+
+    /// How far two official tensors are apart, where they are compared with this crate's.
+    fn own(&self, name: &str, bf16: &Tensor<f32>, f32: &Tensor<f32>) -> f64 {
+        match self.once(name) {
+            (_, Some(rows)) => relative_l2(&chosen(bf16, rows).values, &chosen(f32, rows).values),
+            (_, None) => relative_l2(&bf16.values, &f32.values),
+        }
     }
 
     /// Keys and values of cross-attention are computed once here, of the tokens that are attended to.
