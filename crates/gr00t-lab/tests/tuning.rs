@@ -12,7 +12,7 @@ use steadyhand_gr00t::ops::{ModelSite, Operation};
 use steadyhand_gr00t::policy::prepare;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::{Processor, random_instruction};
-use steadyhand_gr00t::{Error, Matrix, Result, synthetic};
+use steadyhand_gr00t::{Error, Matrix, Result, Version, synthetic};
 use steadyhand_gr00t_lab::tuning::ranges::Ranges;
 use steadyhand_gr00t_lab::tuning::target::Cost;
 use steadyhand_gr00t_lab::tuning::{
@@ -116,7 +116,7 @@ impl Target for Device {
 /// The small model on random observations.
 fn with_subject(test: impl FnOnce(&Subject)) {
     let config = synthetic::tiny();
-    let processor = Processor::synthetic(&config, 1, 56).expect("a processor");
+    let processor = Processor::synthetic(Version::N1_6, &config, 1, 56).expect("a processor");
     let model = Model::synthetic(config, 7).expect("consistent sizes");
     let observe = |seed| processor.random_observation(seed, [60, 60], random_instruction(7, 5));
     let observations: Vec<_> = (0..2).map(observe).collect();

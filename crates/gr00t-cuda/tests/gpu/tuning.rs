@@ -6,7 +6,7 @@ use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise::gaussian;
 use steadyhand_gr00t::policy::prepare;
 use steadyhand_gr00t::processor::{Processor, random_instruction};
-use steadyhand_gr00t::synthetic;
+use steadyhand_gr00t::{Version, synthetic};
 use steadyhand_gr00t_cuda::{Cuda, CudaEngine, Options};
 use steadyhand_gr00t_lab::tuning::{Budget, Deadline, State, Subject, TimedTarget, tune};
 
@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Every preset is measured, and the choice is within the budget and runs.
 pub fn for_this_device() {
     let (config, steps) = (synthetic::tiny(), 2);
-    let processor = Processor::synthetic(&config, 1, 56).expect("a processor");
+    let processor = Processor::synthetic(Version::N1_6, &config, 1, 56).expect("a processor");
     let model = Model::synthetic(config, 7).expect("consistent sizes");
     let observation = processor.random_observation(7, [60, 60], random_instruction(7, 5));
     let noise = gaussian(7, 0, 0, model.config.action_horizon, model.config.max_action_dim);

@@ -142,13 +142,13 @@ mod tests {
     use steadyhand_gr00t::precision::PrecisionPolicy;
     use steadyhand_gr00t::probe::Recorder;
     use steadyhand_gr00t::processor::Processor;
-    use steadyhand_gr00t::{noise, synthetic as sizes};
+    use steadyhand_gr00t::{Version, noise, synthetic as sizes};
 
     /// What is read back is what a probe sees, and nothing stays behind.
     #[test]
     fn tensors_survive_the_disk() {
         let config = sizes::tiny();
-        let processor = Processor::synthetic(&config, 1, 56).expect("a processor");
+        let processor = Processor::synthetic(Version::N1_6, &config, 1, 56).expect("a processor");
         let model = Model::synthetic(config, 3).expect("a model");
         let observation = processor.random_observation(1, [64, 64], "move".to_owned());
         let noise = noise::gaussian(1, 0, 0, model.config.action_horizon, model.config.max_action_dim);

@@ -1,7 +1,7 @@
 //! Files of a checkpoint folder: found where they may lie, and refused with a reason where something else stands
 //! in their place.
 
-use crate::{Error, Result};
+use crate::{Error, Result, Version};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -44,11 +44,12 @@ pub(crate) fn processor_file(checkpoint: &Path, name: &str) -> PathBuf {
     if !own.exists() && below.exists() { below } else { own }
 }
 
-/// Whether `folder` is a checkpoint's: it exists, it has `file`, and its model is none that is known to be another.
+/// Whether `folder` is a checkpoint's: it exists, it has `file`, and its model is none that is known to be other than
+/// of `versions`.
 ///
 /// # Errors
 /// One of them does not hold; names the folder that was probably meant, or the download.
-pub(crate) fn check_folder(folder: &Path, file: &Path) -> Result<()> {
+pub(crate) fn check_folder(folder: &Path, file: &Path, versions: &[Version]) -> Result<()> {
     if let Some(id) = folders::hub_id(folder) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         return Err(Error::file(
@@ -63,7 +64,7 @@ pub(crate) fn check_folder(folder: &Path, file: &Path) -> Result<()> {
         let found = if folder.exists() { "a file" } else { "none" };
         return Err(Error::file(folder, format!("expected a checkpoint folder, found {found}")));
     }
-    refuse_other_model(folder)?;
+    refuse_other_model(folder, versions)?;
     if file.exists() {
         return Ok(());
     }
@@ -75,26 +76,29 @@ pub(crate) fn check_folder(folder: &Path, file: &Path) -> Result<()> {
     Err(Error::file(folder, format!("expected a checkpoint folder with {name}{or}, found none there{hint}")))
 }
 
-/// Whether `config.json` is of a model that is known, and not GR00T N1.6. What cannot be read is left to
+/// Whether `config.json` is of a model that is known, and of none of `versions`. What cannot be read is left to
 /// [`crate::config::Config::load`].
-fn refuse_other_model(folder: &Path) -> Result<()> {
+fn refuse_other_model(folder: &Path, versions: &[Version]) -> Result<()> {
     let path = folder.join(CONFIG);
     let Ok(config) = read_json::<Value>(&path) else { return Ok(()) };
     let text = |name: &str| config.get(name).and_then(Value::as_str);
     let architecture = config.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
     let names = [text("model_type"), architecture];
     let named = |name: &str| names.iter().flatten().any(|found| found.eq_ignore_ascii_case(name));
+    let mut others = Version::ALL.into_iter().filter(|version| !versions.contains(version));
     let found = match text("type") {
         Some(kind) if text("model_type").is_none() => {
             format!("a policy of LeRobot's own format (type `{kind}`), which LeRobot's code wrote and loads")
         }
-        _ if named("Gr00tN1d7") => "a GR00T N1.7 checkpoint".to_owned(),
         _ if named("gr00t_n1_5") || named("Gr00tN1d5") => "a GR00T N1.5 checkpoint".to_owned(),
         _ if named("gr00t_n1") => "a GR00T N1 checkpoint".to_owned(),
-        _ => return Ok(()),
+        _ => match others.find(|version| named(version.model_type())) {
+            Some(version) => format!("a {version} checkpoint"),
+            None => return Ok(()),
+        },
     };
-    Err(Error::file(
-        path,
-        format!("expected a GR00T N1.6 checkpoint (model_type `Gr00tN1d6`), found {found}"),
-    ))
+    let expected =
+        versions.iter().map(|version| format!("{version} (model_type `{}`)", version.model_type()));
+    let expected = expected.collect::<Vec<_>>().join(" or ");
+    Err(Error::file(path, format!("expected a checkpoint of {expected}, found {found}")))
 }

@@ -16,7 +16,7 @@ pub use loader::Loader;
 pub use synthetic::Synthetic;
 pub use weight::{Dtype, Weight};
 
-use crate::{Error, Result};
+use crate::{Error, Result, Version};
 use mapped::MappedFile;
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ impl Checkpoint {
         let folder = folder.as_ref();
         let index = folder.join("model.safetensors.index.json");
         let single = folder.join("model.safetensors");
-        files::check_folder(folder, if index.exists() { &index } else { &single })?;
+        files::check_folder(folder, if index.exists() { &index } else { &single }, &[Version::N1_6])?;
         let mut tensors = BTreeMap::new();
         let files = if single.exists() {
             map_tensors(&single, &mut tensors, |_| true)?;

@@ -9,7 +9,7 @@ pub use eagle::{EagleConfig, TextConfig, VisionConfig};
 
 use crate::checkpoint::files;
 use crate::ops::Heads;
-use crate::{Error, Result};
+use crate::{Error, Result, Version};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -167,7 +167,7 @@ impl Config {
     /// of the model that is not GR00T N1.6 as published (named with the field).
     pub fn load(folder: &Path) -> Result<Self> {
         let path = folder.join(files::CONFIG);
-        files::check_folder(folder, &path)?;
+        files::check_folder(folder, &path, &[Version::N1_6])?;
         let text = files::read(&path)?;
         let config: Config =
             json::from_slice(&text).map_err(|error| Error::file(&path, misfit(&text, &error)))?;
