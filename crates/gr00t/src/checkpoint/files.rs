@@ -1,8 +1,7 @@
 //! Files of a checkpoint folder: found where they may lie, and refused with a reason where something else stands
 //! in their place.
 
-use crate::version::Version;
-use crate::{Error, Result};
+use crate::{Error, Result, Version};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::{Path, PathBuf};

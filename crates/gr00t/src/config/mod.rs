@@ -16,8 +16,7 @@ pub use qwen3vl::Qwen3VlConfig;
 
 use crate::checkpoint::files;
 use crate::ops::Heads;
-use crate::version::Version;
-use crate::{Error, Result};
+use crate::{Error, Result, Version};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
