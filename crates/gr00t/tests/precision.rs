@@ -45,6 +45,7 @@ fn input(model: &Model, seed: u64) -> ModelInput {
         state: gaussian(seed, 2, 0, 1, config.max_state_dim),
         embodiment_id: 0,
         noise: gaussian(seed, 3, 0, config.action_horizon, config.max_action_dim),
+        rtc: None,
     }
 }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
 use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::topology::Topology;
 use steadyhand_gr00t_lab::diagnosis::{ActionError, TapDistance, compare};
 
 /// Its options.
@@ -81,7 +82,7 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
         .with_context(|| json.display().to_string())?;
     growth::write_png(&plot(&report), &png)?;
     let mut out = std::io::stdout().lock();
-    print(&report, scene.model.topology.cuts.outputs, &mut out)?;
+    print(&report, &scene.model.topology, &mut out)?;
     writeln!(out, "Plot: {}\nJSON: {}", png.display(), json.display())?;
     Ok(Outcome::Success)
 }
@@ -104,8 +105,8 @@ fn plot(comparison: &Report) -> Growth<'_> {
     }
 }
 
-/// The actions, and the taps of `shown`, where one piece of the model hands over to the next.
-fn print(comparison: &Report, shown: &[&str], out: &mut impl Write) -> Result<()> {
+/// The actions, and the taps where one piece of the model hands over to the next.
+fn print(comparison: &Report, topology: &Topology, out: &mut impl Write) -> Result<()> {
     let actions = &comparison.actions;
     writeln!(
         out,
@@ -121,7 +122,8 @@ fn print(comparison: &Report, shown: &[&str], out: &mut impl Write) -> Result<()
     writeln!(out, "{groups}")?;
     let mut taps = Table::new(&["tap", "distance", "rounding"]);
     for tap in &comparison.taps {
-        if shown.iter().any(|path| tap.name == *path || tap.name.ends_with(&format!(".{path}"))) {
+        let shown = |path: &str| tap.name == path || tap.name.ends_with(&format!(".{path}"));
+        if topology.cut_outputs().any(shown) {
             taps.row([tap.name.clone(), format!("{:.3e}", tap.distance), format!("{:.3e}", tap.rounding)]);
         }
     }

@@ -37,7 +37,7 @@ pub fn run(args: &FaultsArgs) -> Result<Outcome> {
     let bench = Bench { scene: session.scene(SHOWN)?, policy };
     let mut table = Table::new(&["fault", "variant", "rank", "first", "place", "residual", "proven"]);
     let mut found = [0, 0];
-    let cases = suite(&bench.scene.session.parts.model.config);
+    let cases = suite(&bench.scene.session.parts.model);
     let trials: Vec<_> = cases.iter().flat_map(|case| variants(case).map(|trial| (case, trial))).collect();
     let diagnoses: Vec<_> = trials
         .par_iter()

@@ -10,7 +10,7 @@ use steadyhand_fidelity::trace::Dtype;
 use steadyhand_fidelity::{Trace, TraceWriter};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::action_head::timestep_bucket;
-use steadyhand_gr00t_lab::diagnosis::{MODE, OfInference, PRECISION, PRECISION_NAME, RUN, TapWriter};
+use steadyhand_gr00t_lab::diagnosis::{MEMORY, MODE, OfInference, PRECISION, PRECISION_NAME, RUN, TapWriter};
 
 #[derive(Debug, Args)]
 pub struct RecordArgs {
@@ -44,6 +44,7 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
         (PRECISION_NAME, formats.name().to_owned()),
         (MODE, RUN.to_owned()),
         ("denoising_steps", denoising_steps.to_string()),
+        (MEMORY, parts.model.topology.memory().to_owned()),
         ("image_token_index", parts.model.config.image_token().to_string()),
     ];
     let metadata: BTreeMap<String, String> =
@@ -53,7 +54,7 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
     for (inference, input) in scene.inputs.iter().enumerate() {
         let buckets = parts.model.config.num_timestep_buckets;
         write_input(&mut writer, inference, input, denoising_steps, buckets)?;
-        let wanted = |name: &str| args.all || is_of(name, parts.model.topology.cuts.tensors);
+        let wanted = |name: &str| args.all || parts.model.topology.is_cut(without_step(name));
         let mut taps = TapWriter::new(&mut writer, inference, &wanted);
         engine.infer(std::slice::from_ref(input), Some(&mut taps))?;
         taps.finish()?;
@@ -91,9 +92,7 @@ fn write_input(
     Ok(())
 }
 
-/// Whether a tap is one of these paths, in whatever step.
-fn is_of(name: &str, paths: &[&str]) -> bool {
-    let path =
-        name.strip_prefix("step.").and_then(|rest| rest.split_once('.')).map_or(name, |(_, path)| path);
-    paths.contains(&path)
+/// The path of a tap.
+fn without_step(name: &str) -> &str {
+    name.strip_prefix("step.").and_then(|rest| rest.split_once('.')).map_or(name, |(_, path)| path)
 }

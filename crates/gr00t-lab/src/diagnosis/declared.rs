@@ -13,6 +13,8 @@ pub const MODE: &str = "mode";
 pub const ISOLATED: &str = "isolated";
 /// The [`MODE`] of one run.
 pub const RUN: &str = "run";
+/// The key that names the tensor that the DiT attends to.
+pub const MEMORY: &str = "dit_memory";
 
 /// Tensors that are looked at.
 const SAMPLED: usize = 48;

@@ -71,7 +71,7 @@ pub struct Localization {
     pub errors: Vec<LocalError>,
     /// The normalized actions at the end.
     pub actions: Matrix,
-    /// The errors among them of tensors that are only handed on, see [`Cuts::copies`](steadyhand_gr00t::topology::Cuts::copies).
+    /// The errors among them of tensors that are only handed on, see [`steadyhand_gr00t::topology::Topology::copies`].
     pub(super) copies: Vec<LocalError>,
     /// What was done at each site, by tap name: what replays start from.
     pub(super) visits: BTreeMap<String, Visit>,
@@ -182,10 +182,12 @@ impl Examination<'_> {
 impl Examination<'_> {
     /// What the reference hands from stage to stage, by tap name.
     fn boundaries(&self) -> Result<Results> {
-        let in_steps = |path| (0..self.denoising_steps).map(move |step| format!("step.{step}.{path}"));
-        let outputs = self.model.topology.cuts.outputs;
+        let in_steps = |path: &str| {
+            (0..self.denoising_steps).map(move |step| format!("step.{step}.{path}")).collect::<Vec<_>>()
+        };
+        let outputs: Vec<&str> = self.model.topology.cut_outputs().collect();
         let once = outputs.iter().map(|path| (*path).to_owned());
-        let mut taps = Recorder::only(once.chain(outputs.iter().flat_map(in_steps)));
+        let mut taps = Recorder::only(once.chain(outputs.iter().flat_map(|path| in_steps(path))));
         let input = std::slice::from_ref(self.input);
         infer_by_layout(self.model, input, self.denoising_steps, Some(&mut taps), &mut |batch, probe| {
             self.model.infer(&Cpu::new(self.policy, probe), batch)
@@ -345,6 +347,8 @@ impl TeacherForced<'_> {
             }
             "language.layer.0.norm1" | "language.layer.0.residual1" => "image_tokens",
             "connector.norm" => "pixel_unshuffle",
+            "vision.merger.fc1" => "join_tokens",
+            path if path.starts_with("vision.deepstack.") && path.ends_with(".norm") => "join_tokens",
             "euler" => "last_tokens",
             _ => return None,
         };
@@ -376,7 +380,7 @@ impl Probe for Copies<'_, '_> {
     fn tap(&mut self, name: &str, _: &[usize], values: &[f32]) {
         let (run, at) = (self.0, site(name));
         let skipped = run.plan.is_some() || run.examination.inputs == Inputs::Recorded;
-        if skipped || !self.0.examination.model.topology.cuts.copies.contains(&at.path()) {
+        if skipped || !run.examination.model.topology.copies.contains(&at.path()) {
             return;
         }
         if let Some((_, found)) = run.examination.observed.read(name) {

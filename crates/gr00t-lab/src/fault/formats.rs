@@ -3,6 +3,7 @@
 use super::{Case, Effect, Fault, Reach, Sites, Suspect};
 use std::sync::Arc;
 use steadyhand_fidelity::Format;
+use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::Formats;
 
 /// Formats that something may have been run in by mistake, the narrowest last.
@@ -85,9 +86,9 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
 }
 
 /// `declared`: the formats of a path.
-pub(super) fn of_any_engine(declared: &dyn Fn(&str) -> Formats) -> Vec<Fault> {
-    let parts =
-        ["vision", "connector", "language", "action_head", "action_encoder", "dit", "decoder", "euler"];
+pub(super) fn of_any_engine(model: &Model, declared: &dyn Fn(&str) -> Formats) -> Vec<Fault> {
+    let tokens = model.topology.image_tokens;
+    let parts = ["vision", tokens, "language", "action_head", "action_encoder", "dit", "decoder", "euler"];
     let of = |part: &&str| -> Vec<Fault> {
         // Fp16 accumulation is left out, for the reason in `candidates`.
         let formats = narrower(declared(part)).into_iter();
