@@ -3,6 +3,7 @@
 
 use crate::commands::bench::{self, BenchArgs};
 use crate::commands::compare::{self, CompareArgs};
+use crate::commands::completions::{self, CompletionsArgs};
 use crate::commands::demo::{self, DemoArgs};
 use crate::commands::diagnose::{self, DiagnoseArgs};
 use crate::commands::doctor::{self, DoctorArgs};
@@ -17,12 +18,22 @@ use crate::commands::tune::{self, TuneArgs};
 use crate::commands::verify::{self, VerifyArgs};
 use crate::outcome::Outcome;
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::{OsStr, OsString};
 
 /// Runs GR00T robot policies as deployed engines, and proves that they give the reference's actions.
 #[derive(Debug, Parser)]
 #[command(name = "steady", version)]
+#[command(after_help = "\
+Exit codes: 0 done, and what was asked for holds; 1 done, and it does not hold (verify, diagnose, faults, precision \
+table); 2 bad input: a file, a field or an option, named in the error; 3 an evaluation that had to skip episodes; \
+130 or 143 ended by Ctrl-C or SIGTERM.
+
+First steps:
+  steady demo
+  steady doctor
+  steady inspect checkpoint CHECKPOINT
+  steady eval --model-path CHECKPOINT --dataset-path DATASET")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -59,6 +70,8 @@ pub enum Command {
     Tune(TuneArgs),
     /// Show what is in a checkpoint or a dataset.
     Inspect(InspectArgs),
+    /// Print what makes a shell complete commands and options.
+    Completions(CompletionsArgs),
 }
 
 impl Command {
@@ -79,6 +92,7 @@ impl Command {
             Command::Precision(args) => precision::run(&args),
             Command::Tune(args) => tune::run(&args),
             Command::Inspect(args) => inspect::run(&args),
+            Command::Completions(args) => completions::run(&args, &mut Cli::command()),
         }
     }
 }
@@ -121,8 +135,9 @@ mod tests {
             "1",
             "2",
         ]);
-        assert_eq!((args.checkpoint, args.dataset_path), ("a_b".into(), "d_e".into()));
-        assert_eq!((args.traj_ids, args.embodiment_tag.as_deref()), (vec![0, 1, 2], Some("GR1")));
+        assert_eq!((args.checkpoint, args.dataset_path), (vec!["a_b".into()], vec!["d_e".into()]));
+        let episodes = ["0", "1", "2"].map(|word| word.parse().expect("an episode"));
+        assert_eq!((args.traj_ids, args.embodiment_tag.as_deref()), (episodes.to_vec(), Some("GR1")));
         let defaults =
             (args.steps, args.action_horizon, args.denoising_steps, args.skip_timing_steps, args.seed);
         assert_eq!(defaults, (200, 16, 4, 1, 42));
@@ -139,7 +154,6 @@ mod tests {
 
     #[test]
     fn options_of_several_commands_have_the_same_names_in_all() {
-        use clap::CommandFactory;
         let mut commands = Vec::new();
         all(&Cli::command(), "steady".to_owned(), &mut commands);
         let mut checkpoints = 0;

@@ -3,8 +3,10 @@
 mod cli;
 mod commands;
 mod engines;
+mod interrupt;
 mod options;
 mod outcome;
+mod progress;
 mod report;
 
 use clap::Parser;
@@ -14,14 +16,24 @@ use std::process::ExitCode;
 
 /// Exit code of bad input: a file, a field or an option that does not fit. clap uses it too.
 const BAD_INPUT: u8 = 2;
+/// Exit code of an evaluation that had to leave something out.
+const PARTIAL: u8 = 3;
+/// What shells add the number of a signal to.
+const SIGNAL: i32 = 128;
 
 fn main() -> ExitCode {
-    match Cli::parse_from(with_dashes(std::env::args_os())).command.run() {
+    let cli = Cli::parse_from(with_dashes(std::env::args_os()));
+    if let Err(error) = interrupt::listen() {
+        eprintln!("signals are left to the system: {error}");
+    }
+    match cli.command.run() {
         Ok(Outcome::Success) => ExitCode::SUCCESS,
         Ok(Outcome::Failure) => ExitCode::FAILURE,
+        Ok(Outcome::Partial) => ExitCode::from(PARTIAL),
+        Ok(Outcome::Interrupted(signal)) => ExitCode::from(u8::try_from(SIGNAL + signal).unwrap_or(u8::MAX)),
         Err(error) if reader_left(&error) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {}", describe(&error));
+            anstream::eprintln!("\x1b[1;31merror:\x1b[0m {}", describe(&error));
             ExitCode::from(BAD_INPUT)
         }
     }

@@ -9,6 +9,10 @@ pub enum Outcome {
     Success,
     /// The work was done, and its result is a failure: a verification that does not hold.
     Failure,
+    /// Some of the work could not be done, and was listed and left out.
+    Partial,
+    /// This signal ended the work early; what was done is kept.
+    Interrupted(i32),
 }
 
 /// The error and its causes on one line. A cause that the error above it already quotes is left out.

@@ -20,7 +20,7 @@ fn acting_gives_the_actions_of_an_evaluation() {
     let episode = session.dataset().expect("a dataset").episode(1).expect("an episode");
     let config = RolloutConfig { steps: 32, action_horizon: 16, noise: NoiseSource::Seed(42) };
     let mut evaluated = session.parts.policy(&Reference, "f32", 4, 0).expect("opens");
-    let expected = rollout::run(&mut evaluated, &episode, &config, &mut || {}).expect("an evaluation");
+    let expected = rollout::run(&mut evaluated, &episode, &config, &mut || Ok(())).expect("an evaluation");
 
     let mut policy = Policy::open(demo("checkpoint")).expect("opens");
     policy.start_episode(1);

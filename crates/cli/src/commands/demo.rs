@@ -10,6 +10,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
+#[command(mut_arg("engine", |engine| engine.default_value("auto")))]
 pub struct DemoArgs {
     #[command(flatten)]
     pub engine: EngineArgs,
@@ -25,6 +26,9 @@ pub fn run(args: &DemoArgs) -> Result<Outcome> {
     options.extend(["--dataset-path".into(), demo.dataset.into_os_string()]);
     options.extend(["--traj-ids", "0", "1", "2", "3"].map(OsString::from));
     options.extend(["--precision".into(), args.engine.precision()?.into()]);
+    if args.engine.engine.name() != "auto" {
+        options.extend(["--engine".into(), args.engine.engine.name().into()]);
+    }
     options.extend(["--out".into(), args.out.clone().into_os_string()]);
     let words: Vec<_> = options.iter().map(|word| quoted(&word.to_string_lossy())).collect();
     writeln!(std::io::stdout(), "steady eval {}", words.join(" "))?;

@@ -1,14 +1,15 @@
 //! `steady export`: a checkpoint's model as a file that other runtimes read.
 
-use crate::options::{NamesArg, ProductsArg, image_size, precision};
+use crate::options::{NamesArg, ProductsArg, image_size, model, precision, refuse_unused};
 use crate::outcome::Outcome;
-use anyhow::{Context, Result, ensure};
+use crate::progress::Progress;
+use crate::report::output::claim;
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::time::Instant;
-use steadyhand_gr00t::checkpoint::Checkpoint;
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout};
-use steadyhand_gr00t::policy::{self, load_model};
+use steadyhand_gr00t::policy;
 
 #[derive(Debug, Args)]
 pub struct ExportArgs {
@@ -24,7 +25,7 @@ pub enum ExportFormat {
 
 #[derive(Debug, Args)]
 pub struct OnnxArgs {
-    /// Checkpoint folder.
+    /// Checkpoint folder; synth:n1.6 for random weights of the published size, synth:tiny for a very small model.
     #[arg(long, visible_alias = "model-path", value_name = "DIR")]
     pub checkpoint: PathBuf,
     /// What is exported: dit, action_head, backbone or policy.
@@ -47,15 +48,15 @@ pub struct OnnxArgs {
     /// floats in the storage format.
     #[arg(long, value_enum, default_value = "steady")]
     pub io_names: NamesArg,
-    /// Euler steps to unroll; the checkpoint's number otherwise.
+    /// Euler steps to unroll (action_head, policy); the checkpoint's number otherwise.
     #[arg(long)]
     pub denoising_steps: Option<usize>,
     /// Size of an image, once for each image of a prompt (backbone, policy).
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = image_size)]
     pub image: Vec<[usize; 2]>,
-    /// State rows of one observation (action_head, policy).
-    #[arg(long, default_value_t = 1)]
-    pub state_horizon: usize,
+    /// State rows of one observation (action_head, policy). [default: 1]
+    #[arg(long)]
+    pub state_horizon: Option<usize>,
 }
 
 /// Exports and says what was written.
@@ -68,10 +69,13 @@ pub fn run(args: &ExportArgs) -> Result<Outcome> {
 
 fn onnx(args: &OnnxArgs) -> Result<()> {
     let started = Instant::now();
-    let model = load_model(&args.checkpoint)?;
+    let (steps, states) = (args.denoising_steps.is_some(), args.state_horizon.is_some());
+    refuse_unused(args.component, !args.image.is_empty(), steps, states)?;
+    let (model, fingerprint) = model(&args.checkpoint)?;
+    let state_horizon = args.state_horizon.unwrap_or(1);
     let denoising_steps = args.denoising_steps.unwrap_or(model.config.num_inference_timesteps);
     ensure!(denoising_steps > 0, "--denoising-steps: expected at least 1, found 0");
-    ensure!(args.state_horizon > 0, "--state-horizon: expected at least 1, found 0");
+    ensure!(state_horizon > 0, "--state-horizon: expected at least 1, found 0");
     let formats = policy::precision(&model, &args.precision, None)?;
     let export = Export {
         component: args.component,
@@ -79,14 +83,12 @@ fn onnx(args: &OnnxArgs) -> Result<()> {
         products: args.products.into(),
         opset: args.opset,
         names: args.io_names.into(),
-        layout: Layout { images: args.image.clone(), state_horizon: args.state_horizon, denoising_steps },
+        layout: Layout { images: args.image.clone(), state_horizon, denoising_steps },
     };
-    if let Some(folder) = args.out.parent() {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("{}: cannot be created", folder.display()))?;
-    }
-    let fingerprint = model.checkpoint().map(Checkpoint::fingerprint).unwrap_or_default();
+    claim(&args.out)?;
+    let progress = Progress::of_unknown_length("exporting");
     let written = export.write(&model, &fingerprint, &args.out)?;
+    drop(progress);
     println!("{}: {} nodes, opset {}", written.graph.display(), written.nodes, args.opset);
     println!("{}: {:.1} MB", written.data.display(), written.data_bytes as f64 / 1e6);
     println!("checkpoint {fingerprint}, {:.1} s", started.elapsed().as_secs_f64());

@@ -2,20 +2,24 @@
 
 use crate::options::{demo, precision};
 use crate::outcome::Outcome;
+use crate::progress::Progress;
 use crate::report::table::Table;
 use anyhow::Result;
 use clap::Args;
 use rayon::prelude::*;
 use steadyhand_gr00t::Session;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
+use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::session::{self, Frames, NoiseSource, Scene};
+use steadyhand_gr00t::synthetic::tiny;
 use steadyhand_gr00t_lab::diagnosis::{
     Diagnosis, Hypothesis, Inputs, Options, Setup, Status, Subject, SwapWhen, diagnose,
 };
 use steadyhand_gr00t_lab::fault::{Case, Fault, FaultyEngine, suite};
 
 #[derive(Debug, Args)]
+#[command(after_help = names())]
 pub struct FaultsArgs {
     /// What the engine runs at, but for the fault.
     #[arg(long, default_value = "f32", value_parser = precision)]
@@ -23,6 +27,16 @@ pub struct FaultsArgs {
     /// Plant so many pairs of faults too, chosen from the suite at random, and see whether both are named.
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     pub pairs: usize,
+}
+
+/// The faults by the names that `fault:NAME` takes.
+fn names() -> String {
+    let cases = Model::synthetic(tiny(), 0).map_or(Vec::new(), |model| suite(&model));
+    let names: Vec<String> = cases.iter().map(|case| case.name.replace(' ', "-")).collect();
+    format!(
+        "Faults, each also as fault:NAME or fault:NAME:weak in diagnose and compare: {}",
+        names.join(", ")
+    )
 }
 
 /// Observations of the demo's first episode that the engines are shown, 16 steps apart. A stale buffer needs two.
@@ -39,10 +53,11 @@ pub fn run(args: &FaultsArgs) -> Result<Outcome> {
     let mut found = [0, 0];
     let cases = suite(&bench.scene.session.parts.model);
     let trials: Vec<_> = cases.iter().flat_map(|case| variants(case).map(|trial| (case, trial))).collect();
-    let diagnoses: Vec<_> = trials
-        .par_iter()
-        .map(|(_, (_, fault))| bench.plant(vec![(*fault).clone()]))
-        .collect::<Result<_>>()?;
+    let progress = Progress::new("faults planted", "engines", trials.len() as u64);
+    let plant = |faults| bench.plant(faults).inspect(|_| progress.inc());
+    let diagnoses: Vec<_> =
+        trials.par_iter().map(|(_, (_, fault))| plant(vec![(*fault).clone()])).collect::<Result<_>>()?;
+    drop(progress);
     for ((case, (variant, fault)), diagnosis) in trials.into_iter().zip(&diagnoses) {
         let hypotheses = &diagnosis.hypotheses;
         let rank = hypotheses.iter().position(|hypothesis| same(hypothesis, fault));
@@ -73,10 +88,11 @@ fn pairs(bench: &Bench, cases: &[Case], count: usize) -> Result<()> {
     });
     let apart = |(a, b): &(&Fault, &Fault)| !within(&a.place, &b.place) && !within(&b.place, &a.place);
     let chosen: Vec<(&Fault, &Fault)> = chosen.filter(apart).take(count).collect();
-    let diagnoses: Vec<_> = chosen
-        .par_iter()
-        .map(|(a, b)| bench.plant(vec![(*a).clone(), (*b).clone()]))
-        .collect::<Result<_>>()?;
+    let progress = Progress::new("pairs planted", "engines", chosen.len() as u64);
+    let plant = |faults| bench.plant(faults).inspect(|_| progress.inc());
+    let diagnoses: Vec<_> =
+        chosen.par_iter().map(|(a, b)| plant(vec![(*a).clone(), (*b).clone()])).collect::<Result<_>>()?;
+    drop(progress);
     let mut table = Table::new(&["first fault", "second fault", "named", "false", "headline"]);
     let (mut both, mut wrong) = (0, 0);
     for ((a, b), diagnosis) in chosen.into_iter().zip(&diagnoses) {
@@ -191,7 +207,10 @@ impl Bench {
             let mut engine = CpuEngine::new(model, runs.clone(), self.steps());
             Ok(self.diagnose(&mut engine, says)?.verdict.status != Status::NoFault)
         };
+        let progress = Progress::new("healthy engines", "engines", policies.len() as u64);
+        let examine = |engine| examine(engine).inspect(|_| progress.inc());
         let alarms = policies.par_iter().map(examine).collect::<Result<Vec<_>>>()?;
+        drop(progress);
         Ok((alarms.iter().filter(|alarm| **alarm).count(), policies.len()))
     }
 }

@@ -20,7 +20,7 @@ pub struct InspectArgs {
 pub enum Inspected {
     /// Sizes, tensors and embodiments of a checkpoint folder.
     Checkpoint {
-        /// The folder.
+        /// The folder, or synth:n1.6 or synth:tiny.
         path: PathBuf,
     },
     /// Features, modalities, episodes and videos of a LeRobot dataset.

@@ -2,7 +2,8 @@
 
 use crate::options::{ObservationArgs, precision};
 use crate::outcome::Outcome;
-use anyhow::Result;
+use crate::progress::Progress;
+use anyhow::{Result, ensure};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,6 +30,8 @@ pub struct RecordArgs {
 
 /// Runs the reference and writes what it computed.
 pub fn run(args: &RecordArgs) -> Result<Outcome> {
+    // Known before anything is computed for it.
+    ensure!(!args.out.exists(), "{}: expected a folder that does not exist yet", args.out.display());
     let scene = args.observations.scene(None)?;
     let parts = &scene.session.parts;
     let denoising_steps = usize::from(args.observations.denoising_steps);
@@ -39,7 +42,7 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
         ("embodiment_tag", parts.processor.embodiment_tag().to_owned()),
         ("episode", scene.episode.to_string()),
         ("steps", format!("{:?}", scene.steps)),
-        ("seed", args.observations.seed.to_string()),
+        ("seed", args.observations.seed().to_string()),
         (PRECISION, formats.identity()),
         (PRECISION_NAME, formats.name().to_owned()),
         (MODE, RUN.to_owned()),
@@ -51,6 +54,7 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
         metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let mut engine = CpuEngine::new(parts.model.clone(), formats, denoising_steps);
     let mut writer = TraceWriter::create(&args.out, metadata)?;
+    let progress = Progress::new("recording", "inferences", scene.inputs.len() as u64);
     for (inference, input) in scene.inputs.iter().enumerate() {
         let buckets = parts.model.config.num_timestep_buckets;
         write_input(&mut writer, inference, input, denoising_steps, buckets)?;
@@ -58,8 +62,10 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
         let mut taps = TapWriter::new(&mut writer, inference, &wanted);
         engine.infer(std::slice::from_ref(input), Some(&mut taps))?;
         taps.finish()?;
+        progress.inc();
     }
     writer.finish()?;
+    drop(progress);
     let count = Trace::open(&args.out)?.names().len();
     println!("{}: {count} tensors of {} inferences", args.out.display(), scene.inputs.len());
     Ok(Outcome::Success)

@@ -1,7 +1,8 @@
 //! How graphs are written.
 
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
-use steadyhand_gr00t::export::Names;
+use steadyhand_gr00t::export::{Component, Names};
 use steadyhand_gr00t::ops::onnx::Products;
 
 /// [`Products`] as an option.
@@ -38,4 +39,30 @@ impl From<NamesArg> for Names {
             NamesArg::Nvidia => Names::Nvidia,
         }
     }
+}
+
+/// Fails where an option was given that graphs of this component do not depend on.
+///
+/// # Errors
+/// The option.
+pub fn refuse_unused(
+    component: Component,
+    images: bool,
+    denoising_steps: bool,
+    state_horizon: bool,
+) -> Result<()> {
+    let (sees, acts) = match component {
+        Component::Dit => (false, false),
+        Component::ActionHead => (false, true),
+        Component::Backbone => (true, false),
+        Component::Policy => (true, true),
+    };
+    for (option, given, used, by) in [
+        ("--image", images, sees, "backbone or policy"),
+        ("--denoising-steps", denoising_steps, acts, "action_head or policy"),
+        ("--state-horizon", state_horizon, acts, "action_head or policy"),
+    ] {
+        ensure!(!given || used, "{option}: expected with --component {by}, found with {component}");
+    }
+    Ok(())
 }

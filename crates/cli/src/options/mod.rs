@@ -2,6 +2,7 @@
 
 pub mod demo;
 mod engine;
+mod episodes;
 mod export;
 mod observations;
 mod source;
@@ -9,7 +10,8 @@ mod values;
 
 pub use crate::engines::precision;
 pub use engine::{DeviceArgs, EngineArgs, EngineOptions, one_precision};
-pub use export::{NamesArg, ProductsArg};
+pub use episodes::{EpisodeRange, chosen};
+pub use export::{NamesArg, ProductsArg, refuse_unused};
 pub use observations::ObservationArgs;
-pub use source::{SourceArgs, stale};
+pub use source::{SourceArgs, model, stale};
 pub use values::{image_size, words_of};

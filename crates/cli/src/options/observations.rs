@@ -6,6 +6,9 @@ use clap::Args;
 use std::path::PathBuf;
 use steadyhand_gr00t::session::{Frames, NoiseSource, Scene};
 
+/// The seed where none is given.
+const SEED: u64 = 42;
+
 /// Observations of one episode, and the noise that the actions start from.
 #[derive(Debug, Clone, Args)]
 pub struct ObservationArgs {
@@ -23,9 +26,9 @@ pub struct ObservationArgs {
     /// Euler steps of an inference.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     pub denoising_steps: u16,
-    /// Seed of the initial noise; with a synthetic checkpoint, of everything.
-    #[arg(long, default_value_t = 42)]
-    pub seed: u64,
+    /// Seed of the initial noise, unless --noise gives it; with a synthetic checkpoint, of everything. [default: 42]
+    #[arg(long)]
+    pub seed: Option<u64>,
     /// Read the noise from tensor `noise` [inferences, horizon, dim] of DIR/episode_NNNNNN.safetensors.
     #[arg(long, value_name = "DIR")]
     pub noise: Option<PathBuf>,
@@ -35,6 +38,11 @@ pub struct ObservationArgs {
 }
 
 impl ObservationArgs {
+    /// The seed of what is made up.
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or(SEED)
+    }
+
     /// Opens the session and takes the observations. `recorded` is the noise that came with an engine's recording, taken
     /// where the options name none.
     ///
@@ -42,7 +50,11 @@ impl ObservationArgs {
     /// An option that does not go with synthetic weights; as [`SourceArgs::open`] and
     /// [`Session::scene`](steadyhand_gr00t::Session::scene).
     pub fn scene(&self, recorded: Option<NoiseSource>) -> Result<Scene> {
-        let session = self.source.open(self.seed, self.allow_stale_calibration)?;
+        let session = self.source.open(self.seed(), self.allow_stale_calibration)?;
+        ensure!(
+            self.seed.is_none() || self.noise.is_none() || session.dataset().is_none(),
+            "--seed: expected without --noise, which gives what the seed would make"
+        );
         if session.dataset().is_none() {
             let name = session.parts.name();
             for (option, given) in
@@ -56,7 +68,7 @@ impl ObservationArgs {
             episode: self.traj_id.unwrap_or(0),
             count: usize::from(self.inferences),
             spacing: usize::from(self.action_horizon.unwrap_or(16)),
-            noise: &noise.unwrap_or(NoiseSource::Seed(self.seed)),
+            noise: &noise.unwrap_or(NoiseSource::Seed(self.seed())),
         })?)
     }
 }

@@ -5,7 +5,13 @@ use anyhow::Result;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use steadyhand_gr00t::Session;
+use steadyhand_gr00t::checkpoint::Checkpoint;
+use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::policy::load_model;
 use steadyhand_gr00t::session::{self, Stale};
+
+/// Of synthetic weights where no option names a seed.
+const SEED: u64 = 42;
 
 /// A checkpoint and a dataset.
 #[derive(Debug, Clone, Args)]
@@ -53,6 +59,23 @@ impl SourceArgs {
             demo::unless_given(self.checkpoint.as_deref(), self.dataset_path.as_deref())?;
         Ok(Session::open(&checkpoint, &session::Options { dataset: Some(dataset), ..options })?)
     }
+}
+
+/// The model of a checkpoint folder, or of synthetic sizes at their usual seed, with what tells its weights from others.
+///
+/// # Errors
+/// A checkpoint that cannot be loaded, an unknown name of sizes.
+pub fn model(checkpoint: &Path) -> Result<(Model, String)> {
+    let name = checkpoint.to_str().unwrap_or_default();
+    if steadyhand_gr00t::synthetic::config(name)?.is_some() {
+        let options = session::Options { seed: SEED, ..session::Options::default() };
+        let parts = Session::open(checkpoint, &options)?.parts;
+        let fingerprint = parts.fingerprint();
+        return Ok((parts.model, fingerprint));
+    }
+    let model = load_model(checkpoint)?;
+    let fingerprint = model.checkpoint().map(Checkpoint::fingerprint).unwrap_or_default();
+    Ok((model, fingerprint))
 }
 
 /// What to do with calibrations of another dataset.

@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result};
 use fontdue::{Font, FontSettings, Metrics};
 
+use super::output::WRITTEN_BY;
+
 /// Red, green, blue.
 pub type Color = [u8; 3];
 
@@ -147,6 +149,9 @@ impl Canvas {
         let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
+        encoder
+            .add_text_chunk("Software".to_owned(), format!("written by {WRITTEN_BY}"))
+            .context("encoding a PNG")?;
         let mut writer = encoder.write_header().context("encoding a PNG")?;
         writer.write_image_data(&self.pixels).context("encoding a PNG")?;
         writer.finish().context("encoding a PNG")?;

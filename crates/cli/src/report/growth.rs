@@ -50,7 +50,7 @@ pub fn write_png(growth: &Growth, path: &Path) -> Result<()> {
     panel(&mut canvas, lower, &[(&chunk, DISTANCE)]);
     sections(&mut canvas, upper, &growth.depth);
     let png = canvas.to_png().with_context(|| format!("drawing {}", path.display()))?;
-    super::write_file(path, &png)
+    super::output::write_file(path, &png)
 }
 
 /// Curves over their index, on a shared logarithmic axis.

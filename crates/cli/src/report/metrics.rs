@@ -48,11 +48,6 @@ pub fn errors<R: AsRef<[f32]>>(
     Ok(Errors { mse: squares / count, mae: absolutes / count })
 }
 
-/// One dimension of `[steps, dimensions]` as a series over time.
-pub fn column<R: AsRef<[f32]>>(rows: &[R], index: usize) -> Vec<f32> {
-    rows.iter().map(|row| row.as_ref()[index]).collect()
-}
-
 /// The arithmetic mean; `None` of nothing.
 pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
@@ -86,7 +81,6 @@ mod tests {
         let all = Errors { mse: (0.25 + 4.0) / 6.0, mae: (0.5 + 2.0) / 6.0 };
         assert_eq!(errors(&PREDICTION, &TRUTH, 0..3).unwrap(), all);
         assert_eq!(errors(&PREDICTION, &TRUTH, 1..3).unwrap(), Errors { mse: 1.0, mae: 0.5 });
-        assert_eq!(column(&TRUTH, 1), [1.0, 4.0]);
     }
 
     #[test]

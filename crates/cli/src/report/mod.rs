@@ -1,25 +1,42 @@
 //! What an evaluation leaves behind: its numbers as JSON, its summary as text, one picture an episode.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use steadyhand_gr00t::session::CalibrationUsed;
 
 pub mod axis;
 pub mod canvas;
 mod grid;
 pub mod growth;
+pub mod html;
 pub mod memory;
 pub mod metrics;
+pub mod output;
 pub mod plot;
 pub mod summary;
 pub mod table;
 
+/// How far an evaluation came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Every episode was evaluated.
+    Complete,
+    /// Some could not be evaluated: `failures` says why.
+    Partial,
+    /// A signal or a failure ended it early.
+    Interrupted,
+    /// It goes on, or was killed.
+    Running,
+}
+
 /// One evaluation of one engine on one dataset.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    pub written_by: &'static str,
+    pub status: Status,
+    /// Episodes that were asked for.
+    pub episodes_asked: usize,
+    pub failures: Vec<Failed>,
     pub engine: String,
     pub precision: String,
     pub checkpoint: String,
@@ -34,15 +51,26 @@ pub struct Report {
     pub denoising_steps: usize,
     /// Where the precision's scales of activations come from, where it has fixed ones.
     pub calibration: Option<CalibrationUsed>,
-    /// Mean of the episodes' errors, each episode counting the same whatever its length.
-    pub mse: f64,
-    pub mae: f64,
+    /// Mean of the episodes' errors, each episode counting the same whatever its length; absent without episodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mse: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mae: Option<f64>,
+    /// The same by joint group.
+    pub groups: Vec<GroupError>,
     pub episodes: Vec<EpisodeReport>,
     pub timings: Timings,
 }
 
+/// An episode that could not be evaluated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failed {
+    pub episode_index: usize,
+    pub reason: String,
+}
+
 /// Errors and times of one episode.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EpisodeReport {
     pub episode_index: usize,
     pub mse: f64,
@@ -61,11 +89,30 @@ pub struct EpisodeReport {
 }
 
 /// Errors of one action group (an arm, a hand) in one episode.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GroupError {
     pub name: String,
     pub mse: f64,
     pub mae: f64,
+}
+
+impl GroupError {
+    /// The mean of each group's errors over the episodes, in the order of the first.
+    pub fn means(episodes: &[EpisodeReport]) -> Vec<GroupError> {
+        let groups = episodes.first().map_or(&[][..], |first| &first.groups);
+        let mean = |name: &str, value: fn(&GroupError) -> f64| {
+            let of =
+                |episode: &EpisodeReport| episode.groups.iter().find(|group| group.name == name).map(value);
+            let values: Vec<f64> = episodes.iter().filter_map(of).collect();
+            metrics::mean(&values).unwrap_or_default()
+        };
+        let group = |GroupError { name, .. }: &GroupError| GroupError {
+            name: name.clone(),
+            mse: mean(name, |group| group.mse),
+            mae: mean(name, |group| group.mae),
+        };
+        groups.iter().map(group).collect()
+    }
 }
 
 /// Where the time went, over all episodes. Averages of nothing are absent, never NaN.
@@ -136,30 +183,6 @@ impl Timings {
             },
             skip_timing_steps,
         }
-    }
-}
-
-impl Report {
-    /// Writes the report as indented JSON, making the folder where it is missing.
-    pub fn write_json(&self, path: &Path) -> Result<()> {
-        let mut json = serde_json::to_string_pretty(self).context("writing the report as JSON")?;
-        json.push('\n');
-        write_file(path, json.as_bytes())
-    }
-}
-
-/// Writes a file and the folders above it; an error names the path.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    make_folder_of(path)?;
-    fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
-}
-
-/// Makes the folder that a file will be written to.
-pub fn make_folder_of(path: &Path) -> Result<()> {
-    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        Some(folder) => fs::create_dir_all(folder)
-            .with_context(|| format!("{}: the folder cannot be made", folder.display())),
-        None => Ok(()),
     }
 }
 

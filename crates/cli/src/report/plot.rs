@@ -77,7 +77,7 @@ struct Line {
 /// Draws an episode and writes it as PNG, making the folder where it is missing.
 pub fn write_png(plot: &EpisodePlot, path: &Path) -> Result<()> {
     let png = render(plot).and_then(|canvas| canvas.to_png());
-    super::write_file(path, &png.with_context(|| format!("drawing {}", path.display()))?)
+    super::output::write_file(path, &png.with_context(|| format!("drawing {}", path.display()))?)
 }
 
 fn render(plot: &EpisodePlot) -> Result<Canvas> {

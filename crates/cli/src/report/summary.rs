@@ -13,8 +13,9 @@ pub fn write_summary(report: &Report, out: &mut impl Write) -> io::Result<()> {
 
     heading(out, "EVALUATION SUMMARY")?;
     writeln!(out, "\nMetrics:")?;
-    writeln!(out, "  Average MSE across all trajs: {:.6}", report.mse)?;
-    writeln!(out, "  Average MAE across all trajs: {:.6}", report.mae)?;
+    let error = |error: Option<f64>| error.map_or_else(|| "n/a".to_owned(), |error| format!("{error:.6}"));
+    writeln!(out, "  Average MSE across all trajs: {}", error(report.mse))?;
+    writeln!(out, "  Average MAE across all trajs: {}", error(report.mae))?;
 
     heading(out, "DETAILED TIMING SUMMARY")?;
     writeln!(out, "\nInitialization:")?;

@@ -21,26 +21,68 @@ impl Table {
     }
 }
 
+/// The narrowest that a column of text becomes where a table does not fit its terminal.
+const LEAST_WIDTH: usize = 12;
+/// Between two columns.
+const GAP: usize = 2;
+
 impl std::fmt::Display for Table {
+    /// As wide as it takes, or as the terminal is where it is printed to one.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let terminal = console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
+        formatter.write_str(&self.within(terminal.unwrap_or(usize::MAX)))
+    }
+}
+
+impl Table {
+    /// The table in at most `limit` characters a line, as far as wrapped text can make it fit.
+    fn within(&self, limit: usize) -> String {
         let columns = 0..self.header.len();
         let width = |column: usize| {
             let cells = self.rows.iter().map(|row| row[column].chars().count());
             cells.chain([self.header[column].chars().count()]).max().unwrap_or(0)
         };
-        let widths: Vec<usize> = columns.clone().map(width).collect();
+        let mut widths: Vec<usize> = columns.clone().map(width).collect();
         let numeric: Vec<bool> =
-            columns.map(|column| self.rows.iter().all(|row| is_number(&row[column]))).collect();
-        let rule: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
-        for row in [&self.header, &rule].into_iter().chain(&self.rows) {
-            let cells = row.iter().zip(&widths).zip(&numeric).map(|((cell, width), numeric)| {
-                if *numeric { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-            });
-            let line = cells.collect::<Vec<_>>().join("  ");
-            writeln!(formatter, "{}", line.trim_end())?;
+            columns.clone().map(|column| self.rows.iter().all(|row| is_number(&row[column]))).collect();
+        loop {
+            let all = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
+            let widest =
+                columns.clone().filter(|column| !numeric[*column]).max_by_key(|column| widths[*column]);
+            let Some(widest) = widest.filter(|widest| all > limit && widths[*widest] > LEAST_WIDTH) else {
+                break;
+            };
+            widths[widest] = widths[widest].saturating_sub(all - limit).max(LEAST_WIDTH);
         }
-        Ok(())
+        let rule: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
+        let mut text = String::new();
+        for row in [&self.header, &rule].into_iter().chain(&self.rows) {
+            let cells: Vec<Vec<String>> =
+                row.iter().zip(&widths).map(|(cell, width)| wrapped(cell, *width)).collect();
+            for line in 0..cells.iter().map(Vec::len).max().unwrap_or(1) {
+                let cells = cells.iter().zip(&widths).zip(&numeric).map(|((cell, width), numeric)| {
+                    let part = cell.get(line).map_or("", String::as_str);
+                    if *numeric { format!("{part:>width$}") } else { format!("{part:<width$}") }
+                });
+                text += cells.collect::<Vec<_>>().join(&" ".repeat(GAP)).trim_end();
+                text.push('\n');
+            }
+        }
+        text
     }
+}
+
+/// A cell in lines of this width, cut after spaces and the marks that paths and lists have.
+fn wrapped(cell: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut rest: Vec<char> = cell.chars().collect();
+    while rest.len() > width && width > 0 {
+        let place = rest[..width].iter().rposition(|letter| " ./,_-:".contains(*letter));
+        let line: String = rest.drain(..place.map_or(width, |place| place + 1)).collect();
+        lines.push(line.trim_end().to_owned());
+    }
+    lines.push(rest.into_iter().collect());
+    lines
 }
 
 /// `1234567` as `1,234,567`.
@@ -70,6 +112,18 @@ mod tests {
         table.row(["a".to_owned(), "5".to_owned()]);
         table.row(["longer".to_owned(), "1,234".to_owned()]);
         assert_eq!(table.to_string(), "name     size\n------  -----\na           5\nlonger  1,234\n");
+    }
+
+    #[test]
+    fn text_is_wrapped_where_a_table_is_too_wide() {
+        let mut table = Table::new(&["place", "size", "note"]);
+        table.row(["dit.block.0.attention.query".to_owned(), "5".to_owned(), "fits".to_owned()]);
+        let text = table.within(30);
+        assert!(text.lines().all(|line| line.chars().count() <= 30), "{text}");
+        assert!(text.contains("dit.block.0.") && text.contains("attention."), "{text}");
+        assert_eq!(table.within(200).lines().count(), 3);
+        assert_eq!(wrapped("abcdef", 4), ["abcd", "ef"]);
+        assert_eq!(wrapped("", 4), [""]);
     }
 
     #[test]

@@ -24,6 +24,10 @@ fn episode(episode_index: usize, inference_seconds: &[f64]) -> EpisodeReport {
 
 fn report(episodes: Vec<EpisodeReport>) -> Report {
     Report {
+        written_by: output::WRITTEN_BY,
+        status: Status::Complete,
+        episodes_asked: episodes.len(),
+        failures: Vec::new(),
         engine: "cpu".into(),
         precision: "bf16".into(),
         checkpoint: "demo/checkpoint".into(),
@@ -35,8 +39,9 @@ fn report(episodes: Vec<EpisodeReport>) -> Report {
         action_horizon: 16,
         denoising_steps: 4,
         calibration: None,
-        mse: 0.0043666,
-        mae: 0.0390334,
+        mse: Some(0.0043666),
+        mae: Some(0.0390334),
+        groups: GroupError::means(&episodes),
         timings: Timings::new(1.5, 0.25, &episodes, 1),
         episodes,
     }

@@ -58,7 +58,8 @@ fn a_plot_folder_takes_a_file_an_episode() {
 fn episodes_before_a_failure_are_still_reported() {
     let demo = Demo::copy();
     std::fs::remove_file(demo.video(0)).unwrap();
-    let run = demo.eval(&["--traj-ids", "1", "0", "2"]).refuses(&["episode_000000.mp4", "missing"]);
+    let run =
+        demo.eval(&["--traj-ids", "1", "0", "2", "--strict"]).refuses(&["episode_000000.mp4", "missing"]);
     assert!(run.stdout.contains("EVALUATION SUMMARY"), "{}", run.stdout);
     let report = json(&demo.folder().join("steady-out/report.json"));
     assert_eq!(report["episodes"].as_array().unwrap().len(), 1);
@@ -73,8 +74,8 @@ fn a_reader_that_goes_away_is_no_panic() {
     drop(reader);
     let golden = repo("tests/fixtures/golden/one_view").display().to_string();
     for command in [
-        "demo",
-        "eval --model-path checkpoint --dataset-path dataset --steps 1",
+        "demo --engine cpu",
+        "eval --model-path checkpoint --dataset-path dataset --steps 1 --engine cpu",
         "inspect dataset dataset",
         &format!("verify {golden}"),
     ] {

@@ -10,6 +10,8 @@ mod doctor;
 mod engine;
 mod eval;
 mod eval_output;
+mod eval_several;
+mod eval_survives;
 mod export;
 mod inspect;
 mod precision;

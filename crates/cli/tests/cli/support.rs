@@ -136,6 +136,41 @@ impl Demo {
         steady(self.folder(), args)
     }
 
+    /// The same from within the folder, so that reports of several copies name the same paths.
+    pub fn eval_here(&self, options: &[&str]) -> Run {
+        let steps = ["--steps", "32"];
+        self.eval_named(&["checkpoint"], &["dataset"], &[&steps[..], options].concat())
+    }
+
+    /// `steady eval` of these checkpoints on these datasets, below the copy's folder.
+    pub fn eval_named(&self, checkpoints: &[&str], datasets: &[&str], options: &[&str]) -> Run {
+        let steps: &[&str] = if options.contains(&"--steps") { &[] } else { &["--steps", "32"] };
+        let words = [&["eval", "--model-path"], checkpoints, &["--dataset-path"], datasets, steps, options];
+        steady(self.folder(), words.concat())
+    }
+
+    /// Makes a dataset of many episodes of the four.
+    pub fn repeat_episodes(&self, count: usize) {
+        let meta = self.dataset().join("meta");
+        let text = fs::read_to_string(meta.join("episodes.jsonl")).expect("read");
+        let four: Vec<Value> =
+            text.lines().take(4).map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let mut lines = String::new();
+        for episode in 0..count {
+            let mut line = four[episode % 4].clone();
+            line["episode_index"] = episode.into();
+            lines += &format!("{line}\n");
+            if episode >= 4 {
+                fs::copy(self.video(episode % 4), self.video(episode)).expect("copied");
+                fs::copy(self.parquet(episode % 4), self.parquet(episode)).expect("copied");
+            }
+        }
+        fs::write(meta.join("episodes.jsonl"), lines).expect("written");
+        let mut info = json(&meta.join("info.json"));
+        info["total_episodes"] = count.into();
+        fs::write(meta.join("info.json"), info.to_string()).expect("written");
+    }
+
     /// The report of such a run.
     #[track_caller]
     pub fn report(&self, options: &[&str]) -> Value {

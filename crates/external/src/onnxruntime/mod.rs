@@ -15,6 +15,7 @@ use graph::{Feed, Graph};
 use ort::environment::Environment;
 use provider::tf32_is_off;
 use std::path::{Path, PathBuf};
+use steadyhand_files::scratch::Scratch;
 use steadyhand_gr00t::engine::{Engine, ModelInput, infer_by_layout};
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::{Batch, Model, Prompt};
@@ -24,7 +25,6 @@ use steadyhand_gr00t::ops::onnx::check;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
 use steadyhand_gr00t::{Error, Matrix, Result};
-use tempfile::TempDir;
 
 /// A policy in ONNX Runtime.
 pub struct OnnxRuntimeEngine {
@@ -56,7 +56,7 @@ enum Graphs {
     /// One that was made before, for whatever inputs it takes.
     Given(Box<Graph>),
     /// Exported when inputs of their image sizes and state horizon first come.
-    Exported { folder: TempDir, fingerprint: String, made: Vec<(Vec<[usize; 2]>, usize, Graph)> },
+    Exported { folder: Scratch, fingerprint: String, made: Vec<(Vec<[usize; 2]>, usize, Graph)> },
 }
 
 impl OnnxRuntimeEngine {
@@ -75,8 +75,8 @@ impl OnnxRuntimeEngine {
         let sites = model.sites()?;
         check(&policy, &sites)?;
         let sessions = Sessions::open(runtime, &policy, &sites)?;
-        let folder = tempfile::Builder::new().prefix("steady-onnx-").tempdir();
-        let folder = folder.map_err(|source| Error::io(std::env::temp_dir(), source))?;
+        let parent = std::env::temp_dir();
+        let folder = Scratch::new("steady-onnx-", &parent).map_err(|source| Error::io(&parent, source))?;
         let graphs = Graphs::Exported { folder, fingerprint: fingerprint.to_owned(), made: Vec::new() };
         Ok(OnnxRuntimeEngine { model, policy, denoising_steps, sessions, graphs })
     }

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use steadyhand_fidelity::{Trace, TraceError, TraceWriter};
+use steadyhand_files::scratch;
 use steadyhand_gr00t::Matrix;
 use steadyhand_gr00t::engine::{Engine, ModelInput};
 use steadyhand_gr00t::probe::Probe;
-use tempfile::TempDir;
 
 /// The tensors of one inference in a trace: names begin with the inference's number, `003/dit.output`.
 #[derive(Clone)]
@@ -91,7 +91,7 @@ impl Probe for TapWriter<'_> {
 /// One observation of `synth:n1.6` (a view of 252x252 pixels, 121 tokens, 4 Euler steps) has 2415 taps, 1.85 GB on
 /// disk. A comparison keeps two or three such inferences, a diagnosis three.
 pub struct Scratch {
-    folder: TempDir,
+    folder: scratch::Scratch,
     traces: Cell<usize>,
 }
 
@@ -102,7 +102,7 @@ impl Scratch {
     /// It cannot be made there.
     pub fn new(parent: Option<&Path>) -> Result<Self> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
-        let folder = tempfile::Builder::new().prefix("steady-scratch-").tempdir_in(&parent);
+        let folder = scratch::Scratch::new("steady-scratch-", &parent);
         let folder =
             folder.map_err(|error| Error::scratch(&parent, format!("no folder can be made: {error}")))?;
         Ok(Scratch { folder, traces: Cell::new(0) })

@@ -55,15 +55,15 @@ struct Prepared {
     input: ModelInput,
 }
 
-/// Runs an episode; `progress` is told of each inference done.
+/// Runs an episode. `progress` is told of each inference done; its error ends the run.
 ///
 /// # Errors
-/// The episode does not fit the policy, or its data cannot be read.
+/// The first of `progress`; the episode does not fit the policy, or its data cannot be read.
 pub fn run(
     policy: &mut Policy,
     episode: &Episode,
     config: &RolloutConfig,
-    progress: &mut dyn FnMut(),
+    progress: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Rollout> {
     let processor = Arc::clone(policy.processor());
     check_horizon(&processor, config.action_horizon)?;
@@ -125,7 +125,7 @@ pub fn run(
                 rollout.instruction = observation.instruction;
             }
             rollout.take(&chunk, config.action_horizon, steps);
-            progress();
+            progress()?;
         }
         Ok(())
     })?;

@@ -75,17 +75,17 @@ pub struct BenchArgs {
     /// Observations of one inference.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch: u16,
-    /// Inferences before the measured ones.
-    #[arg(long, default_value_t = 10)]
-    pub warmup: usize,
-    /// Measured inferences.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub iterations: u32,
+    /// Inferences before the measured ones. [default: 10, on a CPU as many as fit]
+    #[arg(long, value_name = "COUNT")]
+    pub warmup: Option<u32>,
+    /// Measured inferences. [default: 100, on a CPU as many as fit a minute]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub iterations: Option<u32>,
     /// Seed of weights, observations and noise.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
     /// A text that the JSON repeats, such as the commit that was built.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", requires = "json")]
     pub label: Option<String>,
     /// Where the JSON goes.
     #[arg(long, value_name = "FILE")]

@@ -1,6 +1,7 @@
 //! `steady bench`: how long an inference takes, where the time goes, and what the machine would allow.
 
 mod args;
+mod counts;
 mod report;
 mod statistics;
 mod subject;
@@ -12,8 +13,10 @@ pub use statistics::Statistics;
 use super::doctor::cpu_name;
 use crate::options::one_precision;
 use crate::outcome::Outcome;
-use crate::report::write_file;
+use crate::progress::Progress;
+use crate::report::output::{WRITTEN_BY, claim, write_file};
 use anyhow::{Context, Result, ensure};
+use counts::Counts;
 use report::{Host, INFERENCE, Named, WorkloadReport};
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -30,6 +33,9 @@ use subject::Subject;
 
 /// Measures and prints the tables.
 pub fn run(args: &BenchArgs) -> Result<Outcome> {
+    if let Some(path) = &args.json {
+        claim(path)?;
+    }
     let report = measure(args)?;
     if let Some(path) = &args.json {
         let mut json = serde_json::to_string_pretty(&report).context("writing the report as JSON")?;
@@ -75,20 +81,28 @@ pub fn measure(args: &BenchArgs) -> Result<Report> {
     let started = started + calibrating;
     let mut engine = backend.open(parts.model.clone(), precision, steps)?;
     let load_ms = milliseconds(started);
+    let first = Instant::now();
     run.once(engine.as_mut(), &mut Phases::default())?;
     let first_actions_ms = milliseconds(started);
-    for _ in 0..args.warmup {
+    let counts = Counts::new(args, engine.name(), first.elapsed());
+    let Counts { warmup, iterations } = counts;
+    counts.tell(first.elapsed());
+    let progress = Progress::new("measuring", "inferences", u64::from(warmup + iterations));
+    for _ in 0..warmup {
         run.once(engine.as_mut(), &mut Phases::default())?;
+        progress.inc();
     }
     let mut phases = Phases::default();
-    for _ in 0..args.iterations {
+    for _ in 0..iterations {
         run.once(engine.as_mut(), &mut phases)?;
+        progress.inc();
     }
+    drop(progress);
     let (mut stages, mut device, mut stage_clock) =
         (Vec::new(), None, "not known: the engine shows its actions only");
     if let Some(profile) = engine.profile() {
         stage_clock = profile.clock();
-        stages = profile.stages(&run.inputs, args.iterations as usize)?;
+        stages = profile.stages(&run.inputs, iterations as usize)?;
         // Measured last: what the device is asked to do for its rates must not disturb the inferences.
         device = profile.device(operands)?;
     }
@@ -99,6 +113,7 @@ pub fn measure(args: &BenchArgs) -> Result<Report> {
         WorkloadReport::new(&layout, config.action_horizon, &counted, bytes_per_parameter, device.as_ref());
     let floor_ms = workload.floor_ms();
     let mut report = Report {
+        written_by: WRITTEN_BY,
         version: env!("CARGO_PKG_VERSION"),
         label: args.label.clone(),
         checkpoint: args.checkpoint.display().to_string(),
@@ -109,8 +124,8 @@ pub fn measure(args: &BenchArgs) -> Result<Report> {
         device,
         workload,
         seed: args.seed,
-        warmup: args.warmup,
-        iterations: args.iterations as usize,
+        warmup: warmup as usize,
+        iterations: iterations as usize,
         load_ms,
         first_actions_ms,
         latency_ms: phases.named().iter().filter_map(Named::of).collect(),

@@ -14,6 +14,7 @@ pub(super) const INFERENCE: &str = "inference";
 /// Everything that one run of the command found out.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    pub written_by: &'static str,
     /// The release of this program.
     pub version: &'static str,
     pub label: Option<String>,
@@ -271,6 +272,7 @@ mod tests {
         };
         let floor_ms = workload.floor_ms();
         Report {
+            written_by: "steady 0",
             version: "0",
             label: None,
             checkpoint: "synth:n1.6".to_owned(),

@@ -42,7 +42,7 @@ impl Declared {
         expect(folder, "episode", said("episode"), "--traj-id", scene.episode)?;
         // A seed of noise that was recorded somewhere else says nothing.
         if args.observations.noise.is_none() {
-            expect(folder, "seed", said("seed"), "--seed", args.observations.seed)?;
+            expect(folder, "seed", said("seed"), "--seed", args.observations.seed())?;
         }
         steps(folder, said("steps"), scene)?;
         let mut notes = Vec::new();

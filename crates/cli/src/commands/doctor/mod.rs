@@ -20,7 +20,7 @@ pub use args::DoctorArgs;
 pub use cpu::name as cpu_name;
 
 use crate::outcome::Outcome;
-use crate::report::write_file;
+use crate::report::output::{WRITTEN_BY, claim, write_file};
 use anyhow::{Context, Result};
 use machine::Machine;
 use serde::Serialize;
@@ -31,6 +31,7 @@ use verdict::{Verdict, cuda_problem, verdict};
 #[derive(Serialize)]
 struct Report<'a> {
     /// The release of this program.
+    written_by: &'static str,
     version: &'static str,
     #[serde(flatten)]
     machine: &'a Machine,
@@ -42,6 +43,9 @@ struct Report<'a> {
 /// # Errors
 /// The checkpoint cannot be loaded, or the JSON not be written.
 pub fn run(args: &DoctorArgs) -> Result<Outcome> {
+    if let Some(path) = &args.json {
+        claim(path)?;
+    }
     let gpus = gpu::look();
     let libraries = libraries::look(args, &gpus);
     let problem = cuda_problem(&gpus, &libraries).map(|problem| problem.what);
@@ -62,7 +66,8 @@ pub fn run(args: &DoctorArgs) -> Result<Outcome> {
     };
     let verdict = verdict(&machine);
     if let Some(path) = &args.json {
-        let report = Report { version: env!("CARGO_PKG_VERSION"), machine: &machine, verdict: &verdict };
+        let version = env!("CARGO_PKG_VERSION");
+        let report = Report { written_by: WRITTEN_BY, version, machine: &machine, verdict: &verdict };
         let mut json = serde_json::to_string_pretty(&report).context("writing the report as JSON")?;
         json.push('\n');
         write_file(path, json.as_bytes())?;

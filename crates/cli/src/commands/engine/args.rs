@@ -71,7 +71,7 @@ pub struct BuildArgs {
     /// The graph; every open dimension needs --shapes.
     #[arg(long, value_name = "FILE", conflicts_with = "checkpoint", required_unless_present = "checkpoint")]
     pub onnx: Option<PathBuf>,
-    /// Checkpoint folder, whose graph is exported for the build.
+    /// Checkpoint folder, or synth:n1.6 or synth:tiny, whose graph is exported for the build.
     #[arg(long, visible_alias = "model-path", value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,
     #[command(flatten)]

@@ -3,12 +3,14 @@
 use super::args::BuildArgs;
 use super::graph::CheckpointGraph;
 use crate::outcome::Outcome;
+use crate::progress::Progress;
+use crate::report::output::{claim, write_file};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use steadyhand_external::tensorrt::{BuildOptions, BuildRecord, Range, TensorRt};
-use tempfile::TempDir;
+use steadyhand_files::scratch::Scratch;
 
 /// Builds, and says what was written.
 pub fn run(args: &BuildArgs) -> Result<Outcome> {
@@ -22,6 +24,10 @@ pub fn run(args: &BuildArgs) -> Result<Outcome> {
         _ => Path::new("."),
     };
     std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be created", folder.display()))?;
+    // An engine says nothing of who wrote it; the record beside it does.
+    if !BuildRecord::path_of(&args.out).is_file() {
+        claim(&args.out)?;
+    }
     let source = Source::new(args, folder)?;
     let mut ranges = source.ranges;
     for (name, range) in &args.shapes {
@@ -29,9 +35,10 @@ pub fn run(args: &BuildArgs) -> Result<Outcome> {
     }
     let started = Instant::now();
     let options = BuildOptions { onnx: &source.onnx, ranges: &ranges, flags: &args.builder_flag };
+    let progress = Progress::of_unknown_length("building the engine");
     let built = tensorrt.build(&options)?;
-    std::fs::write(&args.out, &built.engine)
-        .with_context(|| format!("{}: cannot be written", args.out.display()))?;
+    drop(progress);
+    write_file(&args.out, &built.engine)?;
     built.record.write(&args.out)?;
     let megabytes = built.engine.len() as f64 / 1e6;
     let seconds = started.elapsed().as_secs_f64();
@@ -46,7 +53,7 @@ struct Source {
     onnx: PathBuf,
     ranges: BTreeMap<String, Range>,
     /// Holds the graph while it is built.
-    _folder: Option<TempDir>,
+    _folder: Option<Scratch>,
 }
 
 impl Source {
@@ -59,7 +66,7 @@ impl Source {
         let graph = CheckpointGraph::load(checkpoint, &args.graph)?;
         let export = graph.export();
         let ranges = graph.ranges(&export.ports(&graph.model)?)?;
-        let folder = tempfile::Builder::new().prefix("steady-engine-").tempdir_in(beside);
+        let folder = Scratch::new("steady-engine-", beside);
         let folder = folder.with_context(|| format!("{}: no folder could be made", beside.display()))?;
         let onnx = folder.path().join(format!("{}.onnx", graph.component));
         export.write(&graph.model, &graph.fingerprint, &onnx)?;

@@ -1,16 +1,15 @@
 //! The graph of a checkpoint that an engine is built from or compared with.
 
 use super::args::GraphArgs;
-use crate::options::{NamesArg, ProductsArg};
+use crate::options::{NamesArg, ProductsArg, model, refuse_unused};
 use anyhow::Result;
 use std::collections::BTreeMap;
 use std::path::Path;
 use steadyhand_external::tensorrt::Range;
-use steadyhand_gr00t::checkpoint::Checkpoint;
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::onnx::{Port, PortDim, Products};
-use steadyhand_gr00t::policy::{load_model, precision};
+use steadyhand_gr00t::policy::precision;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
 /// Observations of a batch.
@@ -39,7 +38,11 @@ impl CheckpointGraph {
     /// # Errors
     /// A file or a policy that does not fit.
     pub fn load(checkpoint: &Path, args: &GraphArgs) -> Result<Self> {
-        let model = load_model(checkpoint)?;
+        let component = args.component.unwrap_or(Component::Dit);
+        // The shapes of a dit are those of as many state rows.
+        let states = args.state_horizon.is_some() && component != Component::Dit;
+        refuse_unused(component, !args.image.is_empty(), args.denoising_steps.is_some(), states)?;
+        let (model, fingerprint) = model(checkpoint)?;
         let policy = precision(&model, args.precision.as_deref().unwrap_or("f32"), None)?;
         let layout = Layout {
             images: args.image.clone(),
@@ -47,10 +50,10 @@ impl CheckpointGraph {
             denoising_steps: args.denoising_steps.map_or(model.config.num_inference_timesteps, usize::from),
         };
         Ok(CheckpointGraph {
-            fingerprint: model.checkpoint().map(Checkpoint::fingerprint).unwrap_or_default(),
+            fingerprint,
             model,
             policy,
-            component: args.component.unwrap_or(Component::Dit),
+            component,
             products: args.products.unwrap_or(ProductsArg::Native).into(),
             names: args.io_names.unwrap_or(NamesArg::Steady).into(),
             layout,

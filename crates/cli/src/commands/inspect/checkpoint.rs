@@ -30,6 +30,15 @@ const FILES: [(&str, &str); 6] = [
 /// # Errors
 /// All that is damaged or does not fit. Files that are missing are no error as long as anything is there.
 pub(super) fn describe(folder: &Path, page: &mut Page) -> Result<()> {
+    let name = folder.to_str().unwrap_or_default();
+    if let Some(config) = steadyhand_gr00t::synthetic::config(name)? {
+        page.line(&format!(
+            "checkpoint {name}: random weights of these sizes, without files or embodiments\n"
+        ));
+        page.section("model", &sizes(&config));
+        page.section("action head", &action_head(&config));
+        return Ok(());
+    }
     ensure!(folder.is_dir(), "{}: expected a checkpoint folder, found none", folder.display());
     let has = |name: &str| folder.join(name).is_file();
     let has_weights = has("model.safetensors") || has("model.safetensors.index.json");

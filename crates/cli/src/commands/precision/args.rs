@@ -2,7 +2,7 @@
 
 use crate::commands::bench::WorkloadName;
 use crate::engines::EngineSpec;
-use crate::options::{DeviceArgs, SourceArgs, precision};
+use crate::options::{DeviceArgs, EpisodeRange, SourceArgs, precision};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -66,9 +66,9 @@ pub struct ListingArgs {
 pub struct CalibrateArgs {
     #[command(flatten)]
     pub source: SourceArgs,
-    /// Episodes to observe; all of them otherwise.
-    #[arg(long, num_args = 1.., value_name = "ID")]
-    pub traj_ids: Vec<usize>,
+    /// Episodes to observe, such as 0 2, 0-9 or 10-; all of them otherwise.
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "ID")]
+    pub traj_ids: Vec<EpisodeRange>,
     /// Observations to take, spread evenly over the episodes.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub frames: u32,
@@ -99,12 +99,12 @@ pub struct TableArgs {
     pub engine: EngineSpec,
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Fail where the emulated action error and cuda's differ by more than this factor.
-    #[arg(long, default_value_t = 1.5, value_parser = factor)]
-    pub max_ratio: f64,
-    /// Episodes to evaluate; all four of the embedded demo, the first of a dataset otherwise.
-    #[arg(long, num_args = 1.., value_name = "ID")]
-    pub traj_ids: Vec<usize>,
+    /// Fail where the emulated action error and cuda's differ by more than this factor (cuda, auto). [default: 1.5]
+    #[arg(long, value_parser = factor)]
+    pub max_ratio: Option<f64>,
+    /// Episodes to evaluate, such as 0 2, 0-9 or all; all four of the embedded demo, the first of a dataset otherwise.
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "ID")]
+    pub traj_ids: Vec<EpisodeRange>,
     /// Most steps of an episode to evaluate.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: u32,
@@ -115,7 +115,7 @@ pub struct TableArgs {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     pub denoising_steps: u16,
     /// Seed of the initial noise.
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, default_value_t = 42, conflicts_with = "noise")]
     pub seed: u64,
     /// Read the noise from tensor `noise` [inferences, horizon, dim] of DIR/episode_NNNNNN.safetensors.
     #[arg(long, value_name = "DIR")]

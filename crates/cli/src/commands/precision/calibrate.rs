@@ -1,9 +1,10 @@
 //! `steady precision calibrate`: the largest magnitudes that linear layers multiply, found by running the reference.
 
 use super::args::CalibrateArgs;
-use crate::report::make_folder_of;
+use crate::options::chosen;
+use crate::progress::Progress;
+use crate::report::output::claim;
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use steadyhand_gr00t::calibration::Collector;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
@@ -12,25 +13,25 @@ use steadyhand_gr00t::session::{Frames, spread};
 
 pub(super) fn run(args: &CalibrateArgs) -> Result<()> {
     let session = args.source.open(args.seed, false)?;
-    make_folder_of(&args.out)?;
+    claim(&args.out)?;
     let dataset = session.dataset().context("--dataset-path: expected one to calibrate on, found none")?;
     let count = args.frames as usize;
-    let frames = spread(dataset, &args.traj_ids, count)?.values().map(Vec::len).sum();
+    let episodes = chosen(&args.traj_ids, dataset)?;
+    let frames = spread(dataset, &episodes, count)?.values().map(Vec::len).sum();
     let steps = usize::from(args.denoising_steps);
     let (model, processor) = (session.parts.model.clone(), &session.parts.processor);
 
     let collector = Collector::default();
     let mut engine =
         CpuEngine::new(model, PrecisionPolicy::preset("f32")?, steps).with_intervention(&collector);
-    let style = ProgressStyle::with_template("[{bar:40}] {pos}/{len} frames, {eta} left")?;
-    let progress = ProgressBar::new(frames as u64).with_style(style.progress_chars("=> "));
-    let chosen = Frames::Spread { episodes: &args.traj_ids, count, seed: args.seed };
+    let progress = Progress::new("calibrating", "frames", frames as u64);
+    let chosen = Frames::Spread { episodes: &episodes, count, seed: args.seed };
     session.for_each(chosen, |frame| {
         engine.infer(&[frame.input(processor)?], None)?;
-        progress.inc(1);
+        progress.inc();
         Ok(())
     })?;
-    progress.finish_and_clear();
+    drop(progress);
     let amax = collector.amax(args.percentile)?;
     let calibration = Calibration::new(
         session.parts.fingerprint(),

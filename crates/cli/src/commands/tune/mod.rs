@@ -8,9 +8,9 @@ mod verdict;
 pub use args::TuneArgs;
 
 use crate::outcome::Outcome;
-use crate::report::{make_folder_of, write_file};
+use crate::progress::Progress;
+use crate::report::output::{make_folder_of, write_file};
 use anyhow::{Context, Result, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use steadyhand_gr00t::precision::Calibration;
@@ -63,27 +63,21 @@ pub fn run(args: &TuneArgs) -> Result<Outcome> {
     if state.taken_over > 0 {
         eprintln!("{} measurements taken over from {}", state.taken_over, state_path.display());
     }
-    let bar = ProgressBar::new(0).with_style(
-        ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len}, {elapsed}")?.progress_chars("=> "),
-    );
+    let bar = Progress::new("tuning", "measurements", 0);
     let (outcome, calibration) =
         tuning::tune(&subject, target.as_mut(), &args.budget, state, deadline, &mut |event| {
             show(&bar, event)
         })?;
-    bar.finish_and_clear();
+    drop(bar);
     write(&args.out, &outcome, &calibration, &loaded.name)?;
     std::io::stdout().lock().write_all(verdict::page(&outcome, &loaded.name, &args.out).as_bytes())?;
     Ok(Outcome::Success)
 }
 
-fn show(bar: &ProgressBar, event: Event) {
+fn show(bar: &Progress, event: Event) {
     match event {
-        Event::Phase { name, total } => {
-            bar.reset();
-            bar.set_length(total as u64);
-            bar.set_message(name);
-        }
-        Event::Done => bar.inc(1),
+        Event::Phase { name, total } => bar.phase(name, total as u64),
+        Event::Done => bar.inc(),
     }
 }
 

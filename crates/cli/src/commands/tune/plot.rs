@@ -2,7 +2,7 @@
 
 use crate::report::axis::Axis;
 use crate::report::canvas::{Align, Area, Canvas, Color, TextStyle, Weight, fit_text, text_width};
-use crate::report::write_file;
+use crate::report::output::write_file;
 use anyhow::{Context, Result};
 use std::path::Path;
 use steadyhand_gr00t_lab::tuning::{BASELINE, MeasuredPolicy, Outcome, Unit};

@@ -64,7 +64,7 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
             noise: NoiseSource::Recorded(folder.to_path_buf()),
         };
         let episode = dataset.episode(index)?;
-        let rollout = rollout::run(&mut policy, &episode, &config, &mut || {})?;
+        let rollout = rollout::run(&mut policy, &episode, &config, &mut || Ok(()))?;
         let found = rollout.prediction.concat();
         let reference = actions(&expected, "f32", found.len())?;
         let own = relative_l2(actions(&expected, official, found.len())?, reference);

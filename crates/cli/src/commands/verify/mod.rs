@@ -9,8 +9,9 @@ mod processor_golden;
 
 use crate::options::EngineArgs;
 use crate::outcome::Outcome;
+use crate::progress::Progress;
 use crate::report::table::Table;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -98,7 +99,10 @@ impl Row {
 /// Compares every fixture and tells whether all limits hold.
 pub fn run(args: &VerifyArgs) -> Result<Outcome> {
     let mut rows = Vec::new();
-    for folder in expand(&args.fixtures)? {
+    let folders = expand(&args.fixtures)?;
+    refuse_unused(args, &folders)?;
+    let progress = Progress::new("verifying", "fixtures", folders.len() as u64);
+    for folder in folders {
         let label = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let before = rows.len();
         match Kind::of(&folder) {
@@ -108,8 +112,11 @@ pub fn run(args: &VerifyArgs) -> Result<Outcome> {
             None => bail!("{}: {}", folder.display(), Kind::EXPECTED),
         }
         let held = rows[before..].iter().filter(|row| row.holds()).count();
-        writeln!(std::io::stdout(), "{label}: {held} of {} comparisons hold", rows.len() - before)?;
+        let all = rows.len() - before;
+        progress.suspend(|| writeln!(std::io::stdout(), "{label}: {held} of {all} comparisons hold"))?;
+        progress.inc();
     }
+    drop(progress);
     rows.sort_by(|a, b| b.strain().total_cmp(&a.strain()));
     writeln!(std::io::stdout(), "\n{}", table(&rows, args.rows))?;
     let worst = rows.iter().filter(|row| row.what == Measure::RelativeL2);
@@ -139,8 +146,27 @@ fn table(rows: &[Row], count: usize) -> Table {
     table
 }
 
+/// Fails where an option was given that none of the fixtures asks for.
+fn refuse_unused(args: &VerifyArgs, folders: &[PathBuf]) -> Result<()> {
+    let some = |kinds: &[Kind]| {
+        folders.iter().filter_map(|folder| Kind::of(folder)).any(|kind| kinds.contains(&kind))
+    };
+    let run = some(&[Kind::Model, Kind::Demo]);
+    let engine = args.engine.engine.name() != "cpu" || args.engine.engine.argument().is_some();
+    for (option, given, used, by) in [
+        ("--engine", engine, run, "model goldens or demo results"),
+        ("--precision", args.engine.precision.is_some(), run, "model goldens or demo results"),
+        ("--tokenizer", args.tokenizer.is_some(), some(&[Kind::Processor]), "processor goldens"),
+        ("--checkpoint", args.checkpoint.is_some(), some(&[Kind::Demo]), "demo results"),
+        ("--dataset-path", args.dataset_path.is_some(), some(&[Kind::Demo]), "demo results"),
+    ] {
+        ensure!(!given || used, "{option}: expected with {by}, found none among the fixtures");
+    }
+    Ok(())
+}
+
 /// The kinds of fixture.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Model,
     Processor,

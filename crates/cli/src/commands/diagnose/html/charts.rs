@@ -1,8 +1,8 @@
 //! The charts: error over depth, the Euler steps, the actions, the trajectories.
 
-use super::axis::Axis;
-use super::plot::{Plot, legend, svg};
-use super::text::{escape, number};
+use crate::report::html::axis::Axis;
+use crate::report::html::plot::{Plot, legend, svg};
+use crate::report::html::text::{escape, number};
 use steadyhand_gr00t_lab::diagnosis::{ActionError, EulerSplit, TapError, Trajectory};
 
 /// Points of the curve over depth: more taps share points.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::text::{count, escape, number, times};
+use crate::report::html::text::{count, escape, number, times};
 use steadyhand_gr00t_lab::diagnosis::TapError;
 
 /// Rows that the layers of one part take at most; more layers share rows.

@@ -1,21 +1,16 @@
 //! The page: a diagnosis as one HTML file that needs nothing else, neither scripts nor the network.
 
-mod axis;
 mod charts;
 mod heatmap;
-mod plot;
 #[cfg(test)]
 mod tests;
-mod text;
 
 use super::report::{Inference, Report};
+use crate::report::html::STYLE;
+use crate::report::html::text::{escape, number, percent, times};
 use steadyhand_gr00t_lab::diagnosis::{
     ActionError, Considered, Diagnosis, EulerSplit, Hypothesis, Status, SwapErrors, Swaps, Unit, Verdict,
 };
-use text::{escape, number, percent, times};
-
-/// Inline, so that the page can be mailed and archived as it is.
-const STYLE: &str = include_str!("style.css");
 
 /// Hypotheses shown at most.
 const MOST_HYPOTHESES: usize = 12;

@@ -33,7 +33,12 @@ impl Trial {
         policy: &mut Policy,
         progress: &mut dyn FnMut(),
     ) -> steadyhand_gr00t::Result<Vec<EpisodeRun>> {
-        let run = |episode| Ok(EpisodeRun(rollout::run(policy, episode, &self.config, progress)?));
+        let run = |episode| {
+            Ok(EpisodeRun(rollout::run(policy, episode, &self.config, &mut || {
+                progress();
+                Ok(())
+            })?))
+        };
         self.episodes.iter().map(run).collect()
     }
 }

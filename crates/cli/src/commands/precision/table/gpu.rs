@@ -8,9 +8,9 @@ use crate::commands::precision::args::TableArgs;
 use crate::engines::{Options, cuda};
 use crate::options::words_of;
 use crate::outcome::describe;
+use crate::progress::Progress;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use indicatif::ProgressBar;
 use std::ffi::OsString;
 use steadyhand_gr00t::engine::Backend;
 use steadyhand_gr00t::precision::PrecisionPolicy;
@@ -38,6 +38,10 @@ impl Gpu {
         // Refuses options of a GPU where none is asked for.
         args.device.backend(&args.engine)?;
         if args.engine.name() == "cpu" {
+            ensure!(
+                args.max_ratio.is_none(),
+                "--max-ratio: expected with --engine cuda or auto, found with cpu"
+            );
             ensure!(args.latency.is_none(), "--latency: expected with --engine cuda or auto, found with cpu");
             return Ok(None);
         }
@@ -86,13 +90,13 @@ impl Gpu {
         subject: &Subject,
         policy: &PrecisionPolicy,
         reference: &[EpisodeRun],
-        progress: &ProgressBar,
+        progress: &Progress,
     ) -> Result<Tried<Accuracy>> {
         let mut opened = match subject.open(self.backend.as_ref(), policy) {
             Ok(opened) => opened,
             Err(error) => return Ok(Tried::Refused { refused: error.to_string() }),
         };
-        let runs = match subject.trial.run(&mut opened, &mut || progress.inc(1)) {
+        let runs = match subject.trial.run(&mut opened, &mut || progress.inc()) {
             Err(error @ Error::Engine(_)) => {
                 return Err(anyhow::Error::new(error).context(format!("precision {policy} on cuda")));
             }

@@ -6,12 +6,13 @@ mod plot;
 mod report;
 
 use super::args::TableArgs;
+use crate::options::chosen;
 use crate::outcome::{Outcome, describe};
-use crate::report::{make_folder_of, write_file};
+use crate::progress::Progress;
+use crate::report::output::{WRITTEN_BY, claim, write_file};
 use accuracy::{Accuracy, EpisodeRun, Trial};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use gpu::Gpu;
-use indicatif::{ProgressBar, ProgressStyle};
 use report::{PolicyTable, Row, Tried};
 use std::io::Write;
 use steadyhand_gr00t::engine::{Backend, Reference};
@@ -28,6 +29,9 @@ struct Subject {
     denoising_steps: usize,
 }
 
+/// The factor of --max-ratio where none is given.
+const MAX_RATIO: f64 = 1.5;
+
 /// A policy that was asked for.
 struct Asked {
     /// A preset or a file.
@@ -42,7 +46,7 @@ pub(super) fn run(args: &TableArgs) -> Result<Outcome> {
     let subject = Subject::load(args)?;
     // What cannot be written is better known before the runs than after them.
     for path in [&args.json, &args.png].into_iter().flatten() {
-        make_folder_of(path)?;
+        claim(path)?;
     }
     let table = fill(args, &subject, gpu.as_ref())?;
     if let Some(path) = &args.json {
@@ -72,17 +76,14 @@ impl Subject {
         let episodes = match &args.traj_ids[..] {
             [] if args.source.is_demo() => (0..dataset.len()).collect(),
             [] => vec![0],
-            chosen => chosen.to_vec(),
+            words => chosen(words, dataset)?,
         };
         let config = RolloutConfig {
             steps: args.steps as usize,
             action_horizon,
             noise: args.noise.clone().map_or(NoiseSource::Seed(args.seed), NoiseSource::Recorded),
         };
-        let loaded = episodes.iter().map(|index| {
-            ensure!(*index < dataset.len(), "--traj-ids: expected below {}, found {index}", dataset.len());
-            Ok(dataset.episode(*index)?)
-        });
+        let loaded = episodes.iter().map(|index| Ok(dataset.episode(*index)?));
         let trial = Trial { episodes: loaded.collect::<Result<_>>()?, config };
         let denoising_steps = usize::from(args.denoising_steps);
         Ok(Subject { policies, episodes, trial, denoising_steps, session })
@@ -97,8 +98,8 @@ impl Subject {
     }
 
     /// Runs a policy on the CPU engine.
-    fn emulate(&self, policy: &PrecisionPolicy, progress: &ProgressBar) -> Result<Vec<EpisodeRun>> {
-        Ok(self.trial.run(&mut self.open(&Reference, policy)?, &mut || progress.inc(1))?)
+    fn emulate(&self, policy: &PrecisionPolicy, progress: &Progress) -> Result<Vec<EpisodeRun>> {
+        Ok(self.trial.run(&mut self.open(&Reference, policy)?, &mut || progress.inc())?)
     }
 }
 
@@ -107,12 +108,12 @@ fn fill(args: &TableArgs, subject: &Subject, gpu: Option<&Gpu>) -> Result<Policy
     let inferences = subject.trial.inferences();
     let emulated = subject.policies.iter().filter(|asked| asked.policy != f32).count();
     let on_gpu = gpu.map_or(0, |_| subject.policies.len());
-    let progress = progress_bar(inferences * (1 + emulated + on_gpu))?;
-    progress.set_message("reference");
+    let all = inferences * (1 + emulated + on_gpu);
+    let progress = Progress::new("reference", "inferences", all as u64);
     let reference = subject.emulate(&f32, &progress)?;
     let mut rows = Vec::new();
     for Asked { name, policy, calibration } in &subject.policies {
-        progress.set_message(name.clone());
+        progress.now(name.clone());
         let accuracy = match *policy == f32 {
             true => Accuracy::of(&reference, &reference),
             false => subject.emulate(policy, &progress).and_then(|runs| Accuracy::of(&runs, &reference)),
@@ -121,11 +122,12 @@ fn fill(args: &TableArgs, subject: &Subject, gpu: Option<&Gpu>) -> Result<Policy
         let accuracy = accuracy.map_or_else(|e| Tried::Failed { failed: describe(&e) }, Tried::Done);
         let cuda = gpu.map(|gpu| gpu.accuracy(subject, policy, &reference, &progress)).transpose()?;
         let latency = gpu.map_or(Ok(Vec::new()), |gpu| gpu.latency(name, policy))?;
-        let row = Row::new(policy.name(), accuracy, cuda, latency, args.max_ratio);
+        let row = Row::new(policy.name(), accuracy, cuda, latency, args.max_ratio.unwrap_or(MAX_RATIO));
         rows.push(Row { calibration: calibration.clone(), ..row });
     }
-    progress.finish_and_clear();
+    drop(progress);
     Ok(PolicyTable {
+        written_by: WRITTEN_BY,
         version: env!("CARGO_PKG_VERSION"),
         checkpoint: subject.session.parts.name(),
         dataset: subject.session.observed(),
@@ -138,14 +140,8 @@ fn fill(args: &TableArgs, subject: &Subject, gpu: Option<&Gpu>) -> Result<Policy
         seed: args.seed,
         noise: args.noise.as_ref().map(|path| path.display().to_string()),
         device: gpu.map(Gpu::name),
-        max_ratio: args.max_ratio,
+        max_ratio: args.max_ratio.unwrap_or(MAX_RATIO),
         latency_model: args.latency.clone(),
         policies: rows,
     })
-}
-
-fn progress_bar(inferences: usize) -> Result<ProgressBar> {
-    let style = "{msg} [{bar:40}] {pos}/{len} inferences, {eta} left";
-    let bar = ProgressBar::new(inferences as u64);
-    Ok(bar.with_style(ProgressStyle::with_template(style)?.progress_chars("=> ")))
 }

@@ -4,7 +4,7 @@ use super::accuracy::Accuracy;
 use super::report::{PolicyTable, Row, Tried, counted};
 use crate::report::axis::Axis;
 use crate::report::canvas::{Align, Area, Canvas, Color, TextStyle, Weight, fit_text};
-use crate::report::write_file;
+use crate::report::output::write_file;
 use anyhow::{Context, Result};
 use std::path::Path;
 

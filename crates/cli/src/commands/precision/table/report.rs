@@ -12,6 +12,8 @@ use steadyhand_gr00t_lab::diagnosis::F32_ACTIONS;
 #[derive(Debug, Serialize)]
 pub struct PolicyTable {
     /// The release of this program.
+    pub written_by: &'static str,
+    /// The release of this program.
     pub version: &'static str,
     pub checkpoint: String,
     pub dataset: String,
@@ -251,6 +253,7 @@ mod tests {
             driver_version: "13.0".to_owned(),
         };
         PolicyTable {
+            written_by: "steady 0",
             version: "0",
             checkpoint: "c".to_owned(),
             dataset: "d".to_owned(),

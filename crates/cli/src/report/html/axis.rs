@@ -35,6 +35,11 @@ impl Axis {
         Axis { low: centre - half, high: centre + half, logarithmic: false }
     }
 
+    /// The values at both ends of a linear axis.
+    pub fn ends(&self) -> (f64, f64) {
+        (self.low, self.high)
+    }
+
     /// Where a value lies: 0 at the low end, 1 at the high end; none for a value that is not finite.
     pub fn fraction(&self, value: f64) -> Option<f64> {
         if !value.is_finite() {

@@ -1,0 +1,206 @@
+//! `steady eval`: checkpoints on the episodes of datasets.
+
+mod actions;
+mod args;
+mod episode;
+mod evaluation;
+mod journal;
+mod page;
+mod plan;
+mod printed;
+
+pub use args::EvalArgs;
+
+use crate::interrupt;
+use crate::options::stale;
+use crate::outcome::Outcome;
+use crate::progress::Progress;
+use crate::report::output::claim;
+use crate::report::{Failed, Status};
+use actions::ActionsFile;
+use anyhow::{Context, Error, Result};
+use episode::{Failure, evaluate};
+use evaluation::{Evaluation, Loaded};
+use journal::Journal;
+use plan::Run;
+use std::io::Write;
+use std::rc::Rc;
+use std::time::Instant;
+use steadyhand_gr00t::Policy;
+use steadyhand_gr00t::engine::Backend;
+use steadyhand_gr00t::session::DatasetAtHand;
+
+/// Why an evaluation ends before its last episode.
+enum Stop {
+    Signal(i32),
+    Error(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Stop::Error(error)
+    }
+}
+
+/// Evaluates, prints the summary and leaves plots, JSON and a page.
+pub fn run(args: &EvalArgs) -> Result<Outcome> {
+    args.check()?;
+    // What cannot be written is better known before the evaluation than after it.
+    let runs = Run::all(args);
+    let actions = args.actions.as_deref().map(ActionsFile::new).transpose()?;
+    for path in [Some(args.json()), args.page()].into_iter().flatten() {
+        claim(&path)?;
+    }
+    for (run, file) in runs.iter().zip(actions.iter().cycle()) {
+        claim(&file.of_run(run.label.as_deref()))?;
+    }
+    let loaded = Loaded::open(args)?;
+    let backend = args.engine.backend()?;
+    interrupt::end_gently();
+
+    let mut evaluation = Evaluation::new(args, &loaded, &runs);
+    let stop = evaluate_all(args, &loaded, &runs, backend.as_ref(), &mut evaluation).err();
+    let status = match (&stop, evaluation.failures() > 0) {
+        (Some(_), _) => Status::Interrupted,
+        (None, true) => Status::Partial,
+        (None, false) => Status::Complete,
+    };
+    evaluation.close(status);
+    // A disk that is full may take none of this any more; what was printed before is kept.
+    let written =
+        write_all(args, &loaded, &evaluation, actions.as_ref(), matches!(stop, Some(Stop::Signal(_))));
+    match stop {
+        Some(Stop::Error(error)) => Err(error),
+        Some(Stop::Signal(signal)) => written.map(|()| Outcome::Interrupted(signal)),
+        None if evaluation.episodes() == 0 => {
+            let reason = evaluation.first_failure().unwrap_or("none was asked for");
+            Err(Error::msg(reason.to_owned()).context("no episode was evaluated"))
+        }
+        None => written.map(|()| if status == Status::Partial { Outcome::Partial } else { Outcome::Success }),
+    }
+}
+
+/// Runs everything that is not done yet.
+fn evaluate_all(
+    args: &EvalArgs,
+    loaded: &Loaded,
+    runs: &[Run],
+    backend: &dyn Backend,
+    evaluation: &mut Evaluation,
+) -> Result<(), Stop> {
+    let progress = Progress::new("evaluating", "inferences", loaded.inferences(args, runs)?);
+    for of_checkpoint in runs.chunk_by(|a, b| a.checkpoint == b.checkpoint) {
+        let loading = Instant::now();
+        let checkpoint = &loaded.checkpoints[of_checkpoint[0].checkpoint];
+        let parts = &checkpoint.parts;
+        let mut policy = parts
+            .policy(backend, checkpoint.precision.clone(), args.denoising_steps, args.seed)
+            .map_err(Error::from)?;
+        let model_loading_seconds = checkpoint.loading_seconds + loading.elapsed().as_secs_f64();
+        for run in of_checkpoint {
+            let at_hand =
+                DatasetAtHand::new(&args.dataset_path[run.dataset], stale(args.allow_stale_calibration));
+            let calibration = at_hand.check(&checkpoint.precision).map_err(Error::from)?;
+            let engine = policy.engine();
+            let tag = policy.processor().embodiment_tag();
+            let identity = run.identity(args, tag, engine.name(), &engine.precision().identity())?;
+            let journal = Rc::new(Journal::open(&run.folder(args), &identity, args.resume)?);
+            evaluation.begin(run, &journal, &policy, calibration, model_loading_seconds);
+            evaluate_run(args, loaded, run, &journal, &mut policy, evaluation, &progress)?;
+            evaluation.end();
+        }
+    }
+    Ok(())
+}
+
+/// Runs the episodes of one run that are not done yet.
+fn evaluate_run(
+    args: &EvalArgs,
+    loaded: &Loaded,
+    run: &Run,
+    journal: &Journal,
+    policy: &mut Policy,
+    evaluation: &mut Evaluation,
+    progress: &Progress,
+) -> Result<(), Stop> {
+    let data = &loaded.datasets[run.dataset];
+    let engine = policy.engine().name().to_owned();
+    let plot = |index| args.plot(run.label.as_deref(), &engine, index, data.episodes.len() == 1);
+    for index in &data.episodes {
+        if journal.done(*index).is_none() {
+            claim(&plot(*index))?;
+        }
+    }
+    let noise = run.noise(args);
+    let mut before = 0;
+    for &index in &data.episodes {
+        progress.now(printed::place(run, index));
+        if let Some(done) = journal.done(index) {
+            before += 1;
+            progress.advance(done.report.inferences as u64);
+            evaluation.add(done);
+            continue;
+        }
+        if let Some(signal) = interrupt::signal() {
+            return Err(Stop::Signal(signal));
+        }
+        match evaluate(args, policy, &data.dataset, index, &noise, &|| progress.inc()) {
+            Ok(mut evaluated) => {
+                let path = plot(index);
+                episode::plot(&evaluated, policy, &path)?;
+                evaluated.report.plot = Some(path.display().to_string());
+                let done = journal.keep(&evaluated.report, evaluated.layout, &evaluated.curves)?;
+                progress.suspend(|| printed::episode(run, &done.report))?;
+                evaluation.add(done);
+                evaluation.write_now_and_then()?;
+            }
+            Err(Failure::Interrupted) => {
+                return Err(Stop::Signal(interrupt::signal().unwrap_or_default()));
+            }
+            Err(Failure::Engine(error)) => return Err(Stop::Error(error)),
+            Err(Failure::Episode(error)) if args.strict => return Err(Stop::Error(error)),
+            Err(Failure::Episode(error)) => {
+                let failed = Failed { episode_index: index, reason: crate::outcome::describe(&error) };
+                progress.suspend(|| eprintln!("{}: skipped: {}", printed::place(run, index), failed.reason));
+                evaluation.fail(failed);
+            }
+        }
+    }
+    if before > 0 {
+        let episodes = if before == 1 { "episode" } else { "episodes" };
+        progress.suspend(|| eprintln!("{before} {episodes} taken over from {}", run.folder(args).display()));
+    }
+    Ok(())
+}
+
+/// Prints the summary and writes what is written once.
+fn write_all(
+    args: &EvalArgs,
+    loaded: &Loaded,
+    evaluation: &Evaluation,
+    actions: Option<&ActionsFile>,
+    in_a_hurry: bool,
+) -> Result<()> {
+    if evaluation.episodes() == 0 && evaluation.failures() == 0 {
+        return Ok(());
+    }
+    evaluation.write()?;
+    let mut files = vec![("JSON", args.json())];
+    if let Some(file) = actions {
+        for finished in evaluation.finished().filter(|finished| !finished.report.episodes.is_empty()) {
+            let path = file.of_run(finished.run.label.as_deref());
+            file.write(&path, finished).with_context(|| format!("writing {}", path.display()))?;
+            files.push(("Actions", path));
+        }
+    }
+    if let Some(path) = args.page().filter(|_| evaluation.episodes() > 0 && !in_a_hurry) {
+        page::write(&path, args, loaded, evaluation)?;
+        files.push(("Page", path));
+    }
+    let mut out = std::io::stdout().lock();
+    evaluation.print(&mut out)?;
+    for (what, path) in files {
+        writeln!(out, "{what}: {}", path.display())?;
+    }
+    Ok(())
+}

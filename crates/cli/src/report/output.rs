@@ -1,0 +1,160 @@
+//! Files that commands leave: whole or not at all, and never in the place of a file that is not ours.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// What files of this program say of themselves, in text, PNG and HTML.
+pub const WRITTEN_BY: &str = concat!("steady ", env!("CARGO_PKG_VERSION"));
+
+/// Any of these near the start or the end of a file tells that it is ours: JSON, text in PNG and HTML, Parquet, the
+/// header of CSV, NPZ, a calibration, an ONNX graph.
+const MARKS: [&[u8]; 7] = [
+    b"\"written_by\": \"steady ",
+    b"written by steady ",
+    b"created by steady ",
+    b"episode,step,inference,",
+    b"written_by.npy",
+    b"\"amax\": {",
+    b"\x12\x0asteadyhand",
+];
+/// How much of either end of a file is looked at.
+const LOOKED_AT: u64 = 4096;
+
+/// Checks before any work that a file can be written: its folder takes files, and what stands there is ours.
+///
+/// # Errors
+/// A folder that cannot be made or written to; a folder in the file's place; a file that another program wrote.
+pub fn claim(path: &Path) -> Result<()> {
+    make_folder_of(path)?;
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => bail!("{}: expected a file, found a folder", path.display()),
+        // A pipe or a device.
+        Ok(found) if !found.is_file() => Ok(()),
+        Ok(_) => {
+            let ours = is_ours(path).with_context(|| path.display().to_string())?;
+            ensure!(
+                ours,
+                "{}: exists and is no output of steady; name another file, or remove it first",
+                path.display()
+            );
+            try_to_write(path)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => try_to_write(path),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+/// Leaves and removes an empty file beside `path`.
+fn try_to_write(path: &Path) -> Result<()> {
+    let part = part_of(path);
+    File::create(&part)
+        .and_then(|_| fs::remove_file(&part))
+        .with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+/// Whether a file says that this program wrote it, or says nothing at all.
+fn is_ours(path: &Path) -> std::io::Result<bool> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut ends = Vec::new();
+    Read::by_ref(&mut file).take(LOOKED_AT).read_to_end(&mut ends)?;
+    file.seek(SeekFrom::Start(length.saturating_sub(LOOKED_AT)))?;
+    file.take(LOOKED_AT).read_to_end(&mut ends)?;
+    let holds = |mark: &&[u8]| ends.windows(mark.len()).any(|window| window == *mark);
+    Ok(length == 0 || MARKS.iter().any(holds))
+}
+
+/// Writes a file and the folders above it; an error names the path. Whatever happens, the path holds the old contents or
+/// all of the new ones.
+///
+/// # Errors
+/// The folder cannot be made; the file cannot be written, as on a full disk.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |file| file.write_all(bytes))
+}
+
+/// [`write_file`] of what `fill` writes.
+///
+/// # Errors
+/// As there.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+    make_folder_of(path)?;
+    // A link stays one.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let whole = || -> std::io::Result<()> {
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return fill(&mut File::options().write(true).open(path)?);
+        }
+        let part = part_of(path);
+        let written = File::create(&part).and_then(|mut file| {
+            fill(&mut file)?;
+            file.sync_data()
+        });
+        let written = written.and_then(|()| fs::rename(&part, path));
+        if written.is_err() {
+            // Whatever was written takes the room that ran out.
+            let _ = fs::remove_file(&part);
+        }
+        written
+    };
+    whole().with_context(|| format!("writing {}", path.display()))
+}
+
+/// Where a file is written until it is whole.
+fn part_of(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}.part", std::process::id()))
+}
+
+/// Makes the folder that a file will be written to.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_folder_of(path: &Path) -> Result<()> {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => fs::create_dir_all(folder)
+            .with_context(|| format!("{}: the folder cannot be made", folder.display())),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_whole_or_as_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b.txt");
+        write_file(&path, b"old").unwrap();
+        let broken = |file: &mut File| {
+            file.write_all(b"half")?;
+            Err(std::io::Error::from(ErrorKind::StorageFull))
+        };
+        let error = write_with(&path, broken).unwrap_err();
+        assert!(format!("{error:#}").contains("b.txt"), "{error:#}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path().join("a")).unwrap().count(), 1, "a part is left");
+    }
+
+    #[test]
+    fn only_what_is_ours_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let claims = |contents: &[u8]| {
+            fs::write(&path, contents).unwrap();
+            claim(&path)
+        };
+        claims(b"").unwrap();
+        claims(format!("{{\n  \"written_by\": \"{WRITTEN_BY}\",").as_bytes()).unwrap();
+        claims(&[&[0; 9000][..], format!("created by {WRITTEN_BY}").as_bytes()].concat()).unwrap();
+        for foreign in [&b"{\"model_type\": \"Gr00tN1d6\"}"[..], b"steady", &[0; 9000]] {
+            let error = claims(foreign).unwrap_err().to_string();
+            assert!(error.contains("no output of steady"), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), foreign);
+        }
+        assert!(claim(folder.path()).unwrap_err().to_string().contains("found a folder"));
+    }
+}
