@@ -2,8 +2,10 @@
 //! defaults.
 
 use crate::commands::bench::{self, BenchArgs};
+use crate::commands::compare::{self, CompareArgs};
 use crate::commands::completions::{self, CompletionsArgs};
 use crate::commands::demo::{self, DemoArgs};
+use crate::commands::diagnose::{self, DiagnoseArgs};
 use crate::commands::doctor::{self, DoctorArgs};
 use crate::commands::engine::{self, EngineCommandArgs};
 use crate::commands::eval::{self, EvalArgs};
@@ -14,7 +16,6 @@ use crate::commands::precision::{self, PrecisionArgs};
 use crate::commands::record::{self, RecordArgs};
 use crate::commands::tune::{self, TuneArgs};
 use crate::commands::verify::{self, VerifyArgs};
-use crate::diagnose::{self, CompareArgs, DiagnoseArgs, compare};
 use crate::outcome::Outcome;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};

@@ -2,7 +2,6 @@
 
 mod cli;
 mod commands;
-mod diagnose;
 mod engines;
 mod interrupt;
 mod options;

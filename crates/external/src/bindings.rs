@@ -249,6 +249,13 @@ pub trait Runner {
     /// What it takes and gives.
     fn bindings(&self) -> &Bindings;
 
+    /// The precision that it was exported at, as
+    /// [`PrecisionPolicy::identity`](steadyhand_gr00t::precision::PrecisionPolicy::identity) gives it; `None` where its
+    /// file does not say.
+    fn precision(&self) -> Option<String> {
+        None
+    }
+
     /// Runs it once; a tensor for every output, of the output's own type.
     ///
     /// # Errors

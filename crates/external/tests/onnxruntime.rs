@@ -83,6 +83,7 @@ fn input(model: &Model, seed: u64, [height, width]: [usize; 2]) -> ModelInput {
         state: gaussian(seed, 1, 0, 1, config.max_state_dim),
         embodiment_id: seed as usize % config.max_num_embodiments,
         noise: gaussian(seed, 2, 0, config.action_horizon, config.max_action_dim),
+        rtc: None,
     }
 }
 

@@ -17,6 +17,11 @@ use steadyhand_gr00t::precision::{ActivationScale, PrecisionPolicy, Scale};
 pub fn check(policy: &PrecisionPolicy, sites: &[ModelSite], capability: Option<(u32, u32)>) -> Result<()> {
     to_nearest(policy)?;
     for ModelSite { path, operation } in sites {
+        if *operation == Operation::Rotary && path.starts_with("vision.") {
+            let what = "rotate the queries and keys of a vision tower, as GR00T N1.7 does; the reference, `cpu`, and \
+                        ONNX exports can";
+            return Err(refusal(policy, path, what));
+        }
         if operation.multiplies() {
             let operands = operands(policy, path, *operation)?;
             exists_on(policy, path, operands.compute, capability)?;
@@ -73,6 +78,9 @@ pub fn operands(policy: &PrecisionPolicy, path: &str, operation: Operation) -> R
         // What exceeds it would be no number, which saturating kernels do not give.
         let what = "scale: expected per_tensor or per_channel with fp8_e4m3, found none";
         return Err(refusal(policy, path, what));
+    }
+    if let (Operation::Linear, Some(weights)) = (operation, policy.formats_of(path).weights) {
+        return Err(refusal(policy, path, &format!("weights: expected none, found {weights}")));
     }
     sums_in_f32(policy, path)?;
     Ok(SiteElements { storage, compute, scaling })
@@ -192,7 +200,7 @@ mod tests {
     use steadyhand_gr00t::model::Model;
     use steadyhand_gr00t::precision::Calibration;
     use steadyhand_gr00t::precision::Formats;
-    use steadyhand_gr00t::synthetic::tiny;
+    use steadyhand_gr00t::synthetic::{tiny, tiny_n1_7};
 
     #[test]
     fn a_format_without_a_kernel_is_refused_with_its_site() {
@@ -241,6 +249,16 @@ mod tests {
             let error = check(&policy, &sites, None).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_model_of_another_version_is_refused_in_a_sentence() {
+        let sites = Model::synthetic(tiny_n1_7(), 1).unwrap().sites().unwrap();
+        let policy = PrecisionPolicy::preset("mixed").unwrap();
+        let error = check(&policy, &sites, None).unwrap_err().to_string();
+        let expected = "site `vision.layer.0.query_rope`: the CUDA engine cannot: rotate the queries and keys of a \
+                        vision tower, as GR00T N1.7 does";
+        assert!(error.contains(expected), "{error}");
     }
 
     #[test]

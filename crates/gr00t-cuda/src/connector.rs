@@ -12,6 +12,7 @@ use steadyhand_gr00t::ops::{Activation, Grid, Site};
 /// Weights of the connector on the device.
 pub struct Connector {
     norm: Affine,
+    eps: f64,
     fc1: Linear,
     fc2: Linear,
 }
@@ -23,8 +24,8 @@ impl Connector {
     /// The policy asks for what no kernel does.
     pub fn lay_out(layout: &mut Layout, w: &model::Connector) -> Result<Self> {
         let at = &Site::new("connector");
-        if w.unshuffle != 2 {
-            let what = format!("expected 2x2 patches to a token, found {0}x{0}", w.unshuffle);
+        if w.join != model::Join::PixelUnshuffle(2) {
+            let what = format!("expected 2x2 patches to a token, pixels unshuffled, found {:?}", w.join);
             return Err(steadyhand_gr00t::Error::Shape {
                 site: at.to_string(),
                 operation: "pixel_unshuffle",
@@ -34,6 +35,7 @@ impl Connector {
         }
         Ok(Connector {
             norm: layout.affine(&w.norm, &(at / "norm"))?,
+            eps: w.eps,
             fc1: layout.linear(&w.fc1, &(at / "fc1"))?,
             fc2: layout.linear(&w.fc2, at)?,
         })
@@ -48,7 +50,7 @@ pub fn forward(b: &mut Builder, w: &Connector, patches: &Tensor, grids: &[Grid])
     let rows = Rows { joined: Some(b.constant_indices(joined.iter().flatten().copied())?), out: None };
     let element = b.operand(&(at / "norm"), &[at / "fc1"])?;
     let h = b.tensor(joined.len(), patches.features * 4, element)?;
-    let norm = NormAt { norm: Norm::Layer, affine: Some(&w.norm), eps: model::NORM_EPS, site: at / "norm" };
+    let norm = NormAt { norm: Norm::Layer, affine: Some(&w.norm), eps: w.eps, site: at / "norm" };
     b.norm_into(patches, norm, None, rows, &h)?;
     let element = b.operand(&(at / "gelu"), std::slice::from_ref(at))?;
     let h = b.linear(&w.fc1, &h, element, at / "fc1", Fusion::Activate(Activation::Gelu, at / "gelu"))?;
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn patches_are_joined_two_by_two_in_every_image() {
-        let grids = [Grid { rows: 2, cols: 4 }, Grid { rows: 2, cols: 2 }];
+        let grids = [Grid::by_rows(2, 4), Grid::by_rows(2, 2)];
         let expected = vec![[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 10, 11]];
         assert_eq!(joined_patches(&grids, 1), expected);
         assert_eq!(joined_patches(&grids, 2)[3], [12, 13, 16, 17]);

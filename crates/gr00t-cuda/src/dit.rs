@@ -16,6 +16,7 @@ use steadyhand_gr00t::ops::{Activation, Heads, Leading, Site, cpu};
 
 /// Weights of the DiT on the device.
 pub struct Dit {
+    time_frequencies: Vec<f32>,
     time1: Linear,
     time2: Linear,
     pub(super) blocks: Vec<Block>,
@@ -46,6 +47,7 @@ impl Dit {
         let at = &Site::new("dit");
         let blocks = w.blocks.iter().enumerate();
         Ok(Dit {
+            time_frequencies: w.time_frequencies.clone(),
             time1: layout.linear(&w.time1, &(at / "timestep_linear1"))?,
             time2: layout.linear(&w.time2, &Site::new("timestep_embedding"))?,
             blocks: blocks
@@ -157,12 +159,12 @@ impl Times {
 /// serves all of them.
 pub fn times(b: &mut Builder, w: &Dit, buckets: &[usize]) -> Result<Times> {
     let at = &Site::new("dit");
-    let frequencies = model::time_frequencies();
+    let frequencies = &w.time_frequencies;
     let projection = at / "timestep_projection";
     let storage = b.storage(&projection)?;
     let mut encoded = Vec::new();
     for (step, bucket) in buckets.iter().enumerate() {
-        let mut row = cpu::time_encoding(*bucket, &frequencies, Leading::Cosines, Element::F32.format());
+        let mut row = cpu::time_encoding(*bucket, frequencies, Leading::Cosines, Element::F32.format());
         storage.format().round_slice(&mut row);
         b.constant_tap(in_step(&projection, step), [1, 1, row.len()], row.clone());
         encoded.extend(row);

@@ -244,6 +244,10 @@ impl CudaEngine {
     /// Runs a batch of one embodiment.
     fn run(&mut self, batch: &Batch, how: Run) -> Result<cpu::Tensor> {
         self.check_ids(batch)?;
+        if batch.strength.is_some() {
+            let what = "expected none: the CUDA engine does not go on from a chunk before";
+            return Err(steadyhand_gr00t::Error::input("rtc", what).into());
+        }
         self.shape(batch)?.work.inputs.fill(batch);
         let CudaEngine { stream, times_program, scratch, shapes, .. } = self;
         let Some(Shape { work, graph, .. }) = shapes.back_mut() else {

@@ -6,20 +6,16 @@ use super::kernels::{Defines, Variant};
 use super::tiling::{SPLITS, Tiling};
 use super::{attention, dit_persistent, norm};
 use std::collections::HashSet;
-use steadyhand_gr00t::config::Config;
+use steadyhand_gr00t::config::{Backbone, Config};
 
 /// Kernels of every kind that a model of these sizes may use with these operands on a device of this compute
 /// capability: each tiling of a GEMM, each thing that a kernel does with its result, each element type that it
 /// stores, though not each of them with every other.
 pub fn every_kind(config: &Config, operands: &[Element], capability: (u32, u32)) -> Vec<Variant> {
-    let vision = &config.eagle_config.vision_config;
-    let text = &config.eagle_config.text_config;
-    let head_dims = [
-        vision.hidden_size / vision.num_attention_heads,
-        text.head_dim,
-        config.diffusion_model_cfg.attention_head_dim,
-    ];
-    let joined = vision.hidden_size * config.eagle_config.unshuffle().pow(2);
+    let Backbone { vision, text, .. } = config.backbone();
+    let head_dims =
+        [vision.heads.head_dim, text.heads.head_dim, config.diffusion_model_cfg.attention_head_dim];
+    let joined = vision.hidden_size * vision.merge.pow(2);
     let widths = [vision.hidden_size, joined, text.hidden_size, config.input_embedding_dim];
     let bits = [false, true].into_iter().filter(|eight| !eight || operands.contains(&Element::E4m3));
     let with_bits = |variant: Variant| {
@@ -52,7 +48,7 @@ pub fn every_kind(config: &Config, operands: &[Element], capability: (u32, u32))
             variants.extend(splits.iter().map(|&split| gemm(Tiling { split, ..tiling }, &kinds[0])));
         }
     }
-    variants.extend(with_bits(Variant::rotary(text.head_dim)));
+    variants.extend(with_bits(Variant::rotary(text.heads.head_dim)));
     variants.extend(with_bits(Variant::weights("pack")));
     if capability == (9, 0) && operands.contains(&Element::Bf16) {
         let one = dit_persistent::variants().into_iter();

@@ -12,7 +12,7 @@ use steadyhand_cuda_driver::DevicePtr;
 use steadyhand_gr00t::model::Prompt;
 use steadyhand_gr00t::model::language as model;
 use steadyhand_gr00t::ops::cpu::rotary_turns;
-use steadyhand_gr00t::ops::{Activation, Heads, Operation, Site};
+use steadyhand_gr00t::ops::{self, Activation, Heads, Operation, Places, Site};
 
 /// Weights of the language layers on the device.
 pub struct Language {
@@ -21,7 +21,7 @@ pub struct Language {
     norm: Affine,
     heads: Heads,
     eps: f64,
-    rope_theta: f64,
+    rotary: ops::Rotary,
 }
 
 struct Layer {
@@ -51,7 +51,7 @@ impl Language {
             norm: layout.scale(&w.norm, &(at / "norm"))?,
             heads: w.heads,
             eps: w.eps,
-            rope_theta: w.rope_theta,
+            rotary: w.rotary.clone(),
         })
     }
 }
@@ -190,6 +190,6 @@ fn image_sources(prompt: &Prompt, batch: usize) -> Vec<u32> {
 /// Cosines and sines of every position, `[tokens, head_dim]`.
 fn turns(b: &mut Builder, w: &Language, tokens: usize, at: &Site) -> Result<DevicePtr> {
     let storage = b.rotary_storage(&(at / "query_rope"), &(at / "key_rope"))?;
-    let values = rotary_turns(tokens, w.heads.head_dim, w.rope_theta, storage.format());
+    let values = rotary_turns(&w.rotary, &Places::Sequence.coordinates(tokens), storage.format());
     b.constant_bytes(&super::elements::Element::F32.encode(&values))
 }

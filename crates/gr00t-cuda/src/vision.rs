@@ -11,7 +11,7 @@ use crate::Result;
 use steadyhand_gr00t::checkpoint::Weight;
 use steadyhand_gr00t::model::vision as model;
 use steadyhand_gr00t::ops::cpu::resize_positions;
-use steadyhand_gr00t::ops::{Activation, Grid, Heads, Site};
+use steadyhand_gr00t::ops::{Activation, Grid, Heads, Resize, Site};
 
 /// Weights of the vision tower on the device.
 pub struct Vision {
@@ -48,10 +48,19 @@ impl Vision {
             layers: layers
                 .map(|(index, layer)| Layer::lay_out(layout, layer, &(&(at / "layer") / index)))
                 .collect::<Result<_>>()?,
-            post_layernorm: layout.affine(&w.post_layernorm, &(at / "post_layernorm"))?,
+            post_layernorm: match &w.post_layernorm {
+                Some(norm) => layout.affine(norm, &(at / "post_layernorm"))?,
+                None => {
+                    return Err(unknown(
+                        at,
+                        "post_layernorm",
+                        "expected a norm behind the layers, found none",
+                    ));
+                }
+            },
             heads: w.heads,
             eps: w.eps,
-            patch_size: w.patch_size,
+            patch_size: w.patching.size,
         })
     }
 }
@@ -59,7 +68,14 @@ impl Vision {
 impl Layer {
     fn lay_out(layout: &mut Layout, w: &model::Layer, at: &Site) -> Result<Self> {
         let part = |name: &str| (at / name, Some(at / "attention"));
-        let parts = [(&w.query, part("query")), (&w.key, part("key")), (&w.value, part("value"))];
+        let model::Projection::Three { query, key, value } = &w.projection else {
+            return Err(unknown(
+                at,
+                "linear",
+                "expected queries, keys and values of a layer each, found one layer",
+            ));
+        };
+        let parts = [(query, part("query")), (key, part("key")), (value, part("value"))];
         Ok(Layer {
             norm1: layout.affine(&w.norm1, &(at / "norm1"))?,
             query_key_value: layout.projection(&parts.map(|(layer, (site, to))| (layer, site, to)))?,
@@ -69,6 +85,11 @@ impl Layer {
             fc2: layout.linear(&w.fc2, &(at / "fc2"))?,
         })
     }
+}
+
+/// A vision tower that no kernels are recorded for, which [`super::check`] refuses before.
+fn unknown(at: &Site, operation: &'static str, what: &str) -> crate::Error {
+    steadyhand_gr00t::Error::Shape { site: at.to_string(), operation, what: what.to_owned() }.into()
 }
 
 /// Patch features `[batch * patches of all images, hidden]`.
@@ -133,7 +154,7 @@ fn one_image_each(b: &mut Builder, grids: &[Grid]) -> Result<AttentionMask> {
 fn positions(b: &mut Builder, w: &Vision, grids: &[Grid], at: Site) -> Result<Tensor> {
     let storage = b.storage(&at)?;
     let features = w.position_embedding.shape()[1];
-    let mut values = resize_positions(&w.position_embedding, grids, storage.format());
+    let mut values = resize_positions(&w.position_embedding, grids, Resize::Antialiased, storage.format());
     storage.format().round_slice(&mut values);
     let tensor = b.persistent_tensor(values.len() / features, features, storage)?;
     tensor.upload(&values)?;

@@ -12,29 +12,21 @@ use steadyhand_gr00t::topology::Topology;
 pub(crate) struct Backbone {
     topology: Topology,
     shapes: BTreeMap<String, [usize; 3]>,
-    /// The result of the last part that separates.
-    features: Vec<f32>,
+    /// What the last part that separates hands over, by site.
+    handed_over: BTreeMap<String, Vec<f32>>,
 }
 
 impl Backbone {
     /// That of a model of this topology, not yet filled.
     pub(crate) fn new(topology: &Topology) -> Self {
-        Backbone { topology: topology.clone(), shapes: BTreeMap::new(), features: Vec::new() }
+        Backbone { topology: topology.clone(), shapes: BTreeMap::new(), handed_over: BTreeMap::new() }
     }
 
-    /// The site whose result is all that the action head reads of the backbone.
-    fn output(&self) -> Option<&'static str> {
-        self.topology.separating().last().map(|part| part.output)
-    }
-
-    /// The result at a site of the backbone: its features, and anything of the right shape before them. None behind.
+    /// The result at a site of the backbone: what it hands over, and anything of the right shape before. None behind.
     pub(crate) fn known(&self, at: &Site) -> Option<Tensor> {
         let shape = *self.shapes.get(at.path())?;
-        let values = match Some(at.path()) == self.output() {
-            true => self.features.clone(),
-            false => vec![0.0; shape.iter().product()],
-        };
-        Tensor::from_values(shape, values)
+        let values = self.handed_over.get(at.path()).cloned();
+        Tensor::from_values(shape, values.unwrap_or_else(|| vec![0.0; shape.iter().product()]))
     }
 
     /// Whether none of its sites is touched.
@@ -45,11 +37,12 @@ impl Backbone {
 
 impl Probe for Backbone {
     fn tap(&mut self, name: &str, shape: &[usize], values: &[f32]) {
-        let separates = self.topology.part_of(name).is_some_and(|part| part.separates);
-        if let (true, &[batch, tokens, features]) = (separates, shape) {
+        let (topology, last) = (&self.topology, self.topology.separating().last());
+        let before = topology.separated(name) < topology.separating().count();
+        if let (true, &[batch, tokens, features]) = (before, shape) {
             self.shapes.insert(name.to_owned(), [batch, tokens, features]);
-            if Some(name) == self.output() {
-                self.features = values.to_vec();
+            if last.is_some_and(|part| part.hands_over(name)) {
+                self.handed_over.insert(name.to_owned(), values.to_vec());
             }
         }
     }

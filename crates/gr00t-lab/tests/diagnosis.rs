@@ -53,6 +53,7 @@ fn input(floats: &Floats) -> ModelInput {
         state: matrix("state"),
         embodiment_id: floats["embodiment_id"].1[0] as usize,
         noise: matrix("noise"),
+        rtc: None,
     }
 }
 

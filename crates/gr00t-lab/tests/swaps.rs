@@ -10,6 +10,7 @@ use steadyhand_gr00t::policy::load_model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
 use steadyhand_gr00t::processor::PixelValues;
+use steadyhand_gr00t::topology::Part;
 use steadyhand_gr00t::{Matrix, Result};
 use steadyhand_gr00t_lab::diagnosis::{Mixture, Reference, Side, side_by_side};
 use steadyhand_gr00t_lab::fault::{self, FaultyEngine};
@@ -30,6 +31,7 @@ fn input(model: &Model, seed: u64) -> ModelInput {
         state: gaussian(seed, 2, 0, 1, config.max_state_dim),
         embodiment_id: 0,
         noise: gaussian(seed, 3, 0, config.action_horizon, config.max_action_dim),
+        rtc: None,
     }
 }
 
@@ -46,7 +48,7 @@ fn mixture(
     b: &mut dyn Engine,
     input: &ModelInput,
     most: Side,
-    swapped: Option<&'static str>,
+    swapped: Option<&Part>,
 ) -> Matrix {
     let reference = Reference { model, policy: &preset("f32"), denoising_steps: STEPS };
     side_by_side(reference, b, input, Mixture { most, swapped }).expect("a mixture")
@@ -90,10 +92,11 @@ fn a_mixture_of_one_engine_is_that_engine() {
     assert_eq!(mixture(&model, &mut b, &input, Side::A, None), own_a);
     assert_eq!(mixture(&model, &mut b, &input, Side::B, None), own_b);
     let mut same = CpuEngine::new(model.clone(), preset("f32"), STEPS);
+    let dit = model.topology.part("dit").expect("a DiT");
     for part in &model.topology.parts {
-        let mixed = mixture(&model, &mut same, &input, Side::A, Some(part.output));
+        let mixed = mixture(&model, &mut same, &input, Side::A, Some(part));
         assert_eq!(mixed, own_a, "{}", part.name);
-        assert_ne!(mixture(&model, &mut b, &input, Side::A, Some("dit.output")), own_a);
+        assert_ne!(mixture(&model, &mut b, &input, Side::A, Some(dit)), own_a);
     }
 }
 
@@ -119,7 +122,7 @@ fn a_fault_goes_where_its_component_goes() {
         assert_ne!(wrong, right, "{component}");
         for other in &model.topology.parts {
             let [only, all_but] =
-                [Side::A, Side::B].map(|most| mixture(&model, &mut b, &input, most, Some(other.output)));
+                [Side::A, Side::B].map(|most| mixture(&model, &mut b, &input, most, Some(other)));
             let expected = if other.name == component { [&wrong, &right] } else { [&right, &wrong] };
             assert_eq!([&only, &all_but], expected, "a fault of {component}, {} exchanged", other.name);
         }

@@ -8,6 +8,7 @@ use crate::ops::{ImageBatch, ModelSite};
 use crate::precision::PrecisionPolicy;
 use crate::probe::Probe;
 use crate::processor::PixelValues;
+use crate::rtc::Rtc;
 use crate::{Error, Result};
 pub use profile::{DeviceReport, Profile, StageTimes};
 use std::borrow::Cow;
@@ -28,6 +29,8 @@ pub struct ModelInput {
     pub embodiment_id: usize,
     /// `[action_horizon, max_action_dim]`. Always an input: engines are compared on the same noise.
     pub noise: Matrix,
+    /// The chunk to go on from, where there is one: real-time chunking.
+    pub rtc: Option<Rtc>,
 }
 
 /// Runs the model. An engine is made for one checkpoint, one precision policy and one number of Euler steps.
@@ -245,7 +248,12 @@ fn check(input: &ModelInput, model: &Model) -> Result<()> {
         Err(Error::input(field, format!("expected {expected:?}, found [{}, {}]", found.rows, found.cols)))
     };
     expect("noise", [config.action_horizon, config.max_action_dim], &input.noise)?;
-    expect("state", [input.state.rows.max(1), config.max_state_dim], &input.state)?;
+    let state_rows = config.state_rows().unwrap_or(input.state.rows.max(1));
+    expect("state", [state_rows, config.max_state_dim], &input.state)?;
+    if let Some(rtc) = &input.rtc {
+        rtc.check([config.action_horizon, config.max_action_dim])?;
+        finite("rtc.previous", &rtc.previous.data)?;
+    }
     if input.embodiment_id >= config.max_num_embodiments {
         let what = format!("expected below {}, found {}", config.max_num_embodiments, input.embodiment_id);
         return Err(Error::input("embodiment_id", what));
@@ -255,7 +263,7 @@ fn check(input: &ModelInput, model: &Model) -> Result<()> {
     }
     for (index, image) in input.images.iter().enumerate() {
         let field = format!("pixel_values.{index}");
-        if image.data.len() != 3 * image.height * image.width {
+        if image.frames() == 0 || image.data.len() != image.frames() * 3 * image.height * image.width {
             let what =
                 format!("expected 3x{}x{} values, found {}", image.height, image.width, image.data.len());
             return Err(Error::input(field, what));
@@ -291,10 +299,22 @@ pub fn by_layout(inputs: &[ModelInput]) -> Vec<Vec<usize>> {
 }
 
 fn same_layout(a: &ModelInput, b: &ModelInput) -> bool {
-    let sizes = |input: &ModelInput| -> Vec<(usize, usize)> {
-        input.images.iter().map(|image| (image.height, image.width)).collect()
+    let sizes = |input: &ModelInput| -> Vec<[usize; 3]> {
+        input.images.iter().map(|image| [image.frames(), image.height, image.width]).collect()
     };
-    a.input_ids.len() == b.input_ids.len() && a.state.rows == b.state.rows && sizes(a) == sizes(b)
+    let options = |input: &ModelInput| input.rtc.as_ref().map(|rtc| rtc.options);
+    a.input_ids.len() == b.input_ids.len()
+        && a.state.rows == b.state.rows
+        && sizes(a) == sizes(b)
+        && options(a) == options(b)
+}
+
+/// The actions that an inference starts from.
+fn start(input: &ModelInput) -> Cow<'_, [f32]> {
+    match &input.rtc {
+        Some(rtc) => Cow::Owned(rtc.start(&input.noise)),
+        None => Cow::Borrowed(&input.noise.data),
+    }
 }
 
 fn batch<'i>(members: &[&'i ModelInput], denoising_steps: usize) -> Batch<'i> {
@@ -307,6 +327,7 @@ fn batch<'i>(members: &[&'i ModelInput], denoising_steps: usize) -> Batch<'i> {
             .map(|(index, image)| ImageBatch {
                 height: image.height,
                 width: image.width,
+                frames: image.frames(),
                 pixels: match members {
                     [member] => Cow::Borrowed(&member.images[index].data[..]),
                     _ => Cow::Owned(concat(&|member| &member.images[index].data)),
@@ -317,7 +338,8 @@ fn batch<'i>(members: &[&'i ModelInput], denoising_steps: usize) -> Batch<'i> {
         state: concat(&|member| &member.state.data),
         state_horizon: members[0].state.rows,
         embodiment_ids: members.iter().map(|member| member.embodiment_id).collect(),
-        noise: concat(&|member| &member.noise.data),
+        noise: members.iter().flat_map(|member| start(member).into_owned()).collect(),
+        strength: members[0].rtc.as_ref().map(|rtc| rtc.options.strength(members[0].noise.rows)),
         denoising_steps,
     }
 }

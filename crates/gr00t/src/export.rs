@@ -131,7 +131,7 @@ impl Export<'_> {
             }
             Component::Dit => {
                 let at = &Site::new("dit");
-                let count = layout_tokens(&self.layout, config.action_horizon);
+                let count = config.state_shape(self.layout.state_horizon)[0] + config.action_horizon;
                 let shape = [1, count, config.input_embedding_dim];
                 let tokens = recorder.input(Vec::new(), shape, at / "state_action_tokens")?;
                 let features = recorder.input(Vec::new(), features_shape, at / "vl_features")?;
@@ -187,10 +187,6 @@ impl Export<'_> {
         }
         entries.into_iter().map(|(key, value)| (format!("steadyhand.{key}"), value)).collect()
     }
-}
-
-fn layout_tokens(layout: &Layout, action_horizon: usize) -> usize {
-    layout.state_horizon + action_horizon
 }
 
 impl Component {

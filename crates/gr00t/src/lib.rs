@@ -19,6 +19,7 @@ pub mod policy;
 pub mod precision;
 pub mod probe;
 pub mod processor;
+pub mod rtc;
 pub mod session;
 pub mod synthetic;
 pub mod topology;

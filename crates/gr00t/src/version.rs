@@ -1,5 +1,7 @@
 //! The versions of the model.
 
+use serde::de::{Error, Unexpected};
+use serde::{Deserialize, Deserializer};
 use std::fmt;
 
 /// A version of GR00T, as its checkpoints name it.
@@ -23,6 +25,11 @@ impl Version {
         }
     }
 
+    /// The known values of `model_type`, as the end of a sentence that begins "expected".
+    pub fn expected() -> String {
+        Version::ALL.map(|version| format!("`{}`", version.model_type())).join(" or ")
+    }
+
     /// `processor_class` of its `processor_config.json`.
     pub fn processor_class(self) -> &'static str {
         match self {
@@ -38,5 +45,14 @@ impl fmt::Display for Version {
             Version::N1_6 => "GR00T N1.6",
             Version::N1_7 => "GR00T N1.7",
         })
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    /// From `model_type`.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let found = String::deserialize(deserializer)?;
+        let known = Version::ALL.into_iter().find(|version| version.model_type() == found);
+        known.ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&found), &Version::expected().as_str()))
     }
 }

@@ -31,6 +31,7 @@ fn input(model: &Model, seed: u64, sizes: &[[usize; 2]], embodiment_id: usize) -
         state: gaussian(seed, 2, 0, 1, config.max_state_dim),
         embodiment_id,
         noise: gaussian(seed, 3, 0, config.action_horizon, config.max_action_dim),
+        rtc: None,
     }
 }
 

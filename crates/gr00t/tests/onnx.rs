@@ -26,11 +26,12 @@ const ROUNDED_FACTOR: f64 = 1.5;
 /// added, and scores until the softmax. Measured here: 2.1.
 const NATIVE_FACTOR: f64 = 2.5;
 
-const MODELS: [&str; 4] = [
+const MODELS: [&str; 5] = [
     "tests/fixtures/golden/one_view",
     "tests/fixtures/golden/two_views",
     "tests/fixtures/golden/mixed_shapes",
     "demo/checkpoint",
+    "tests/fixtures/golden_n1d7/mixed_shapes",
 ];
 
 fn main() -> ExitCode {
@@ -62,12 +63,15 @@ fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
-fn layout(index: usize) -> Layout {
-    let images = match index % 2 {
-        0 => vec![[140, 196]],
-        _ => vec![[112, 140], [84, 168]],
+fn layout(model: &Model, index: usize) -> Layout {
+    let tokens = match index % 2 {
+        0 => vec![[5, 7]],
+        _ => vec![[4, 5], [3, 6]],
     };
-    Layout { images, state_horizon: 1 + index % 2, denoising_steps: 4 }
+    let side = model.config.image_token_side();
+    let images = tokens.into_iter().map(|[rows, cols]| [rows * side, cols * side]).collect();
+    let state_horizon = model.config.state_rows().unwrap_or(1 + index % 2);
+    Layout { images, state_horizon, denoising_steps: 4 }
 }
 
 fn export(
@@ -145,7 +149,13 @@ fn onnx_runtime_gives_the_reference_results() {
     for (index, name) in MODELS.iter().enumerate() {
         let model = load_model(&repository(name)).expect("a fixture");
         let precisions = ["f32", "bf16", "fp16", "mixed", "mixed-fp16"];
-        cases.add(&index.to_string(), &model, &layout(index), &precisions, Products::Widened);
+        cases.add(
+            &index.to_string(),
+            &model,
+            &layout(&model, index + index / 4),
+            &precisions,
+            Products::Widened,
+        );
     }
     cases.hold(&python, "onnxruntime");
 }
@@ -155,7 +165,7 @@ fn graphs_for_accelerators_give_the_reference_results() {
     let python = python().expect("a Python, or the test is ignored");
     let model = load_model(&repository("demo/checkpoint")).expect("the demo");
     let mut cases = Cases::new();
-    cases.add("native", &model, &layout(0), &["bf16", "fp16", "mixed"], Products::Native);
+    cases.add("native", &model, &layout(&model, 0), &["bf16", "fp16", "mixed"], Products::Native);
     cases.hold(&python, "reference");
 }
 
@@ -173,7 +183,7 @@ fn graphs_of_other_opsets_are_valid() {
             }
             let folder = temporary.path().join(format!("{name}_{opset}"));
             std::fs::create_dir_all(&folder).expect("a folder of the test's own");
-            let (products, layout) = (Products::Native, layout(0));
+            let (products, layout) = (Products::Native, layout(&model, 0));
             let export = Export { component, policy: &policy, products, opset, names, layout };
             export.write(&model, "test", &folder.join("graph.onnx")).expect("the export");
             folders.push(folder);
@@ -210,7 +220,7 @@ fn weights_are_copied_as_they_are() {
     let model = load_model(&repository("demo/checkpoint")).expect("the demo");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let policy = PrecisionPolicy::preset("bf16").expect("a preset");
-    export(&model, Component::Dit, &policy, Products::Native, &layout(0), folder.path());
+    export(&model, Component::Dit, &policy, Products::Native, &layout(&model, 0), folder.path());
     let data = std::fs::read(folder.path().join("graph.onnx.data")).expect("the data file");
     let checkpoint = Checkpoint::open(repository("demo/checkpoint")).expect("the demo");
     let name = "action_head.model.transformer_blocks.3.ff.net.0.proj.weight";

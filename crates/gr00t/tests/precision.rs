@@ -45,6 +45,7 @@ fn input(model: &Model, seed: u64) -> ModelInput {
         state: gaussian(seed, 2, 0, 1, config.max_state_dim),
         embodiment_id: 0,
         noise: gaussian(seed, 3, 0, config.action_horizon, config.max_action_dim),
+        rtc: None,
     }
 }
 
@@ -106,6 +107,42 @@ fn every_preset_fits_and_errs_as_its_formats_do() {
     assert_eq!(of("f32"), 0.0);
     assert!(of("mixed-fp16") > 0.0 && of("mixed-fp16") < of("mixed") / 3.0);
     assert!(of("mixed") < of("fp8") && of("fp8") < 0.2, "{}", of("fp8"));
+}
+
+/// Weights alone in 8 and 4 bits: 4 bits cost about 18 times as much, and smaller blocks less.
+#[test]
+fn weights_are_rounded_to_what_a_policy_stores_them_in() {
+    let (model, text) = (model(), |weights: &str| {
+        format!("base = \"f32\"\n[[site]]\npattern = \"dit.block.*.{{fc1,fc2}}\"\nweights = \"{weights}\"\n")
+    });
+    let inputs = [input(&model, 1)];
+    let exact = actions(&model, &preset("f32"), &inputs);
+    let error = |weights: &str| {
+        let policy = PrecisionPolicy::from_identity(&text(weights), Path::new("a trace")).expect(weights);
+        let read = PrecisionPolicy::from_identity(&policy.identity(), Path::new("a trace"));
+        assert_eq!(read.expect("what was written"), policy);
+        policy.check(&model.sites().expect("sites")).expect(weights);
+        relative_l2(&actions(&model, &policy, &inputs), &exact)
+    };
+    let [int8, int4, blocks] = ["int8_per_channel", "int4_per_channel", "int4_per_block_32"].map(error);
+    println!("int8 {int8:.2e}, int4 {int4:.2e}, in blocks {blocks:.2e}");
+    assert!(int8 > 0.0 && 5.0 * int8 < int4 && blocks < int4 && int4 < 0.2);
+    assert_eq!(error("none"), 0.0);
+}
+
+#[test]
+fn weights_are_stored_narrowly_for_wider_products_of_linear_layers() {
+    let rule = |base: &str, pattern: &str, rest: &str| {
+        check(&format!("base = \"{base}\"\n[[site]]\npattern = \"{pattern}\"\nweights = \"{rest}\"\n"))
+    };
+    assert_eq!(rule("mixed", "dit", "int8_per_tensor"), Ok(()));
+    for (found, parts) in [
+        (rule("mixed", "euler", "int8_per_tensor"), &["`euler`", "int8_per_tensor", "no linear layer"][..]),
+        (rule("fp8", "dit.block.3", "int4_per_channel"), &["dit.block.3.", "weights", "fp8_e4m3"]),
+    ] {
+        let error = found.expect_err("does not fit");
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
 }
 
 #[test]

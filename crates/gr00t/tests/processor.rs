@@ -1,4 +1,4 @@
-//! The processor against the official one: seven configurations with inputs and outputs recorded
+//! The processor against the official ones: configurations of both versions with inputs and outputs recorded
 //! from the official code, and the first frame of the demo.
 
 mod cases;
@@ -6,7 +6,10 @@ mod cases;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use cases::{CASES, Tensors, golden, observation, repository};
+use cases::{
+    CASES, CASES_N1_7, Tensors, check_n1_7, golden, goldens_n1_7, observation, relative_l2, repository,
+    tokenizer_n1_7,
+};
 use steadyhand_gr00t::processor::{Encoded, PixelValues, Processor};
 use steadyhand_gr00t::{ActionChunk, Image, Matrix, Observation};
 
@@ -18,16 +21,6 @@ const RELATIVE_TOLERANCE: f64 = 3.2e-7;
 /// The demo's tokenizer: it has the special tokens, which is all that loading needs.
 fn small_tokenizer() -> PathBuf {
     repository().join("demo/checkpoint")
-}
-
-/// ‖a − b‖ / ‖b‖, or ‖a‖ where b is zero
-fn relative_l2(a: &[f32], b: &[f32]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    let square = |v: f64| v * v;
-    let difference: f64 = a.iter().zip(b).map(|(&a, &b)| square(f64::from(a) - f64::from(b))).sum();
-    let norm: f64 = b.iter().map(|&b| square(f64::from(b))).sum();
-    // A group that never moves is all zeros: its distance is absolute.
-    if norm == 0.0 { difference.sqrt() } else { (difference / norm).sqrt() }
 }
 
 /// Largest and mean difference in levels of 255.
@@ -70,7 +63,7 @@ fn official_cases_are_reproduced() {
         let tensors = Tensors::read(&golden(case).join("case.safetensors"));
         let processor =
             Processor::load(&golden(case), "new_embodiment", Some(&small_tokenizer())).expect(case);
-        let observation = observation(case, &tensors);
+        let observation = observation(&golden(case), &tensors);
         let encoded = processor.encode(&observation).expect(case);
         check_encoded(case, &encoded, &tensors);
 
@@ -83,6 +76,13 @@ fn official_cases_are_reproduced() {
         let chunk = processor.decode(&normalized, &observation).expect(case);
         assert_eq!(processor.action_horizon(), 16);
         check_actions(case, &chunk, &tensors);
+    }
+}
+
+#[test]
+fn official_cases_of_n1_7_are_reproduced() {
+    for case in CASES_N1_7 {
+        check_n1_7(&goldens_n1_7().join(case), &tokenizer_n1_7());
     }
 }
 

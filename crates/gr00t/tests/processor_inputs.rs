@@ -1,85 +1,15 @@
 //! What the processor makes of observations and checkpoints that the recorded cases do not cover:
 //! several time steps, other reference states, and everything that does not fit.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod made;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use made::{checkpoint, demo, folder, frame, load, matrix, modality, observation, refused};
 use serde_json::{Value, json};
 use steadyhand_gr00t::processor::{Processor, Tokenizer, known_embodiment_tags};
-use steadyhand_gr00t::{Image, Matrix, Observation};
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn demo() -> PathBuf {
-    repository().join("demo/checkpoint")
-}
-
-/// An empty folder of this name for one test.
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).expect("a folder for the test");
-    folder
-}
-
-/// A checkpoint with two groups, `arm` (2 values) and `hand` (1), changed by `change`
-/// (processor_kwargs, the modalities of `new_embodiment`, its statistics).
-fn checkpoint(name: &str, change: impl FnOnce(&mut Value, &mut Value)) -> PathBuf {
-    let folder = folder(name);
-    let keys = |keys: &[&str]| json!({"delta_indices": [0], "modality_keys": keys});
-    let mut kwargs = json!({
-        "modality_configs": {"new_embodiment": {
-            "video": keys(&["left", "right"]), "state": keys(&["arm", "hand"]),
-            "action": keys(&["arm", "hand"]), "language": keys(&["task"]),
-        }},
-        "use_albumentations": true, "shortest_image_edge": 56, "max_state_dim": 8, "max_action_dim": 4,
-    });
-    let arm = json!({"min": [0.0, -2.0], "max": [1.0, 2.0], "mean": [0.5, 0.0], "std": [0.5, 1.0]});
-    let hand = json!({"min": [0.0], "max": [10.0], "mean": [5.0], "std": [2.0]});
-    let groups = json!({"arm": arm, "hand": hand});
-    let mut statistics = json!({"state": groups, "action": groups, "relative_action": groups});
-    change(&mut kwargs, &mut statistics);
-    let write = |name: &str, value: Value| {
-        std::fs::write(folder.join(name), value.to_string()).expect("a file of the test");
-    };
-    write("processor_config.json", json!({"processor_kwargs": kwargs}));
-    write("statistics.json", json!({"new_embodiment": statistics}));
-    folder
-}
-
-fn modality<'a>(kwargs: &'a mut Value, name: &str) -> &'a mut Value {
-    &mut kwargs["modality_configs"]["new_embodiment"][name]
-}
-
-fn load(checkpoint: &Path) -> Processor {
-    Processor::load(checkpoint, "new_embodiment", Some(&demo())).expect("a valid checkpoint")
-}
-
-fn refused(checkpoint: &Path) -> String {
-    match Processor::load(checkpoint, "new_embodiment", Some(&demo())) {
-        Ok(_) => panic!("loaded"),
-        Err(error) => error.to_string(),
-    }
-}
-
-/// One color, so that frames can be told apart.
-fn frame(level: u8) -> Image {
-    Image { width: 56, height: 56, rgb: vec![level; 56 * 56 * 3] }
-}
-
-fn matrix(rows: usize, data: &[f32]) -> Matrix {
-    Matrix { rows, cols: data.len() / rows, data: data.to_vec() }
-}
-
-fn observation() -> Observation {
-    Observation {
-        images: BTreeMap::from([("left".into(), vec![frame(0)]), ("right".into(), vec![frame(255)])]),
-        state: BTreeMap::from([("arm".into(), matrix(1, &[0.75, -4.0])), ("hand".into(), matrix(1, &[5.0]))]),
-        instruction: "go".into(),
-    }
-}
+use steadyhand_gr00t::{Matrix, Observation};
 
 #[test]
 fn state_is_scaled_clipped_and_padded() {

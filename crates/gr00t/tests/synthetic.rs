@@ -43,6 +43,7 @@ fn infer(seed: u64, precision: &str) -> (Vec<u32>, Vec<f32>) {
         state: gaussian(1, 2, 0, 1, config.max_state_dim),
         embodiment_id: 1,
         noise: gaussian(1, 3, 0, config.action_horizon, config.max_action_dim),
+        rtc: None,
     };
     let model = Model::synthetic(config, seed).expect("consistent sizes");
     let mut engine = CpuEngine::new(model, PrecisionPolicy::preset(precision).expect("a preset"), 4);

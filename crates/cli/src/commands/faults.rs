@@ -9,8 +9,10 @@ use clap::Args;
 use rayon::prelude::*;
 use steadyhand_gr00t::Session;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
+use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::session::{self, Frames, NoiseSource, Scene};
+use steadyhand_gr00t::synthetic::tiny;
 use steadyhand_gr00t_lab::diagnosis::{
     Diagnosis, Hypothesis, Inputs, Options, Setup, Status, Subject, SwapWhen, diagnose,
 };
@@ -29,7 +31,7 @@ pub struct FaultsArgs {
 
 /// The faults by the names that `fault:NAME` takes.
 fn names() -> String {
-    let cases = suite(&steadyhand_gr00t::synthetic::tiny());
+    let cases = Model::synthetic(tiny(), 0).map_or(Vec::new(), |model| suite(&model));
     let names: Vec<String> = cases.iter().map(|case| case.name.replace(' ', "-")).collect();
     format!(
         "Faults, each also as fault:NAME or fault:NAME:weak in diagnose and compare: {}",
@@ -49,7 +51,7 @@ pub fn run(args: &FaultsArgs) -> Result<Outcome> {
     let bench = Bench { scene: session.scene(SHOWN)?, policy };
     let mut table = Table::new(&["fault", "variant", "rank", "first", "place", "residual", "proven"]);
     let mut found = [0, 0];
-    let cases = suite(&bench.scene.session.parts.model.config);
+    let cases = suite(&bench.scene.session.parts.model);
     let trials: Vec<_> = cases.iter().flat_map(|case| variants(case).map(|trial| (case, trial))).collect();
     let progress = Progress::new("faults planted", "engines", trials.len() as u64);
     let plant = |faults| bench.plant(faults).inspect(|_| progress.inc());

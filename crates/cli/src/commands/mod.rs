@@ -1,8 +1,10 @@
 //! One file per command, or a folder of one.
 
 pub mod bench;
+pub mod compare;
 pub mod completions;
 pub mod demo;
+pub mod diagnose;
 pub mod doctor;
 pub mod engine;
 pub mod eval;

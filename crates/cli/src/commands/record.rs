@@ -11,7 +11,7 @@ use steadyhand_fidelity::trace::Dtype;
 use steadyhand_fidelity::{Trace, TraceWriter};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::action_head::timestep_bucket;
-use steadyhand_gr00t_lab::diagnosis::{MODE, OfInference, PRECISION, RUN, TapWriter};
+use steadyhand_gr00t_lab::diagnosis::{MEMORY, MODE, OfInference, PRECISION, PRECISION_NAME, RUN, TapWriter};
 
 #[derive(Debug, Args)]
 pub struct RecordArgs {
@@ -28,23 +28,6 @@ pub struct RecordArgs {
     pub out: PathBuf,
 }
 
-/// What enters and leaves the stages that deployments cut the model into.
-const STAGES: [&str; 13] = [
-    "vision.post_layernorm",
-    "connector",
-    "backbone_features",
-    "action_head.vl_norm",
-    "action_head.state",
-    "action_head.state_features",
-    "noise",
-    "actions_in",
-    "action_features",
-    "dit.tokens",
-    "dit.output",
-    "decoder",
-    "action_pred",
-];
-
 /// Runs the reference and writes what it computed.
 pub fn run(args: &RecordArgs) -> Result<Outcome> {
     // Known before anything is computed for it.
@@ -60,10 +43,12 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
         ("episode", scene.episode.to_string()),
         ("steps", format!("{:?}", scene.steps)),
         ("seed", args.observations.seed().to_string()),
-        (PRECISION, formats.name().to_owned()),
+        (PRECISION, formats.identity()),
+        (PRECISION_NAME, formats.name().to_owned()),
         (MODE, RUN.to_owned()),
         ("denoising_steps", denoising_steps.to_string()),
-        ("image_token_index", parts.model.config.eagle_config.image_token_index.to_string()),
+        (MEMORY, parts.model.topology.memory().to_owned()),
+        ("image_token_index", parts.model.config.image_token().to_string()),
     ];
     let metadata: BTreeMap<String, String> =
         metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
@@ -73,8 +58,8 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
     for (inference, input) in scene.inputs.iter().enumerate() {
         let buckets = parts.model.config.num_timestep_buckets;
         write_input(&mut writer, inference, input, denoising_steps, buckets)?;
-        let wanted: fn(&str) -> bool = if args.all { |_| true } else { is_of_a_stage };
-        let mut taps = TapWriter::new(&mut writer, inference, wanted);
+        let wanted = |name: &str| args.all || parts.model.topology.is_cut(without_step(name));
+        let mut taps = TapWriter::new(&mut writer, inference, &wanted);
         engine.infer(std::slice::from_ref(input), Some(&mut taps))?;
         taps.finish()?;
         progress.inc();
@@ -113,9 +98,7 @@ fn write_input(
     Ok(())
 }
 
-/// Whether a tap is what enters or leaves a stage.
-fn is_of_a_stage(name: &str) -> bool {
-    let path =
-        name.strip_prefix("step.").and_then(|rest| rest.split_once('.')).map_or(name, |(_, path)| path);
-    STAGES.contains(&path)
+/// The path of a tap.
+fn without_step(name: &str) -> &str {
+    name.strip_prefix("step.").and_then(|rest| rest.split_once('.')).map_or(name, |(_, path)| path)
 }

@@ -16,7 +16,7 @@ fn open(text: &str, asked: &Asked) -> Result<Examined> {
     let (name, weak) = text.strip_suffix(":weak").map_or((text, false), |name| (name, true));
     let model = &asked.scene.session.parts.model;
     let hyphened = |name: &str| name.replace(' ', "-");
-    let cases = suite(&model.config);
+    let cases = suite(model);
     let Some(case) = cases.iter().find(|case| hyphened(case.name) == name) else {
         let known: Vec<String> = cases.iter().map(|case| hyphened(case.name)).collect();
         bail!("fault: expected one of {}, found `{name}`", known.join(", "))

@@ -17,7 +17,7 @@ mod trace;
 
 pub use spec::{EngineSpec, precision};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::path::PathBuf;
 use std::rc::Rc;
 use steadyhand_external::onnxruntime::Provider;
@@ -77,6 +77,8 @@ pub struct Asked<'a> {
     pub denoising_steps: usize,
     /// What it says it runs at.
     pub precision: &'a PrecisionPolicy,
+    /// Options of engines, of which it takes those of its kind.
+    pub options: &'a Options,
 }
 
 /// An engine to examine.
@@ -107,6 +109,24 @@ pub struct Options {
 }
 
 impl Options {
+    /// Fails where an option was given that none of these engines reads.
+    ///
+    /// # Errors
+    /// Names the option and the kinds that read it.
+    pub fn check(&self, engines: &[&EngineSpec]) -> Result<()> {
+        for option in self.given() {
+            let readers = KINDS.iter().filter(|kind| kind.options().contains(&option));
+            let readers: Vec<&str> = readers.map(|kind| kind.name).collect();
+            ensure!(
+                engines.iter().any(|engine| readers.contains(&engine.name())),
+                "{option}: expected with {}, found with {}",
+                spec::either(&readers),
+                spec::either(&engines.iter().map(|engine| engine.name()).collect::<Vec<_>>())
+            );
+        }
+        Ok(())
+    }
+
     /// Options that were given, as they are typed.
     fn given(&self) -> impl Iterator<Item = &'static str> {
         let options = [

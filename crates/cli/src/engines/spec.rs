@@ -1,7 +1,7 @@
 //! The one way that engines are written: `cpu`, `cuda:bf16`, `trace:DIR`.
 
 use super::{Asked, Examined, KINDS, Kind, Open, Options};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use std::fmt;
 use std::str::FromStr;
 use steadyhand_gr00t::Error;
@@ -95,15 +95,12 @@ impl EngineSpec {
     /// # Errors
     /// An option that belongs to another kind; an engine that does not run here.
     pub fn backend(&self, options: &Options) -> Result<Box<dyn Backend>> {
-        for option in options.given() {
-            let readers = KINDS.iter().filter(|kind| kind.options().contains(&option));
-            let readers: Vec<&str> = readers.map(|kind| kind.name).collect();
-            ensure!(
-                readers.contains(&self.kind.name),
-                "{option}: expected with --engine {}, found with another engine",
-                either(&readers)
-            );
-        }
+        options.check(&[self])?;
+        self.opening(options)
+    }
+
+    /// What opens it; of `options` it reads its own.
+    fn opening(&self, options: &Options) -> Result<Box<dyn Backend>> {
         match self.kind.open {
             Open::Running { backend, .. } => backend(options),
             Open::Examined { .. } => bail!("{self}: expected an engine that runs here"),
@@ -121,7 +118,7 @@ impl EngineSpec {
                 let session = &asked.scene.session;
                 // Whatever it claims to run at.
                 let own = session.precision(self.precision())?;
-                let backend = self.backend(&Options::default())?;
+                let backend = self.opening(asked.options)?;
                 let opened = backend.open(session.parts.model.clone(), own, asked.denoising_steps);
                 Ok(Examined::Running(opened.with_context(|| format!("{self} cannot run"))?))
             }
@@ -172,7 +169,7 @@ impl PartialEq for EngineSpec {
 }
 
 /// `a, b or c`.
-fn either(names: &[&str]) -> String {
+pub(super) fn either(names: &[&str]) -> String {
     match names {
         [] => String::new(),
         [only] => (*only).to_owned(),

@@ -22,16 +22,9 @@ pub struct DeviceArgs {
     pub kernel_dir: Option<PathBuf>,
 }
 
-/// An engine with its options.
+/// Options that only some engines read.
 #[derive(Debug, Clone, Args)]
-pub struct EngineArgs {
-    #[arg(long, default_value = "cpu", value_name = "ENGINE", value_parser = EngineSpec::running,
-          help = EngineSpec::running_help())]
-    pub engine: EngineSpec,
-    /// Number formats: f32, bf16 (as the official code rounds), fp16, mixed, mixed-fp16, fp8, or the path of a TOML
-    /// file. [default: f32]
-    #[arg(long, value_parser = precision)]
-    pub precision: Option<String>,
+pub struct EngineOptions {
     /// ONNX Runtime's library, or the folder that it is in; looked for otherwise.
     #[arg(long, value_name = "PATH")]
     pub onnxruntime: Option<PathBuf>,
@@ -43,6 +36,20 @@ pub struct EngineArgs {
     pub onnx: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// An engine with its options.
+#[derive(Debug, Clone, Args)]
+pub struct EngineArgs {
+    #[arg(long, default_value = "cpu", value_name = "ENGINE", value_parser = EngineSpec::running,
+          help = EngineSpec::running_help())]
+    pub engine: EngineSpec,
+    /// Number formats: f32, bf16 (as the official code rounds), fp16, mixed, mixed-fp16, fp8, or the path of a TOML
+    /// file. [default: f32]
+    #[arg(long, value_parser = precision)]
+    pub precision: Option<String>,
+    #[command(flatten)]
+    pub options: EngineOptions,
 }
 
 impl DeviceArgs {
@@ -65,18 +72,25 @@ impl DeviceArgs {
     }
 }
 
+impl EngineOptions {
+    /// The same options as engines take them.
+    pub fn engines(&self) -> engines::Options {
+        engines::Options {
+            onnxruntime: self.onnxruntime.clone(),
+            provider: self.provider,
+            onnx: self.onnx.clone(),
+            ..self.device.options()
+        }
+    }
+}
+
 impl EngineArgs {
     /// The backend of the engine that is asked for.
     ///
     /// # Errors
     /// As [`EngineSpec::backend`].
     pub fn backend(&self) -> Result<Box<dyn Backend>> {
-        self.engine.backend(&engines::Options {
-            onnxruntime: self.onnxruntime.clone(),
-            provider: self.provider,
-            onnx: self.onnx.clone(),
-            ..self.device.options()
-        })
+        self.engine.backend(&self.options.engines())
     }
 
     /// The precision that is asked for: of --precision or of --engine, f32 where neither says.

@@ -9,7 +9,7 @@ mod source;
 mod values;
 
 pub use crate::engines::precision;
-pub use engine::{DeviceArgs, EngineArgs, one_precision};
+pub use engine::{DeviceArgs, EngineArgs, EngineOptions, one_precision};
 pub use episodes::{EpisodeRange, chosen};
 pub use export::{NamesArg, ProductsArg, refuse_unused};
 pub use observations::ObservationArgs;

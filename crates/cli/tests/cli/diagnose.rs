@@ -98,6 +98,30 @@ fn an_engine_that_rounds_more_than_it_says_is_found() {
     assert_eq!(found["hypotheses"][0]["kind"], "narrow");
 }
 
+/// Weights in 8 bits move results a hundred times further than f32 rounds; declared, that is what rounding gives. A
+/// trace carries the policy that it was recorded at.
+#[test]
+fn an_engine_is_judged_by_the_weights_that_it_declares() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let policy = "base = \"f32\"\n[[site]]\npattern = \"{language,dit}\"\nweights = \"int8_per_channel\"\n";
+    fs::write(folder.join("int8.toml"), policy).expect("written");
+    let status = |found: &Value| found["verdict"]["status"].as_str().expect("a status").to_owned();
+    let (code, found) = diagnose(folder, "cpu:int8.toml", &["--inferences", "2"]);
+    assert_eq!((code, &*status(&found)), (0, "no_fault"), "{}", found["verdict"]);
+    let (code, found) = diagnose(folder, "cpu:int8.toml", &["--inferences", "2", "--b-precision", "f32"]);
+    assert_eq!((code, &*status(&found) == "no_fault"), (1, false), "{}", found["verdict"]);
+
+    let record = ["record", "--inferences", "2", "--precision", "int8.toml", "--out", "recorded"];
+    steady(folder, record).succeeds();
+    fs::remove_file(folder.join("int8.toml")).expect("written before");
+    let (code, found) = diagnose(folder, "trace:recorded", &["--inferences", "2"]);
+    assert_eq!((code, &*status(&found)), (0, "no_fault"), "{}", found["verdict"]);
+    assert!(found["verdict"]["headline"].as_str().expect("a text").contains("int8"), "{}", found["verdict"]);
+    let other = ["diagnose", "--inferences", "2", "--b", "trace:recorded", "--b-precision", "bf16"];
+    steady(folder, other).refuses(&["--b-precision", "int8_per_channel", "found bf16"]);
+}
+
 #[test]
 fn a_place_is_not_sold_as_a_cause() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -158,12 +158,24 @@ fn providers_are_options_of_onnxruntime() {
     let refused = |options: &[&str], words: &str| {
         steady(folder.path(), ["demo"].iter().chain(options)).refuses(&[words]);
     };
-    refused(
-        &["--provider", "cuda"],
-        "--provider: expected with --engine onnxruntime, found with another engine",
-    );
+    refused(&["--provider", "cuda"], "--provider: expected with onnxruntime, found with cpu");
     let known = "expected one of cpu, cuda, tensorrt, nv-tensorrt-rtx, found `rocm`";
     refused(&["--engine", "onnxruntime", "--provider", "rocm"], known);
+}
+
+/// Of two engines it is enough that one reads an option.
+#[test]
+fn options_of_engines_are_those_of_what_is_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |words: &[&str], what: &str| {
+        steady(folder.path(), words).refuses(&[what]);
+    };
+    let provider = "--provider: expected with onnxruntime, found with ";
+    refused(&["diagnose", "--b", "cpu:bf16", "--provider", "cuda"], &format!("{provider}cpu"));
+    refused(&["compare", "--b", "fault:euler", "--provider", "cuda"], &format!("{provider}cpu or fault"));
+    refused(&["compare", "--b", "onnxruntime", "--onnxruntime", "nowhere"], "nowhere");
+    refused(&["compare", "--a", "onnxruntime", "--b", "cpu:bf16", "--onnxruntime", "nowhere"], "nowhere");
+    refused(&["diagnose", "--b", "onnxruntime", "--onnxruntime", "nowhere"], "nowhere");
 }
 
 /// An engine whose bf16 output was taken into a buffer of fp16: the file's type is the buffer's.

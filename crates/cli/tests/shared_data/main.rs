@@ -25,6 +25,7 @@ fn trial(name: &str, data: &str, test: fn(&Path)) -> Trial {
 fn main() -> ExitCode {
     let tests = vec![
         trial("processor_goldens_hold", "tokenizer/eagle", processor_goldens_hold),
+        trial("processor_goldens_of_n1_7_hold", "golden_processor_n1d7", processor_goldens_of_n1_7_hold),
         trial(
             "a_tokenizer_of_another_model_does_not_fit",
             "tokenizer/eagle",
@@ -52,6 +53,14 @@ fn processor_goldens_hold(tokenizer: &Path) {
     let held: Vec<[usize; 2]> = held.collect();
     assert!(held.len() == 7 && held.iter().all(|[held, of]| held == of && *held >= 6), "{}", run.stdout);
     assert!(last_line(&run).starts_with("worst relative L2"), "{}", run.stdout);
+}
+
+fn processor_goldens_of_n1_7_hold(goldens: &Path) {
+    let tokenizer = goldens.join("../tokenizer/qwen3vl");
+    let run = verify(&[goldens], &["--tokenizer", tokenizer.to_str().unwrap()]).succeeds();
+    let held = run.stdout.lines().filter(|line| line.ends_with("comparisons hold")).map(numbers);
+    let held: Vec<[usize; 2]> = held.collect();
+    assert!(held.len() >= 10 && held.iter().all(|[held, of]| held == of && *held >= 8), "{}", run.stdout);
 }
 
 fn a_tokenizer_of_another_model_does_not_fit(other: &Path) {

@@ -130,6 +130,7 @@ impl Engine for OnnxRuntimeEngine {
         }
         let OnnxRuntimeEngine { model, policy, denoising_steps, sessions, graphs } = self;
         infer_by_layout(model, inputs, *denoising_steps, None, &mut |batch, _| {
+            check_inputs(batch)?;
             let prompt = model.prompt(batch)?;
             let graph = graphs.get(sessions, model, policy, batch)?;
             match graph.component()? {
@@ -182,6 +183,20 @@ impl Graphs {
     }
 }
 
+/// Whether a graph has inputs for what is asked.
+fn check_inputs(batch: &Batch) -> Result<()> {
+    if batch.strength.is_some() {
+        return Err(Error::input("rtc", "expected none: exported graphs do not go on from a chunk before"));
+    }
+    match batch.images.iter().find(|image| image.frames != 1) {
+        Some(image) => {
+            let what = format!("expected one frame, which graphs repeat, found {}", image.frames);
+            Err(Error::input("pixel_values", what))
+        }
+        None => Ok(()),
+    }
+}
+
 fn run_policy(graph: &mut Graph, model: &Model, prompt: &Prompt, batch: &Batch) -> Result<Tensor> {
     // The graph would take any features for a prompt with too few image tokens.
     let unit = model.config.image_token_side();
@@ -229,7 +244,8 @@ fn actions_shape(model: &Model, batch: &Batch) -> [usize; 3] {
 fn head_feeds(model: &Model, batch: &Batch) -> Vec<Feed> {
     let config = &model.config;
     let slots = batch.embodiment_ids.iter().map(|slot| *slot as i64).collect();
-    let state = [batch.len(), batch.state_horizon, config.max_state_dim];
+    let [tokens, values] = config.state_shape(batch.state_horizon);
+    let state = [batch.len(), tokens, values];
     vec![
         Feed::floats("state".to_owned(), &state, batch.state.clone()),
         Feed::floats("noise".to_owned(), &actions_shape(model, batch), batch.noise.clone()),

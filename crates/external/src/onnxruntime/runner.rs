@@ -44,6 +44,10 @@ impl Runner for OnnxRunner {
         &self.bindings
     }
 
+    fn precision(&self) -> Option<String> {
+        self.session.metadata().ok()?.custom("steadyhand.precision")
+    }
+
     fn run(&mut self, inputs: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>> {
         let OnnxRunner { path, session, bindings } = self;
         let bound = bindings.bind(inputs)?;

@@ -2,9 +2,9 @@
 //! names, so that what both show to a probe can be compared.
 
 use steadyhand_gr00t::checkpoint::Loader;
-use steadyhand_gr00t::config::Config;
+use steadyhand_gr00t::config::{Backbone, Config};
 use steadyhand_gr00t::ops::cpu::{Cpu, Tensor as Values, rotary_turns};
-use steadyhand_gr00t::ops::{self, Activation, Heads, Mask, Ops, Site};
+use steadyhand_gr00t::ops::{self, Activation, Heads, Mask, Ops, Places, Site};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Recorder;
 use steadyhand_gr00t_cuda::attention::Segment;
@@ -100,16 +100,16 @@ impl std::fmt::Display for Case {
 
 /// Every shape of the model's kernels: an observation of one view and a prompt of 40 tokens, and one of two views.
 pub fn of_model(config: &Config) -> Vec<Case> {
-    let (vision, text) = (&config.eagle_config.vision_config, &config.eagle_config.text_config);
+    let Backbone { vision, text, .. } = config.backbone();
     let dit = &config.diffusion_model_cfg;
     let (hidden, inner) = (text.hidden_size, config.input_embedding_dim);
-    let joined = vision.hidden_size * config.eagle_config.unshuffle().pow(2);
+    let joined = vision.hidden_size * vision.merge.pow(2);
     let rows = 1 + config.action_horizon;
     let mut cases = Vec::new();
     let mut add = |kernel, shape: &[usize]| cases.push(Case { kernel, shape: shape.to_vec() });
     for (patches, images) in [(324, 81), (648, 162)] {
         let tokens = images + 40;
-        let (of_vision, of_text) = (vision.heads(), text.heads());
+        let (of_vision, of_text) = (vision.heads, text.heads);
         let width = |heads: Heads| (heads.heads + 2 * heads.kv_heads) * heads.head_dim;
         let queries = of_text.heads * of_text.head_dim;
         add(LayerNorm, &[patches, vision.hidden_size]);
@@ -321,13 +321,14 @@ impl Case {
             }
             NormRotary => {
                 let (Heads { heads, kv_heads, head_dim }, layer) = (self.heads(), site("language.layer.0"));
+                let rotary = ops::Rotary::plain(head_dim, THETA);
                 let [query_norm, key_norm] = self.head_norms();
                 let q = values([self.shape[0], heads * head_dim], 0)?;
                 let q = cpu.rms_norm(&q, &query_norm, EPS, at)?;
-                cpu.rotary(&q, head_dim, THETA, &layer / "query_rope")?;
+                cpu.rotary(&q, &rotary, &Places::Sequence, &layer / "query_rope")?;
                 let k = values([self.shape[0], kv_heads * head_dim], 1)?;
                 let k = cpu.rms_norm(&k, &key_norm, EPS, &layer / "key_norm")?;
-                cpu.rotary(&k, head_dim, THETA, &layer / "key_rope")?;
+                cpu.rotary(&k, &rotary, &Places::Sequence, &layer / "key_rope")?;
             }
             Attention | CausalAttention => {
                 let heads = self.heads();
@@ -433,7 +434,11 @@ impl Case {
                 let (heads, layer) = (self.heads(), site("language.layer.0"));
                 let [query, key] = [&layer / "query_rope", &layer / "key_rope"];
                 let rotated = b.rotary_storage(&query, &key)?;
-                let turns = rotary_turns(self.shape[0], heads.head_dim, THETA, rotated.format());
+                let turns = rotary_turns(
+                    &ops::Rotary::plain(heads.head_dim, THETA),
+                    &Places::Sequence.coordinates(self.shape[0]),
+                    rotated.format(),
+                );
                 let turns = b.constant_bytes(&Element::F32.encode(&turns))?;
                 let rotary = Rotary { query_norm, key_norm, turns, eps: EPS, tokens: self.shape[0] };
                 let sites = RotarySites { query_norm: at, key_norm: &layer / "key_norm", query, key };

@@ -124,6 +124,7 @@ pub fn made(model: &Model, seed: u64, sizes: &[[usize; 2]], text_tokens: usize) 
         state: gaussian(seed, 2, 0, 1, config.max_state_dim),
         embodiment_id: 1,
         noise: gaussian(seed, 3, 0, config.action_horizon, config.max_action_dim),
+        rtc: None,
     }
 }
 
@@ -221,5 +222,6 @@ fn read_input(path: &Path) -> ModelInput {
         state: matrix("state"),
         embodiment_id: usize::try_from(integers("embodiment_id")[0]).expect("a slot"),
         noise: matrix("noise"),
+        rtc: None,
     }
 }

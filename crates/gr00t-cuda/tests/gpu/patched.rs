@@ -67,7 +67,7 @@ pub fn with_another_observations(case: &Case, policy: &PrecisionPolicy) {
     let unpatched = bits(&infer(&mut engine, &case.input));
     for part in &case.model.topology.parts {
         let of =
-            || others.seen.iter().filter(|handed| handed.place.0.path() == part.output).collect::<Vec<_>>();
+            || others.seen.iter().filter(|handed| part.hands_over(handed.place.0.path())).collect::<Vec<_>>();
         let (found, _) = run(&mut engine, &case.input, of());
         let (right, _) = run(&mut cpu(policy), &case.input, of());
         // What comes after the last components rounds little or nothing, but sums in f32.

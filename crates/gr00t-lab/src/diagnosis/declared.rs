@@ -2,14 +2,19 @@
 
 use steadyhand_fidelity::{Format, Trace};
 
-/// Key of a trace's metadata: the precision that the engine ran at.
+/// Key of a trace's metadata: the precision that the engine ran at, as
+/// [`PrecisionPolicy::identity`](steadyhand_gr00t::precision::PrecisionPolicy::identity) gives it.
 pub const PRECISION: &str = "precision";
+/// Key of a trace's metadata: what a precision that is no preset is called.
+pub const PRECISION_NAME: &str = "precision_name";
 /// Key of a trace's metadata: `run`, each stage fed by the one before, or `isolated`, each fed from a recording.
 pub const MODE: &str = "mode";
 /// The [`MODE`] of stages that ran by themselves.
 pub const ISOLATED: &str = "isolated";
 /// The [`MODE`] of one run.
 pub const RUN: &str = "run";
+/// The key that names the tensor that the DiT attends to.
+pub const MEMORY: &str = "dit_memory";
 
 /// Tensors that are looked at.
 const SAMPLED: usize = 48;

@@ -69,7 +69,7 @@ pub fn diagnose(
         let explained = explain::tensors(&examined, &baseline, progress)?;
         let totals = baseline.totals.get(&explained.shown);
         let errors = &examined.of[&explained.shown].base.errors;
-        let taps = totals.map_or(Vec::new(), |totals| rounding::table(totals, errors));
+        let taps = totals.map_or(Vec::new(), |totals| rounding::table(&setup.model.topology, totals, errors));
         (explained, taps)
     };
     let actions = actions::compare(setup, &baseline.actions, &evidence.actions, baseline.expected())?;

@@ -18,9 +18,6 @@ use steadyhand_gr00t::ops::cpu::{Intervention, Tensor};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
 
-/// The outputs that the action head is conditioned on.
-const CONDITIONING: [&str; 2] = ["language.norm", "action_head.state_features"];
-
 /// Splits the final error of the last inference; none where the engine did not show its Euler states.
 ///
 /// # Errors
@@ -38,9 +35,11 @@ pub(super) fn split(setup: &Setup, observed: &dyn Observed) -> Result<Option<Eul
     if states.iter().any(|state| state.len() != size || state.iter().any(|value| !value.is_finite())) {
         return Ok(None);
     }
-    let given = |tap: &&str| observed.read(tap).map(|(_, values)| ((*tap).to_owned(), values));
+    // What the action head is conditioned on.
+    let conditioning = [&setup.model.topology.features, "action_head.state_features"];
+    let given = |tap: &str| observed.read(tap).map(|(_, values)| (tap.to_owned(), values));
     let conditioned =
-        Patched { results: CONDITIONING.iter().filter_map(given).collect(), ..Patched::default() };
+        Patched { results: conditioning.into_iter().filter_map(given).collect(), ..Patched::default() };
     let from_conditioning = run(&conditioned)?;
     let scale = norm(&free[free.len() - 1]);
     let (mut steps, mut sum) = (Vec::new(), difference(&last(&from_conditioning), &last(&free)));

@@ -33,7 +33,7 @@ mod verdict;
 
 pub use baseline::{F32_ACTIONS, MARGIN};
 pub use compare::{Comparison, TapDistance, compare};
-pub use declared::{ISOLATED, MODE, PRECISION, RUN, precision_of};
+pub use declared::{ISOLATED, MEMORY, MODE, PRECISION, PRECISION_NAME, RUN, precision_of};
 pub use diagnose::{Options, SwapWhen, diagnose};
 pub use observe::Subject;
 pub use replay::{ActionsOnly, Finding, Progress, Task};

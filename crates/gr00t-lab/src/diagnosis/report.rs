@@ -58,6 +58,8 @@ pub struct TapError {
     pub name: String,
     /// The Euler step, for taps inside one.
     pub step: Option<usize>,
+    /// The part of the model that it belongs to, as its topology names it.
+    pub part: String,
     /// Relative L2 to the reference's tap, errors from before included.
     pub total: f64,
     /// What rounding gives here.

@@ -8,15 +8,7 @@
 use super::teacher_forced::LocalError;
 use std::collections::{BTreeMap, BTreeSet};
 use steadyhand_gr00t::ops::Site;
-use steadyhand_gr00t::topology::Topology;
-
-/// The number of the part that a site belongs to, among those that separate: what comes behind all of them, the action
-/// head, is one part more.
-fn part(topology: &Topology, path: &str) -> usize {
-    let of = topology.part_of(path);
-    let head = topology.separating().count();
-    topology.separating().position(|part| Some(part) == of).unwrap_or(head)
-}
+use steadyhand_gr00t::topology::{Part, Topology};
 
 /// What the run without a fault did at a site.
 #[derive(Debug, Clone)]
@@ -45,7 +37,8 @@ pub(super) struct Plan<'a> {
     visits: &'a BTreeMap<String, Visit>,
     /// Names of the sites that may give something else than before.
     touched: BTreeSet<&'a str>,
-    /// By part, whether it has such a site.
+    /// Whether there is such a site behind so many of the parts that separate: the last is what comes behind all of them, the
+    /// action head.
     parts: Vec<bool>,
     /// The layers that have such a site.
     layers: BTreeSet<&'a str>,
@@ -64,15 +57,18 @@ impl<'a> Plan<'a> {
         touches: impl Fn(&Site) -> bool,
     ) -> Self {
         let (mut touched, mut layers) = (BTreeSet::new(), BTreeSet::new());
-        let boundaries: Vec<&str> = topology.separating().map(|part| part.output).collect();
+        let boundaries: Vec<&Part> = topology.separating().collect();
         let mut parts = vec![false; boundaries.len() + 1];
         for (name, visit) in visits.iter().filter(|(_, visit)| touches(&visit.site)) {
             touched.insert(name.as_str());
             layers.extend(topology.layer_of(visit.site.path()));
-            parts[part(topology, visit.site.path())] = true;
+            parts[topology.separated(visit.site.path())] = true;
         }
         let first = parts.iter().position(|touched| *touched).unwrap_or(boundaries.len());
-        let taken = |part: &usize| visits.get(boundaries[*part]).is_some_and(|visit| visit.taken);
+        let taken = |part: &usize| {
+            let mut outputs = boundaries[*part].outputs.iter();
+            outputs.all(|output| visits.get(output).is_some_and(|visit| visit.taken))
+        };
         let start = (0..first).rev().find(taken);
         let complete = visits.values().all(|visit| visit.taken);
         Plan { topology, complete, visits, touched, parts, layers, start }
@@ -84,8 +80,8 @@ impl<'a> Plan<'a> {
         if self.touched.contains(name) {
             return None;
         }
-        let part = part(self.topology, at.path());
-        let boundary = self.topology.separating().any(|part| part.output == at.path());
+        let part = self.topology.separated(at.path());
+        let boundary = self.topology.separating().any(|part| part.hands_over(at.path()));
         let read = if self.complete {
             boundary || self.parts[part] && self.is_read_beside(at.path())
         } else if part > self.start? {

@@ -12,6 +12,7 @@ use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
+use steadyhand_gr00t::topology::Topology;
 
 /// What two correct f32 engines differ by at a tap: measured 1.1e-6 on the goldens; times 3.
 const F32_TAP: f64 = 3.3e-6;
@@ -26,13 +27,19 @@ pub struct Total {
 }
 
 /// Total and local error of every tap of an inference.
-pub(super) fn table(totals: &BTreeMap<String, Total>, errors: &[LocalError]) -> Vec<TapError> {
+pub(super) fn table(
+    topology: &Topology,
+    totals: &BTreeMap<String, Total>,
+    errors: &[LocalError],
+) -> Vec<TapError> {
     let row = |error: &LocalError| {
         let total = totals.get(&error.name)?;
         let step = error.name.strip_prefix("step.").and_then(|rest| rest.split('.').next());
+        let part = topology.part_of(&error.path).map_or("", |part| part.name);
         Some(TapError {
             name: error.name.clone(),
             step: step.and_then(|step| step.parse().ok()),
+            part: part.to_owned(),
             total: total.error,
             expected: total.expected,
             local: error.error,

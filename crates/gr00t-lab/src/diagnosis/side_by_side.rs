@@ -12,6 +12,7 @@ use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::observation::Matrix;
 use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::topology::Part;
 use steadyhand_gr00t::{Error, Result};
 
 /// One of two engines.
@@ -34,16 +35,20 @@ impl Side {
 
 /// Whose each component is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mixture {
+pub struct Mixture<'a> {
     /// The owner of all components but one.
     pub most: Side,
-    /// The component of the other side, if any, as the path of its output.
-    pub swapped: Option<&'static str>,
+    /// The component of the other side, if any.
+    pub swapped: Option<&'a Part>,
 }
 
-impl Mixture {
+impl Mixture<'_> {
     fn owner(self, at: &Site) -> Side {
-        if self.swapped == Some(at.path()) { self.most.other() } else { self.most }
+        if self.swapped.is_some_and(|part| part.hands_over(at.path())) {
+            self.most.other()
+        } else {
+            self.most
+        }
     }
 }
 
@@ -67,7 +72,7 @@ pub fn side_by_side(
     reference: Reference,
     b: &mut dyn Engine,
     input: &ModelInput,
-    mixture: Mixture,
+    mixture: Mixture<'_>,
 ) -> Result<Matrix> {
     let ((to_b, from_a), (to_a, from_b)) = (channel(), channel());
     let (a, b) = std::thread::scope(|scope| {
@@ -101,16 +106,16 @@ struct Message {
 }
 
 /// One side's end of the exchange.
-struct Exchange {
+struct Exchange<'a> {
     side: Side,
-    mixture: Mixture,
+    mixture: Mixture<'a>,
     to: Sender<Message>,
     from: Receiver<Message>,
     ended: Option<Ended>,
 }
 
-impl Exchange {
-    fn new(side: Side, mixture: Mixture, to: Sender<Message>, from: Receiver<Message>) -> Self {
+impl<'a> Exchange<'a> {
+    fn new(side: Side, mixture: Mixture<'a>, to: Sender<Message>, from: Receiver<Message>) -> Self {
         Exchange { side, mixture, to, from, ended: None }
     }
 
@@ -125,7 +130,7 @@ impl Exchange {
     }
 }
 
-impl Patches for Exchange {
+impl Patches for Exchange<'_> {
     fn hand_over(&mut self, at: &Site, _: [usize; 3], values: &mut [f32]) {
         if self.ended.is_some() {
             return;
@@ -194,7 +199,7 @@ pub fn swap_components(
             if let Some(before) = before {
                 b.infer(std::slice::from_ref(before), None)?;
             }
-            let mixture = Mixture { most, swapped: Some(part.output) };
+            let mixture = Mixture { most, swapped: Some(part) };
             Ok(relative_l2(&side_by_side(reference, b, input, mixture)?.data, &actions.data))
         };
         swaps.push(Swap { component: part.name, only_b: error(Side::A)?, all_but_b: error(Side::B)? });

@@ -49,14 +49,14 @@ pub struct TapWriter<'a> {
     folder: PathBuf,
     inference: usize,
     /// Whether the tap of this name is written.
-    wanted: fn(&str) -> bool,
+    wanted: &'a dyn Fn(&str) -> bool,
     values: usize,
     failure: Option<TraceError>,
 }
 
 impl<'a> TapWriter<'a> {
     /// Writes those taps of an inference that are `wanted`.
-    pub fn new(writer: &'a mut TraceWriter, inference: usize, wanted: fn(&str) -> bool) -> Self {
+    pub fn new(writer: &'a mut TraceWriter, inference: usize, wanted: &'a dyn Fn(&str) -> bool) -> Self {
         let folder = writer.folder().to_path_buf();
         TapWriter { writer, folder, inference, wanted, values: 0, failure: None }
     }
@@ -125,7 +125,7 @@ impl Scratch {
         let folder = self.folder.path().join(self.traces.get().to_string());
         self.traces.set(self.traces.get() + 1);
         let mut writer = TraceWriter::create(&folder, BTreeMap::new())?;
-        let mut probe = TapWriter::new(&mut writer, 0, |_| true);
+        let mut probe = TapWriter::new(&mut writer, 0, &|_| true);
         let actions = engine.infer(std::slice::from_ref(input), Some(&mut probe))?.swap_remove(0);
         probe.finish()?;
         writer.finish()?;

@@ -71,7 +71,7 @@ pub struct Localization {
     pub errors: Vec<LocalError>,
     /// The normalized actions at the end.
     pub actions: Matrix,
-    /// The errors among them of tensors that are only handed on, see [`COPIES`].
+    /// The errors among them of tensors that are only handed on, see [`steadyhand_gr00t::topology::Topology::copies`].
     pub(super) copies: Vec<LocalError>,
     /// What was done at each site, by tap name: what replays start from.
     pub(super) visits: BTreeMap<String, Visit>,
@@ -182,9 +182,12 @@ impl Examination<'_> {
 impl Examination<'_> {
     /// What the reference hands from stage to stage, by tap name.
     fn boundaries(&self) -> Result<Results> {
-        let in_steps = |path| (0..self.denoising_steps).map(move |step| format!("step.{step}.{path}"));
-        let once = BOUNDARIES.iter().map(|path| (*path).to_owned());
-        let mut taps = Recorder::only(once.chain(BOUNDARIES.iter().flat_map(in_steps)));
+        let in_steps = |path: &str| {
+            (0..self.denoising_steps).map(move |step| format!("step.{step}.{path}")).collect::<Vec<_>>()
+        };
+        let outputs: Vec<&str> = self.model.topology.cut_outputs().collect();
+        let once = outputs.iter().map(|path| (*path).to_owned());
+        let mut taps = Recorder::only(once.chain(outputs.iter().flat_map(|path| in_steps(path))));
         let input = std::slice::from_ref(self.input);
         infer_by_layout(self.model, input, self.denoising_steps, Some(&mut taps), &mut |batch, probe| {
             self.model.infer(&Cpu::new(self.policy, probe), batch)
@@ -192,19 +195,6 @@ impl Examination<'_> {
         Ok(taps.tensors.into_iter().map(|(name, (_, values))| (name, values)).collect())
     }
 }
-
-/// Where a stage ends and the next one takes over.
-const BOUNDARIES: [&str; 6] = [
-    "vision.post_layernorm",
-    "connector",
-    "language.norm",
-    "action_head.state_features",
-    "dit.output",
-    "euler",
-];
-
-/// Tensors that an engine hands on as they are, under another name than that of the operation that made them.
-const COPIES: [&str; 4] = ["backbone_features", "actions_in", "dit.tokens", "action_pred"];
 
 /// The site of a tap's name.
 fn site(name: &str) -> Site {
@@ -357,6 +347,8 @@ impl TeacherForced<'_> {
             }
             "language.layer.0.norm1" | "language.layer.0.residual1" => "image_tokens",
             "connector.norm" => "pixel_unshuffle",
+            "vision.merger.fc1" => "join_tokens",
+            path if path.starts_with("vision.deepstack.") && path.ends_with(".norm") => "join_tokens",
             "euler" => "last_tokens",
             _ => return None,
         };
@@ -388,7 +380,7 @@ impl Probe for Copies<'_, '_> {
     fn tap(&mut self, name: &str, _: &[usize], values: &[f32]) {
         let (run, at) = (self.0, site(name));
         let skipped = run.plan.is_some() || run.examination.inputs == Inputs::Recorded;
-        if skipped || !COPIES.contains(&at.path()) {
+        if skipped || !run.examination.model.topology.copies.contains(&at.path()) {
             return;
         }
         if let Some((_, found)) = run.examination.observed.read(name) {

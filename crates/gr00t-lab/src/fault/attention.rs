@@ -148,20 +148,12 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
         faults.extend([swapped_masks(), no_masks()]);
     }
     if matches!(name, "query" | "key" | "value") {
-        for heads in head_counts(&suspect.model.config, site) {
+        let layers = suspect.model.topology.layers_of(site).map(|(layers, _)| layers.head_counts());
+        for heads in layers.unwrap_or_default() {
             faults.extend([transposed_heads(site, heads), misgrouped_heads(site, heads)]);
         }
     }
     faults
-}
-
-fn head_counts(config: &Config, site: &str) -> Vec<usize> {
-    let text = &config.eagle_config.text_config;
-    match site.split('.').next() {
-        Some("vision") => vec![config.eagle_config.vision_config.num_attention_heads],
-        Some("language") => vec![text.num_attention_heads, text.num_key_value_heads],
-        _ => vec![config.diffusion_model_cfg.num_attention_heads],
-    }
 }
 
 pub(super) fn of_any_engine() -> Vec<Fault> {
@@ -170,7 +162,7 @@ pub(super) fn of_any_engine() -> Vec<Fault> {
 
 pub(super) fn cases(config: &Config, sites: &Sites) -> Vec<Case> {
     let heads = config.diffusion_model_cfg.num_attention_heads;
-    let kv_heads = config.eagle_config.text_config.num_key_value_heads;
+    let kv_heads = config.backbone().text.heads.kv_heads;
     let last = config.select_layer - 1;
     vec![
         Case {

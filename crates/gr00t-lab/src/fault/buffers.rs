@@ -5,6 +5,8 @@ use std::sync::Arc;
 use steadyhand_fidelity::Format;
 use steadyhand_fidelity::format::reinterpret_bytes;
 use steadyhand_gr00t::config::Config;
+use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::topology::Topology;
 
 /// What was written and what was read.
 const MISREAD: [(Format, Format); 5] = [
@@ -85,10 +87,10 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
     of(&suspect.model.config, suspect.site)
 }
 
-pub(super) fn of_any_engine(config: &Config) -> Vec<Fault> {
-    let sites =
-        ["dit.output", "decoder", "language.norm", "action_head.state_features", "connector", "euler"];
-    sites.iter().flat_map(|site| of(config, site)).collect()
+pub(super) fn of_any_engine(model: &Model) -> Vec<Fault> {
+    let Topology { features, image_tokens, .. } = &model.topology;
+    let sites = ["dit.output", "decoder", features, "action_head.state_features", image_tokens, "euler"];
+    sites.iter().flat_map(|site| of(&model.config, site)).collect()
 }
 
 pub(super) fn cases(sites: &Sites) -> Vec<Case> {
@@ -117,7 +119,7 @@ pub(super) fn cases(sites: &Sites) -> Vec<Case> {
         Case {
             name: "unwritten tail",
             strong: unwritten_tail("dit.output", 8),
-            weak: unwritten_tail("language.norm", 1),
+            weak: unwritten_tail(&sites.features, 1),
         },
     ]
 }

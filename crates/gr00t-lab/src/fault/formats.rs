@@ -3,6 +3,7 @@
 use super::{Case, Effect, Fault, Reach, Sites, Suspect};
 use std::sync::Arc;
 use steadyhand_fidelity::Format;
+use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::Formats;
 
 /// Formats that something may have been run in by mistake, the narrowest last.
@@ -55,14 +56,16 @@ fn quantize(values: &mut [f32], fraction: f32) {
 /// Formats that are narrower than the `declared` ones in one respect, or in storage and products. Wider ones are no
 /// fault.
 fn narrower(declared: Formats) -> Vec<Formats> {
-    let Formats { storage, compute, accumulate, .. } = declared;
+    let Formats { storage, compute, accumulate, weights, .. } = declared;
+    let other =
+        |storage, compute, accumulate| Formats { weights, ..Formats::new(storage, compute, accumulate) };
     let mut found = Vec::new();
     for format in NARROW {
         let below = |wide: Format| format.epsilon() > wide.epsilon();
-        found.extend(below(accumulate).then(|| Formats::new(storage, compute, format)));
-        found.extend(below(compute).then(|| Formats::new(storage, format, accumulate)));
-        found.extend(below(storage).then(|| Formats::new(format, compute, accumulate)));
-        found.extend((below(storage) && below(compute)).then(|| Formats::new(format, format, accumulate)));
+        found.extend(below(accumulate).then(|| other(storage, compute, format)));
+        found.extend(below(compute).then(|| other(storage, format, accumulate)));
+        found.extend(below(storage).then(|| other(format, compute, accumulate)));
+        found.extend((below(storage) && below(compute)).then(|| other(format, format, accumulate)));
     }
     found
 }
@@ -83,9 +86,9 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
 }
 
 /// `declared`: the formats of a path.
-pub(super) fn of_any_engine(declared: &dyn Fn(&str) -> Formats) -> Vec<Fault> {
-    let parts =
-        ["vision", "connector", "language", "action_head", "action_encoder", "dit", "decoder", "euler"];
+pub(super) fn of_any_engine(model: &Model, declared: &dyn Fn(&str) -> Formats) -> Vec<Fault> {
+    let tokens = model.topology.image_tokens;
+    let parts = ["vision", tokens, "language", "action_head", "action_encoder", "dit", "decoder", "euler"];
     let of = |part: &&str| -> Vec<Fault> {
         // Fp16 accumulation is left out, for the reason in `candidates`.
         let formats = narrower(declared(part)).into_iter();

@@ -12,6 +12,7 @@ mod attention;
 mod buffers;
 mod engine;
 mod formats;
+mod images;
 mod inject;
 mod inputs;
 mod operations;
@@ -25,6 +26,10 @@ pub use attention::{masked_row, misgrouped_heads, not_causal, swapped_masks, tra
 pub use buffers::{misread, stale, unwritten_tail};
 pub use engine::FaultyEngine;
 pub use formats::{narrow, stale_scale};
+pub use images::{
+    fewer_layers, late_deepstack, no_deepstack, normed_features, reversed_state, sectioned_rope,
+    seen_padding, sequential_rope,
+};
 pub(crate) use inject::Injection;
 pub use inject::Results;
 pub use inputs::{channel_order, other_pixels, other_statistics, shifted_pixels, unpaired_noise};
@@ -38,7 +43,6 @@ pub use weights::{embodiment, old_weights};
 use std::fmt;
 use std::sync::Arc;
 use steadyhand_fidelity::Format;
-use steadyhand_gr00t::config::Config;
 use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::{Activation, Mask, Site};
@@ -186,9 +190,9 @@ pub struct Case {
     pub weak: Fault,
 }
 
-/// The faults that a diagnosis of a model of these sizes is tested on.
-pub fn suite(config: &Config) -> Vec<Case> {
-    let sites = Sites::new(config);
+/// The faults that a diagnosis of this model is tested on.
+pub fn suite(model: &Model) -> Vec<Case> {
+    let (config, sites) = (&model.config, Sites::new(model));
     let groups = [
         buffers::cases(&sites),
         formats::cases(&sites),
@@ -197,6 +201,7 @@ pub fn suite(config: &Config) -> Vec<Case> {
         pointwise::cases(&sites),
         weights::cases(config, &sites),
         inputs::cases(),
+        images::cases(model),
     ];
     groups.concat()
 }
@@ -205,6 +210,7 @@ pub fn suite(config: &Config) -> Vec<Case> {
 pub(crate) fn candidates(suspect: &Suspect) -> Vec<Fault> {
     let groups = [
         inputs::candidates(suspect),
+        images::candidates(suspect),
         weights::embodiments(suspect),
         time::candidates(suspect),
         pointwise::candidates(suspect),
@@ -226,10 +232,11 @@ pub fn catalogue(model: &Model, declared: &dyn Fn(&str) -> Formats) -> Vec<Fault
         time::of_any_engine(config.num_timestep_buckets),
         attention::of_any_engine(),
         weights::of_any_engine(config),
-        buffers::of_any_engine(config),
-        pointwise::of_any_engine(),
+        buffers::of_any_engine(model),
+        pointwise::of_any_engine(model),
         operations::of_any_engine(model),
-        formats::of_any_engine(declared),
+        images::of_any_engine(model),
+        formats::of_any_engine(model, declared),
     ];
     groups.concat()
 }
@@ -242,16 +249,23 @@ struct Sites {
     own: String,
     language: String,
     vision: String,
+    /// What takes the places of image tokens.
+    image_tokens: &'static str,
+    /// The backbone's features.
+    features: String,
 }
 
 impl Sites {
-    fn new(config: &Config) -> Self {
+    fn new(model: &Model) -> Self {
+        let config = &model.config;
         let middle = config.diffusion_model_cfg.num_layers / 4 * 2;
         Sites {
             cross: format!("dit.block.{middle}"),
             own: format!("dit.block.{}", middle + 1),
             language: format!("language.layer.{}", config.select_layer / 2),
-            vision: format!("vision.layer.{}", config.eagle_config.vision_config.num_hidden_layers / 2),
+            vision: format!("vision.layer.{}", model.vision.layers.len() / 2),
+            image_tokens: model.topology.image_tokens,
+            features: model.topology.features.clone(),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::{Effect, Fault, Reach, Suspect};
 use std::sync::Arc;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::model::dit::Block;
+use steadyhand_gr00t::model::vision::Projection;
 
 /// A part of the model, and the operations of it that a fault touches, by the end of their paths.
 type Where<'a> = (&'a str, Option<&'static [&'static str]>);
@@ -298,8 +299,9 @@ fn exchanges(site: &str) -> Vec<Fault> {
     }
     if let Some(index) = layer("vision.layer.") {
         return vec![exchanged(&format!("vision.layer.{index}"), "key and value", move |model| {
-            if let Some(layer) = model.vision.layers.get_mut(index) {
-                std::mem::swap(&mut layer.key, &mut layer.value);
+            let layer = model.vision.layers.get_mut(index);
+            if let Some(Projection::Three { key, value, .. }) = layer.map(|layer| &mut layer.projection) {
+                std::mem::swap(key, value);
             }
         })];
     }
@@ -325,7 +327,7 @@ fn of_part(model: &Model, part: &str) -> Vec<Fault> {
             faults.extend(activation(part, &["gelu"]));
             faults.push(norms(part, &["post_layernorm"]));
         }
-        "connector" => faults.extend(activation(part, &["gelu"])),
+        tokens if tokens == model.topology.image_tokens => faults.extend(activation(part, &["gelu"])),
         "language" => {
             faults.extend(rotary(part, model.language.rope_theta));
             faults.extend(activation(part, &["silu"]));
@@ -398,6 +400,7 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
 }
 
 pub(super) fn of_any_engine(model: &Model) -> Vec<Fault> {
-    let parts = ["vision", "connector", "language", "action_head", "action_encoder", "dit", "euler"];
+    let parts =
+        ["vision", model.topology.image_tokens, "language", "action_head", "action_encoder", "dit", "euler"];
     parts.iter().flat_map(|part| of_part(model, part)).collect()
 }

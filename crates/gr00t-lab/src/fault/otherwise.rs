@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::checkpoint::Weight;
-use steadyhand_gr00t::ops::cpu::{Cpu, Tensor, rotary_turns};
+use steadyhand_gr00t::ops::cpu::{Cpu, Tensor, rotated};
 use steadyhand_gr00t::ops::{
-    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Ops, Site, Tokens,
+    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Ops, Patching,
+    Places, Resize, Rotary, Site, Tokens,
 };
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
@@ -61,6 +62,10 @@ pub enum Change {
     OtherHalfFirst,
     /// A layer works on the initial noise in every Euler step.
     OnNoise,
+    /// Nothing is added to tokens.
+    NoAddition,
+    /// Attention: so many keys and values of zeros are seen besides.
+    SeesPadding(usize),
 }
 
 /// Non-linearities that are taken for each other.
@@ -160,22 +165,13 @@ fn tiled(x: &Tensor, heads: Heads) -> Option<Tensor> {
     Tensor::from_values([batch, tokens, features * times], values)
 }
 
-/// As the reference's RoPE, with positions from `first` on.
-fn rotated(x: &Tensor, head_dim: usize, theta: f64, first: usize, storage: Format) -> Vec<f32> {
-    let [_, tokens, features] = x.shape();
-    let (half, turns) = (head_dim / 2, rotary_turns(tokens + first, head_dim, theta, storage));
-    let mut values = x.values().to_vec();
-    for (row, token) in values.chunks_exact_mut(features).enumerate() {
-        let (cosines, sines) = turns[(first + row % tokens) * head_dim..][..head_dim].split_at(half);
-        for head in token.chunks_exact_mut(head_dim) {
-            for i in 0..half {
-                let (a, b) = (head[i], head[half + i]);
-                head[i] = storage.round(a * cosines[i]) + storage.round(-b * sines[i]);
-                head[half + i] = storage.round(b * cosines[i]) + storage.round(a * sines[i]);
-            }
-        }
-    }
-    values
+/// So many tokens of zeros behind those of every item.
+fn padded(x: &Tensor, more: usize) -> Option<Tensor> {
+    let [batch, tokens, features] = x.shape();
+    let zeros = vec![0.0; more * features];
+    let items = x.values().chunks_exact(tokens * features);
+    let values = items.flat_map(|item| [item, &zeros].concat()).collect();
+    Tensor::from_values([batch, tokens + more, features], values)
 }
 
 /// `x W + b` of a square weight, where `x Wᵀ + b` is right.
@@ -214,8 +210,15 @@ impl Ops for Otherwise<'_, '_> {
         self.note(&at, made)
     }
 
-    fn patches(&self, images: &[ImageBatch], size: usize, batch: usize, at: Site) -> Result<Tensor> {
-        self.cpu.patches(images, size, batch, at)
+    fn patches(
+        &self,
+        images: &[ImageBatch],
+        grids: &[Grid],
+        patching: Patching,
+        batch: usize,
+        at: Site,
+    ) -> Result<Tensor> {
+        self.cpu.patches(images, grids, patching, batch, at)
     }
 
     fn time_encoding(&self, time: usize, frequencies: &[f32], leading: Leading, at: Site) -> Result<Tensor> {
@@ -239,8 +242,8 @@ impl Ops for Otherwise<'_, '_> {
         self.cpu.table_rows(table, tokens, at)
     }
 
-    fn resize_positions(&self, table: &Weight, grids: &[Grid], at: Site) -> Result<Tensor> {
-        self.cpu.resize_positions(table, grids, at)
+    fn resize_positions(&self, table: &Weight, grids: &[Grid], resize: Resize, at: Site) -> Result<Tensor> {
+        self.cpu.resize_positions(table, grids, resize, at)
     }
 
     fn linear(&self, x: &Tensor, layer: &Linear, at: Site) -> Result<Tensor> {
@@ -295,6 +298,10 @@ impl Ops for Otherwise<'_, '_> {
                     _ => self.cpu.attention(q, k, v, heads, mask, at),
                 }
             }
+            (Some(Change::SeesPadding(tokens)), Mask::None) => {
+                let [k, v] = [k, v].map(|x| padded(x, tokens).unwrap_or_else(|| x.clone()));
+                self.cpu.attention(q, &k, &v, heads, mask, at)
+            }
             (Some(Change::NextToken), Mask::Causal) => self.causal_and_next([q, k, v], heads, at),
             _ => self.cpu.attention(q, k, v, heads, mask, at),
         }
@@ -316,14 +323,19 @@ impl Ops for Otherwise<'_, '_> {
         self.note(&at, made)
     }
 
-    fn rotary(&self, x: &Tensor, head_dim: usize, theta: f64, at: Site) -> Result<Tensor> {
+    fn rotary(&self, x: &Tensor, rotary: &Rotary, places: &Places, at: Site) -> Result<Tensor> {
         match self.change(&at) {
-            Some(Change::Rotary { theta: other, first }) => {
-                let values = rotated(x, head_dim, other.unwrap_or(theta), first, self.storage(&at));
-                self.cpu.input(values, x.shape(), at)
+            Some(Change::Rotary { theta, first }) => {
+                let mut rotary = rotary.clone();
+                if let Some(theta) = theta {
+                    rotary.frequencies = Rotary::frequencies(rotary.head_dim / 2, theta);
+                }
+                let places = places.coordinates(x.shape()[1]);
+                let places: Vec<_> = places.into_iter().map(|place| place.map(|at| at + first)).collect();
+                self.cpu.input(rotated(x, &rotary, &places, self.storage(&at)), x.shape(), at)
             }
             Some(Change::NoRotary) => self.cpu.input(x.values().to_vec(), x.shape(), at),
-            _ => self.cpu.rotary(x, head_dim, theta, at),
+            _ => self.cpu.rotary(x, rotary, places, at),
         }
     }
 
@@ -376,12 +388,26 @@ impl Ops for Otherwise<'_, '_> {
         self.cpu.multiply(a, b, at)
     }
 
-    fn euler(&self, actions: &Tensor, velocity: &Tensor, dt: f64, at: Site) -> Result<Tensor> {
+    fn add_to_tokens(&self, x: &Tensor, tokens: &Tokens, values: &Tensor, at: Site) -> Result<Tensor> {
+        match self.change(&at) {
+            Some(Change::NoAddition) => self.cpu.input(x.values().to_vec(), x.shape(), at),
+            _ => self.cpu.add_to_tokens(x, tokens, values, at),
+        }
+    }
+
+    fn euler(
+        &self,
+        actions: &Tensor,
+        velocity: &Tensor,
+        strength: Option<&Tensor>,
+        dt: f64,
+        at: Site,
+    ) -> Result<Tensor> {
         let dt = match self.change(&at) {
             Some(Change::StepSize(factor)) => dt * factor,
             _ => dt,
         };
-        self.cpu.euler(actions, velocity, dt, at)
+        self.cpu.euler(actions, velocity, strength, dt, at)
     }
 
     fn slice_features(&self, x: &Tensor, start: usize, len: usize) -> Result<Tensor> {
@@ -430,6 +456,10 @@ impl Ops for Otherwise<'_, '_> {
 
     fn concat_features(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         self.cpu.concat_features(a, b)
+    }
+
+    fn join_tokens(&self, x: &Tensor, count: usize) -> Result<Tensor> {
+        self.cpu.join_tokens(x, count)
     }
 
     fn pixel_unshuffle(&self, x: &Tensor, grids: &[Grid], factor: usize) -> Result<Tensor> {

@@ -1,6 +1,7 @@
 //! Constants and forms of norms and non-linearities.
 
 use super::{Case, Effect, Fault, Reach, Sites, Suspect};
+use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::Activation;
 
 /// Epsilons found in the configurations of transformers.
@@ -47,13 +48,13 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
     faults
 }
 
-pub(super) fn of_any_engine() -> Vec<Fault> {
+pub(super) fn of_any_engine(model: &Model) -> Vec<Fault> {
     let of = |part: &&str| {
         let mut faults = vec![swapped_gelu(part)];
         faults.extend(EPSILONS.map(|value| eps(part, value)));
         faults
     };
-    ["vision", "connector", "language", "dit"].iter().flat_map(of).collect()
+    ["vision", model.topology.image_tokens, "language", "dit"].iter().flat_map(of).collect()
 }
 
 pub(super) fn cases(sites: &Sites) -> Vec<Case> {
@@ -66,7 +67,7 @@ pub(super) fn cases(sites: &Sites) -> Vec<Case> {
         Case {
             name: "erf and tanh GELU confused",
             strong: swapped_gelu("dit"),
-            weak: swapped_gelu("connector"),
+            weak: swapped_gelu(sites.image_tokens),
         },
     ]
 }

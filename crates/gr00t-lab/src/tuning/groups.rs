@@ -170,7 +170,7 @@ fn role(name: &str) -> String {
 
 fn rule(pattern: Pattern, format: Format, linear: bool) -> Rule {
     let scale = (linear && format.bits() == 8).then_some(Scale::PerChannel);
-    Rule { pattern, storage: None, compute: Some(format), accumulate: None, scale }
+    Rule { pattern, storage: None, compute: Some(format), accumulate: None, scale, weights: None }
 }
 
 /// `fc1`, or `{query,key,value}`.

@@ -429,6 +429,7 @@ mod tests {
             state: gaussian(seed, 2, 0, 1, config.max_state_dim),
             embodiment_id: seed as usize % 2,
             noise: gaussian(seed, 3, 0, config.action_horizon, config.max_action_dim),
+            rtc: None,
         };
         let frames: Vec<ModelInput> = (1..4).map(frame).collect();
         let scanned = |at_once: usize| {

@@ -187,6 +187,7 @@ impl Choices {
             compute: None,
             accumulate: None,
             scale: None,
+            weights: None,
         };
         sites.map(rule).collect()
     }

@@ -1,7 +1,7 @@
 //! Files of a checkpoint folder: found where they may lie, and refused with a reason where something else stands
 //! in their place.
 
-use crate::{Error, Result};
+use crate::{Error, Result, Version};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ pub(crate) fn check_folder(folder: &Path, file: &Path) -> Result<()> {
     Err(Error::file(folder, format!("expected a checkpoint folder with {name}{or}, found none there{hint}")))
 }
 
-/// Whether `config.json` is of a model that is known, and not GR00T N1.6. What cannot be read is left to
+/// Whether `config.json` is of a model that is known, and no version that this crate runs. What cannot be read is left to
 /// [`crate::config::Config::load`].
 fn refuse_other_model(folder: &Path) -> Result<()> {
     let path = folder.join(CONFIG);
@@ -88,13 +88,16 @@ fn refuse_other_model(folder: &Path) -> Result<()> {
         Some(kind) if text("model_type").is_none() => {
             format!("a policy of LeRobot's own format (type `{kind}`), which LeRobot's code wrote and loads")
         }
-        _ if named("Gr00tN1d7") => "a GR00T N1.7 checkpoint".to_owned(),
         _ if named("gr00t_n1_5") || named("Gr00tN1d5") => "a GR00T N1.5 checkpoint".to_owned(),
         _ if named("gr00t_n1") => "a GR00T N1 checkpoint".to_owned(),
         _ => return Ok(()),
     };
     Err(Error::file(
         path,
-        format!("expected a GR00T N1.6 checkpoint (model_type `Gr00tN1d6`), found {found}"),
+        format!(
+            "expected a {} checkpoint (model_type {}), found {found}",
+            Version::ALL.map(|version| version.to_string()).join(" or "),
+            Version::expected()
+        ),
     ))
 }

@@ -5,16 +5,6 @@ use super::{Checkpoint, Weight};
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 
-/// Parts of published checkpoints that inference does not use.
-const UNUSED: [&str; 3] = [
-    // SigLIP2's attention pooling: the connector takes the patches themselves.
-    "backbone.model.vision_model.vision_model.head.",
-    // The backbone hands on hidden states, never logits.
-    "backbone.model.language_model.lm_head.",
-    // Replaces the state during training with state dropout.
-    "action_head.mask_token",
-];
-
 /// Hands out tensors by name and shape. Problems are collected; [`Loader::finish`] reports them all.
 #[derive(Debug)]
 pub struct Loader<'a> {
@@ -58,14 +48,14 @@ impl<'a> Loader<'a> {
         Weight::absent(name.to_owned(), shape.to_vec())
     }
 
-    /// Ends loading.
+    /// Ends loading. What begins with one of the names `unused` may be there or not.
     ///
     /// # Errors
     /// One error that names every missing, wrongly shaped and unexpected tensor.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(mut self, unused: &[&str]) -> Result<()> {
         let Source::Checkpoint(checkpoint) = self.source else { return Ok(()) };
         for (name, weight) in checkpoint.tensors() {
-            if !self.taken.contains(name) && !UNUSED.iter().any(|prefix| name.starts_with(prefix)) {
+            if !self.taken.contains(name) && !unused.iter().any(|prefix| name.starts_with(prefix)) {
                 self.problems.push(format!("{name}: unexpected, shape {:?}", weight.shape()));
             }
         }

@@ -222,7 +222,6 @@ mod tests {
         for (config, found) in [
             (r#"{"type": "groot", "n_obs_steps": 1}"#, "LeRobot's own format"),
             (r#"{"model_type": "gr00t_n1_5", "architectures": ["GR00T_N1_5"]}"#, "N1.5 checkpoint"),
-            (r#"{"model_type": "Gr00tN1d7"}"#, "N1.7 checkpoint"),
         ] {
             let other = folder(&[("model.safetensors", &[("a", 1.0)])]);
             std::fs::write(other.path().join("config.json"), config).unwrap();

@@ -40,6 +40,8 @@ impl Synthetic {
             // `CategorySpecificLinear.W`: [slots, in, out].
             [_, in_features, _] => (matrix_scale(in_features), 0.0),
             [_, in_features] if name.ends_with(".weight") => (matrix_scale(in_features), 0.0),
+            // A convolution's kernel: a row is a whole patch.
+            [_, ref kernel @ ..] if kernel.len() > 1 => (matrix_scale(kernel.iter().product()), 0.0),
             [_] if name.ends_with(".weight") => (NORM_SCALE, 1.0),
             _ => (BIAS_SCALE, 0.0),
         };

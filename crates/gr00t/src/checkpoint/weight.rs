@@ -103,6 +103,14 @@ impl Weight {
         &self.shape
     }
 
+    /// The same elements as a matrix `[first dimension, all others]`.
+    #[must_use]
+    pub fn into_rows(self) -> Self {
+        let rows = self.shape.first().copied().unwrap_or_default();
+        let columns = self.shape.iter().skip(1).product();
+        Weight { shape: vec![rows, columns], ..self }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()

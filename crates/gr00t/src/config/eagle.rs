@@ -1,5 +1,7 @@
-//! Sizes of the vision-language backbone, Eagle-Block2A-2B-v2: SigLIP2 and Qwen3.
+//! Sizes of N1.6's vision-language backbone, Eagle-Block2A-2B-v2: SigLIP2 and Qwen3.
 
+use super::backbone::{Backbone, Text, Vision};
+use super::{check_divides, check_layers, check_range, check_square, require};
 use crate::ops::Heads;
 use serde::Deserialize;
 
@@ -94,25 +96,79 @@ impl Default for TextConfig {
     }
 }
 
-impl VisionConfig {
-    /// Heads of every layer.
-    pub fn heads(&self) -> Heads {
-        let heads = self.num_attention_heads;
-        Heads { heads, kv_heads: heads, head_dim: self.hidden_size / heads }
-    }
-}
-
-impl TextConfig {
-    /// Heads of every layer.
-    pub fn heads(&self) -> Heads {
-        let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
-        Heads { heads, kv_heads, head_dim: self.head_dim }
-    }
-}
-
 impl EagleConfig {
-    /// How many patches in each direction become one image token: `1 / downsample_ratio`.
-    pub fn unshuffle(&self) -> usize {
-        (1.0 / self.downsample_ratio) as usize
+    pub(super) fn backbone(&self) -> Backbone {
+        let (vision, text) = (&self.vision_config, &self.text_config);
+        let heads = vision.num_attention_heads;
+        Backbone {
+            image_token: self.image_token_index,
+            vision: Vision {
+                hidden_size: vision.hidden_size,
+                layers: vision.num_hidden_layers,
+                heads: Heads { heads, kv_heads: heads, head_dim: vision.hidden_size / heads.max(1) },
+                intermediate_size: vision.intermediate_size,
+                patch_size: vision.patch_size,
+                frames: 1,
+                positions: vision.num_patches,
+                eps: vision.layer_norm_eps,
+                merge: (1.0 / self.downsample_ratio) as usize,
+                deepstack: Vec::new(),
+            },
+            text: Text {
+                vocab_size: text.vocab_size,
+                hidden_size: text.hidden_size,
+                heads: Heads {
+                    heads: text.num_attention_heads,
+                    kv_heads: text.num_key_value_heads,
+                    head_dim: text.head_dim,
+                },
+                intermediate_size: text.intermediate_size,
+                eps: text.rms_norm_eps,
+                rope_theta: text.rope_theta,
+                rope_sections: None,
+            },
+        }
+    }
+
+    /// Whether this is Eagle as the model's code has it; says which field is wrong otherwise.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let vision = &self.vision_config;
+        require(
+            !vision.use_rope && !vision.use_windows_attn && vision.hidden_act == "gelu_pytorch_tanh",
+            || {
+                "eagle_config.vision_config: expected use_rope false, use_windows_attn false and hidden_act \
+                 `gelu_pytorch_tanh`"
+                    .to_owned()
+            },
+        )?;
+        require(self.downsample_ratio == 0.5, || {
+            format!("eagle_config.downsample_ratio: expected 0.5, found {}", self.downsample_ratio)
+        })?;
+        require(vision.num_channels == 3, || {
+            format!("vision_config.num_channels: expected 3, found {}", vision.num_channels)
+        })?;
+        let text = &self.text_config;
+        for (name, whole, part) in [
+            ("vision_config.num_attention_heads", vision.hidden_size, vision.num_attention_heads),
+            ("text_config.num_key_value_heads", text.num_attention_heads, text.num_key_value_heads),
+            ("text_config.head_dim", text.head_dim, 2),
+        ] {
+            check_divides(name, whole, part)?;
+        }
+        check_square("vision_config.num_patches", vision.num_patches)?;
+        check_layers("vision_config.num_hidden_layers", vision.num_hidden_layers)?;
+        for (name, value) in [
+            ("vision_config.hidden_size", vision.hidden_size),
+            ("vision_config.patch_size", vision.patch_size),
+            ("vision_config.num_patches", vision.num_patches),
+            ("vision_config.intermediate_size", vision.intermediate_size),
+            ("text_config.num_attention_heads", text.num_attention_heads),
+            ("text_config.head_dim", text.head_dim),
+            ("text_config.intermediate_size", text.intermediate_size),
+            ("text_config.vocab_size", text.vocab_size),
+        ] {
+            check_range(name, value)?;
+        }
+        Ok(())
     }
 }

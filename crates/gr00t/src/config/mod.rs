@@ -1,15 +1,22 @@
 //! `config.json` of a checkpoint: the sizes of every part of the model.
 //!
-//! Source: `gr00t/configs/model/gr00t_n1d6.py` and the `config.json` of Eagle-Block2A-2B-v2, whose
-//! values stand in for the vision and language sizes that published checkpoints leave out.
+//! Source: `gr00t/configs/model/gr00t_n1d6.py` and `gr00t_n1d7.py`, and the `config.json` of the backbones
+//! (Eagle-Block2A-2B-v2, Cosmos-Reason2-2B), whose values stand in for the vision and language sizes that published
+//! checkpoints leave out.
 
+mod backbone;
 mod eagle;
+mod n1_7;
+mod qwen3vl;
 
-pub use eagle::{EagleConfig, TextConfig, VisionConfig};
+pub use backbone::{Backbone, Text, Vision};
+pub use eagle::EagleConfig;
+pub use n1_7::SelfAttentionConfig;
+pub use qwen3vl::Qwen3VlConfig;
 
 use crate::checkpoint::files;
 use crate::ops::Heads;
-use crate::{Error, Result};
+use crate::{Error, Result, Version};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -20,12 +27,13 @@ const MAX_LAYERS: usize = 1000;
 /// Widths, heads, slots and steps beyond this are a damaged file. Products of three of them still fit a size.
 const MAX_SIZE: usize = 1 << 20;
 
-/// Sizes and switches of a GR00T N1.6 model.
+/// Sizes and switches of a model.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub struct Config {
-    /// Must be `Gr00tN1d6`.
-    pub model_type: String,
+    /// The version of the model.
+    #[serde(rename = "model_type")]
+    pub version: Version,
     /// Width of the features that the backbone hands to the action head.
     pub backbone_embedding_dim: usize,
     /// How many language layers are kept.
@@ -58,8 +66,14 @@ pub struct Config {
     pub max_seq_len: usize,
     /// The diffusion transformer.
     pub diffusion_model_cfg: DitConfig,
-    /// Vision and language sizes; Eagle-Block2A-2B-v2 where absent.
+    /// State rows that become one state token; N1.7. Without it every row is a token of its own.
+    pub state_history_length: Option<usize>,
+    /// Self-attention over the backbone features before the DiT; N1.7, where there is any.
+    pub vl_self_attention_cfg: Option<SelfAttentionConfig>,
+    /// N1.6's vision and language sizes; Eagle-Block2A-2B-v2 where absent.
     pub eagle_config: EagleConfig,
+    /// N1.7's vision and language sizes; Cosmos-Reason2-2B where absent.
+    pub qwen3vl_config: Qwen3VlConfig,
 }
 
 /// Sizes of the diffusion transformer.
@@ -78,7 +92,7 @@ pub struct DitConfig {
     pub norm_type: String,
     /// Whether odd blocks attend to themselves instead of the backbone features.
     pub interleave_self_attention: bool,
-    /// Must be null: N1.6 adds positions in the action head.
+    /// Must be null: positions are added in the action head.
     pub positional_embeddings: Option<String>,
 }
 
@@ -110,7 +124,7 @@ impl Attends {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            model_type: "Gr00tN1d6".to_owned(),
+            version: Version::N1_6,
             backbone_embedding_dim: 2048,
             select_layer: 16,
             use_alternate_vl_dit: true,
@@ -127,7 +141,10 @@ impl Default for Config {
             max_num_embodiments: 32,
             max_seq_len: 1024,
             diffusion_model_cfg: DitConfig::default(),
+            state_history_length: None,
+            vl_self_attention_cfg: None,
             eagle_config: EagleConfig::default(),
+            qwen3vl_config: Qwen3VlConfig::default(),
         }
     }
 }
@@ -164,7 +181,7 @@ impl Config {
     ///
     /// # Errors
     /// The file is missing or not JSON, a field has another type, or the file asks for a variant
-    /// of the model that is not GR00T N1.6 as published (named with the field).
+    /// of the model that is not a version of GR00T as published (named with the field).
     pub fn load(folder: &Path) -> Result<Self> {
         let path = folder.join(files::CONFIG);
         files::check_folder(folder, &path)?;
@@ -174,9 +191,14 @@ impl Config {
         let document: Value =
             json::from_slice(&text).map_err(|error| Error::file(&path, error.to_string()))?;
         if document.get("model_type").is_none() {
-            let what =
-                "model_type: expected `Gr00tN1d6`, found none; is this the config.json of the whole policy?";
+            let what = format!(
+                "model_type: expected {}, found none; is this the config.json of the whole policy?",
+                Version::expected()
+            );
             return Err(Error::file(&path, what));
+        }
+        if config.version == Version::N1_7 {
+            n1_7::check_document(&document).map_err(|what| Error::file(&path, what))?;
         }
         config.check().map_err(|what| Error::file(&path, what))?;
         Ok(config)
@@ -195,19 +217,31 @@ impl Config {
         }
     }
 
+    /// The vision-language backbone.
+    pub fn backbone(&self) -> Backbone {
+        match self.version {
+            Version::N1_6 => self.eagle_config.backbone(),
+            Version::N1_7 => self.qwen3vl_config.backbone(),
+        }
+    }
+
     /// The id of the token that stands for one image feature.
     pub fn image_token(&self) -> u32 {
-        self.eagle_config.image_token_index
+        match self.version {
+            Version::N1_6 => self.eagle_config.image_token_index,
+            Version::N1_7 => self.qwen3vl_config.image_token_id,
+        }
     }
 
     /// Rows of the table of token embeddings.
     pub fn vocab_size(&self) -> usize {
-        self.eagle_config.text_config.vocab_size
+        self.backbone().text.vocab_size
     }
 
     /// Pixels of a side of the square that becomes one image token.
     pub fn image_token_side(&self) -> usize {
-        self.eagle_config.vision_config.patch_size * self.eagle_config.unshuffle()
+        let vision = self.backbone().vision;
+        vision.patch_size * vision.merge
     }
 
     /// Image tokens of images of these heights and widths.
@@ -216,101 +250,73 @@ impl Config {
         images.iter().map(|[height, width]| height / side * (width / side)).sum()
     }
 
-    /// Whether the sizes fit each other and are those of a GR00T N1.6; says which field is wrong otherwise.
+    /// State rows of one observation, where the model takes one number of them only.
+    pub fn state_rows(&self) -> Option<usize> {
+        self.state_history_length
+    }
+
+    /// State tokens of so many state rows, and values of one.
+    pub fn state_shape(&self, rows: usize) -> [usize; 2] {
+        match self.state_history_length {
+            Some(_) => [1, rows * self.max_state_dim],
+            None => [rows, self.max_state_dim],
+        }
+    }
+
+    /// Whether the sizes fit each other and are those of a version as published; says which field is wrong otherwise.
     pub(crate) fn check(&self) -> std::result::Result<(), String> {
-        let vision = &self.eagle_config.vision_config;
-        let text = &self.eagle_config.text_config;
+        match self.version {
+            Version::N1_6 => self.eagle_config.check()?,
+            Version::N1_7 => {
+                self.qwen3vl_config.check()?;
+                n1_7::check(self)?;
+            }
+        }
         let dit = &self.diffusion_model_cfg;
-        let require = |holds: bool, what: String| if holds { Ok(()) } else { Err(what) };
-        require(
-            self.model_type == "Gr00tN1d6",
-            format!("model_type: expected `Gr00tN1d6`, found `{}`", self.model_type),
-        )?;
-        require(
-            dit.norm_type == "ada_norm",
-            format!("diffusion_model_cfg.norm_type: expected `ada_norm`, found `{}`", dit.norm_type),
-        )?;
-        require(
-            dit.positional_embeddings.is_none(),
+        require(dit.norm_type == "ada_norm", || {
+            format!("diffusion_model_cfg.norm_type: expected `ada_norm`, found `{}`", dit.norm_type)
+        })?;
+        require(dit.positional_embeddings.is_none(), || {
             format!(
                 "diffusion_model_cfg.positional_embeddings: expected null, found {:?}",
                 dit.positional_embeddings
-            ),
-        )?;
-        require(
-            dit.interleave_self_attention || !self.use_alternate_vl_dit,
-            "diffusion_model_cfg.interleave_self_attention: must be true with use_alternate_vl_dit"
-                .to_owned(),
-        )?;
-        require(
-            self.attend_text_every_n_blocks > 0,
-            "attend_text_every_n_blocks: expected at least 1, found 0".to_owned(),
-        )?;
-        require(
-            self.input_embedding_dim == dit.inner_dim(),
+            )
+        })?;
+        require(dit.interleave_self_attention || !self.use_alternate_vl_dit, || {
+            "diffusion_model_cfg.interleave_self_attention: must be true with use_alternate_vl_dit".to_owned()
+        })?;
+        require(self.attend_text_every_n_blocks > 0, || {
+            "attend_text_every_n_blocks: expected at least 1, found 0".to_owned()
+        })?;
+        require(self.input_embedding_dim == dit.inner_dim(), || {
             format!(
                 "input_embedding_dim: expected num_attention_heads * attention_head_dim = {}, found {}",
                 dit.inner_dim(),
                 self.input_embedding_dim
-            ),
-        )?;
-        require(
-            self.hidden_size == dit.output_dim,
+            )
+        })?;
+        require(self.hidden_size == dit.output_dim, || {
             format!(
                 "hidden_size: expected diffusion_model_cfg.output_dim = {}, found {}",
                 dit.output_dim, self.hidden_size
-            ),
-        )?;
-        require(
-            self.backbone_embedding_dim == text.hidden_size,
+            )
+        })?;
+        let text = self.backbone().text;
+        require(self.backbone_embedding_dim == text.hidden_size, || {
             format!(
                 "backbone_embedding_dim: expected text_config.hidden_size = {}, found {}",
                 text.hidden_size, self.backbone_embedding_dim
-            ),
-        )?;
-        require(
-            self.action_horizon <= self.max_seq_len || !self.add_pos_embed,
+            )
+        })?;
+        require(self.action_horizon <= self.max_seq_len || !self.add_pos_embed, || {
             format!(
                 "action_horizon: expected at most max_seq_len = {}, found {}",
                 self.max_seq_len, self.action_horizon
-            ),
-        )?;
-        require(
-            !vision.use_rope && !vision.use_windows_attn && vision.hidden_act == "gelu_pytorch_tanh",
-            "eagle_config.vision_config: expected use_rope false, use_windows_attn false and hidden_act \
-             `gelu_pytorch_tanh`"
-                .to_owned(),
-        )?;
-        require(
-            self.eagle_config.downsample_ratio == 0.5,
-            format!(
-                "eagle_config.downsample_ratio: expected 0.5, found {}",
-                self.eagle_config.downsample_ratio
-            ),
-        )?;
-        for (name, whole, part) in [
-            ("vision_config.num_attention_heads", vision.hidden_size, vision.num_attention_heads),
-            ("text_config.num_key_value_heads", text.num_attention_heads, text.num_key_value_heads),
-            ("text_config.head_dim", text.head_dim, 2),
-            ("input_embedding_dim", self.input_embedding_dim, 2),
-        ] {
-            require(
-                part > 0 && whole > 0 && whole % part == 0,
-                format!("{name}: expected a divisor of {whole}, found {part}"),
-            )?;
-        }
-        let side = vision.num_patches.isqrt();
-        require(
-            vision.patch_size > 0 && side > 0 && side * side == vision.num_patches,
-            format!("vision_config.num_patches: expected a square number, found {}", vision.num_patches),
-        )?;
-        for (name, layers) in [
-            ("vision_config.num_hidden_layers", vision.num_hidden_layers),
-            ("select_layer", self.select_layer),
-            ("diffusion_model_cfg.num_layers", dit.num_layers),
-        ] {
-            require(layers <= MAX_LAYERS, format!("{name}: expected at most {MAX_LAYERS}, found {layers}"))?;
-        }
+            )
+        })?;
+        check_divides("input_embedding_dim", self.input_embedding_dim, 2)?;
+        check_layers("select_layer", self.select_layer)?;
+        check_layers("diffusion_model_cfg.num_layers", dit.num_layers)?;
         for (name, value) in [
             ("num_timestep_buckets", self.num_timestep_buckets),
             ("action_horizon", self.action_horizon),
@@ -322,30 +328,43 @@ impl Config {
             ("max_seq_len", self.max_seq_len),
             ("diffusion_model_cfg.num_attention_heads", dit.num_attention_heads),
             ("diffusion_model_cfg.attention_head_dim", dit.attention_head_dim),
-            ("vision_config.hidden_size", vision.hidden_size),
-            ("vision_config.num_channels", vision.num_channels),
-            ("vision_config.patch_size", vision.patch_size),
-            ("vision_config.num_patches", vision.num_patches),
-            ("vision_config.intermediate_size", vision.intermediate_size),
-            ("text_config.num_attention_heads", text.num_attention_heads),
-            ("text_config.head_dim", text.head_dim),
-            ("text_config.intermediate_size", text.intermediate_size),
-            ("text_config.vocab_size", text.vocab_size),
         ] {
-            require(
-                (1..=MAX_SIZE).contains(&value),
-                format!("{name}: expected 1 to {MAX_SIZE}, found {value}"),
-            )?;
+            check_range(name, value)?;
         }
         let steps = self.num_inference_timesteps;
-        require(
-            (1..=self.num_timestep_buckets).contains(&steps),
+        require((1..=self.num_timestep_buckets).contains(&steps), || {
             format!(
                 "num_inference_timesteps: expected 1 to num_timestep_buckets = {}, found {steps}",
                 self.num_timestep_buckets
-            ),
-        )
+            )
+        })
     }
+}
+
+/// What is wrong, where something does not hold.
+type Checked = std::result::Result<(), String>;
+
+fn require(holds: bool, what: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+fn check_range(name: &str, value: usize) -> Checked {
+    require((1..=MAX_SIZE).contains(&value), || format!("{name}: expected 1 to {MAX_SIZE}, found {value}"))
+}
+
+fn check_layers(name: &str, layers: usize) -> Checked {
+    require(layers <= MAX_LAYERS, || format!("{name}: expected at most {MAX_LAYERS}, found {layers}"))
+}
+
+fn check_divides(name: &str, whole: usize, part: usize) -> Checked {
+    require(part > 0 && whole > 0 && whole.is_multiple_of(part), || {
+        format!("{name}: expected a divisor of {whole}, found {part}")
+    })
+}
+
+fn check_square(name: &str, value: usize) -> Checked {
+    let side = value.isqrt();
+    require(side > 0 && side * side == value, || format!("{name}: expected a square number, found {value}"))
 }
 
 /// What to say of a text that is no [`Config`]: the first field that does not fit, where it is JSON at all.
@@ -424,8 +443,9 @@ mod tests {
             Config::load(folder.path()).unwrap_err().to_string()
         };
         for (text, expected) in [
-            (r#"{"select_layer": 3}"#, "model_type: expected `Gr00tN1d6`, found none"),
-            (r#"{"model_type": "Gr00tN1d7"}"#, "a GR00T N1.7 checkpoint"),
+            (r#"{"select_layer": 3}"#, "model_type: expected `Gr00tN1d6` or `Gr00tN1d7`, found none"),
+            (r#"{"model_type": "Gr00tN1d7"}"#, "action_horizon: missing"),
+            (r#"{"model_type": "Gr00tN2"}"#, "expected `Gr00tN1d6` or `Gr00tN1d7`, found string \"Gr00tN2\""),
             (r#"{"type": "groot", "base_model_path": "x"}"#, "LeRobot's own format (type `groot`)"),
             (r#"{"model_type": "Gr00tN1d6", "model_type": "Gr00tN1d6"}"#, "stands twice"),
             (r#"{"model_type": "Gr00tN1d6", "num_inference_timesteps": 1000000}"#, "num_inference_timesteps"),

@@ -138,6 +138,7 @@ mod tests {
             state: gaussian(1, 0, 0, 1, config.max_state_dim),
             embodiment_id: 0,
             noise: gaussian(1, 1, 0, config.action_horizon, config.max_action_dim),
+            rtc: None,
         };
         let model = Model::synthetic(config, 1).expect("consistent sizes");
         let policy = PrecisionPolicy::preset("bf16").expect("a preset");

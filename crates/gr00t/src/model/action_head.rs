@@ -1,7 +1,8 @@
 //! The flow-matching action head: backbone features and state to actions.
 //!
-//! Source: `Gr00tN1d6ActionHead` in `gr00t_n1d6.py`.
+//! Source: `Gr00tN1d6ActionHead` in `gr00t_n1d6.py`, `Gr00tN1d7ActionHead` in `gr00t_n1d7.py`.
 
+use super::self_attention::{self, SelfAttention};
 use super::weights::{affine, category_linear};
 use super::{Batch, Prompt, dit};
 use crate::checkpoint::{Loader, Weight};
@@ -17,7 +18,9 @@ pub const NORM_EPS: f64 = 1e-5;
 pub struct ActionHead {
     /// `vlln`, `[backbone_embedding_dim]`, where the checkpoint uses it.
     pub vl_norm: Option<Affine>,
-    /// `max_state_dim` → `hidden_size` → `input_embedding_dim`, with ReLU between.
+    /// Behind it, where the model has it.
+    pub vl_self_attention: Option<SelfAttention>,
+    /// The state of one token → `hidden_size` → `input_embedding_dim`, with ReLU between.
     pub state_encoder: [CategoryLinear; 2],
     /// W1 of the actions, W2 of those and the time encoding, W3 of the swish of that.
     pub action_encoder: [CategoryLinear; 3],
@@ -35,6 +38,8 @@ pub struct ActionHead {
     pub action_dim: usize,
     /// `max_state_dim`.
     pub state_dim: usize,
+    /// State rows that one token stands for, oldest first; without it each row is a token.
+    pub state_rows: Option<usize>,
 }
 
 impl ActionHead {
@@ -46,16 +51,20 @@ impl ActionHead {
         let position_embedding = config
             .add_pos_embed
             .then(|| loader.weight("action_head.position_embedding.weight", &[config.max_seq_len, token]));
+        let vl_self_attention = config
+            .vl_self_attention()
+            .map(|stack| SelfAttention::load(loader, stack, config.backbone_embedding_dim));
         let dit = dit::Dit::load(loader, config);
         let mut layer = |name: &str, from: usize, to: usize| {
             category_linear(loader, &format!("action_head.{name}"), config.max_num_embodiments, from, to)
         };
         ActionHead {
             vl_norm,
+            vl_self_attention,
             position_embedding,
             dit,
             state_encoder: [
-                layer("state_encoder.layer1", state, hidden),
+                layer("state_encoder.layer1", state * config.state_rows().unwrap_or(1), hidden),
                 layer("state_encoder.layer2", hidden, token),
             ],
             action_encoder: [
@@ -71,6 +80,7 @@ impl ActionHead {
             action_horizon: config.action_horizon,
             action_dim: action,
             state_dim: state,
+            state_rows: config.state_rows(),
         }
     }
 }
@@ -89,10 +99,22 @@ pub(super) fn forward<O: Ops>(
         Some(norm) => ops.layer_norm(features, Some(norm), NORM_EPS, at / "vl_norm")?,
         None => features.clone(),
     };
+    let features = match &w.vl_self_attention {
+        Some(stack) => self_attention::forward(ops, stack, &features, &(at / "vl_self_attention"))?,
+        None => features,
+    };
     let state = encode_state(ops, w, batch, at)?;
     let memory = dit::Memory::new(ops, &w.dit, &features, prompt)?;
     let shape = [batch.len(), w.action_horizon, w.action_dim];
     let mut actions = ops.input(batch.noise.clone(), shape, Site::new("noise"))?;
+    let strength = match &batch.strength {
+        Some(steps) => {
+            // The same for all values of a step.
+            let values = steps.iter().flat_map(|strength| vec![*strength; w.action_dim]).collect();
+            Some(ops.input(values, [1, w.action_horizon, w.action_dim], Site::new("rtc.strength"))?)
+        }
+        None => None,
+    };
     let steps = batch.denoising_steps;
     if steps == 0 {
         return Err(Error::input("denoising_steps", "expected at least 1, found 0"));
@@ -101,7 +123,8 @@ pub(super) fn forward<O: Ops>(
         ops.tap(&actions, Site::in_step("actions_in", step));
         let bucket = timestep_bucket(step, steps, w.num_timestep_buckets);
         let velocity = velocity(ops, w, &actions, &state, &memory, Time { step, bucket }, batch)?;
-        actions = ops.euler(&actions, &velocity, 1.0 / steps as f64, Site::in_step("euler", step))?;
+        let dt = 1.0 / steps as f64;
+        actions = ops.euler(&actions, &velocity, strength.as_ref(), dt, Site::in_step("euler", step))?;
     }
     ops.tap(&actions, Site::new("action_pred"));
     Ok(actions)
@@ -145,9 +168,12 @@ fn velocity<O: Ops>(
     ops.last_tokens(&x, w.action_horizon)
 }
 
-/// State tokens `[batch, state_horizon, input_embedding_dim]`.
+/// State tokens `[batch, state_horizon, input_embedding_dim]`, or one of all rows.
 fn encode_state<O: Ops>(ops: &O, w: &ActionHead, batch: &Batch, at: &Site) -> Result<O::Tensor> {
-    let shape = [batch.len(), batch.state_horizon, w.state_dim];
+    let shape = match w.state_rows {
+        Some(rows) => [batch.len(), 1, rows * w.state_dim],
+        None => [batch.len(), batch.state_horizon, w.state_dim],
+    };
     let state = ops.input(batch.state.clone(), shape, at / "state")?;
     let [layer1, layer2] = &w.state_encoder;
     let x = ops.category_linear(&state, layer1, &batch.embodiment_ids, at / "state_encoder.layer1")?;

@@ -19,6 +19,8 @@ pub struct Batch<'a> {
     pub embodiment_ids: Vec<usize>,
     /// The initial actions, `[batch, action_horizon, max_action_dim]`.
     pub noise: Vec<f32>,
+    /// By how much each action step follows the velocity, `[action_horizon]`; wholly where there is none.
+    pub strength: Option<Vec<f32>>,
     /// Euler steps.
     pub denoising_steps: usize,
 }
@@ -63,7 +65,7 @@ impl Layout {
 
     /// One observation of one image that becomes one token, in one Euler step.
     pub fn smallest(config: &Config) -> Self {
-        Layout::example(config, &[[config.image_token_side(); 2]], 1, 1)
+        Layout::example(config, &[[config.image_token_side(); 2]], config.state_rows().unwrap_or(1), 1)
     }
 
     /// Tokens of one prompt.
@@ -83,6 +85,7 @@ impl Batch<'static> {
         let image = |[height, width]: &[usize; 2]| ImageBatch {
             height: *height,
             width: *width,
+            frames: 1,
             pixels: Cow::Borrowed(&[]),
         };
         Batch {
@@ -92,6 +95,7 @@ impl Batch<'static> {
             state_horizon: layout.state_horizon,
             embodiment_ids: vec![0; layout.batch],
             noise: Vec::new(),
+            strength: None,
             denoising_steps: layout.denoising_steps,
         }
     }

@@ -22,6 +22,8 @@ pub const TIME_CHANNELS: usize = 256;
 /// Weights of the DiT.
 #[derive(Debug, Clone)]
 pub struct Dit {
+    /// The frequencies of the timestep embedding, half as many as it has channels.
+    pub time_frequencies: Vec<f32>,
     /// `[inner_dim, 256]`.
     pub time1: Linear,
     /// `[inner_dim, inner_dim]`.
@@ -64,6 +66,7 @@ impl Dit {
         let inner = dit.inner_dim();
         let time = format!("{path}.timestep_encoder.timestep_embedder");
         Dit {
+            time_frequencies: time_frequencies(),
             time1: linear(loader, &format!("{time}.linear_1"), TIME_CHANNELS, inner),
             time2: linear(loader, &format!("{time}.linear_2"), inner, inner),
             blocks: (0..dit.num_layers)
@@ -210,25 +213,14 @@ fn modulation<O: Ops>(ops: &O, w: &Linear, time: &O::Tensor, at: Site) -> Result
 /// `[1, 1, inner_dim]`. Source: diffusers' `Timesteps(256, flip_sin_to_cos=True, downscale_freq_shift=1)`
 /// and `TimestepEmbedding`.
 fn timestep_embedding<O: Ops>(ops: &O, w: &Dit, bucket: usize, at: &Site) -> Result<O::Tensor> {
-    let x = ops.time_encoding(bucket, &time_frequencies(), Leading::Cosines, at / "timestep_projection")?;
+    let x = ops.time_encoding(bucket, &w.time_frequencies, Leading::Cosines, at / "timestep_projection")?;
     let x = ops.linear(&x, &w.time1, at / "timestep_linear1")?;
     let x = ops.activation(&x, Activation::Silu, at / "timestep_silu")?;
     ops.linear(&x, &w.time2, at.sibling("timestep_embedding"))
 }
 
-/// The frequencies of the timestep embedding.
-pub fn time_frequencies() -> Vec<f32> {
-    (0..TIME_CHANNELS / 2).map(time_frequency).collect()
-}
-
-/// `exp(-ln(10000) i / 127)` in f32, with the digits of PyTorch's CPU build.
-///
-/// Frequency 4 lies 0.490 of a unit in the last place below a float. Correct rounding goes up to it,
-/// PyTorch's exponential (accurate to 0.51 units) goes down. At bucket 750 that one unit turns the angle
-/// by 4.5e-5 and moves the embedding by 6e-6, ten times all other f32 error of the model together, so the
-/// reference follows PyTorch here.
-fn time_frequency(i: usize) -> f32 {
-    let exponent = -(10_000f32.ln()) * i as f32 / (TIME_CHANNELS / 2 - 1) as f32;
-    let frequency = libm::exp(f64::from(exponent)) as f32;
-    if i == 4 { frequency.next_down() } else { frequency }
+/// `exp(-ln(10000) i / 127)` in f32, correctly rounded: the frequencies of the timestep embedding.
+pub(super) fn time_frequencies() -> Vec<f32> {
+    let exponent = |i: usize| -(10_000f32.ln()) * i as f32 / (TIME_CHANNELS / 2 - 1) as f32;
+    (0..TIME_CHANNELS / 2).map(|i| libm::exp(f64::from(exponent(i))) as f32).collect()
 }

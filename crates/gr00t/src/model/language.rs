@@ -1,12 +1,12 @@
 //! The Qwen3 language layers: text and image tokens to backbone features.
 //!
-//! Source: `Qwen3Model` of transformers, cut after `select_layer` layers; the features are taken after
-//! the final RMSNorm. Causal, grouped-query attention, RMSNorm of each query and key head, RoPE.
+//! Source: `Qwen3Model` and `Qwen3VLTextModel` of transformers, cut after `select_layer` layers. Causal, grouped-query
+//! attention, RMSNorm of each query and key head, RoPE.
 
 use super::weights::linear_without_bias;
 use crate::checkpoint::{Loader, Weight};
-use crate::config::TextConfig;
-use crate::ops::{Activation, Heads, Linear, Mask, Ops, Site, Tokens};
+use crate::config;
+use crate::ops::{Activation, Grid, Heads, Linear, Mask, Ops, Places, Rotary, Site, Tokens};
 use crate::{Error, Result};
 
 /// Weights of the language layers.
@@ -18,12 +18,32 @@ pub struct Language {
     pub layers: Vec<Layer>,
     /// The final RMSNorm, `[hidden_size]`.
     pub norm: Weight,
+    /// Whether the features pass it.
+    pub normed: bool,
+    /// The layers behind which a deeper look at the images is added, in the order of [`Images::deepstack`].
+    pub deepstack: Vec<usize>,
     /// Query heads, and the key and value heads that groups of them share.
     pub heads: Heads,
     /// `rms_norm_eps` of all norms.
     pub eps: f64,
     /// Base of the RoPE frequencies.
     pub rope_theta: f64,
+    /// How queries and keys are rotated.
+    pub rotary: Rotary,
+    /// Whether image tokens stand in rows and columns instead of one behind the other.
+    pub rows_and_columns: bool,
+}
+
+/// What takes the places of a prompt's image tokens.
+pub(super) struct Images<'a, O: Ops> {
+    /// The image tokens.
+    pub tokens: &'a Tokens,
+    /// Their grid in each image.
+    pub grids: &'a [Grid],
+    /// In place of their embeddings, `[batch, image tokens, hidden]`.
+    pub embeddings: &'a O::Tensor,
+    /// Added behind layers, each `[batch, image tokens, hidden]`.
+    pub deepstack: &'a [O::Tensor],
 }
 
 /// One decoder layer of Qwen3.
@@ -54,8 +74,8 @@ pub struct Layer {
 }
 
 impl Language {
-    pub(super) fn load(loader: &mut Loader, config: &TextConfig, layers: usize) -> Self {
-        let path = "backbone.model.language_model.model";
+    /// The layers under the checkpoint's names below `path`, as a Qwen3 that knows of no images.
+    pub(super) fn load(loader: &mut Loader, path: &str, config: &config::Text, layers: usize) -> Self {
         let hidden = config.hidden_size;
         Language {
             embed_tokens: loader.weight(&format!("{path}.embed_tokens.weight"), &[config.vocab_size, hidden]),
@@ -63,19 +83,22 @@ impl Language {
                 .map(|layer| Layer::load(loader, &format!("{path}.layers.{layer}"), config))
                 .collect(),
             norm: loader.weight(&format!("{path}.norm.weight"), &[hidden]),
-            heads: config.heads(),
-            eps: config.rms_norm_eps,
+            normed: true,
+            deepstack: Vec::new(),
+            heads: config.heads,
+            eps: config.eps,
             rope_theta: config.rope_theta,
+            rotary: Rotary::plain(config.heads.head_dim, config.rope_theta),
+            rows_and_columns: false,
         }
     }
 }
 
 impl Layer {
-    fn load(loader: &mut Loader, path: &str, config: &TextConfig) -> Self {
-        let (hidden, intermediate, head_dim) =
-            (config.hidden_size, config.intermediate_size, config.head_dim);
-        let query = config.num_attention_heads * head_dim;
-        let key = config.num_key_value_heads * head_dim;
+    fn load(loader: &mut Loader, path: &str, config: &config::Text) -> Self {
+        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
+        let Heads { heads, kv_heads, head_dim } = config.heads;
+        let (query, key) = (heads * head_dim, kv_heads * head_dim);
         let mut linear = |name: &str, from: usize, to: usize| {
             linear_without_bias(loader, &format!("{path}.{name}"), from, to)
         };
@@ -95,28 +118,41 @@ impl Layer {
     }
 }
 
-/// Backbone features `[batch, tokens, hidden]`. `images: [batch, image_tokens.len(), hidden]` takes the
-/// place of the embeddings at `image_tokens`.
+/// Backbone features `[batch, tokens, hidden]`.
 pub(super) fn forward<O: Ops>(
     ops: &O,
     w: &Language,
     input_ids: &[Vec<u32>],
-    image_tokens: &Tokens,
-    images: &O::Tensor,
+    images: &Images<O>,
 ) -> Result<O::Tensor> {
     let at = &Site::new("language");
-    let found = ops.shape(images)[1];
-    let expected = image_tokens.indices.len();
+    let found = ops.shape(images.embeddings)[1];
+    let expected = images.tokens.indices.len();
     if found != expected {
         let what = format!("expected {found} image tokens for these images, found {expected}");
         return Err(Error::input("input_ids", what));
     }
     let x = ops.embed(&w.embed_tokens, input_ids, at / "embedding")?;
-    let mut x = ops.replace_tokens(&x, image_tokens, images)?;
-    for (index, layer) in w.layers.iter().enumerate() {
-        x = decoder_layer(ops, w, layer, &x, &(&(at / "layer") / index))?;
+    let mut x = ops.replace_tokens(&x, images.tokens, images.embeddings)?;
+    if !images.deepstack.is_empty() {
+        ops.tap(&x, at / "inputs");
     }
-    ops.rms_norm(&x, &w.norm, w.eps, at / "norm")
+    let places = match w.rows_and_columns {
+        true => Places::Prompt { images: images.tokens, grids: images.grids },
+        false => Places::Sequence,
+    };
+    for (index, layer) in w.layers.iter().enumerate() {
+        x = decoder_layer(ops, w, layer, &x, &places, &(&(at / "layer") / index))?;
+        for (deeper, _) in w.deepstack.iter().enumerate().filter(|(_, behind)| **behind == index) {
+            if let Some(values) = images.deepstack.get(deeper) {
+                x = ops.add_to_tokens(&x, images.tokens, values, &(at / "deepstack") / deeper)?;
+            }
+        }
+    }
+    match w.normed {
+        true => ops.rms_norm(&x, &w.norm, w.eps, at / "norm"),
+        false => Ok(x),
+    }
 }
 
 fn decoder_layer<O: Ops>(
@@ -124,10 +160,11 @@ fn decoder_layer<O: Ops>(
     model: &Language,
     w: &Layer,
     x: &O::Tensor,
+    places: &Places,
     at: &Site,
 ) -> Result<O::Tensor> {
     let h = ops.rms_norm(x, &w.input_norm, model.eps, at / "norm1")?;
-    let h = self_attention(ops, model, w, &h, at)?;
+    let h = self_attention(ops, model, w, &h, places, at)?;
     let x = ops.add(x, &h, at / "residual1")?;
     let h = ops.rms_norm(&x, &w.post_attention_norm, model.eps, at / "norm2")?;
     let gate = ops.linear(&h, &w.gate, at / "gate")?;
@@ -143,9 +180,10 @@ fn self_attention<O: Ops>(
     model: &Language,
     w: &Layer,
     h: &O::Tensor,
+    places: &Places,
     at: &Site,
 ) -> Result<O::Tensor> {
-    let rope = |x: &O::Tensor, site| ops.rotary(x, model.heads.head_dim, model.rope_theta, site);
+    let rope = |x: &O::Tensor, site| ops.rotary(x, &model.rotary, places, site);
     let q = ops.linear(h, &w.query, at / "query")?;
     let q = ops.rms_norm(&q, &w.query_norm, model.eps, at / "query_norm")?;
     let q = rope(&q, at / "query_rope")?;

@@ -1,12 +1,18 @@
-//! The mathematics of GR00T N1.6, written once over [`Ops`].
+//! The mathematics of GR00T, written once over [`Ops`].
 //!
-//! Tensors are `[batch, tokens, features]`. The weights keep the checkpoint's own names.
+//! `vision`, `connector`, `language`, `self_attention`, `dit` and `action_head` compute; what the versions of the model
+//! do not share is values in their weights. `n1_6` and `n1_7` say where a checkpoint has those weights, and give the values.
+//!
+//! Tensors are `[batch, tokens, features]`.
 
 pub mod action_head;
 mod batch;
 pub mod connector;
 pub mod dit;
 pub mod language;
+mod n1_6;
+mod n1_7;
+pub mod self_attention;
 pub mod vision;
 mod weights;
 
@@ -16,6 +22,7 @@ use crate::checkpoint::{Checkpoint, Loader};
 use crate::config::Config;
 use crate::ops::{Grid, ImageBatch, ModelSite, Ops, Part, ShapeInference, Site, Tokens, Visit};
 use crate::topology::Topology;
+use crate::version::Version;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 
@@ -24,10 +31,12 @@ use std::collections::BTreeSet;
 pub struct Model {
     /// Sizes.
     pub config: Config,
-    /// SigLIP2.
+    /// Images to patches.
     pub vision: vision::Vision,
     /// Image patches to language tokens.
     pub connector: connector::Connector,
+    /// The same of layers of the vision tower, by their number, for what is added behind language layers.
+    pub deepstack: Vec<(usize, connector::Connector)>,
     /// Qwen3.
     pub language: language::Language,
     /// State and action encoders, DiT, action decoder.
@@ -41,11 +50,17 @@ impl Model {
     /// Finds the model's tensors in a checkpoint.
     ///
     /// # Errors
-    /// One error naming every missing, wrongly shaped and unexpected tensor.
+    /// The tensors of another version than the configuration's; one error naming every missing, wrongly shaped and
+    /// unexpected tensor.
     pub fn load(checkpoint: &Checkpoint, config: Config) -> Result<Self> {
+        check_version(checkpoint, config.version)?;
+        let unused: &[&str] = match config.version {
+            Version::N1_6 => &n1_6::UNUSED,
+            Version::N1_7 => &n1_7::UNUSED,
+        };
         let mut loader = Loader::new(checkpoint);
         let model = Model::take(&mut loader, config);
-        loader.finish()?;
+        loader.finish(unused)?;
         Ok(Model { checkpoint: Some(checkpoint.clone()), ..model })
     }
 
@@ -65,11 +80,31 @@ impl Model {
     }
 
     fn take(loader: &mut Loader, config: Config) -> Self {
+        let backbone = config.backbone();
+        let (vision, connector, deepstack, language) = match config.version {
+            Version::N1_6 => (
+                n1_6::vision(loader, &backbone.vision),
+                n1_6::connector(loader, &backbone),
+                Vec::new(),
+                n1_6::language(loader, &config),
+            ),
+            Version::N1_7 => (
+                n1_7::vision(loader, &backbone.vision),
+                n1_7::connector(loader, &backbone),
+                n1_7::deepstack(loader, &backbone),
+                n1_7::language(loader, &config),
+            ),
+        };
+        let mut action_head = action_head::ActionHead::load(loader, &config);
+        if config.version == Version::N1_6 {
+            action_head.dit.time_frequencies = n1_6::time_frequencies();
+        }
         Model {
-            vision: vision::Vision::load(loader, &config.eagle_config.vision_config),
-            connector: connector::Connector::load(loader, &config.eagle_config),
-            language: language::Language::load(loader, &config.eagle_config.text_config, config.select_layer),
-            action_head: action_head::ActionHead::load(loader, &config),
+            vision,
+            connector,
+            deepstack,
+            language,
+            action_head,
             topology: Topology::of(&config),
             config,
             checkpoint: None,
@@ -91,10 +126,25 @@ impl Model {
     /// # Errors
     /// As [`Model::infer`].
     pub fn backbone<O: Ops>(&self, ops: &O, prompt: &Prompt, batch: &Batch) -> Result<O::Tensor> {
-        let grids = self.grids(&batch.images)?;
-        let patches = vision::forward(ops, &self.vision, &batch.images, &grids, batch.len())?;
-        let images = connector::forward(ops, &self.connector, &patches, &grids)?;
-        let features = language::forward(ops, &self.language, &batch.input_ids, &prompt.images, &images)?;
+        let grids = &self.grids(&batch.images)?;
+        let mut deeper = Vec::with_capacity(self.deepstack.len());
+        let patches =
+            vision::forward(ops, &self.vision, &batch.images, grids, batch.len(), |layer, patches| {
+                for (_, connector) in self.deepstack.iter().filter(|(from, _)| *from == layer) {
+                    let at = &Site::new("vision.deepstack") / deeper.len();
+                    deeper.push(connector::forward(ops, connector, patches, grids, &at)?);
+                }
+                Ok(())
+            })?;
+        let at = Site::new(self.topology.image_tokens);
+        let images = connector::forward(ops, &self.connector, &patches, grids, &at)?;
+        let images = language::Images {
+            tokens: &prompt.images,
+            grids: &grids.iter().map(|grid| grid.blocks()).collect::<Vec<_>>(),
+            embeddings: &images,
+            deepstack: &deeper,
+        };
+        let features = language::forward(ops, &self.language, &batch.input_ids, &images)?;
         ops.tap(&features, Site::new("backbone_features"));
         Ok(features)
     }
@@ -157,8 +207,12 @@ impl Model {
 
     /// Patches of each image, checked against the patch size.
     pub fn grids(&self, images: &[ImageBatch]) -> Result<Vec<Grid>> {
-        let patch = self.config.eagle_config.vision_config.patch_size;
-        let step = patch * self.config.eagle_config.unshuffle();
+        let vision = self.config.backbone().vision;
+        let (patch, step) = (vision.patch_size, self.config.image_token_side());
+        let block = match self.connector.join {
+            connector::Join::PixelUnshuffle(_) => 1,
+            connector::Join::InOrder { .. } => vision.merge,
+        };
         let grid = |image: &ImageBatch| {
             let (height, width) = (image.height, image.width);
             if height == 0 || width == 0 || height % step != 0 || width % step != 0 {
@@ -166,15 +220,19 @@ impl Model {
                     format!("expected height and width to be multiples of {step}, found {height}x{width}");
                 return Err(Error::input("pixel_values", what));
             }
-            Ok(Grid { rows: height / patch, cols: width / patch })
+            if image.frames != 1 && image.frames != vision.frames {
+                let what = format!("expected 1 or {} frames, found {}", vision.frames, image.frames);
+                return Err(Error::input("pixel_values", what));
+            }
+            Ok(Grid { rows: height / patch, cols: width / patch, block })
         };
         images.iter().map(grid).collect()
     }
 
     /// Fails where the prompt has not as many image tokens as the images give.
     pub fn check_image_tokens(&self, prompt: &Prompt, grids: &[Grid]) -> Result<()> {
-        let unshuffle = self.config.eagle_config.unshuffle();
-        let expected: usize = grids.iter().map(|grid| grid.patches() / (unshuffle * unshuffle)).sum();
+        let each = self.config.backbone().vision.merge.pow(2);
+        let expected: usize = grids.iter().map(|grid| grid.patches() / each).sum();
         let found = prompt.images.indices.len();
         if expected == found {
             return Ok(());
@@ -200,5 +258,27 @@ impl Model {
             images: Tokens { part: Part::Images, indices: images },
             text: Tokens { part: Part::Text, indices: text },
         })
+    }
+}
+
+/// Whether the tensors are those of this version.
+fn check_version(checkpoint: &Checkpoint, expected: Version) -> Result<()> {
+    let begins = |version: Version| match version {
+        Version::N1_6 => n1_6::VISION,
+        Version::N1_7 => n1_7::VISION,
+    };
+    let has = |version: Version| {
+        let start = format!("{}.", begins(version));
+        checkpoint.tensors().find(|(name, _)| name.starts_with(&start)).map(|(name, _)| (version, name))
+    };
+    match Version::ALL.into_iter().find_map(has) {
+        Some((found, name)) if found != expected => Err(Error::file(
+            checkpoint.folder(),
+            format!(
+                "expected the tensors of {expected}, as config.json's model_type `{}` says, found those of {found}: {name}",
+                expected.model_type()
+            ),
+        )),
+        _ => Ok(()),
     }
 }

@@ -20,6 +20,13 @@ pub(super) fn linear_without_bias(
     Linear { weight, bias: None }
 }
 
+/// `nn.Conv3d` at `path` with a stride of its kernel, `[out, ..kernel]`: one linear layer over the values of a patch, in
+/// the order in which the kernel has them.
+pub(super) fn convolution(loader: &mut Loader, path: &str, kernel: &[usize]) -> Linear {
+    let weight = loader.weight(&format!("{path}.weight"), kernel);
+    Linear { weight: weight.into_rows(), bias: Some(loader.weight(&format!("{path}.bias"), &kernel[..1])) }
+}
+
 /// `CategorySpecificLinear` at `path`.
 pub(super) fn category_linear(
     loader: &mut Loader,

@@ -7,9 +7,11 @@
 
 pub mod cpu;
 pub mod onnx;
+mod places;
 mod shapes;
 mod site;
 
+pub use places::{Grid, Places, Rotary, Stores};
 pub use shapes::{ModelSite, Operation, ShapeInference, Visit, Work};
 pub use site::Site;
 
@@ -82,22 +84,6 @@ pub struct Heads {
     pub head_dim: usize,
 }
 
-/// Rows and columns of patches of one image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grid {
-    /// Patches from top to bottom.
-    pub rows: usize,
-    /// Patches from left to right.
-    pub cols: usize,
-}
-
-impl Grid {
-    /// Number of patches.
-    pub fn patches(self) -> usize {
-        self.rows * self.cols
-    }
-}
-
 /// The same image of every observation in a batch.
 #[derive(Debug, Clone)]
 pub struct ImageBatch<'a> {
@@ -105,9 +91,39 @@ pub struct ImageBatch<'a> {
     pub height: usize,
     /// Width in pixels, a multiple of twice the patch size.
     pub width: usize,
-    /// `[batch, 3, height, width]`; those of a single observation stay where they are: fresh memory for them would
+    /// Frames; one stands for all that a patch spans.
+    pub frames: usize,
+    /// `[batch, frames, 3, height, width]`; those of a single observation stay where they are: fresh memory for them would
     /// cost an inference more than reading them.
     pub pixels: Cow<'a, [f32]>,
+}
+
+/// How images are cut into patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patching {
+    /// Pixels of a side.
+    pub size: usize,
+    /// Frames that a patch spans.
+    pub frames: usize,
+    /// Whether a patch's values are ordered channel, frame, row, column; row, column, channel of its only frame
+    /// otherwise.
+    pub channels_first: bool,
+}
+
+impl Patching {
+    /// Values of one patch.
+    pub fn features(self) -> usize {
+        3 * self.frames * self.size * self.size
+    }
+}
+
+/// How a table is resized bilinearly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resize {
+    /// Antialiased, pixels being areas: `interpolate(mode="bilinear", antialias=True, align_corners=False)`. All in f32.
+    Antialiased,
+    /// Between the nearest points, the table's ends lying on the grid's. Weights, products and sums are stored.
+    AlignedCorners,
 }
 
 /// Some tokens of the prompt.
@@ -148,9 +164,16 @@ pub trait Ops {
     /// A value that comes from outside the model, stored in the site's format. Its name is the last part of
     /// the site's path.
     fn input(&self, values: Vec<f32>, shape: [usize; 3], at: Site) -> Result<Self::Tensor>;
-    /// Images cut into rows of pixels, one image after the other: `[batch, patches, size * size * 3]`, a
-    /// patch's values ordered row, column, channel.
-    fn patches(&self, images: &[ImageBatch], size: usize, batch: usize, at: Site) -> Result<Self::Tensor>;
+    /// Images cut into patches, one image after the other and each in the order of its grid:
+    /// `[batch, patches, patching.features()]`.
+    fn patches(
+        &self,
+        images: &[ImageBatch],
+        grids: &[Grid],
+        patching: Patching,
+        batch: usize,
+        at: Site,
+    ) -> Result<Self::Tensor>;
     /// Sines and cosines of `time * frequencies`, in f32: `[1, 1, 2 * frequencies.len()]`.
     fn time_encoding(
         &self,
@@ -166,8 +189,14 @@ pub trait Ops {
     fn embed(&self, table: &Weight, ids: &[Vec<u32>], at: Site) -> Result<Self::Tensor>;
     /// The first `tokens` rows of `table`: `[1, tokens, features]`.
     fn table_rows(&self, table: &Weight, tokens: usize, at: Site) -> Result<Self::Tensor>;
-    /// The square position table resized to each grid, one after the other: antialiased bilinear, in f32.
-    fn resize_positions(&self, table: &Weight, grids: &[Grid], at: Site) -> Result<Self::Tensor>;
+    /// The square position table resized to each grid, one after the other, in the order of their patches.
+    fn resize_positions(
+        &self,
+        table: &Weight,
+        grids: &[Grid],
+        resize: Resize,
+        at: Site,
+    ) -> Result<Self::Tensor>;
 
     /// `x Wᵀ + b`, rounded once.
     fn linear(&self, x: &Self::Tensor, layer: &Linear, at: Site) -> Result<Self::Tensor>;
@@ -201,8 +230,8 @@ pub trait Ops {
     ) -> Result<Self::Tensor>;
     /// RMSNorm over each run of `weight.len()` features: all of them, or those of one head.
     fn rms_norm(&self, x: &Self::Tensor, weight: &Weight, eps: f64, at: Site) -> Result<Self::Tensor>;
-    /// Rotates the two halves of each head by the angle of its token's position.
-    fn rotary(&self, x: &Self::Tensor, head_dim: usize, theta: f64, at: Site) -> Result<Self::Tensor>;
+    /// Rotates the two halves of each head by the angles of its token's place.
+    fn rotary(&self, x: &Self::Tensor, rotary: &Rotary, places: &Places, at: Site) -> Result<Self::Tensor>;
     /// `x (1 + scale) + shift`.
     fn modulate(
         &self,
@@ -217,11 +246,20 @@ pub trait Ops {
     fn add(&self, a: &Self::Tensor, b: &Self::Tensor, at: Site) -> Result<Self::Tensor>;
     /// `a * b`.
     fn multiply(&self, a: &Self::Tensor, b: &Self::Tensor, at: Site) -> Result<Self::Tensor>;
-    /// `actions + dt * velocity`; the product is stored.
+    /// `x` with token `i` of `values` added to the `i`th of these tokens.
+    fn add_to_tokens(
+        &self,
+        x: &Self::Tensor,
+        tokens: &Tokens,
+        values: &Self::Tensor,
+        at: Site,
+    ) -> Result<Self::Tensor>;
+    /// `actions + dt * velocity`, or `actions + dt * velocity * strength`; the products are stored.
     fn euler(
         &self,
         actions: &Self::Tensor,
         velocity: &Self::Tensor,
+        strength: Option<&Self::Tensor>,
         dt: f64,
         at: Site,
     ) -> Result<Self::Tensor>;
@@ -244,7 +282,9 @@ pub trait Ops {
     fn concat_tokens(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
     /// The features of `a`, then those of `b`, repeated where `b` has one token or a batch of 1.
     fn concat_features(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
-    /// Joins each `factor x factor` patches into one token, image by image. Feature `c * factor² + dy * factor + dx`
+    /// Joins each `count` tokens in a row into one: the features of the first, then those of the second, ….
+    fn join_tokens(&self, x: &Self::Tensor, count: usize) -> Result<Self::Tensor>;
+    /// Joins each `factor x factor` patches of grids walked by rows into one token, image by image. Feature `c * factor² + dy * factor + dx`
     /// of the result is feature `c` of the patch at `(dy, dx)`, as `torch.nn.functional.pixel_unshuffle`.
     fn pixel_unshuffle(&self, x: &Self::Tensor, grids: &[Grid], factor: usize) -> Result<Self::Tensor>;
 }

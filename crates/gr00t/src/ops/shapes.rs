@@ -2,7 +2,8 @@
 //! is found by running the model's own code over operations that hand on shapes and take notes.
 
 use super::{
-    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Ops, Site, Tokens,
+    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Ops, Patching,
+    Places, Resize, Rotary, Site, Tokens,
 };
 use crate::Result;
 use crate::checkpoint::Weight;
@@ -43,7 +44,7 @@ pub enum Operation {
     Modulate,
     /// [`Ops::activation`].
     Activation,
-    /// [`Ops::add`].
+    /// [`Ops::add`], [`Ops::add_to_tokens`].
     Add,
     /// [`Ops::multiply`].
     Multiply,
@@ -185,9 +186,16 @@ impl Ops for ShapeInference {
         self.note(Operation::Input, &at, shape, Work::default())
     }
 
-    fn patches(&self, images: &[ImageBatch], size: usize, batch: usize, at: Site) -> Result<[usize; 3]> {
-        let patches = images.iter().map(|image| image.height / size * (image.width / size)).sum();
-        self.note(Operation::Patches, &at, [batch, patches, size * size * 3], Work::default())
+    fn patches(
+        &self,
+        _images: &[ImageBatch],
+        grids: &[Grid],
+        patching: Patching,
+        batch: usize,
+        at: Site,
+    ) -> Result<[usize; 3]> {
+        let patches = grids.iter().map(|grid| grid.patches()).sum();
+        self.note(Operation::Patches, &at, [batch, patches, patching.features()], Work::default())
     }
 
     fn time_encoding(&self, _time: usize, frequencies: &[f32], _: Leading, at: Site) -> Result<[usize; 3]> {
@@ -209,7 +217,7 @@ impl Ops for ShapeInference {
         self.note(Operation::TableRows, &at, [1, tokens, table.shape()[1]], work)
     }
 
-    fn resize_positions(&self, table: &Weight, grids: &[Grid], at: Site) -> Result<[usize; 3]> {
+    fn resize_positions(&self, table: &Weight, grids: &[Grid], _: Resize, at: Site) -> Result<[usize; 3]> {
         let patches = grids.iter().map(|grid| grid.patches()).sum();
         self.note(Operation::ResizePositions, &at, [1, patches, table.shape()[1]], Work::reading([table]))
     }
@@ -264,7 +272,7 @@ impl Ops for ShapeInference {
         self.note(Operation::RmsNorm, &at, *x, Work::reading([weight]))
     }
 
-    fn rotary(&self, x: &[usize; 3], _head_dim: usize, _theta: f64, at: Site) -> Result<[usize; 3]> {
+    fn rotary(&self, x: &[usize; 3], _: &Rotary, _: &Places, at: Site) -> Result<[usize; 3]> {
         self.note(Operation::Rotary, &at, *x, Work::default())
     }
 
@@ -290,7 +298,24 @@ impl Ops for ShapeInference {
         self.note(Operation::Multiply, &at, *a, Work::default())
     }
 
-    fn euler(&self, actions: &[usize; 3], _velocity: &[usize; 3], _dt: f64, at: Site) -> Result<[usize; 3]> {
+    fn add_to_tokens(
+        &self,
+        x: &[usize; 3],
+        _tokens: &Tokens,
+        _values: &[usize; 3],
+        at: Site,
+    ) -> Result<[usize; 3]> {
+        self.note(Operation::Add, &at, *x, Work::default())
+    }
+
+    fn euler(
+        &self,
+        actions: &[usize; 3],
+        _velocity: &[usize; 3],
+        _strength: Option<&[usize; 3]>,
+        _dt: f64,
+        at: Site,
+    ) -> Result<[usize; 3]> {
         self.note(Operation::Euler, &at, *actions, Work::default())
     }
 
@@ -316,6 +341,10 @@ impl Ops for ShapeInference {
 
     fn concat_features(&self, a: &[usize; 3], b: &[usize; 3]) -> Result<[usize; 3]> {
         Ok([a[0], a[1], a[2] + b[2]])
+    }
+
+    fn join_tokens(&self, x: &[usize; 3], count: usize) -> Result<[usize; 3]> {
+        Ok([x[0], x[1] / count, x[2] * count])
     }
 
     fn pixel_unshuffle(&self, x: &[usize; 3], _grids: &[Grid], factor: usize) -> Result<[usize; 3]> {

@@ -38,6 +38,7 @@ pub fn prepare_into(
         state: encoded.state,
         embodiment_id: encoded.embodiment_id,
         noise,
+        rtc: None,
     };
     Ok(())
 }

@@ -37,6 +37,14 @@ impl PrecisionPolicy {
                     return Err(self.fails(what));
                 }
             }
+            if let Some(Some(weights)) = rule.weights {
+                let reaches =
+                    |site: &ModelSite| rule.pattern.covers(&site.path) && site.operation == Operation::Linear;
+                if !sites.iter().any(reaches) {
+                    let what = format!("`{}`: weights {weights} reach no linear layer", rule.pattern);
+                    return Err(self.fails(what));
+                }
+            }
         }
         sites.iter().try_for_each(|site| self.check_site(site))
     }
@@ -70,6 +78,13 @@ impl PrecisionPolicy {
             if let Err(error) = self.activation_scale(path) {
                 return fail(error.to_string());
             }
+        }
+        if let (Operation::Linear, Some(weights)) = (operation, formats.weights)
+            && compute.bits() == 8
+        {
+            return fail(format!(
+                "weights: expected none with compute = \"{compute}\", which rounds the weights too, found {weights}"
+            ));
         }
         Ok(())
     }

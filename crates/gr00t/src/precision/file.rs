@@ -1,6 +1,6 @@
 //! Policies as TOML files that a person can read and edit.
 
-use super::{Pattern, PrecisionPolicy, Rule, Scale};
+use super::{Pattern, PrecisionPolicy, Rule, Scale, WeightFormat};
 use crate::precision::Calibration;
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -26,11 +26,12 @@ struct Table {
     compute: Option<String>,
     accumulate: Option<String>,
     scale: Option<String>,
+    weights: Option<String>,
 }
 
 impl PrecisionPolicy {
     /// Reads a policy: `base`, a preset; `calibration`, a file whose path starts from the policy's folder; and
-    /// ordered `[[site]]` tables of `pattern` and any of `storage`, `compute`, `accumulate` and `scale`, of which
+    /// ordered `[[site]]` tables of `pattern` and any of `storage`, `compute`, `accumulate`, `scale` and `weights`, of which
     /// later ones win. The policy is named after the file. docs/PRECISION.md has an example.
     ///
     /// # Errors
@@ -39,12 +40,31 @@ impl PrecisionPolicy {
     pub fn from_toml_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
-        let document: Document = toml::from_str(&text).map_err(|error| {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let policy = Self::from_toml(&text, path)?;
+        let file = std::path::absolute(path).map_err(|source| Error::io(path, source))?;
+        Ok(PrecisionPolicy { name, file: Some(file), ..policy })
+    }
+
+    /// The policy that [`PrecisionPolicy::identity`] gave: a preset's name, or the text of a policy, which is named after
+    /// its base. `origin` is the file that holds it: errors name it.
+    ///
+    /// # Errors
+    /// Neither; as [`PrecisionPolicy::from_toml_file`].
+    pub fn from_identity(identity: &str, origin: &Path) -> Result<Self> {
+        match identity.contains('=') {
+            true => Self::from_toml(identity, origin),
+            false => Self::preset(identity).map_err(|error| Error::file(origin, error.to_string())),
+        }
+    }
+
+    /// A policy's text, which `path` holds.
+    fn from_toml(text: &str, path: &Path) -> Result<Self> {
+        let document: Document = toml::from_str(text).map_err(|error| {
             let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
             let line = line.map_or(String::new(), |line| format!("line {line}: "));
             Error::file(path, format!("{line}{}", error.message()))
         })?;
-        let inside = |error: Error| Error::file(path, error.to_string());
         let mut policy = Self::preset(&document.base).map_err(|_| {
             let known = Self::PRESETS.join(", ");
             Error::file(path, format!("base: expected one of {known}, found `{}`", document.base))
@@ -57,9 +77,7 @@ impl PrecisionPolicy {
             let folder = path.parent().unwrap_or(Path::new(""));
             policy = policy.with_calibration(Calibration::load(&folder.join(file))?);
         }
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let file = std::path::absolute(path).map_err(|source| inside(Error::io(path, source)))?;
-        Ok(PrecisionPolicy { name, file: Some(file), ..policy })
+        Ok(policy)
     }
 
     /// The policy as [`PrecisionPolicy::from_toml_file`] reads it. Random rounding is not part of a file.
@@ -78,6 +96,9 @@ impl PrecisionPolicy {
             put(&mut text, "compute", rule.compute);
             put(&mut text, "accumulate", rule.accumulate);
             put(&mut text, "scale", rule.scale);
+            let weights =
+                |format: Option<WeightFormat>| format.map_or("none".to_owned(), |format| format.to_string());
+            put(&mut text, "weights", rule.weights.map(weights));
         }
         text
     }
@@ -92,11 +113,16 @@ impl Table {
             compute: parse("compute", self.compute.as_deref())?,
             accumulate: parse("accumulate", self.accumulate.as_deref())?,
             scale: parse::<Scale>("scale", self.scale.as_deref())?,
+            weights: match self.weights.as_deref() {
+                Some("none") => Some(None),
+                named => parse("weights", named)?.map(Some),
+            },
         };
         let name = &self.pattern;
-        if [rule.storage, rule.compute, rule.accumulate].iter().all(Option::is_none) && rule.scale.is_none() {
+        let formats = [rule.storage, rule.compute, rule.accumulate];
+        if formats.iter().all(Option::is_none) && rule.scale.is_none() && rule.weights.is_none() {
             return Err(format!(
-                "`{name}`: expected at least one of storage, compute, accumulate, scale, found none"
+                "`{name}`: expected at least one of storage, compute, accumulate, scale, weights, found none"
             ));
         }
         match (rule.compute, rule.scale) {

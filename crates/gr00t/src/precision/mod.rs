@@ -5,9 +5,11 @@ mod check;
 mod file;
 mod pattern;
 mod preset;
+mod weights;
 
 pub use calibration::Calibration;
 pub use pattern::Pattern;
+pub use weights::{Sharing, WeightCode, WeightFormat};
 
 use crate::ops::Site;
 use crate::{Error, Result};
@@ -31,6 +33,8 @@ pub struct Formats {
     pub accumulate: Format,
     /// How the operands of a linear layer are brought into the range of `compute`.
     pub scale: Scale,
+    /// What the weights of a linear layer are stored in, where that is narrower than the checkpoint.
+    pub weights: Option<WeightFormat>,
 }
 
 /// How the operands of a linear layer are scaled before they are rounded to an 8-bit compute format.
@@ -62,6 +66,8 @@ pub struct Rule {
     pub accumulate: Option<Format>,
     /// In place of [`Formats::scale`].
     pub scale: Option<Scale>,
+    /// In place of [`Formats::weights`].
+    pub weights: Option<Option<WeightFormat>>,
 }
 
 /// Formats by site. A value like any other: an engine is given one and decides nothing itself.
@@ -91,9 +97,9 @@ pub enum ActivationScale {
 }
 
 impl Formats {
-    /// Formats without scales.
+    /// Formats without scales, weights as the checkpoint has them.
     pub const fn new(storage: Format, compute: Format, accumulate: Format) -> Self {
-        Formats { storage, compute, accumulate, scale: Scale::None }
+        Formats { storage, compute, accumulate, scale: Scale::None, weights: None }
     }
 }
 
@@ -105,6 +111,7 @@ impl Rule {
             compute: self.compute.unwrap_or(formats.compute),
             accumulate: self.accumulate.unwrap_or(formats.accumulate),
             scale: self.scale.unwrap_or(formats.scale),
+            weights: self.weights.unwrap_or(formats.weights),
         }
     }
 }
@@ -128,6 +135,7 @@ impl PrecisionPolicy {
             compute: Some(formats.compute),
             accumulate: Some(formats.accumulate),
             scale: Some(formats.scale),
+            weights: Some(formats.weights),
         })
     }
 

@@ -67,5 +67,6 @@ fn fp8(pattern: &str) -> Result<Rule> {
         compute: Some(Format::Fp8E4m3),
         accumulate: None,
         scale: Some(Scale::PerChannel),
+        weights: None,
     })
 }

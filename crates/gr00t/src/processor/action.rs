@@ -1,7 +1,6 @@
-//! From the model's normalized actions to physical, absolute ones.
+//! From the model's normalized actions to physical, absolute ones, and back.
 //!
-//! Source: the official `Gr00tN1d6Processor.decode_action` and
-//! `StateActionProcessor.unapply_action`.
+//! Source: the official processors' `decode_action`, `StateActionProcessor.unapply_action` and `apply_action`.
 
 use super::config::{
     ActionConfig, ActionFormat, ActionRepresentation, ActionType, ModalityConfig, ProcessorConfig,
@@ -9,15 +8,16 @@ use super::config::{
 use super::pose::Pose;
 use super::state::{StateEncoder, check_matrix};
 use super::statistics::{Rule, Scaler, Statistics};
-use crate::{ActionChunk, Error, Matrix, Observation, Result};
-
-/// Values of an end effector pose as the model writes it: xyz and rot6d.
-const POSE_DIM: usize = 9;
+use crate::{ActionChunk, Error, Matrix, Observation, Result, Version};
 
 /// The action modality of one embodiment.
-pub(super) struct ActionDecoder {
+pub(super) struct ActionCodec {
     groups: Vec<ActionGroup>,
     horizon: usize,
+    /// Rows of the model's action.
+    max_horizon: usize,
+    /// Whether encoded actions are clipped to `[-1, 1]`, as the targets of training were.
+    clip: bool,
     /// Columns of the model's action.
     max_dim: usize,
 }
@@ -41,14 +41,34 @@ struct Reference {
 enum Space {
     /// Added to the state.
     Joint,
-    /// Composed with the state's pose and written in a format.
-    Pose(ActionFormat),
+    /// Composed with the state's pose.
+    Pose(PoseFormats),
 }
 
-impl ActionDecoder {
+/// The formats of a relative pose.
+#[derive(Debug, Clone, Copy)]
+struct PoseFormats {
+    /// Of the model's action and of the reference state.
+    relative: ActionFormat,
+    /// Of the absolute action.
+    absolute: ActionFormat,
+}
+
+impl PoseFormats {
+    /// N1.6 reads rot6d whatever the configured format, which it only writes, and has no matrices.
+    fn of(version: Version, format: ActionFormat) -> Option<Self> {
+        match (version, format) {
+            (Version::N1_6, ActionFormat::Default) => None,
+            (Version::N1_6, _) => Some(PoseFormats { relative: ActionFormat::XyzRot6d, absolute: format }),
+            (Version::N1_7, _) => Some(PoseFormats { relative: format, absolute: format }),
+        }
+    }
+}
+
+impl ActionCodec {
     /// # Errors
-    /// [`Error::File`] when statistics are missing, do not fit the horizon or `max_action_dim`, or
-    /// when a relative group's format or reference state cannot work.
+    /// [`Error::File`] when statistics are missing, do not fit the horizon or `max_action_dim`, when the horizon is
+    /// longer than the model's, or when a relative group's format or reference state cannot work.
     pub fn new(
         config: &ProcessorConfig,
         modality: &ModalityConfig,
@@ -59,6 +79,12 @@ impl ActionDecoder {
         let horizon = modality.delta_indices.len();
         if let Some(configs) = modality.action_configs.as_ref().filter(|c| c.len() != keys.len()) {
             let what = format!("{} action_configs for {} modality_keys", configs.len(), keys.len());
+            return Err(statistics.error("action", "*", what));
+        }
+        // The official code of N1.6 has no such check.
+        if config.version == Version::N1_7 && horizon > config.max_action_horizon {
+            let what =
+                format!("{horizon} delta_indices, but max_action_horizon is {}", config.max_action_horizon);
             return Err(statistics.error("action", "*", what));
         }
         let mut groups = Vec::with_capacity(keys.len());
@@ -79,7 +105,13 @@ impl ActionDecoder {
                 format!("groups have {offset} values together, max_action_dim is {}", config.max_action_dim);
             return Err(statistics.error("action", "*", what));
         }
-        Ok(ActionDecoder { groups, horizon, max_dim: config.max_action_dim })
+        Ok(ActionCodec {
+            groups,
+            horizon,
+            max_horizon: config.max_action_horizon.max(horizon),
+            clip: config.clip_outliers,
+            max_dim: config.max_action_dim,
+        })
     }
 
     /// Columns of the model's action.
@@ -89,13 +121,7 @@ impl ActionDecoder {
 
     /// Physical values of a group at a time step.
     pub fn dim(&self, key: &str) -> Option<usize> {
-        /// x, y, z and a rotation vector.
-        const XYZ_ROTVEC: usize = 6;
-        let group = self.groups.iter().find(|group| group.key == key)?;
-        match group.reference.as_ref().map(|reference| reference.space) {
-            Some(Space::Pose(ActionFormat::XyzRotvec)) => Some(XYZ_ROTVEC),
-            _ => Some(group.scaler.cols()),
-        }
+        self.groups.iter().find(|group| group.key == key).map(ActionGroup::dim)
     }
 
     /// Steps of a chunk.
@@ -129,6 +155,42 @@ impl ActionDecoder {
         };
         Ok(ActionChunk { groups: self.groups.iter().map(decode).collect::<Result<_>>()? })
     }
+
+    /// The model's actions for a chunk of physical ones: `[max_action_horizon, max_action_dim]`, zero padded.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when a group is missing, of another width or not finite, when groups differ in their steps or
+    /// have none or more than the horizon, or when a relative group's state is missing or wrong.
+    pub fn encode(
+        &self,
+        chunk: &ActionChunk,
+        observation: &Observation,
+        state: &StateEncoder,
+    ) -> Result<Matrix> {
+        let mut data = vec![0f32; self.max_horizon * self.max_dim];
+        let mut steps = None;
+        for group in &self.groups {
+            let physical = chunk.group(&group.key)?;
+            let field = format!("action.{}", group.key);
+            check_matrix(&field, physical)?;
+            let (rows, cols) = (*steps.get_or_insert(physical.rows), group.dim());
+            if (physical.rows, physical.cols) != (rows, cols) || !(1..=self.horizon).contains(&rows) {
+                let what = format!(
+                    "expected the same 1 to {} steps for all groups, of {cols} values, found {} of {}",
+                    self.horizon, physical.rows, physical.cols
+                );
+                return Err(Error::input(field, what));
+            }
+            let normalized = group.encode(physical, observation, state)?;
+            for (step, mut values) in normalized.into_iter().enumerate() {
+                if self.clip {
+                    values.iter_mut().for_each(|value| *value = value.clamp(-1.0, 1.0));
+                }
+                data[step * self.max_dim + group.offset..][..values.len()].copy_from_slice(&values);
+            }
+        }
+        Ok(Matrix { rows: self.max_horizon, cols: self.max_dim, data })
+    }
 }
 
 impl ActionGroup {
@@ -152,14 +214,14 @@ impl ActionGroup {
             return Ok(ActionGroup { key: key.to_string(), offset, scaler, reference: None });
         };
         let space = match (relative.kind, relative.format) {
-            (ActionType::NonEef, ActionFormat::Default) => Space::Joint,
-            (ActionType::Eef, format @ (ActionFormat::XyzRot6d | ActionFormat::XyzRotvec)) => {
-                Space::Pose(format)
-            }
-            (kind, format) => {
-                let what = format!("a relative {kind:?} action cannot be written as {format:?}");
-                return Err(statistics.error("relative_action", key, what));
-            }
+            (ActionType::NonEef, ActionFormat::Default) => Some(Space::Joint),
+            (ActionType::Eef, format) => PoseFormats::of(config.version, format).map(Space::Pose),
+            (ActionType::NonEef, ActionFormat::XyzRot6d | ActionFormat::XyzRotvec) => None,
+        };
+        let Some(space) = space else {
+            let what =
+                format!("a relative {:?} action cannot be written as {:?}", relative.kind, relative.format);
+            return Err(statistics.error("relative_action", key, what));
         };
         let scaler = statistics.scaler("relative_action", key, rule)?;
         // The width in the model's output is that of the absolute statistics.
@@ -182,8 +244,11 @@ impl ActionGroup {
             return error(format!("expected statistics for 1 or {horizon} time steps, found {rows}"));
         }
         let Some(Reference { state_key, space }) = &self.reference else { return Ok(()) };
-        if matches!(space, Space::Pose(_)) && cols != POSE_DIM {
-            return error(format!("expected {POSE_DIM} values (xyz + rot6d), found {cols}"));
+        if let Space::Pose(PoseFormats { relative, .. }) = space
+            && cols != relative.pose_dim()
+        {
+            let (dim, name) = (relative.pose_dim(), relative.pose_name());
+            return error(format!("expected {dim} values ({name}), found {cols}"));
         }
         if !state.contains(state_key) {
             return error(format!("refers to state.{state_key}, which is not a group of the state"));
@@ -217,14 +282,21 @@ impl ActionGroup {
         Ok(Matrix { rows: horizon, cols, data })
     }
 
-    /// Relative to the last time step of the reference state.
-    fn to_absolute(
+    /// Physical values at a time step.
+    fn dim(&self) -> usize {
+        match self.reference.as_ref().map(|reference| reference.space) {
+            Some(Space::Pose(formats)) => formats.absolute.pose_dim(),
+            Some(Space::Joint) | None => self.scaler.cols(),
+        }
+    }
+
+    /// The last time step of the reference state.
+    fn origin(
         &self,
-        relative: Vec<Vec<f64>>,
         reference: &Reference,
         observation: &Observation,
         state: &StateEncoder,
-    ) -> Result<Vec<Vec<f64>>> {
+    ) -> Result<Vec<f64>> {
         let field = format!("state.{}", reference.state_key);
         let matrix = state.group(observation, &reference.state_key)?;
         let Some(last) = matrix.rows.checked_sub(1) else {
@@ -234,27 +306,77 @@ impl ActionGroup {
             let what = format!("expected {} values, found {}", self.scaler.cols(), matrix.cols);
             return Err(Error::input(field, what));
         }
-        let origin: Vec<f64> = matrix.row(last).iter().map(|&v| f64::from(v)).collect();
+        Ok(matrix.row(last).iter().map(|&v| f64::from(v)).collect())
+    }
+
+    /// Physical values relative to the reference state → absolute ones.
+    fn to_absolute(
+        &self,
+        relative: Vec<Vec<f64>>,
+        reference: &Reference,
+        observation: &Observation,
+        state: &StateEncoder,
+    ) -> Result<Vec<Vec<f64>>> {
+        let origin = self.origin(reference, observation, state)?;
         match reference.space {
             Space::Joint => {
                 let add = |row: Vec<f64>| row.iter().zip(&origin).map(|(a, s)| s + a).collect();
                 Ok(relative.into_iter().map(add).collect())
             }
-            Space::Pose(format) => {
-                let pose = |field: &str, values: &[f64]| {
-                    let what = "the two rows of the rotation do not span a plane";
-                    Pose::from_xyz_rot6d(values).ok_or_else(|| Error::input(field, what))
-                };
-                let origin = pose(&field, &origin)?;
+            Space::Pose(formats) => {
+                let origin = pose(&format!("state.{}", reference.state_key), formats.relative, &origin)?;
                 let absolute = |row: Vec<f64>| {
-                    let pose = origin.compose(&pose(&format!("action.{}", self.key), &row)?);
-                    Ok(match format {
-                        ActionFormat::XyzRotvec => pose.to_xyz_rotvec(),
-                        _ => pose.to_xyz_rot6d(),
-                    })
+                    let relative = pose(&format!("action.{}", self.key), formats.relative, &row)?;
+                    Ok(origin.compose(&relative).write(formats.absolute))
                 };
                 relative.into_iter().map(absolute).collect()
             }
         }
     }
+
+    /// Absolute physical values → those relative to the reference state.
+    fn to_relative(
+        &self,
+        absolute: &Matrix,
+        reference: &Reference,
+        observation: &Observation,
+        state: &StateEncoder,
+    ) -> Result<Vec<Vec<f32>>> {
+        let origin = self.origin(reference, observation, state)?;
+        let rows = (0..absolute.rows).map(|step| absolute.row(step).iter().map(|&v| f64::from(v)));
+        match reference.space {
+            Space::Joint => {
+                Ok(rows.map(|row| row.zip(&origin).map(|(a, s)| (a - s) as f32).collect()).collect())
+            }
+            Space::Pose(formats) => {
+                let origin = pose(&format!("state.{}", reference.state_key), formats.relative, &origin)?;
+                let back = origin.inverse();
+                let relative = |row: Vec<f64>| {
+                    let absolute = pose(&format!("action.{}", self.key), formats.absolute, &row)?;
+                    let values = back.compose(&absolute).write(formats.relative);
+                    Ok(values.into_iter().map(|v| v as f32).collect())
+                };
+                rows.map(|row| relative(row.collect())).collect()
+            }
+        }
+    }
+
+    /// Normalized values of each step of `physical`, `[steps, dim]`.
+    fn encode(
+        &self,
+        physical: &Matrix,
+        observation: &Observation,
+        state: &StateEncoder,
+    ) -> Result<Vec<Vec<f32>>> {
+        let rows = match &self.reference {
+            None => (0..physical.rows).map(|step| physical.row(step).to_vec()).collect(),
+            Some(reference) => self.to_relative(physical, reference, observation, state)?,
+        };
+        Ok(rows.iter().enumerate().map(|(step, row)| self.scaler.normalize(step, row)).collect())
+    }
+}
+
+/// A pose of an action or a state, which `field` names in errors.
+fn pose(field: &str, format: ActionFormat, values: &[f64]) -> Result<Pose> {
+    Pose::read(format, values).map_err(|what| Error::input(field, what))
 }

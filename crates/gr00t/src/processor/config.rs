@@ -1,53 +1,62 @@
 //! `processor_config.json`: image and language settings, and per embodiment which views, joint
 //! groups and time steps the policy uses.
 //!
-//! Source of the fields and their defaults: the official `Gr00tN1d6Processor.__init__`
-//! (`gr00t/model/gr00t_n1d6/processing_gr00t_n1d6.py`) and `gr00t/data/types.py`.
+//! Source of the fields and their defaults: the constructors of the official `Gr00tN1d6Processor` and
+//! `Gr00tN1d7Processor` (`processing_gr00t_n1d6.py`, `processing_gr00t_n1d7.py`) and `gr00t/data/types.py`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::embodiments::tag_of_name;
 pub(super) use crate::checkpoint::files::read_json;
 use crate::checkpoint::files::{check_folder, processor_file};
-use crate::{Error, Result};
+use crate::{Error, Result, Version};
 
 /// File name inside a checkpoint folder.
 pub const PROCESSOR_CONFIG: &str = "processor_config.json";
-/// File name inside a checkpoint folder; optional there.
-pub const EMBODIMENT_IDS: &str = "embodiment_id.json";
 
-/// The official table from embodiment tag to projector index; it also completes `embodiment_id.json`.
-const OFFICIAL_EMBODIMENT_IDS: [(&str, usize); 9] = [
-    ("robocasa_panda_omron", 13),
-    ("gr1", 20),
-    ("behavior_r1_pro", 24),
-    ("unitree_g1", 8),
-    ("libero_panda", 2),
-    ("oxe_google", 0),
-    ("oxe_widowx", 1),
-    ("oxe_droid", 16),
-    ("new_embodiment", 10),
+/// Keys of `processor_kwargs` that do not touch inference. Any other key that is not read is refused, as the official
+/// constructors do.
+const NOT_OF_INFERENCE: [&str; 13] = [
+    // Augmentation during training.
+    "random_rotation_angle",
+    "color_jitter_params",
+    "extra_augmentation_config",
+    "state_dropout_prob",
+    // Stored, never read.
+    "use_mean_std",
+    // Which tokenizer and image processor are downloaded, and how: those of the version.
+    "model_name",
+    "model_type",
+    "transformers_loading_kwargs",
+    // Replaced by files when a processor is loaded.
+    "statistics",
+    "embodiment_id_mapping",
+    // Described where `use_tactile` is on, which is refused.
+    "tactile_state_keys",
+    "tactile_input_shape",
+    "tactile_embed_dim",
 ];
 
 /// The `processor_kwargs` of `processor_config.json` that inference needs.
 ///
-/// An absent field takes the official default; an explicit `null` stays `None`, which means
+/// An absent field takes the official default of the version; an explicit `null` stays `None`, which means
 /// something else for the image sizes (see [`ProcessorConfig::crop_fraction`]).
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone)]
 pub struct ProcessorConfig {
+    /// Whose processor it is: `processor_class`.
+    pub version: Version,
     /// Embodiment tag → its modalities. An incomplete one is left out; who asks for it is told.
-    #[serde(deserialize_with = "complete")]
     pub modality_configs: BTreeMap<String, EmbodimentModalities>,
     /// What is wrong with the incomplete ones.
-    #[serde(skip)]
     pub(super) incomplete: BTreeMap<String, String>,
     /// Scale absolute groups by q01/q99 instead of min/max.
     pub use_percentiles: bool,
-    /// Clip min/max-normalized states to `[-1, 1]`.
+    /// Clip min/max-normalized states, and actions normalized for real-time chunking, to `[-1, 1]`.
     pub clip_outliers: bool,
     /// `[height, width]` of the centre crop (torchvision variant).
     pub image_crop_size: Option<Vec<usize>>,
@@ -71,49 +80,61 @@ pub struct ProcessorConfig {
     pub apply_sincos_state_encoding: bool,
     /// Whether `RELATIVE` action groups take effect.
     pub use_relative_action: bool,
+    /// Whether the model is given zeros in place of the state.
+    pub exclude_state: bool,
     /// Area resize and fractional crop (albumentations) instead of two resizes (torchvision).
     pub use_albumentations: bool,
-    /// Whether black bars make frames square first. `None` where the file is older than the switch: the
+    /// Whether black bars make frames square first. `None` where a file of N1.6 is older than the switch: the
     /// albumentations variant then has no bars, the torchvision variant always has them. An explicit `null` is
     /// `false`, as in Python.
-    #[serde(deserialize_with = "null_is_false")]
     pub letter_box_transform: Option<bool>,
 }
 
-impl Default for ProcessorConfig {
-    fn default() -> Self {
-        ProcessorConfig {
-            modality_configs: BTreeMap::new(),
-            incomplete: BTreeMap::new(),
-            use_percentiles: false,
-            clip_outliers: true,
-            image_crop_size: None,
-            image_target_size: None,
-            shortest_image_edge: Some(512),
-            crop_fraction: Some(0.95),
-            formalize_language: true,
-            max_state_dim: 29,
-            max_action_dim: 29,
-            max_action_horizon: 40,
-            apply_sincos_state_encoding: false,
-            use_relative_action: false,
-            use_albumentations: false,
-            letter_box_transform: None,
+/// `processor_kwargs` that were not read yet.
+struct Kwargs(Map<String, Value>);
+
+impl Kwargs {
+    /// The value of a key, if it is there, replaces a default.
+    fn read<T: DeserializeOwned>(&mut self, key: &str, value: &mut T) -> Result<(), String> {
+        if let Some(found) = self.0.remove(key) {
+            *value =
+                serde_json::from_value(found).map_err(|error| format!("processor_kwargs.{key}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// A switch that is off where it is `null`, as in Python.
+    fn read_switch(&mut self, key: &str, value: &mut Option<bool>) -> Result<(), String> {
+        let mut found = None::<Option<bool>>;
+        if self.0.contains_key(key) {
+            self.read(key, found.insert(None))?;
+        }
+        if let Some(switch) = found {
+            *value = Some(switch.unwrap_or(false));
+        }
+        Ok(())
+    }
+
+    /// Whether everything was read that inference may depend on.
+    fn finish(mut self) -> Result<(), String> {
+        let mut tactile = None;
+        self.read_switch("use_tactile", &mut tactile)?;
+        if tactile == Some(true) {
+            return Err(
+                "processor_kwargs.use_tactile: expected false, since tactile inputs are not supported, \
+                        found true"
+                    .to_owned(),
+            );
+        }
+        match self.0.keys().find(|key| !NOT_OF_INFERENCE.contains(&key.as_str())) {
+            None => Ok(()),
+            Some(key) => Err(format!(
+                "processor_kwargs.{key}: expected none of this name, since it may change results in a way that is \
+                 not known here, found {}",
+                self.0[key]
+            )),
         }
     }
-}
-
-/// The modalities that are complete.
-fn complete<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, EmbodimentModalities>, D::Error> {
-    let all = BTreeMap::<String, Value>::deserialize(deserializer)?;
-    let parse = |(tag, value)| Some((tag, serde_json::from_value(value).ok()?));
-    Ok(all.into_iter().filter_map(parse).collect())
-}
-
-fn null_is_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
-    Option::<bool>::deserialize(deserializer).map(|value| Some(value.unwrap_or(false)))
 }
 
 /// What one embodiment reads and writes.
@@ -131,6 +152,7 @@ pub struct EmbodimentModalities {
 
 /// Keys and time steps of one modality.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ModalityConfig {
     /// Time steps relative to the current one, in steps of the data set.
     pub delta_indices: Vec<i64>,
@@ -145,6 +167,13 @@ pub struct ModalityConfig {
     /// How to read each action group, in the order of `modality_keys`.
     #[serde(default)]
     pub action_configs: Option<Vec<ActionConfig>>,
+    /// Whether the model is given zeros in place of these groups; only of the state.
+    #[serde(default, deserialize_with = "null_is_false")]
+    pub exclude_state: bool,
+}
+
+fn null_is_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::<bool>::deserialize(deserializer)?.unwrap_or(false))
 }
 
 impl ModalityConfig {
@@ -190,7 +219,7 @@ pub enum ActionRepresentation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ActionType {
-    /// An end effector pose: xyz and the first two rows of the rotation matrix.
+    /// An end effector pose: relative ones are composed with the state's.
     Eef,
     /// Joint positions: relative ones are added to the state.
     NonEef,
@@ -200,7 +229,7 @@ pub enum ActionType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ActionFormat {
-    /// Joint values as they are.
+    /// Joint values as they are; for an end effector a row-major 4 x 4 matrix: 16 values.
     Default,
     /// Position and the first two rows of the rotation matrix: 9 values.
     XyzRot6d,
@@ -209,49 +238,108 @@ pub enum ActionFormat {
 }
 
 impl ProcessorConfig {
+    /// What the official constructor of a version takes where nothing is said.
+    pub fn defaults(version: Version) -> Self {
+        let (shortest_image_edge, max_action_horizon, letter_box_transform) = match version {
+            Version::N1_6 => (512, 40, None),
+            Version::N1_7 => (256, 50, Some(false)),
+        };
+        ProcessorConfig {
+            version,
+            modality_configs: BTreeMap::new(),
+            incomplete: BTreeMap::new(),
+            use_percentiles: false,
+            clip_outliers: true,
+            image_crop_size: None,
+            image_target_size: None,
+            shortest_image_edge: Some(shortest_image_edge),
+            crop_fraction: Some(0.95),
+            formalize_language: true,
+            max_state_dim: 29,
+            max_action_dim: 29,
+            max_action_horizon,
+            apply_sincos_state_encoding: false,
+            use_relative_action: false,
+            exclude_state: false,
+            use_albumentations: false,
+            letter_box_transform,
+        }
+    }
+
     /// Reads `processor_config.json` of a checkpoint folder, or of its subfolder `processor`.
     ///
     /// # Errors
-    /// [`Error::File`] when the folder is none of a GR00T N1.6 checkpoint, or a field is missing or of the wrong
-    /// type; [`Error::Io`] when the file cannot be read.
+    /// [`Error::File`] when the folder is none of a GR00T checkpoint, `processor_class` is of no known version, or a
+    /// field is missing, of the wrong type or unknown; [`Error::Io`] when the file cannot be read.
     pub fn read(checkpoint: &Path) -> Result<Self> {
         #[derive(Deserialize)]
         struct Document {
-            processor_kwargs: ProcessorConfig,
-        }
-        #[derive(Deserialize, Default)]
-        #[serde(default)]
-        struct Tags {
-            modality_configs: BTreeMap<String, Value>,
-        }
-        #[derive(Deserialize)]
-        struct Raw {
-            processor_kwargs: Tags,
+            #[serde(default)]
+            processor_class: Value,
+            processor_kwargs: Map<String, Value>,
         }
         let path = processor_file(checkpoint, PROCESSOR_CONFIG);
         check_folder(checkpoint, &path)?;
-        let mut config = read_json::<Document>(&path)?.processor_kwargs;
-        let all = read_json::<Raw>(&path)?.processor_kwargs.modality_configs;
-        for (tag, value) in all {
-            if let Err(error) = serde_json::from_value::<EmbodimentModalities>(value) {
-                config.incomplete.insert(tag, error.to_string());
-            }
-        }
+        let Document { processor_class, processor_kwargs } = read_json(&path)?;
+        let of_class = |version: &Version| processor_class.as_str() == Some(version.processor_class());
+        let Some(version) = Version::ALL.into_iter().find(of_class) else {
+            let known = Version::ALL.map(Version::processor_class).join(" or ");
+            let found = match processor_class {
+                Value::Null => "none".to_owned(),
+                other => other.to_string(),
+            };
+            return Err(Error::file(path, format!("processor_class: expected {known}, found {found}")));
+        };
+        let mut config = ProcessorConfig::defaults(version);
+        config.update(processor_kwargs).map_err(|what| Error::file(path, what))?;
         Ok(config)
     }
 
-    /// The configured tag that `tag` names: a value (`gr1`) or an enum name (`GR1`), in any case.
+    /// Takes the values of a file's `processor_kwargs`.
+    fn update(&mut self, kwargs: Map<String, Value>) -> Result<(), String> {
+        let mut kwargs = Kwargs(kwargs);
+        let mut modalities = Map::new();
+        kwargs.read("modality_configs", &mut modalities)?;
+        for (tag, value) in modalities {
+            match serde_json::from_value(value) {
+                Ok(complete) => drop(self.modality_configs.insert(tag, complete)),
+                Err(error) => drop(self.incomplete.insert(tag, error.to_string())),
+            }
+        }
+        kwargs.read("use_percentiles", &mut self.use_percentiles)?;
+        kwargs.read("clip_outliers", &mut self.clip_outliers)?;
+        kwargs.read("image_crop_size", &mut self.image_crop_size)?;
+        kwargs.read("image_target_size", &mut self.image_target_size)?;
+        kwargs.read("shortest_image_edge", &mut self.shortest_image_edge)?;
+        kwargs.read("crop_fraction", &mut self.crop_fraction)?;
+        kwargs.read("formalize_language", &mut self.formalize_language)?;
+        kwargs.read("max_state_dim", &mut self.max_state_dim)?;
+        kwargs.read("max_action_dim", &mut self.max_action_dim)?;
+        kwargs.read("max_action_horizon", &mut self.max_action_horizon)?;
+        kwargs.read("apply_sincos_state_encoding", &mut self.apply_sincos_state_encoding)?;
+        kwargs.read("use_relative_action", &mut self.use_relative_action)?;
+        kwargs.read("exclude_state", &mut self.exclude_state)?;
+        kwargs.read("use_albumentations", &mut self.use_albumentations)?;
+        kwargs.read_switch("letter_box_transform", &mut self.letter_box_transform)?;
+        kwargs.finish()
+    }
+
+    /// The configured tag that `tag` names: the name of the official enum's member (`LIBERO_PANDA`), or else a value
+    /// (`libero_sim`), in any case.
     ///
     /// # Errors
     /// [`Error::Input`] listing the configured tags, or saying what is wrong with the one named.
     pub(super) fn resolve_tag(&self, tag: &str) -> Result<(&str, &EmbodimentModalities)> {
-        // Every official enum name is its value in capitals.
-        let is_it = |known: &str| known.eq_ignore_ascii_case(tag.trim());
-        if let Some((known, modalities)) = self.modality_configs.iter().find(|(known, _)| is_it(known)) {
-            return Ok((known.as_str(), modalities));
-        }
-        if let Some((known, what)) = self.incomplete.iter().find(|(known, _)| is_it(known)) {
-            return Err(Error::input(format!("{PROCESSOR_CONFIG}: modality_configs.{known}"), what.as_str()));
+        let tag = tag.trim();
+        for name in tag_of_name(self.version, tag).into_iter().chain([tag]) {
+            let is_it = |known: &str| known.eq_ignore_ascii_case(name);
+            if let Some((known, modalities)) = self.modality_configs.iter().find(|(known, _)| is_it(known)) {
+                return Ok((known.as_str(), modalities));
+            }
+            if let Some((known, what)) = self.incomplete.iter().find(|(known, _)| is_it(known)) {
+                let field = format!("{PROCESSOR_CONFIG}: modality_configs.{known}");
+                return Err(Error::input(field, what.as_str()));
+            }
         }
         let known: Vec<&str> = self.modality_configs.keys().map(String::as_str).collect();
         Err(Error::input(
@@ -269,66 +357,100 @@ pub fn known_embodiment_tags(checkpoint: &Path) -> Result<Vec<String>> {
     Ok(ProcessorConfig::read(checkpoint)?.modality_configs.into_keys().collect())
 }
 
-/// The projector index of an embodiment: `embodiment_id.json` first, then the official table.
-///
-/// # Errors
-/// [`Error::File`] when neither has the tag.
-pub fn embodiment_id(checkpoint: &Path, tag: &str) -> Result<usize> {
-    let path = processor_file(checkpoint, EMBODIMENT_IDS);
-    // What stands there for other embodiments does not matter.
-    let ids: BTreeMap<String, Value> = if path.exists() { read_json(&path)? } else { BTreeMap::new() };
-    let official = OFFICIAL_EMBODIMENT_IDS.iter().find(|(known, _)| *known == tag).map(|(_, id)| *id);
-    let own = match ids.get(tag) {
-        None => None,
-        Some(id) => {
-            let whole = id.as_u64().and_then(|id| usize::try_from(id).ok());
-            Some(whole.ok_or_else(|| Error::file(&path, format!("{tag}: expected an index, found {id}")))?)
-        }
-    };
-    own.or(official).ok_or_else(|| {
-        Error::file(&path, format!("no id for embodiment '{tag}', and the official table has none either"))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(kwargs: &str) -> ProcessorConfig {
-        serde_json::from_str(kwargs).expect("valid config")
+    fn parse_of(version: Version, kwargs: &str) -> Result<ProcessorConfig, String> {
+        let mut config = ProcessorConfig::defaults(version);
+        config.update(serde_json::from_str(kwargs).expect("an object")).map(|()| config)
+    }
+
+    fn parse(version: Version, kwargs: &str) -> ProcessorConfig {
+        parse_of(version, kwargs).expect("valid config")
     }
 
     #[test]
-    fn absent_fields_take_official_defaults_and_null_stays_none() {
-        let absent = parse("{}");
-        assert_eq!((absent.shortest_image_edge, absent.crop_fraction), (Some(512), Some(0.95)));
-        assert!(absent.clip_outliers && absent.formalize_language && !absent.use_albumentations);
-        let null = parse(r#"{"shortest_image_edge": null, "crop_fraction": null}"#);
-        assert_eq!((null.shortest_image_edge, null.crop_fraction), (None, None));
+    fn absent_fields_take_the_defaults_of_the_version_and_null_stays_none() {
+        for (version, edge, horizon) in [(Version::N1_6, 512, 40), (Version::N1_7, 256, 50)] {
+            let absent = parse(version, "{}");
+            assert_eq!((absent.shortest_image_edge, absent.crop_fraction), (Some(edge), Some(0.95)));
+            assert_eq!(
+                (absent.max_action_horizon, absent.max_state_dim, absent.max_action_dim),
+                (horizon, 29, 29)
+            );
+            assert!(absent.clip_outliers && absent.formalize_language);
+            assert!(!absent.use_albumentations && !absent.use_percentiles && !absent.use_relative_action);
+            assert!(!absent.apply_sincos_state_encoding && !absent.exclude_state);
+            let null = parse(version, r#"{"shortest_image_edge": null, "crop_fraction": null}"#);
+            assert_eq!((null.shortest_image_edge, null.crop_fraction), (None, None));
+        }
     }
 
     #[test]
     fn letterbox_is_absent_true_or_false() {
-        let letterbox = |kwargs: &str| parse(kwargs).letter_box_transform;
-        assert_eq!(letterbox("{}"), None);
-        assert_eq!(letterbox(r#"{"letter_box_transform": true}"#), Some(true));
-        assert_eq!(letterbox(r#"{"letter_box_transform": false}"#), Some(false));
-        assert_eq!(letterbox(r#"{"letter_box_transform": null}"#), Some(false));
+        for (version, absent) in [(Version::N1_6, None), (Version::N1_7, Some(false))] {
+            let letterbox = |kwargs: &str| parse(version, kwargs).letter_box_transform;
+            assert_eq!(letterbox("{}"), absent);
+            assert_eq!(letterbox(r#"{"letter_box_transform": true}"#), Some(true));
+            assert_eq!(letterbox(r#"{"letter_box_transform": false}"#), Some(false));
+            assert_eq!(letterbox(r#"{"letter_box_transform": null}"#), Some(false));
+        }
+    }
+
+    #[test]
+    fn keys_that_are_not_known_are_refused() {
+        for version in Version::ALL {
+            for key in NOT_OF_INFERENCE {
+                parse(version, &format!(r#"{{"{key}": "anything"}}"#));
+            }
+            parse(version, r#"{"use_tactile": false}"#);
+            let refused = |kwargs: &str| parse_of(version, kwargs).expect_err("refused");
+            assert!(refused(r#"{"use_tactile": true}"#).contains("use_tactile: expected false"));
+            let error = refused(r#"{"crop_fractoin": 0.9}"#);
+            assert!(error.starts_with("processor_kwargs.crop_fractoin: expected none"), "{error}");
+            assert!(refused(r#"{"crop_fraction": "x"}"#).starts_with("processor_kwargs.crop_fraction: "));
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_of_a_modality_is_told_to_who_asks_for_the_embodiment() {
+        let one = r#"{"delta_indices": [0], "modality_keys": ["a"]}"#;
+        let odd = r#"{"delta_indices": [0], "modality_keys": ["a"], "exclude_state": null, "skip": 2}"#;
+        let with = |state: &str| {
+            format!(r#"{{"video": {one}, "state": {state}, "action": {one}, "language": {one}}}"#)
+        };
+        let config = format!(r#"{{"modality_configs": {{"gr1": {}, "gr2": {}}}}}"#, with(one), with(odd));
+        let config = parse(Version::N1_7, &config);
+        assert!(!config.resolve_tag("gr1").expect("complete").1.state.exclude_state);
+        let error = config.resolve_tag("gr2").expect_err("unknown key").to_string();
+        assert!(error.contains("modality_configs.gr2") && error.contains("unknown field `skip`"), "{error}");
     }
 
     #[test]
     fn tags_are_names_or_values_in_any_case() {
         let one = r#"{"delta_indices": [0], "modality_keys": ["a"]}"#;
         let modalities = format!(r#"{{"video": {one}, "state": {one}, "action": {one}, "language": {one}}}"#);
-        let config = parse(&format!(
-            r#"{{"modality_configs": {{"gr1": {modalities}, "new_embodiment": {modalities}}}}}"#
-        ));
+        let with = |version: Version, tags: [&str; 2]| {
+            let tags = tags.map(|tag| format!(r#""{tag}": {modalities}"#)).join(", ");
+            parse(version, &format!(r#"{{"modality_configs": {{{tags}}}}}"#))
+        };
+        let config = with(Version::N1_6, ["gr1", "new_embodiment"]);
         for tag in ["gr1", "GR1", " Gr1 "] {
             assert_eq!(config.resolve_tag(tag).expect("known").0, "gr1");
         }
         assert_eq!(config.resolve_tag("NEW_EMBODIMENT").expect("known").0, "new_embodiment");
         let error = config.resolve_tag("gr2").expect_err("unknown").to_string();
         assert!(error.contains("gr2") && error.contains("gr1, new_embodiment"), "{error}");
+
+        let config = with(Version::N1_7, ["libero_sim", "my_robot"]);
+        for tag in ["LIBERO_PANDA", "libero_panda", "Libero_Sim"] {
+            assert_eq!(config.resolve_tag(tag).expect("known").0, "libero_sim");
+        }
+        assert_eq!(config.resolve_tag("MY_ROBOT").expect("known").0, "my_robot");
+        // A name goes before a tag that is spelt alike.
+        let both = with(Version::N1_7, ["libero_panda", "libero_sim"]);
+        assert_eq!(both.resolve_tag("libero_panda").expect("known").0, "libero_sim");
     }
 
     #[test]

@@ -1,26 +1,19 @@
 //! From a camera frame to the vision tower's pixels: the official evaluation transform, then the
-//! resize to multiples of 28 and the scaling to `[-1, 1]`.
+//! resize to whole tokens and the scaling to `[-1, 1]`.
 //!
-//! Source: `gr00t/model/gr00t_n1d6/image_augmentations.py` (both variants), albumentations 1.4.18
-//! `SmallestMaxSize`, torchvision v2 `CenterCrop`, and `smart_resize` of Eagle's
-//! `processing_eagle3_vl.py`.
+//! Source: `image_augmentations.py` in `gr00t/model/gr00t_n1d6` and `gr00t_n1d7` (both variants), albumentations
+//! 1.4.18 `SmallestMaxSize`, torchvision v2 `CenterCrop`.
 
 use std::path::Path;
 
 use super::config::{PROCESSOR_CONFIG, ProcessorConfig};
+use super::grid::{Grid, Size, check_aspect};
 use super::view::{CHANNELS, Frame, Part, View};
 use super::{resize_opencv, resize_separable};
-use crate::{Error, Image, Result};
+use crate::{Error, Image, Result, Version};
 
-/// Pixels per side of one language token: 2 x 2 patches of 14 x 14.
-pub(super) const TOKEN_SIDE: usize = 28;
-/// Longest side that the vision tower takes.
-const MAX_SIDE: usize = 500 * 14;
-/// Bounds on the pixels of a resized image.
-const MIN_PIXELS: usize = 4 * TOKEN_SIDE * TOKEN_SIDE;
-const MAX_PIXELS: usize = 4096 * TOKEN_SIDE * TOKEN_SIDE;
-/// The official code refuses narrower images.
-const MAX_ASPECT: f64 = 200.0;
+/// Longest side that a configured size may have.
+const MAX_SIDE: usize = 7000;
 /// Camera frames beyond this side length are taken for a mistake.
 const MAX_INPUT_SIDE: usize = 16_384;
 /// Bound on what a very narrow frame may be enlarged to on the way.
@@ -29,39 +22,108 @@ const MAX_INTERMEDIATE_PIXELS: usize = 1 << 26;
 /// One image as the vision tower takes it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PixelValues {
-    /// Rows; a multiple of 28.
+    /// Rows; a multiple of a token's side.
     pub height: usize,
-    /// Columns; a multiple of 28.
+    /// Columns; a multiple of a token's side.
     pub width: usize,
-    /// `[3, height, width]` in `[-1, 1]`, channels R, G, B.
+    /// `[frames, 3, height, width]` in `[-1, 1]`, channels R, G, B. One frame, what a processor gives, stands for all
+    /// frames that a patch spans.
     pub data: Vec<f32>,
 }
 
 impl PixelValues {
-    /// Number of language tokens this image becomes.
-    pub fn tokens(&self) -> usize {
-        self.height * self.width / (TOKEN_SIDE * TOKEN_SIDE)
+    /// How many frames there are.
+    pub fn frames(&self) -> usize {
+        self.data.len() / (3 * self.height * self.width).max(1)
     }
 }
 
-/// `(width, height)`.
-type Size = (usize, usize);
+/// The way of a checkpoint's frames.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Images {
+    transform: Transform,
+    grid: Grid,
+    /// Whether all frames of an observation must have one size after the transform: the official code of N1.7 stacks
+    /// them, later code of N1.6 does not.
+    one_size: bool,
+}
 
 /// The configured evaluation transform. With `bars`, black ones make a frame square first.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum ImageTransform {
+enum Transform {
     /// Albumentations: shorter side to `edge` (area), centre crop, shorter side to `edge` again.
     ShortestEdge { edge: usize, fraction: f64, bars: bool },
     /// Torchvision: resize to `target`, centre crop, resize to `target`.
     Resizes { crop: Size, target: Size, bars: bool },
 }
 
-impl ImageTransform {
-    /// Chooses the variant a checkpoint configures.
+impl Images {
+    /// What a checkpoint configures.
     ///
     /// # Errors
     /// [`Error::File`] about `processor_config.json` when sizes are absent or out of range.
     pub fn new(config: &ProcessorConfig, checkpoint: &Path) -> Result<Self> {
+        Ok(Images {
+            transform: Transform::new(config, checkpoint)?,
+            grid: Grid::of(config.version),
+            one_size: config.version == Version::N1_7,
+        })
+    }
+
+    /// The sizes that the vision tower takes.
+    pub fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    /// Whether frames that each have a usable size fit each other. `frames`: with the names that errors give them.
+    ///
+    /// # Errors
+    /// [`Error::Input`] about the first frame that becomes of another size than the first one.
+    pub fn check_sizes(&self, frames: &[(String, &Image)]) -> Result<()> {
+        let Some(((first, frame), others)) = frames.split_first().filter(|_| self.one_size) else {
+            return Ok(());
+        };
+        let size = |image: &Image| self.transform.size((image.width, image.height));
+        check_frame(first, frame)?;
+        let expected = size(frame);
+        for (field, frame) in others {
+            check_frame(field, frame)?;
+            let found = size(frame);
+            if found != expected {
+                let of = |(width, height): Size| format!("{width}x{height}");
+                let what = format!(
+                    "expected {} after resize and crop, as {first}, found {}: the frames of an observation become \
+                     one stack; letter_box_transform in {PROCESSOR_CONFIG} makes all of them square, if the policy \
+                     was trained so",
+                    of(expected),
+                    of(found),
+                );
+                return Err(Error::input(field.as_str(), what));
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole way of one frame, into `pixels`, whose memory is used again. `field` names it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a frame without pixels, of the wrong byte length, absurdly large, or
+    /// narrower than 1:200.
+    pub fn apply_into(&self, field: &str, image: &Image, pixels: &mut PixelValues) -> Result<()> {
+        check_frame(field, image)?;
+        let square = self.transform.square((image.width, image.height));
+        let square =
+            square.map(|size| check_intermediate(field, size).map(|()| letterbox(image))).transpose()?;
+        let frame = self.transform.apply(field, square.as_ref().unwrap_or(image))?;
+        let (width, height) = self.grid.smart_resize(field, (frame.view().width(), frame.view().height()))?;
+        let resized = resize_separable::resize(frame.view(), width, height, self.grid.method);
+        normalize_into(resized.view(), pixels);
+        Ok(())
+    }
+}
+
+impl Transform {
+    fn new(config: &ProcessorConfig, checkpoint: &Path) -> Result<Self> {
         let error = |what: String| Error::file(checkpoint.join(PROCESSOR_CONFIG), what);
         let pair = |field: &str, value: &Option<Vec<usize>>| match value.as_deref() {
             Some(&[height, width]) if (1..=MAX_SIDE).contains(&height) && (1..=MAX_SIDE).contains(&width) => {
@@ -76,7 +138,7 @@ impl ImageTransform {
         if !config.use_albumentations {
             // Files older than the switch were trained with bars.
             let bars = config.letter_box_transform.unwrap_or(true);
-            return Ok(ImageTransform::Resizes { crop: crop()?, target: target()?, bars });
+            return Ok(Transform::Resizes { crop: crop()?, target: target()?, bars });
         }
         let edge = match config.shortest_image_edge {
             Some(edge) => edge,
@@ -93,24 +155,32 @@ impl ImageTransform {
             return Err(error(format!("crop_fraction: expected above 0 and at most 1, found {fraction}")));
         }
         let bars = config.letter_box_transform.unwrap_or(false);
-        Ok(ImageTransform::ShortestEdge { edge, fraction, bars })
+        Ok(Transform::ShortestEdge { edge, fraction, bars })
     }
 
-    /// The whole way of one frame, into `pixels`, whose memory is used again. `field` names it in errors.
-    ///
-    /// # Errors
-    /// [`Error::Input`] for a frame without pixels, of the wrong byte length, absurdly large, or
-    /// narrower than 1:200.
-    pub fn apply_into(&self, field: &str, image: &Image, pixels: &mut PixelValues) -> Result<()> {
-        check_frame(field, image)?;
-        let (ImageTransform::ShortestEdge { bars, .. } | ImageTransform::Resizes { bars, .. }) = *self;
-        let side = image.width.max(image.height);
-        let square = (bars && image.width != image.height)
-            .then(|| check_intermediate(field, (side, side)).map(|()| letterbox(image)))
-            .transpose()?;
-        let image = square.as_ref().unwrap_or(image);
-        let frame = match *self {
-            ImageTransform::ShortestEdge { edge, fraction, .. } => {
+    /// The size of a frame with bars; `None` where it gets none.
+    fn square(&self, (width, height): Size) -> Option<Size> {
+        let (Transform::ShortestEdge { bars, .. } | Transform::Resizes { bars, .. }) = *self;
+        let side = width.max(height);
+        (bars && width != height).then_some((side, side))
+    }
+
+    /// The size that a frame of this size has after the transform.
+    fn size(&self, frame: Size) -> Size {
+        match *self {
+            Transform::ShortestEdge { edge, fraction, .. } => {
+                let resized = smallest_to(self.square(frame).unwrap_or(frame), edge);
+                let part = center(resized, fraction);
+                smallest_to((part.width, part.height), edge)
+            }
+            Transform::Resizes { target, .. } => target,
+        }
+    }
+
+    /// What follows the bars.
+    fn apply<'a>(&self, field: &str, image: &'a Image) -> Result<Frame<'a>> {
+        match *self {
+            Transform::ShortestEdge { edge, fraction, .. } => {
                 let size = smallest_to((image.width, image.height), edge);
                 check_intermediate(field, size)?;
                 let cropped = resize_cropped(image, size, center(size, fraction));
@@ -118,20 +188,15 @@ impl ImageTransform {
                 let size = smallest_to((width, height), edge);
                 check_intermediate(field, size)?;
                 if size == (width, height) {
-                    cropped
-                } else {
-                    Frame::New(resize_opencv::area(cropped.view(), size, whole(size)))
+                    return Ok(cropped);
                 }
+                Ok(Frame::New(resize_opencv::area(cropped.view(), size, whole(size))))
             }
-            ImageTransform::Resizes { crop: (width, height), target, .. } => {
+            Transform::Resizes { crop: (width, height), target, .. } => {
                 let resized = bilinear(image.clone(), target);
-                Frame::New(bilinear(crop_padded(&resized, width, height), target))
+                Ok(Frame::New(bilinear(crop_padded(&resized, width, height), target)))
             }
-        };
-        let (width, height) = smart_resize(field, (frame.view().width(), frame.view().height()))?;
-        let method = resize_separable::Method::PillowBicubic;
-        normalize_into(resize_separable::resize(frame.view(), width, height, method).view(), pixels);
-        Ok(())
+        }
     }
 }
 
@@ -148,15 +213,6 @@ fn check_frame(field: &str, image: &Image) -> Result<()> {
         return Err(Error::input(field, what));
     }
     check_aspect(field, (width, height))
-}
-
-fn check_aspect(field: &str, (width, height): Size) -> Result<()> {
-    let aspect = width.max(height) as f64 / width.min(height) as f64;
-    if aspect > MAX_ASPECT {
-        let what = format!("expected sides within 1:{MAX_ASPECT}, found {width}x{height}");
-        return Err(Error::input(field, what));
-    }
-    Ok(())
 }
 
 fn check_intermediate(field: &str, (width, height): Size) -> Result<()> {
@@ -236,28 +292,6 @@ fn bilinear(image: Image, (width, height): Size) -> Image {
     resized.unwrap_or(image)
 }
 
-/// The nearest size with sides in multiples of 28 and a pixel count in bounds.
-fn smart_resize(field: &str, (width, height): Size) -> Result<Size> {
-    check_aspect(field, (width, height))?;
-    let side = TOKEN_SIDE as f64;
-    let nearest = |length: usize| {
-        let rounded = (length as f64 / side).round_ties_even() as usize * TOKEN_SIDE;
-        rounded.clamp(TOKEN_SIDE, MAX_SIDE)
-    };
-    let (w, h) = (nearest(width), nearest(height));
-    if w * h > MAX_PIXELS {
-        let beta = ((w * h) as f64 / MAX_PIXELS as f64).sqrt();
-        let shrunk = |length: usize| (length as f64 / beta / side).floor() as usize * TOKEN_SIDE;
-        return Ok((shrunk(w), shrunk(h)));
-    }
-    if w * h < MIN_PIXELS {
-        let beta = (MIN_PIXELS as f64 / (width * height) as f64).sqrt();
-        let grown = |length: usize| (length as f64 * beta / side).ceil() as usize * TOKEN_SIDE;
-        return Ok((grown(width), grown(height)));
-    }
-    Ok((w, h))
-}
-
 /// What each byte becomes: mean and standard deviation are 0.5 of 255.
 const LEVELS: [f32; 256] = {
     let mut levels = [0.0; 256];
@@ -293,9 +327,14 @@ mod tests {
         (0..plane).flat_map(|at| [0, 1, 2].map(|c| level(pixels.data[c * plane + at]))).collect()
     }
 
-    fn assert_pixels(transform: ImageTransform, frame: Size, size: Size, digest: u64) {
+    fn images(transform: Transform) -> Images {
+        Images { transform, grid: Grid::of(Version::N1_6), one_size: false }
+    }
+
+    fn assert_pixels(transform: Transform, frame: Size, size: Size, digest: u64) {
         let mut pixels = PixelValues::default();
-        transform.apply_into("video.view", &pattern::image(frame.0, frame.1), &mut pixels).expect("a frame");
+        let image = pattern::image(frame.0, frame.1);
+        images(transform.clone()).apply_into("video.view", &image, &mut pixels).expect("a frame");
         assert_eq!((pixels.width, pixels.height), size, "{transform:?} {frame:?}");
         assert_eq!(pattern::digest(&bytes(&pixels)), digest, "{transform:?} {frame:?}");
     }
@@ -314,7 +353,7 @@ mod tests {
             (64, 0.88, (182, 420), (56, 140), 6478891689819491),
             (64, 0.88, (447, 3), (7000, 56), 318259588752640444),
         ] {
-            assert_pixels(ImageTransform::ShortestEdge { edge, fraction, bars: false }, frame, size, digest);
+            assert_pixels(Transform::ShortestEdge { edge, fraction, bars: false }, frame, size, digest);
         }
     }
 
@@ -328,40 +367,39 @@ mod tests {
             ((333, 200), (320, 224), (1280, 720), (308, 224), 34767622192101849),
             ((252, 252), (252, 252), (270, 256), (252, 252), 49893843625391367),
         ] {
-            assert_pixels(ImageTransform::Resizes { crop, target, bars: true }, frame, size, digest);
+            assert_pixels(Transform::Resizes { crop, target, bars: true }, frame, size, digest);
         }
     }
 
     #[test]
     fn bars_make_a_frame_square_first() {
-        let pixels = |transform: ImageTransform, image: &Image| {
+        let pixels = |transform: Transform, image: &Image| {
             let mut pixels = PixelValues::default();
-            transform.apply_into("video.view", image, &mut pixels).expect("a frame");
+            images(transform).apply_into("video.view", image, &mut pixels).expect("a frame");
             pixels
         };
         let (wide, square) = (pattern::image(320, 180), letterbox(&pattern::image(320, 180)));
         assert_eq!((square.width, square.height), (320, 320));
         for bars in [false, true] {
-            let edge = ImageTransform::ShortestEdge { edge: 256, fraction: 0.95, bars };
-            let resizes = ImageTransform::Resizes { crop: (230, 230), target: (256, 256), bars };
+            let edge = Transform::ShortestEdge { edge: 256, fraction: 0.95, bars };
+            let resizes = Transform::Resizes { crop: (230, 230), target: (256, 256), bars };
             for transform in [edge, resizes] {
                 // What is square stays as it is; bars make the same of a wide frame.
                 let expected = pixels(transform.clone(), &square);
                 assert_eq!(pixels(transform, &wide) == expected, bars);
             }
         }
-        let wide_without =
-            pixels(ImageTransform::ShortestEdge { edge: 256, fraction: 0.95, bars: false }, &wide);
+        let wide_without = pixels(Transform::ShortestEdge { edge: 256, fraction: 0.95, bars: false }, &wide);
         assert_eq!((wide_without.width, wide_without.height), (448, 252));
     }
 
     #[test]
     fn unusable_frames_are_refused() {
-        let transform = ImageTransform::ShortestEdge { edge: 256, fraction: 0.95, bars: false };
+        let images = images(Transform::ShortestEdge { edge: 256, fraction: 0.95, bars: false });
         let refused = |width: usize, height: usize, bytes: usize| {
             let image = Image { width, height, rgb: vec![0; bytes] };
             let mut pixels = PixelValues::default();
-            transform.apply_into("video.view", &image, &mut pixels).expect_err("unusable").to_string()
+            images.apply_into("video.view", &image, &mut pixels).expect_err("unusable").to_string()
         };
         assert!(refused(0, 480, 0).starts_with("video.view: expected sides of 1 to"));
         assert!(refused(usize::MAX, 2, 12).contains("found 18446744073709551615x2"));
@@ -370,17 +408,21 @@ mod tests {
     }
 
     #[test]
-    fn sides_round_to_multiples_of_28_within_the_pixel_bounds() {
-        // Values of the official smart_resize; 70 / 28 = 2.5 rounds to even.
-        for (size, expected) in [
-            ((256, 256), (252, 252)),
-            ((70, 98), (56, 112)),
-            ((14, 14), (56, 56)),
-            ((10, 300), (28, 308)),
-            ((3000, 3000), (1792, 1792)),
-            ((8000, 100), (7000, 112)),
-        ] {
-            assert_eq!(smart_resize("image", size).expect("in bounds"), expected, "{size:?}");
+    fn the_size_after_the_transform_is_known_beforehand() {
+        let frames = [(256, 256), (320, 180), (223, 301), (97, 130), (640, 480), (427, 239)];
+        for (frame, bars) in frames.into_iter().flat_map(|frame| [(frame, false), (frame, true)]) {
+            for transform in [
+                Transform::ShortestEdge { edge: 256, fraction: 0.95, bars },
+                Transform::ShortestEdge { edge: 120, fraction: 0.9, bars },
+                Transform::Resizes { crop: (230, 200), target: (256, 192), bars },
+            ] {
+                let image = pattern::image(frame.0, frame.1);
+                let square = transform.square(frame).map(|_| letterbox(&image));
+                let found =
+                    transform.apply("video.view", square.as_ref().unwrap_or(&image)).expect("a frame");
+                let found = (found.view().width(), found.view().height());
+                assert_eq!(transform.size(frame), found, "{transform:?} {frame:?}");
+            }
         }
     }
 }

@@ -1,10 +1,22 @@
 //! From an [`Observation`] to model input, and from normalized to physical actions.
 //!
-//! One processor serves one embodiment of one checkpoint. It reproduces the official
-//! `Gr00tN1d6Processor` in evaluation mode (`gr00t/model/gr00t_n1d6/processing_gr00t_n1d6.py`).
+//! One processor serves one embodiment of one checkpoint. It reproduces the official processor of the checkpoint's
+//! version in evaluation mode: `Gr00tN1d6Processor` (`gr00t/model/gr00t_n1d6/processing_gr00t_n1d6.py`) or
+//! `Gr00tN1d7Processor` (`gr00t/model/gr00t_n1d7/processing_gr00t_n1d7.py`). There is one pipeline; where the versions
+//! differ, each step holds a value for each of them:
+//!
+//! | step | what differs | where |
+//! |---|---|---|
+//! | configuration | defaults of absent keys | `ProcessorConfig::defaults` |
+//! | embodiments | tags, their names, slots | `embodiments` |
+//! | images | pixels of a token, bounds, the last resize; whether views must agree in size | `grid`, `image` |
+//! | prompt | system turn, order, placeholders, special tokens | `language::Template` |
+//! | actions | the format that relative poses are read in; the horizon's bound | `action` |
 
 mod action;
 mod config;
+mod embodiments;
+mod grid;
 mod image;
 mod language;
 #[cfg(test)]
@@ -18,27 +30,30 @@ mod synthetic;
 mod tokenizer;
 mod tokenizer_json;
 mod view;
+mod vocabulary;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 pub use config::{
     ActionConfig, ActionFormat, ActionRepresentation, ActionType, EmbodimentModalities, ModalityConfig,
-    ProcessorConfig, embodiment_id, known_embodiment_tags,
+    ProcessorConfig, known_embodiment_tags,
 };
+pub use embodiments::embodiment_id;
 pub use image::PixelValues;
+pub(crate) use synthetic::frame_side;
 pub use synthetic::random_instruction;
 pub use tokenizer::Tokenizer;
 
-use action::ActionDecoder;
-use image::ImageTransform;
+use action::ActionCodec;
+use image::Images;
+use language::Template;
 use state::StateEncoder;
 use statistics::Statistics;
 
-use crate::checkpoint::files::processor_file;
-use crate::{ActionChunk, Error, Image, Matrix, Observation, Result};
+use crate::{ActionChunk, Error, Image, Matrix, Observation, Result, Version};
 
 /// The longest instruction, in bytes. The model's memory grows with the square of its tokens.
 const MAX_INSTRUCTION: usize = 1 << 13;
@@ -49,13 +64,15 @@ const MAX_WIDTH: usize = 1 << 16;
 
 /// Turns observations into model input, and model output into actions.
 pub struct Processor {
+    version: Version,
     tag: String,
     embodiment_id: usize,
     modalities: EmbodimentModalities,
     formalize_language: bool,
-    images: ImageTransform,
+    images: Images,
+    template: Template,
     state: StateEncoder,
-    actions: ActionDecoder,
+    actions: ActionCodec,
     tokenizer: Tokenizer,
     last_prompt: Mutex<Option<Arc<Prompt>>>,
 }
@@ -97,14 +114,14 @@ pub struct Encoded {
     pub state: Matrix,
     /// Index of the embodiment's projector.
     pub embodiment_id: usize,
-    /// The prompt before image placeholders (`<image-1>`) are expanded into tokens.
+    /// The prompt before image placeholders are expanded into tokens.
     pub prompt: String,
 }
 
 impl Processor {
     /// Reads `processor_config.json`, `statistics.json` and, where present, `embodiment_id.json` of a
-    /// checkpoint folder or of its subfolder `processor`, for one embodiment. The tokenizer is `tokenizer`, or
-    /// else the folder's own `tokenizer.json`.
+    /// checkpoint folder or of its subfolder `processor`, for one embodiment, named by its tag or by the name of the
+    /// official enum's member. The tokenizer is `tokenizer`, or else the folder's own `tokenizer.json`.
     ///
     /// # Errors
     /// [`Error::Input`] for an unknown embodiment tag (lists the known ones), [`Error::Io`] and
@@ -118,37 +135,48 @@ impl Processor {
             config: &config,
             tag,
             modalities,
-            embodiment_id: config::embodiment_id(checkpoint, tag)?,
+            embodiment_id: embodiment_id(checkpoint, config.version, tag)?,
             statistics: Statistics::read(checkpoint, tag)?,
-            tokenizer: match tokenizer {
-                Some(path) => image_tokenizer(path)?,
-                None => image_tokenizer(&own_tokenizer(checkpoint)?)?,
-            },
+            tokenizer: vocabulary::tokenizer(checkpoint, tokenizer, config.version)?,
         })
     }
 
     fn new(parts: Parts) -> Result<Self> {
         let Parts { origin, config, tag, modalities, embodiment_id, statistics, tokenizer } = parts;
-        for (name, width) in
-            [("max_state_dim", config.max_state_dim), ("max_action_dim", config.max_action_dim)]
-        {
-            if width > MAX_WIDTH {
-                let what = format!("{name}: expected at most {MAX_WIDTH}, found {width}");
+        for (name, size, most) in [
+            ("max_state_dim", config.max_state_dim, MAX_WIDTH),
+            ("max_action_dim", config.max_action_dim, MAX_WIDTH),
+            ("max_action_horizon", config.max_action_horizon, MAX_STEPS),
+        ] {
+            if size > most {
+                let what = format!("{name}: expected at most {most}, found {size}");
                 return Err(Error::file(origin.join(config::PROCESSOR_CONFIG), what));
             }
         }
         let state = StateEncoder::new(config, &modalities.state, &statistics)?;
         Ok(Processor {
+            version: config.version,
             tag: tag.to_string(),
             embodiment_id,
             modalities: modalities.clone(),
             formalize_language: config.formalize_language,
-            images: ImageTransform::new(config, origin)?,
-            actions: ActionDecoder::new(config, &modalities.action, &statistics, &state)?,
+            images: Images::new(config, origin)?,
+            template: Template::of(config.version),
+            actions: ActionCodec::new(config, &modalities.action, &statistics, &state)?,
             state,
             tokenizer,
             last_prompt: Mutex::new(None),
         })
+    }
+
+    /// Whose processor it is.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Pixels per side of the square that becomes one language token.
+    pub fn token_side(&self) -> usize {
+        self.images.grid().token_side
     }
 
     /// The embodiment's views, joint groups and time steps.
@@ -199,7 +227,7 @@ impl Processor {
 
     /// Images, instruction and state as the model takes them.
     ///
-    /// Views may differ in size; the official code requires one size for all.
+    /// Views may differ in size; for N1.7 they must agree once they are resized and cropped.
     ///
     /// # Errors
     /// [`Error::Input`] naming the view, joint group or `instruction` that is missing or wrong.
@@ -217,6 +245,7 @@ impl Processor {
     pub fn encode_into(&self, observation: &Observation, encoded: &mut Encoded) -> Result<()> {
         encoded.state = self.state.encode(observation)?;
         let frames = self.frames(observation)?;
+        self.images.check_sizes(&frames)?;
         let images = &mut encoded.pixel_values;
         images.resize_with(frames.len(), PixelValues::default);
         let apply = |((field, frame), pixels): (&(String, &Image), &mut PixelValues)| {
@@ -257,8 +286,10 @@ impl Processor {
             return Err(Error::input("instruction", what));
         }
         let formal = self.formalize_language.then(|| language::formalize(instruction));
-        let text = language::chat(formal.as_deref().unwrap_or(instruction), images.len());
-        let (expanded, order) = language::expand(&text, images)?;
+        let text = self.template.chat(formal.as_deref().unwrap_or(instruction), images.len())?;
+        let grid = self.images.grid();
+        let tokens: Vec<usize> = images.iter().map(|image| grid.tokens(image.height, image.width)).collect();
+        let (expanded, order) = self.template.expand(&text, &tokens)?;
         let input_ids = self.tokenizer.encode(&expanded)?;
         let sizes = sizes().collect();
         let prompt = Arc::new(Prompt { instruction: instruction.to_owned(), sizes, text, input_ids, order });
@@ -276,6 +307,21 @@ impl Processor {
     /// group's state is missing or wrong.
     pub fn decode(&self, normalized: &Matrix, observation: &Observation) -> Result<ActionChunk> {
         self.actions.decode(normalized, observation, &self.state)
+    }
+
+    /// The model's actions for physical ones, the inverse of [`Processor::decode`]: what real-time chunking starts the
+    /// next chunk from.
+    ///
+    /// `chunk`: 1 to `action_horizon` steps of every group. `observation`: relative groups are taken relative to the
+    /// last time step of its raw state. The result is `[max_action_horizon, max_action_dim]`, zero padded; its row `i`
+    /// is the chunk's, scaled by the statistics of step `i`. As in training, values are clipped to `[-1, 1]` where
+    /// `clip_outliers` is set, and a dimension without range is 0.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when a group is missing, has another shape or is not finite, or when a relative group's state
+    /// is missing or wrong.
+    pub fn encode_actions(&self, chunk: &ActionChunk, observation: &Observation) -> Result<Matrix> {
+        self.actions.encode(chunk, observation, &self.state)
     }
 
     /// The frames of all views with their names for errors: time outer, view inner.
@@ -296,30 +342,6 @@ impl Processor {
         }
         let at = |step: usize| views.iter().map(move |(field, frames)| (field.clone(), &frames[step]));
         Ok((0..steps).flat_map(at).collect())
-    }
-}
-
-/// The tokenizer's file or folder of a checkpoint that has its own.
-fn own_tokenizer(checkpoint: &Path) -> Result<PathBuf> {
-    let file = processor_file(checkpoint, "tokenizer.json");
-    if file.exists() {
-        return Ok(file);
-    }
-    if checkpoint.join("vocab.json").exists() {
-        return Ok(checkpoint.to_path_buf());
-    }
-    let what = "expected a tokenizer.json, found none; name one with --tokenizer. GR00T N1.6 takes the tokenizer of \
-                Eagle-Block2A-2B-v2: the folder gr00t/model/modules/nvidia/Eagle-Block2A-2B-v2 of NVIDIA's \
-                Isaac-GR00T repository (vocab.json, merges.txt, tokenizer_config.json)";
-    Err(Error::file(checkpoint, what))
-}
-
-/// A tokenizer that knows the token of an image feature.
-fn image_tokenizer(path: &Path) -> Result<Tokenizer> {
-    let tokenizer = Tokenizer::from_path(path)?;
-    match tokenizer.token_id(language::IMAGE_TOKEN) {
-        Some(_) => Ok(tokenizer),
-        None => Err(Error::file(path, format!("the tokenizer has no {} token", language::IMAGE_TOKEN))),
     }
 }
 

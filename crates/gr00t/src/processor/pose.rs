@@ -1,7 +1,9 @@
 //! End effector poses: rotation formats and composition, in f64.
 //!
 //! Source: the official `gr00t/data/state_action/pose.py`. Its 6-d rotation is the first two
-//! ROWS of the rotation matrix; its rotation vector is SciPy's.
+//! ROWS of the rotation matrix; its rotation vector is SciPy's, and a matrix becomes a rotation as in SciPy.
+
+use super::config::ActionFormat;
 
 /// A rigid transformation: `x ↦ rotation · x + translation`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,10 +14,79 @@ pub(super) struct Pose {
     pub rotation: [[f64; 3]; 3],
 }
 
+impl ActionFormat {
+    /// Values of a pose in this format.
+    pub(super) fn pose_dim(self) -> usize {
+        match self {
+            ActionFormat::Default => 16,
+            ActionFormat::XyzRot6d => 9,
+            ActionFormat::XyzRotvec => 6,
+        }
+    }
+
+    /// How a pose is written in this format.
+    pub(super) fn pose_name(self) -> &'static str {
+        match self {
+            ActionFormat::Default => "4 x 4 matrix",
+            ActionFormat::XyzRot6d => "xyz + rot6d",
+            ActionFormat::XyzRotvec => "xyz + rotation vector",
+        }
+    }
+}
+
 impl Pose {
+    /// From the values of a format.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn read(format: ActionFormat, values: &[f64]) -> Result<Self, &'static str> {
+        match format {
+            ActionFormat::Default => Pose::from_matrix(values).ok_or("the matrix is none of a rotation"),
+            ActionFormat::XyzRot6d => {
+                Pose::from_xyz_rot6d(values).ok_or("the two rows of the rotation do not span a plane")
+            }
+            ActionFormat::XyzRotvec => Pose::from_xyz_rotvec(values).ok_or("expected six finite values"),
+        }
+    }
+
+    /// The values of a format.
+    pub fn write(self, format: ActionFormat) -> Vec<f64> {
+        match format {
+            ActionFormat::Default => self.to_matrix(),
+            ActionFormat::XyzRot6d => self.to_xyz_rot6d(),
+            ActionFormat::XyzRotvec => self.to_xyz_rotvec(),
+        }
+    }
+
+    /// From a row-major 4 x 4 matrix, whose last row is not looked at. The rotation is the one whose quaternion lies
+    /// in the matrix, even where its rows are not orthonormal. `None` for a mirrored or flat one, or when there are not
+    /// 16 values.
+    fn from_matrix(values: &[f64]) -> Option<Self> {
+        let &[a, b, c, x, d, e, f, y, g, h, i, z, _, _, _, _] = values else { return None };
+        let matrix = [[a, b, c], [d, e, f], [g, h, i]];
+        let determinant = dot(matrix[0], cross(matrix[1], matrix[2]));
+        (determinant.is_finite() && determinant > 0.0)
+            .then(|| Pose { translation: [x, y, z], rotation: from_quaternion(quaternion(&matrix)) })
+    }
+
+    /// From `[x, y, z]` and a rotation vector. `None` for one that is not finite, or when there are not 6 values.
+    fn from_xyz_rotvec(values: &[f64]) -> Option<Self> {
+        let &[x, y, z, a, b, c] = values else { return None };
+        let angle = dot([a, b, c], [a, b, c]).sqrt();
+        // sin(angle / 2) / angle, by its Taylor series where the quotient loses digits.
+        let scale = if angle <= 1e-3 {
+            let square = angle * angle;
+            0.5 - square / 48.0 + square * square / 3840.0
+        } else {
+            (angle / 2.0).sin() / angle
+        };
+        let rotation = from_quaternion([a * scale, b * scale, c * scale, (angle / 2.0).cos()]);
+        angle.is_finite().then_some(Pose { translation: [x, y, z], rotation })
+    }
+
     /// From `[x, y, z, r00, r01, r02, r10, r11, r12]`, the two rows made orthonormal by Gram-Schmidt.
     /// `None` when the rows do not span a plane, or when there are not 9 values.
-    pub fn from_xyz_rot6d(values: &[f64]) -> Option<Self> {
+    fn from_xyz_rot6d(values: &[f64]) -> Option<Self> {
         let &[x, y, z, a0, a1, a2, b0, b1, b2] = values else { return None };
         let first = normalized([a0, a1, a2])?;
         let along = dot(first, [b0, b1, b2]);
@@ -32,13 +103,27 @@ impl Pose {
         Pose { translation, rotation }
     }
 
+    /// The transformation back: `self.inverse().compose(&self)` leaves everything where it is.
+    pub fn inverse(&self) -> Pose {
+        let r = &self.rotation;
+        let rotation = [0, 1, 2].map(|i| [0, 1, 2].map(|j| r[j][i]));
+        let translation = rotation.map(|row| -dot(row, self.translation));
+        Pose { translation, rotation }
+    }
+
+    /// The row-major 4 x 4 matrix.
+    fn to_matrix(self) -> Vec<f64> {
+        let ([x, y, z], [p, q, r]) = (self.translation, self.rotation);
+        [[p[0], p[1], p[2], x], [q[0], q[1], q[2], y], [r[0], r[1], r[2], z], [0.0, 0.0, 0.0, 1.0]].concat()
+    }
+
     /// `[x, y, z]` and the first two rows of the rotation: 9 values.
-    pub fn to_xyz_rot6d(self) -> Vec<f64> {
+    fn to_xyz_rot6d(self) -> Vec<f64> {
         [self.translation, self.rotation[0], self.rotation[1]].concat()
     }
 
     /// `[x, y, z]` and the rotation vector (axis times angle in radians, angle at most π): 6 values.
-    pub fn to_xyz_rotvec(self) -> Vec<f64> {
+    fn to_xyz_rotvec(self) -> Vec<f64> {
         [self.translation, rotation_vector(&self.rotation)].concat()
     }
 }
@@ -79,6 +164,15 @@ fn quaternion(m: &[[f64; 3]; 3]) -> [f64; 4] {
     }
     let norm = q.iter().map(|v| v * v).sum::<f64>().sqrt();
     q.map(|v| v / norm)
+}
+
+/// The rotation matrix of a unit quaternion `[x, y, z, w]`.
+fn from_quaternion([x, y, z, w]: [f64; 4]) -> [[f64; 3]; 3] {
+    [
+        [x * x - y * y - z * z + w * w, 2.0 * (x * y - z * w), 2.0 * (x * z + y * w)],
+        [2.0 * (x * y + z * w), -x * x + y * y - z * z + w * w, 2.0 * (y * z - x * w)],
+        [2.0 * (x * z - y * w), 2.0 * (y * z + x * w), -x * x - y * y + z * z + w * w],
+    ]
 }
 
 fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
@@ -152,6 +246,38 @@ mod tests {
         let pose = Pose::from_xyz_rot6d(&scaled).expect("a plane");
         assert_close(&pose.to_xyz_rot6d(), &[0.1, 0.2, 0.3, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0], TOLERANCE);
         assert_eq!(Pose::from_xyz_rot6d(&pose.to_xyz_rot6d()), Some(pose));
+    }
+
+    #[test]
+    fn every_format_survives_the_round_trip() {
+        let axis = normalized([1.0, -2.0, 0.5]).expect("nonzero");
+        for angle in [0.0, 1e-9, 9e-4, 1.1e-3, 0.5, 2.2, 3.12] {
+            let rotation = from_rotvec(axis.map(|a| a * angle));
+            let pose = Pose { translation: [0.1, -0.2, 0.3], rotation };
+            for format in [ActionFormat::Default, ActionFormat::XyzRot6d, ActionFormat::XyzRotvec] {
+                let values = pose.write(format);
+                assert_eq!(values.len(), format.pose_dim());
+                let read = Pose::read(format, &values).expect("a pose");
+                assert_close(&read.to_matrix(), &pose.to_matrix(), TOLERANCE);
+                let back = pose.inverse().compose(&read);
+                assert_close(&back.translation, &[0.0; 3], TOLERANCE);
+                assert_close(back.rotation.as_flattened(), from_rotvec([0.0; 3]).as_flattened(), TOLERANCE);
+            }
+        }
+    }
+
+    #[test]
+    fn a_matrix_is_made_a_rotation() {
+        let scaled = [2.0, 0.0, 0.0, 5.0, 0.0, 0.0, -2.0, 6.0, 0.0, 2.0, 0.0, 7.0, 9.0, 9.0, 9.0, 9.0];
+        let pose = Pose::read(ActionFormat::Default, &scaled).expect("a rotation");
+        let determinant = dot(pose.rotation[0], cross(pose.rotation[1], pose.rotation[2]));
+        assert_close(&[determinant], &[1.0], TOLERANCE);
+        assert_eq!(pose.translation, [5.0, 6.0, 7.0]);
+        let mut mirrored = scaled;
+        mirrored[0] = -2.0;
+        assert!(Pose::read(ActionFormat::Default, &mirrored).is_err());
+        assert!(Pose::read(ActionFormat::Default, &[0.0; 16]).is_err());
+        assert!(Pose::read(ActionFormat::Default, &scaled[1..]).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Antialiased 8-bit resizes in two fixed-point passes, byte for byte: Pillow's bicubic and
-//! torchvision's bilinear.
+//! Antialiased 8-bit resizes in two fixed-point passes, byte for byte: Pillow's bicubic, torchvision's bicubic
+//! and bilinear.
 //!
-//! Both filter along x into bytes, then along y, with windows that widen when shrinking; they
+//! All filter along x into bytes, then along y, with windows that widen when shrinking; they
 //! differ in the filter and in the bits of a coefficient. Source: Pillow `src/libImaging/Resample.c`;
 //! PyTorch `aten/src/ATen/native/cpu/UpSampleKernelAVXAntialias.h`, which torchvision uses for
 //! uint8 tensors on CPUs with AVX2 or better. Pillow up to 12 always filters along x first, which
@@ -17,8 +17,11 @@ use std::ops::Range;
 pub(super) enum Method {
     /// `PIL.Image.resize`, whose default for RGB is bicubic (a = -0.5); 22-bit coefficients.
     PillowBicubic,
+    /// `torchvision.transforms.v2.Resize` with bicubic and antialias: Pillow's filter; coefficients use as many bits
+    /// as an int16 holds.
+    TorchBicubic,
     /// `torchvision.transforms.v2.Resize` with its default bilinear and antialias; coefficients
-    /// use as many bits as an int16 holds.
+    /// as for bicubic.
     TorchBilinear,
 }
 
@@ -26,7 +29,7 @@ impl Method {
     /// Half the filter's width at ratio 1.
     fn support(self) -> f64 {
         match self {
-            Method::PillowBicubic => 2.0,
+            Method::PillowBicubic | Method::TorchBicubic => 2.0,
             Method::TorchBilinear => 1.0,
         }
     }
@@ -36,9 +39,12 @@ impl Method {
         let x = x.abs();
         match self {
             Method::TorchBilinear if x < 1.0 => 1.0 - x,
-            Method::PillowBicubic if x < 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
-            Method::PillowBicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * A,
-            _ => 0.0,
+            Method::TorchBilinear => 0.0,
+            Method::PillowBicubic | Method::TorchBicubic if x < 1.0 => {
+                ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+            }
+            Method::PillowBicubic | Method::TorchBicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * A,
+            Method::PillowBicubic | Method::TorchBicubic => 0.0,
         }
     }
 
@@ -47,7 +53,7 @@ impl Method {
         match self {
             // 8 bits of pixel, 2 bits of headroom for overshoot, out of 32.
             Method::PillowBicubic => 22,
-            Method::TorchBilinear => {
+            Method::TorchBicubic | Method::TorchBilinear => {
                 let fits = |bits: u32| ((0.5 + largest * f64::from(1u32 << bits)) as i64) < (1 << 15);
                 (0..22).find(|&bits| !fits(bits + 1)).unwrap_or(22)
             }

@@ -19,11 +19,13 @@ pub(super) struct StateEncoder {
 struct StateGroup {
     key: String,
     encoding: Encoding,
-    /// Raw values per time step; `None` for a sin/cos group without statistics.
+    /// Raw values per time step; `None` for a group that needs no statistics and has none.
     dim: Option<usize>,
 }
 
 enum Encoding {
+    /// The model is not shown the group: zeros.
+    Excluded,
     /// All sines, then all cosines.
     SinCos,
     Scaled {
@@ -39,6 +41,11 @@ impl StateGroup {
         modality: &ModalityConfig,
         statistics: &Statistics,
     ) -> Result<Self> {
+        if config.exclude_state || modality.exclude_state {
+            let dim = statistics.has("state", key).then(|| statistics.table("state", key, "min"));
+            let dim = dim.transpose()?.map(|table| table.cols);
+            return Ok(StateGroup { key: key.to_string(), encoding: Encoding::Excluded, dim });
+        }
         let sin_cos = config.apply_sincos_state_encoding && modality.is_sin_cos(key);
         if sin_cos && !statistics.has("state", key) {
             return Ok(StateGroup { key: key.to_string(), encoding: Encoding::SinCos, dim: None });
@@ -69,6 +76,7 @@ impl StateGroup {
 
     fn encode(&self, step: usize, raw: &[f32]) -> Vec<f32> {
         match &self.encoding {
+            Encoding::Excluded => vec![0.0; raw.len()],
             Encoding::SinCos => raw.iter().map(|v| v.sin()).chain(raw.iter().map(|v| v.cos())).collect(),
             Encoding::Scaled { scaler, clip: false } => scaler.normalize(step, raw),
             Encoding::Scaled { scaler, clip: true } => {

@@ -9,16 +9,17 @@
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-use super::image::TOKEN_SIDE;
+use super::grid::Grid;
+use super::language::Template;
 use super::statistics::Statistics;
 use super::tokenizer::Tokenizer;
 use super::{
     ActionConfig, ActionFormat, ActionRepresentation, ActionType, EmbodimentModalities, ModalityConfig,
-    Parts, Processor, ProcessorConfig, language,
+    Parts, Processor, ProcessorConfig,
 };
 use crate::config::Config;
 use crate::noise::gaussian;
-use crate::{Error, Image, Matrix, Observation, Result};
+use crate::{Error, Image, Matrix, Observation, Result, Version};
 
 /// What errors name in place of a folder.
 const ORIGIN: &str = "synthetic processor";
@@ -27,25 +28,41 @@ const TAG: &str = "new_embodiment";
 const GROUPS: usize = 4;
 /// Words of the made-up language: `w0`, `w1`, ….
 const WORDS: usize = 256;
-/// By how much the camera's frames are larger than the model's images: 256 for the usual 252.
-const MARGIN: usize = 4;
-/// Spellings that the chat template is made of, besides the words.
-const TEMPLATE: [&str; 13] =
-    ["system", "You", "are", "a", "helpful", "assistant", ".", "user", "<", "image", "1", "2", ">"];
-const ADDED: [&str; 5] = ["<|im_start|>", "<|im_end|>", "<img>", "</img>", language::IMAGE_TOKEN];
+/// Spellings that the text of a version's chat template is made of.
+fn spellings(version: Version) -> &'static [&'static str] {
+    match version {
+        Version::N1_6 => {
+            &["system", "You", "are", "a", "helpful", "assistant", ".", "user", "<", "image", "1", "2", ">"]
+        }
+        Version::N1_7 => &["user"],
+    }
+}
+
+/// Side of the square frames that become images of `image_side`: published checkpoints resize to 256, of which N1.6
+/// makes 252 and N1.7 256.
+pub(crate) fn frame_side(version: Version, image_side: usize) -> usize {
+    match version {
+        Version::N1_6 => image_side + 4,
+        Version::N1_7 => image_side,
+    }
+}
 
 impl Processor {
     /// A processor for a model of these sizes with `views` cameras, whose images become `image_side` pixels
     /// square. State and action fill the model's whole width.
     ///
     /// # Errors
-    /// No view, or a side that is no multiple of 28 from 56 on; a vocabulary too small for the prompt.
+    /// No view, or a side that is no multiple of a token's (28 from 56 on, or 32 from 256 on); a vocabulary too small for
+    /// the prompt.
     pub fn synthetic(config: &Config, views: usize, image_side: usize) -> Result<Self> {
+        let version = config.version;
         if views == 0 {
             return Err(Error::input("views", "expected at least 1, found 0"));
         }
-        if !image_side.is_multiple_of(TOKEN_SIDE) || image_side < 2 * TOKEN_SIDE {
-            let what = format!("expected a multiple of {TOKEN_SIDE} from 56 on, found {image_side}");
+        let grid = Grid::of(version);
+        let (side, least) = (grid.token_side, grid.least_square());
+        if !image_side.is_multiple_of(side) || image_side < least {
+            let what = format!("expected a multiple of {side} from {least} on, found {image_side}");
             return Err(Error::input("image_size", what));
         }
         let action = widths(config.max_action_dim);
@@ -55,11 +72,11 @@ impl Processor {
             use_percentiles: true,
             use_relative_action: true,
             use_albumentations: true,
-            shortest_image_edge: Some(image_side + MARGIN),
+            shortest_image_edge: Some(frame_side(version, image_side)),
             max_state_dim: config.max_state_dim,
             max_action_dim: config.max_action_dim,
             max_action_horizon: config.action_horizon,
-            ..ProcessorConfig::default()
+            ..ProcessorConfig::defaults(version)
         };
         let modalities = modalities(config, views, &relative);
         let statistics = Statistics::new(Path::new(ORIGIN), TAG, statistics(config, &relative));
@@ -124,6 +141,7 @@ fn modalities(config: &Config, views: usize, relative: &[bool]) -> EmbodimentMod
         sin_cos_embedding_keys: None,
         mean_std_embedding_keys: None,
         action_configs: None,
+        exclude_state: false,
     };
     let action_config = |relative: &bool| ActionConfig {
         rep: if *relative { ActionRepresentation::Relative } else { ActionRepresentation::Absolute },
@@ -165,9 +183,12 @@ fn statistics(config: &Config, relative: &[bool]) -> Value {
 
 /// Whole words to ids spread over the vocabulary; the image token where the model expects it.
 fn tokenizer(config: &Config) -> Result<Tokenizer> {
+    let version = config.version;
+    let template = Template::of(version);
     let (size, image) = (config.vocab_size(), config.image_token() as usize);
-    let mut words: Vec<String> = TEMPLATE.into_iter().chain(ADDED).map(str::to_owned).collect();
-    words.retain(|word| word != language::IMAGE_TOKEN);
+    let mut words: Vec<String> =
+        spellings(version).iter().chain(template.special).map(|&word| word.to_owned()).collect();
+    words.retain(|word| word != template.image_token());
     words.push("unknown".to_owned());
     words.extend((0..WORDS).map(|word| format!("w{word}")));
     let spread = size / (words.len() + 1);
@@ -177,8 +198,8 @@ fn tokenizer(config: &Config) -> Result<Tokenizer> {
     }
     let ids = (0..).map(|index| index * spread).filter(|id| *id != image);
     let mut vocabulary: Map<String, Value> = words.into_iter().zip(ids.map(Value::from)).collect();
-    vocabulary.insert(language::IMAGE_TOKEN.to_owned(), image.into());
-    let added = ADDED.map(|content| {
+    vocabulary.insert(template.image_token().to_owned(), image.into());
+    let added = template.special.iter().map(|&content| {
         json!({
             "id": vocabulary[content], "content": content, "special": true,
             "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
@@ -186,7 +207,7 @@ fn tokenizer(config: &Config) -> Result<Tokenizer> {
     });
     let document = json!({
         "version": "1.0",
-        "added_tokens": added,
+        "added_tokens": added.collect::<Vec<_>>(),
         "pre_tokenizer": { "type": "Whitespace" },
         "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "unknown" },
     });
@@ -200,9 +221,14 @@ mod tests {
 
     #[test]
     fn the_prompt_has_the_models_layout() {
-        for (config, views, image_side) in [(synthetic::n1_6(), 1, 252), (synthetic::tiny(), 2, 56)] {
+        for (config, views, image_side) in [
+            (synthetic::n1_6(), 1, 252),
+            (synthetic::tiny(), 2, 56),
+            (synthetic::n1_7(), 2, 256),
+            (synthetic::tiny_n1_7(), 1, 320),
+        ] {
             let processor = Processor::synthetic(&config, views, image_side).expect("a processor");
-            let frame = [image_side + MARGIN; 2];
+            let frame = [frame_side(config.version, image_side); 2];
             let encode = |words| {
                 let observation = processor.random_observation(1, frame, random_instruction(1, words));
                 processor.encode(&observation).expect("encoded")
@@ -215,7 +241,7 @@ mod tests {
             );
             let token = config.image_token();
             let images = ten.input_ids.iter().filter(|id| **id == token).count();
-            assert_eq!(images, views * (image_side / 28) * (image_side / 28));
+            assert_eq!(images, views * (image_side / processor.token_side()).pow(2));
             let size = config.vocab_size() as u32;
             assert!(ten.input_ids.iter().all(|id| *id < size));
             assert!(!ten.input_ids.contains(&processor.tokenizer().token_id("unknown").expect("a token")));
@@ -262,10 +288,11 @@ mod tests {
 
     #[test]
     fn unusable_requests_are_refused() {
-        let refused = |views, side| {
-            Processor::synthetic(&synthetic::tiny(), views, side).err().expect("refused").to_string()
+        let refused = |config, views, side| {
+            Processor::synthetic(&config, views, side).err().expect("refused").to_string()
         };
-        assert!(refused(0, 252).starts_with("views"));
-        assert!(refused(1, 250).starts_with("image_size"));
+        assert!(refused(synthetic::tiny(), 0, 252).starts_with("views"));
+        assert!(refused(synthetic::tiny(), 1, 250).ends_with("a multiple of 28 from 56 on, found 250"));
+        assert!(refused(synthetic::tiny_n1_7(), 1, 224).ends_with("a multiple of 32 from 256 on, found 224"));
     }
 }

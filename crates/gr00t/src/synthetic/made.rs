@@ -3,11 +3,8 @@
 use crate::config::Config;
 use crate::model::Model;
 use crate::policy::Parts;
-use crate::processor::{Processor, random_instruction};
+use crate::processor::{Processor, frame_side, random_instruction};
 use crate::{Error, Observation, Result};
-
-/// By how much a camera's frame is larger than the image that becomes of it: 256 for 252.
-const FRAME_MARGIN: usize = 4;
 
 /// What a synthetic policy is shown.
 #[derive(Debug, Clone)]
@@ -46,7 +43,7 @@ impl Synthetic {
     /// Sizes that do not fit each other.
     pub fn make(name: &str, config: Config, seed: u64, shapes: &Shapes) -> Result<Self> {
         let processor = Processor::synthetic(&config, shapes.views, shapes.image_size)?;
-        let frame = shapes.frame.unwrap_or([shapes.image_size + FRAME_MARGIN; 2]);
+        let frame = shapes.frame.unwrap_or([frame_side(config.version, shapes.image_size); 2]);
         let words = words(&processor, frame, shapes.text_tokens, &config)?;
         let instruction = random_instruction(seed, words);
         let model = Model::synthetic(config, seed)?;

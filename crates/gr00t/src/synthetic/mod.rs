@@ -4,28 +4,27 @@ mod made;
 
 pub use made::{Shapes, Synthetic};
 
-use crate::config::Config;
+use crate::config::{Config, EagleConfig, SelfAttentionConfig};
+use crate::version::Version;
 use crate::{Error, Result};
 
 /// What stands before a size's name where a checkpoint folder is expected.
 const PREFIX: &str = "synth:";
 /// Sizes that have a name.
-const NAMES: [&str; 2] = ["n1.6", "tiny"];
+const NAMES: [(&str, fn() -> Config); 4] =
+    [("n1.6", n1_6), ("n1.7", n1_7), ("tiny", tiny), ("tiny-n1.7", tiny_n1_7)];
 
-/// The sizes that `synth:n1.6` or `synth:tiny` names; `None` for text without `synth:`, a folder's name.
+/// The sizes that `synth:n1.6`, say, names; `None` for text without `synth:`, a folder's name.
 ///
 /// # Errors
 /// An unknown name after `synth:`.
 pub fn config(checkpoint: &str) -> Result<Option<Config>> {
-    match checkpoint.strip_prefix(PREFIX) {
-        None => Ok(None),
-        Some("n1.6") => Ok(Some(n1_6())),
-        Some("tiny") => Ok(Some(tiny())),
-        Some(other) => {
-            let names = NAMES.map(|name| format!("{PREFIX}{name}")).join(" or ");
-            Err(Error::input("checkpoint", format!("expected a folder, {names}, found `{PREFIX}{other}`")))
-        }
-    }
+    let Some(name) = checkpoint.strip_prefix(PREFIX) else { return Ok(None) };
+    let sizes = NAMES.iter().find(|(known, _)| *known == name);
+    sizes.map(|(_, sizes)| Some(sizes())).ok_or_else(|| {
+        let names = NAMES.map(|(name, _)| format!("{PREFIX}{name}")).join(", ");
+        Error::input("checkpoint", format!("expected a folder or one of {names}, found `{PREFIX}{name}`"))
+    })
 }
 
 /// What random weights are told apart by, in place of a checkpoint's fingerprint: their sizes' name and their seed.
@@ -44,7 +43,21 @@ pub fn n1_6() -> Config {
     }
 }
 
-/// The same architecture with every part small enough for a test: 2 vision layers, 2 language layers, 4 blocks.
+/// The published model: 3.14 billion parameters, 40 action steps, states and actions of 132 values.
+pub fn n1_7() -> Config {
+    Config {
+        version: Version::N1_7,
+        action_horizon: 40,
+        max_state_dim: 132,
+        max_action_dim: 132,
+        max_num_embodiments: 32,
+        state_history_length: Some(1),
+        vl_self_attention_cfg: Some(SelfAttentionConfig::default()),
+        ..Config::default()
+    }
+}
+
+/// N1.6's architecture with every part small enough for a test: 2 vision layers, 2 language layers, 4 blocks.
 pub fn tiny() -> Config {
     let mut config = Config {
         backbone_embedding_dim: 64,
@@ -67,6 +80,32 @@ pub fn tiny() -> Config {
     config
 }
 
+/// N1.7's architecture with every part small enough for a test: 4 vision layers, 4 language layers, 4 blocks, 2 blocks of
+/// self-attention over the features.
+pub fn tiny_n1_7() -> Config {
+    let small = tiny();
+    let mut config = Config { select_layer: 4, eagle_config: EagleConfig::default(), ..small.clone() };
+    config.version = Version::N1_7;
+    config.state_history_length = Some(1);
+    config.vl_self_attention_cfg = Some(SelfAttentionConfig {
+        num_layers: 2,
+        num_attention_heads: 4,
+        attention_head_dim: 16,
+        ..SelfAttentionConfig::default()
+    });
+    (config.action_horizon, config.max_state_dim, config.max_action_dim) = (40, 132, 132);
+    config.qwen3vl_config.image_token_id = small.image_token();
+    let vision = &mut config.qwen3vl_config.vision_config;
+    (vision.depth, vision.hidden_size, vision.num_heads) = (4, 32, 2);
+    (vision.intermediate_size, vision.out_hidden_size) = (64, 64);
+    vision.deepstack_visual_indexes = vec![0, 1, 2];
+    let text = &mut config.qwen3vl_config.text_config;
+    (text.vocab_size, text.hidden_size, text.intermediate_size) = (512, 64, 96);
+    (text.num_attention_heads, text.num_key_value_heads, text.head_dim) = (4, 2, 16);
+    text.rope_scaling.mrope_section = [4, 2, 2];
+    config
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,16 +115,19 @@ mod tests {
     fn sizes_are_found_by_name() {
         let horizon = |name| config(name).expect("a known name").map(|config| config.action_horizon);
         assert_eq!(
-            (horizon("synth:n1.6"), horizon("synth:tiny"), horizon("n1.6")),
-            (Some(50), Some(50), None)
+            (horizon("synth:n1.6"), horizon("synth:n1.7"), horizon("synth:tiny"), horizon("n1.6")),
+            (Some(50), Some(40), Some(50), None)
         );
         let error = config("synth:n2").expect_err("unknown").to_string();
-        assert!(error.contains("synth:n1.6 or synth:tiny, found `synth:n2`"), "{error}");
+        assert!(
+            error.contains("synth:n1.6, synth:n1.7, synth:tiny, synth:tiny-n1.7, found `synth:n2`"),
+            "{error}"
+        );
     }
 
     #[test]
     fn sizes_fit_each_other() {
-        for config in [n1_6(), tiny()] {
+        for config in [n1_6(), n1_7(), tiny(), tiny_n1_7()] {
             config.check().expect("consistent");
         }
         let wrong = Config { hidden_size: 7, ..tiny() };

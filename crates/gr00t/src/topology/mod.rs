@@ -4,13 +4,16 @@
 //! timed and counted. Diagnosis, tuning, benchmarks, reports and the engines' places of exchange read it. Its sites,
 //! with their operations, come from the model's own code: [`Model::sites`](crate::model::Model::sites).
 
+mod action_head;
 mod n1_6;
+mod n1_7;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::ops::{Heads, Site};
+use crate::version::Version;
 
-/// A part of the model. What crosses from one part to another is one tensor, whoever computes them: exchanging a part
-/// of two engines means to hand over the other's tensor.
+/// A part of the model. What crosses from one part to another is a tensor or a few, whoever computes them: exchanging a
+/// part of two engines means to hand over the other's tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// Its name in tables, such as `state_encoder`.
@@ -19,14 +22,14 @@ pub struct Part {
     pub sites: &'static [&'static str],
     /// What its tensors' names begin with in a checkpoint.
     pub weights: &'static [&'static str],
-    /// The path of the site whose result is handed over.
-    pub output: &'static str,
-    /// Whether everything behind it depends on it, and on what is before it, through `output` alone.
+    /// The paths of the sites whose results are handed over, in the order of execution.
+    pub outputs: Vec<String>,
+    /// Whether everything behind it depends on it, and on what is before it, through `outputs` alone.
     pub separates: bool,
     /// The layers that it repeats.
     pub layers: Option<Layers>,
-    /// Linear layers besides those, which get one format when precision is tuned: a name with the paths of the sites.
-    /// Without layers the whole part is one.
+    /// Linear layers besides those, which get one format when precision is tuned: a name with paths of sites, with
+    /// everything below them. Without layers the whole part is one.
     pub joined: Option<(&'static str, &'static [&'static str])>,
 }
 
@@ -49,7 +52,51 @@ pub struct Layers {
     pub note: String,
 }
 
+impl Part {
+    /// A part without layers, of these sites and weights, that hands over the result at `output`.
+    fn new(
+        name: &'static str,
+        sites: &'static [&'static str],
+        weights: &'static [&'static str],
+        output: &str,
+    ) -> Self {
+        let outputs = vec![output.to_owned()];
+        Part { name, sites, weights, outputs, separates: false, layers: None, joined: None }
+    }
+
+    /// Whether the result of the site `path` is handed over.
+    pub fn hands_over(&self, path: &str) -> bool {
+        self.outputs.iter().any(|output| output == path)
+    }
+}
+
 impl Layers {
+    /// The layers of a vision tower.
+    fn of_vision(sizes: &config::Vision) -> Self {
+        Layers {
+            path: "vision.layer",
+            count: sizes.layers,
+            hidden: sizes.hidden_size,
+            heads: sizes.heads,
+            feed_forward: sizes.intermediate_size,
+            memory: Vec::new(),
+            note: String::new(),
+        }
+    }
+
+    /// The first `count` language layers.
+    fn of_language(sizes: &config::Text, count: usize) -> Self {
+        Layers {
+            path: "language.layer",
+            count,
+            hidden: sizes.hidden_size,
+            heads: sizes.heads,
+            feed_forward: sizes.intermediate_size,
+            memory: Vec::new(),
+            note: format!("{} key-value heads, vocabulary of {}", sizes.heads.kv_heads, sizes.vocab_size),
+        }
+    }
+
     /// The path of a layer.
     pub fn layer(&self, index: usize) -> String {
         format!("{}.{index}", self.path)
@@ -78,6 +125,11 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// A stage without sites that runs once.
+    const ONCE: Stage = Stage { name: "", in_steps: false, sites: &[], end: "", constant: false };
+    /// The same, in every Euler step.
+    const EACH: Stage = Stage { in_steps: true, ..Stage::ONCE };
+
     /// Whether the operation at `at` belongs to it, unless it belongs to an earlier stage of the list.
     fn has(&self, at: &Site) -> bool {
         at.step().is_some() == self.in_steps && self.sites.iter().any(|pattern| covers(pattern, at.path()))
@@ -97,17 +149,55 @@ pub struct Topology {
     pub parts: Vec<Part>,
     /// In the order of execution.
     pub stages: Vec<Stage>,
+    /// The site whose result takes the places of the prompt's image tokens.
+    pub image_tokens: &'static str,
+    /// The site whose result is the backbone's features.
+    pub features: String,
+    /// Paths of tensors that are handed on as they are, under another name than that of the operation that made them.
+    pub copies: &'static [&'static str],
 }
 
 impl Topology {
     /// The topology of the model of this configuration.
     pub fn of(config: &Config) -> Self {
-        Topology { parts: n1_6::parts(config), stages: n1_6::stages().to_vec() }
+        let (backbone, stages) = match config.version {
+            Version::N1_6 => (n1_6::backbone(config), n1_6::STAGES.to_vec()),
+            Version::N1_7 => (n1_7::backbone(config), n1_7::STAGES.to_vec()),
+        };
+        let (image_tokens, copies): (_, &[&str]) = match config.version {
+            Version::N1_6 => (n1_6::IMAGE_TOKENS, &n1_6::COPIES),
+            Version::N1_7 => (n1_7::IMAGE_TOKENS, &n1_7::COPIES),
+        };
+        let features = backbone.last().and_then(|part| part.outputs.last()).cloned().unwrap_or_default();
+        let parts = [backbone, action_head::parts(config)].concat();
+        let stages = [&stages[..], &action_head::STAGES].concat();
+        Topology { parts, stages, image_tokens, features, copies }
     }
 
-    /// The parts that hand everything behind them one tensor each, in the order of execution.
+    /// The parts that everything behind them depends on through what they hand over, in the order of execution.
     pub fn separating(&self) -> impl Iterator<Item = &Part> {
         self.parts.iter().filter(|part| part.separates)
+    }
+
+    /// Paths of what leaves the pieces that deployments build as engines of their own, in the order of execution: what
+    /// the next piece is given where each runs on recorded inputs.
+    pub fn cut_outputs(&self) -> impl Iterator<Item = &str> {
+        let pieces =
+            self.parts.iter().filter(|part| part.separates || action_head::PIECES.contains(&part.name));
+        pieces.flat_map(|part| part.outputs.iter().map(String::as_str))
+    }
+
+    /// Whether the tensor at `path` enters or leaves such a piece.
+    pub fn is_cut(&self, path: &str) -> bool {
+        // The features are handed on under another name, which is that of the action head's input.
+        let handed_over = self.separating().any(|part| part.hands_over(path)) && path != self.features;
+        handed_over || action_head::CUTS.contains(&path)
+    }
+
+    /// The site whose result the DiT attends to.
+    pub fn memory(&self) -> &str {
+        let last = self.separating().last().and_then(|part| part.outputs.last());
+        last.filter(|path| **path != self.features).map_or("action_head.vl_norm", String::as_str)
     }
 
     /// The part of this name.
@@ -122,7 +212,14 @@ impl Topology {
 
     /// The part whose result is that of the site `path`.
     pub fn part_with_output(&self, path: &str) -> Option<&Part> {
-        self.parts.iter().find(|part| part.output == path)
+        self.parts.iter().find(|part| part.hands_over(path))
+    }
+
+    /// How many parts that separate come before the operations at the site `path`.
+    pub fn separated(&self, path: &str) -> usize {
+        let of = self.part_of(path);
+        let before = self.parts.iter().take_while(|part| Some(*part) != of);
+        before.filter(|part| part.separates).count()
     }
 
     /// The part that a tensor of a checkpoint belongs to.
@@ -152,7 +249,9 @@ impl Topology {
     {
         match self.part_of(path) {
             Some(Part { layers: None, name, .. }) => name,
-            Some(Part { joined: Some((name, sites)), .. }) if sites.contains(&path) => name,
+            Some(Part { joined: Some((name, sites)), .. }) if sites.iter().any(|site| covers(site, path)) => {
+                name
+            }
             _ => path,
         }
     }

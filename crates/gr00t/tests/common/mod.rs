@@ -73,7 +73,7 @@ pub struct Case {
     tokens: Vec<Vec<f32>>,
     widths: [usize; 2],
     output: (&'static str, Vec<usize>),
-    state_dim: usize,
+    state: [usize; 2],
 }
 
 impl Case {
@@ -81,7 +81,8 @@ impl Case {
         let config = &model.config;
         let items: Vec<Batch> = (0..BATCH).map(|item| batch(model, layout, item)).collect();
         let count = items[0].input_ids[0].len();
-        let own = layout.state_horizon + config.action_horizon;
+        let [state_tokens, state_values] = config.state_shape(layout.state_horizon);
+        let own = state_tokens + config.action_horizon;
         let widths = [config.backbone_embedding_dim, config.input_embedding_dim];
         let random = |seed, rows, cols| -> Vec<Vec<f32>> {
             (0..BATCH).map(|item| gaussian(seed, item as u32, 0, rows, cols).data).collect()
@@ -93,9 +94,8 @@ impl Case {
                 ("action_pred", vec![BATCH, config.action_horizon, config.max_action_dim])
             }
         };
-        let state_dim = config.max_state_dim;
         let (features, tokens) = (random(3, count, widths[0]), random(4, own, widths[1]));
-        Case { component, items, features, tokens, widths, output, state_dim }
+        Case { component, items, features, tokens, widths, output, state: [state_tokens, state_values] }
     }
 
     /// The reference's result for the two observations, one after the other.
@@ -153,9 +153,8 @@ impl Case {
             tensors.push(self::floats("out.image_mask", &shape, &floats));
         }
         if matches!(self.component, Component::Policy | Component::ActionHead) {
-            let rows = first.state_horizon;
             let state = all(&|item| item.state.clone());
-            tensors.push(floats("in.state", &[BATCH, rows, self.state_dim], &state));
+            tensors.push(floats("in.state", &[BATCH, self.state[0], self.state[1]], &state));
             let noise = all(&|item| item.noise.clone());
             tensors.push(floats("in.noise", &self.output.1, &noise));
             let slots = self.items.iter().map(|item| item.embodiment_ids[0]);
@@ -209,6 +208,7 @@ fn batch(model: &Model, layout: &Layout, item: usize) -> Batch<'static> {
             .map(|[height, width]| ImageBatch {
                 height: *height,
                 width: *width,
+                frames: 1,
                 pixels: random(5, 3 * height, *width).into(),
             })
             .collect(),
@@ -217,6 +217,7 @@ fn batch(model: &Model, layout: &Layout, item: usize) -> Batch<'static> {
         state_horizon: layout.state_horizon,
         embodiment_ids: vec![item],
         noise: random(7, config.action_horizon, config.max_action_dim),
+        strength: None,
         denoising_steps: layout.denoising_steps,
     }
 }

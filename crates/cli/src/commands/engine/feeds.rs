@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use steadyhand_external::bindings::{Binding, Bindings, Tensor};
 use steadyhand_fidelity::Trace;
 use steadyhand_fidelity::trace::Dtype;
-use steadyhand_gr00t_lab::diagnosis::OfInference;
+use steadyhand_gr00t_lab::diagnosis::{MEMORY, OfInference};
 
 /// A recording, and the facts about it that inputs need.
 pub struct Recording {
@@ -13,6 +13,8 @@ pub struct Recording {
     /// Euler steps of each inference.
     pub denoising_steps: usize,
     image_token_index: i64,
+    /// What the DiT attends to.
+    memory: String,
     /// Inferences, counted from 0.
     pub inferences: usize,
 }
@@ -59,7 +61,9 @@ impl Recording {
             "{}: expected recorded inferences, found none",
             trace.path().display()
         );
-        Ok(Recording { trace, denoising_steps, image_token_index, inferences: inferences.len() })
+        // Recordings of older versions have none.
+        let memory = trace.metadata().get(MEMORY).map_or("action_head.vl_norm", String::as_str).to_owned();
+        Ok(Recording { trace, denoising_steps, image_token_index, memory, inferences: inferences.len() })
     }
 
     /// What a trace of an engine's outputs says of where its inputs came from.
@@ -87,7 +91,7 @@ impl Recording {
         let whole = Call { step: None, ..call };
         match binding.name.as_str() {
             "state_action_tokens" | "sa_embs" => self.read(&call.tap("dit.tokens")),
-            "vl_features" | "vl_embs" => self.read(&whole.tap("action_head.vl_norm")),
+            "vl_features" | "vl_embs" => self.read(&whole.tap(&self.memory)),
             "timestep" => self.read(&call.tap("timestep")),
             "image_mask" => self.mask(whole, |id| id == self.image_token_index),
             "backbone_attention_mask" => self.mask(whole, |_| true),

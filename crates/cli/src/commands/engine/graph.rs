@@ -86,15 +86,13 @@ impl CheckpointGraph {
         let [least, best, most] = match name {
             "batch" | "batch_size" => BATCH,
             "state_action_tokens" | "sa_seq_len" => {
-                let count = self.layout.state_horizon + self.model.config.action_horizon;
+                let config = &self.model.config;
+                let count = config.state_shape(self.layout.state_horizon)[0] + config.action_horizon;
                 [count; 3]
             }
             _ => {
-                let eagle = &self.model.config.eagle_config;
-                let unit = eagle.vision_config.patch_size * eagle.unshuffle();
-                let tokens = self.layout.images.iter().map(|[height, width]| height / unit * (width / unit));
                 // A graph with images has a place for each of their features.
-                let images: usize = tokens.sum();
+                let images = self.model.config.image_tokens(&self.layout.images);
                 let best = if images == 0 { IMAGE_TOKENS } else { images } + TEXT_TOKENS;
                 [images.max(1), best, MOST_TOKENS.max(2 * best)]
             }

@@ -9,7 +9,7 @@ use steadyhand_external::bindings::{Binding, Runner, Tensor};
 use steadyhand_external::onnxruntime::OnnxRunner;
 use steadyhand_external::tensorrt::TensorRt;
 use steadyhand_fidelity::{Trace, TraceWriter};
-use steadyhand_gr00t_lab::diagnosis::{ISOLATED, MODE, RUN};
+use steadyhand_gr00t_lab::diagnosis::{ISOLATED, MODE, PRECISION, RUN};
 
 /// Runs the engine and says what was written.
 pub fn run(args: &RunArgs) -> Result<Outcome> {
@@ -31,6 +31,7 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
     // A graph of a stage is fed what the recording has there, not what the engine's own stages made.
     let mode = if runner.bindings().inputs().any(fed) { ISOLATED } else { RUN };
     metadata.insert(MODE.to_owned(), mode.to_owned());
+    metadata.extend(runner.precision().map(|precision| (PRECISION.to_owned(), precision)));
     let calls = recording.calls(runner.bindings());
     // Nothing is written where a call fails.
     let mut outputs = Vec::new();

@@ -190,7 +190,8 @@ fn embodiments(folder: &Path, processor: &ProcessorConfig) -> Table {
         statistics.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null);
     let mut table = Table::new(&["embodiment", "slot", "modality", "time steps", "dims", "keys"]);
     for (tag, modalities) in &processor.modality_configs {
-        let slot = embodiment_id(folder, tag).map_or_else(|_| "unknown".to_owned(), |id| id.to_string());
+        let slot = embodiment_id(folder, processor.version, tag)
+            .map_or_else(|_| "unknown".to_owned(), |id| id.to_string());
         let EmbodimentModalities { video, state, action, language } = modalities;
         let rows = [("video", video), ("state", state), ("action", action), ("language", language)];
         for (index, (name, modality)) in rows.into_iter().enumerate() {

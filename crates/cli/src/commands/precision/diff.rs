@@ -44,15 +44,15 @@ impl Side {
         Ok(Side { formats, amax: amax(policy, site, &formats)? })
     }
 
-    /// Formats, weight scale and where the activations' scale comes from.
+    /// Formats, what becomes of weights, and where the activations' scale comes from.
     fn cells(&self) -> [String; 5] {
-        let [storage, compute, accumulate, scale] = self.formats.cells();
+        let [storage, compute, accumulate, weights] = self.formats.cells();
         let activations = match (self.formats.scale, self.amax) {
             (None, _) => "-".to_owned(),
             (Some(_), None) => "dynamic".to_owned(),
             (Some(_), Some(_)) => "calibrated".to_owned(),
         };
-        [storage, compute, accumulate, scale, activations]
+        [storage, compute, accumulate, weights, activations]
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) fn run(args: &DiffArgs) -> Result<()> {
 /// What is the same in both is said once.
 fn table(sites: &[ModelSite], rows: &[Row], all: bool) -> Table {
     let mut table =
-        Table::new(&["site", "operation", "storage", "compute", "accumulate", "weight scale", "activations"]);
+        Table::new(&["site", "operation", "storage", "compute", "accumulate", "weights", "activations"]);
     let alike = |first: usize, second: usize| {
         let (first, second) = (&rows[first], &rows[second]);
         let both = |row: &Row| [row.a.cells(), row.b.cells()];

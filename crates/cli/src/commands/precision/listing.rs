@@ -3,7 +3,7 @@
 use serde::Serialize;
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::ops::{ModelSite, Operation};
-use steadyhand_gr00t::precision::{ActivationScale, Pattern, PrecisionPolicy, Scale};
+use steadyhand_gr00t::precision::{ActivationScale, Pattern, PrecisionPolicy, Scale, WeightFormat};
 
 /// The formats that count at a site: what its operation does not use is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -15,6 +15,9 @@ pub struct Used {
     pub accumulate: Option<Format>,
     /// Of linear layers in an 8-bit format: how weights are scaled.
     pub scale: Option<Scale>,
+    /// Of linear layers: what weights are stored in, where that is narrower than the checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightFormat>,
 }
 
 impl Used {
@@ -26,14 +29,16 @@ impl Used {
             compute: site.operation.multiplies().then_some(formats.compute),
             accumulate: site.operation.accumulates().then_some(formats.accumulate),
             scale: Some(formats.scale).filter(|scale| site.operation.multiplies() && *scale != Scale::None),
+            weights: formats.weights.filter(|_| site.operation == Operation::Linear),
         }
     }
 
-    /// Storage, compute, accumulation and scale as cells of a table.
+    /// Storage, compute, accumulation and what becomes of weights (their scale, or their format) as cells of a table.
     pub fn cells(&self) -> [String; 4] {
         let cell = |format: Option<Format>| format.map_or("-".to_owned(), |format| format.to_string());
-        let scale = self.scale.map_or("-".to_owned(), |scale| scale.to_string());
-        [self.storage.to_string(), cell(self.compute), cell(self.accumulate), scale]
+        let scale = self.scale.map(|scale| scale.to_string());
+        let weights = self.weights.map(|weights| weights.to_string()).or(scale).unwrap_or("-".to_owned());
+        [self.storage.to_string(), cell(self.compute), cell(self.accumulate), weights]
     }
 }
 

@@ -78,8 +78,7 @@ pub(super) fn run(args: &ShowArgs) -> Result<()> {
 }
 
 fn table(sites: &[ModelSite], rows: &[Row], all: bool) -> Table {
-    let mut table =
-        Table::new(&["site", "operation", "storage", "compute", "accumulate", "weight scale", "amax"]);
+    let mut table = Table::new(&["site", "operation", "storage", "compute", "accumulate", "weights", "amax"]);
     let alike = |a: usize, b: usize| !all && rows[a].formats == rows[b].formats;
     for Group { pattern, operation, members } in groups(sites, alike) {
         let formats = rows[members[0]].formats;

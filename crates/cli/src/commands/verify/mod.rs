@@ -26,7 +26,7 @@ pub struct VerifyArgs {
     /// Fail above this distance, in place of the limits that the fixtures come with.
     #[arg(long, value_name = "LIMIT")]
     pub max_relative_l2: Option<f64>,
-    /// The tokenizer that processor goldens were made with; without it their token ids are not compared.
+    /// The tokenizer that processor goldens were made with, where it is not beside them.
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
     /// Checkpoint of expected demo results; beside them, or the embedded one, otherwise.

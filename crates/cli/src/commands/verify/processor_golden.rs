@@ -2,6 +2,7 @@
 
 use super::{Measure, Row, VerifyArgs};
 use anyhow::{Context, Result, bail};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use steadyhand_fidelity::{max_abs_error, relative_l2};
@@ -40,6 +41,11 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
         let expected = &case.integer(&format!("out.{name}"))?.values;
         push(name, Measure::Differences, differences(&found, expected), 0.0);
     }
+    // Only the goldens of N1.7 have these.
+    if let Ok(expected) = case.integer("out.image_grid_thw") {
+        let found = image_grids(&encoded, processor.token_side());
+        push("image_grid_thw", Measure::Differences, differences(&found, &expected.values), 0.0);
+    }
     let limit = args.max_relative_l2.unwrap_or(VALUE_LIMIT);
     push(
         "state",
@@ -77,7 +83,11 @@ fn observation(folder: &Path, case: &Tensors) -> Result<Observation> {
         let [height, width, 3] = tensor.shape[..] else {
             bail!("{}: {name}: expected [H, W, 3], found {:?}", case.path().display(), tensor.shape);
         };
-        images.insert(view.to_owned(), vec![Image { width, height, rgb: tensor.values.clone() }]);
+        // Frames of a history are numbered, and come in the order of their names.
+        let number = view.rsplit_once('.').filter(|(_, number)| number.parse::<usize>().is_ok());
+        let view = number.map_or(view, |(view, _)| view);
+        let frame = Image { width, height, rgb: tensor.values.clone() };
+        images.entry(view.to_owned()).or_insert_with(Vec::new).push(frame);
     }
     let mut state = BTreeMap::new();
     for (name, tensor) in case.floats() {
@@ -101,12 +111,17 @@ fn differences(found: &[i64], expected: &[i64]) -> f64 {
     (differing + found.len().abs_diff(expected.len())) as f64
 }
 
+/// Time, rows and columns in patches of each image; a token is 2 x 2 patches.
+fn image_grids(encoded: &Encoded, token_side: usize) -> Vec<i64> {
+    let patches = |side: usize| (side * 2 / token_side) as i64;
+    encoded.pixel_values.iter().flat_map(|image| [1, patches(image.height), patches(image.width)]).collect()
+}
+
 /// Name, largest and mean difference in levels of each image.
 fn pixel_levels(case: &Tensors, encoded: &Encoded) -> Result<Vec<(String, f64, f64)>> {
     let mut levels = Vec::new();
     for (index, image) in encoded.pixel_values.iter().enumerate() {
-        let name = format!("pixel_values.{index}");
-        let expected = case.float(&format!("out.{name}"))?;
+        let expected = pixel_values(case, index)?;
         let max = if expected.shape[..] == [1, 3, image.height, image.width] {
             max_abs_error(&image.data, &expected.values) * LEVELS
         } else {
@@ -114,7 +129,23 @@ fn pixel_levels(case: &Tensors, encoded: &Encoded) -> Result<Vec<(String, f64, f
         };
         let pairs = image.data.iter().zip(&expected.values);
         let total: f64 = pairs.map(|(a, b)| f64::from((a - b).abs())).sum();
-        levels.push((name, max, total / image.data.len() as f64 * LEVELS));
+        levels.push((format!("pixel_values.{index}"), max, total / image.data.len() as f64 * LEVELS));
     }
     Ok(levels)
+}
+
+/// The official pixels of an image, `[1, 3, height, width]` in `[-1, 1]`: a golden has them so, or as the bytes
+/// `[height, width, 3]` that they are made of.
+fn pixel_values(case: &Tensors, index: usize) -> Result<Cow<'_, Tensor<f32>>> {
+    let name = format!("out.image.{index}");
+    let Some(bytes) = case.bytes().get(&name) else {
+        return Ok(Cow::Borrowed(case.float(&format!("out.pixel_values.{index}"))?));
+    };
+    let [height, width, 3] = bytes.shape[..] else {
+        bail!("{}: {name}: expected [H, W, 3], found {:?}", case.path().display(), bytes.shape);
+    };
+    let plane = |channel: usize| bytes.values.iter().skip(channel).step_by(3);
+    let level = |byte: &u8| (f32::from(*byte) - 127.5) / 127.5;
+    let values = (0..3).flat_map(|channel| plane(channel).map(level)).collect();
+    Ok(Cow::Owned(Tensor { shape: vec![1, 3, height, width], values }))
 }

@@ -3,7 +3,7 @@
 use super::super::{Grid, Site};
 use super::mismatch;
 use super::tensor::Tensor;
-use crate::ops::ImageBatch;
+use crate::ops::{ImageBatch, Patching};
 use crate::{Error, Result};
 
 fn moved(operation: &'static str, what: String) -> Error {
@@ -37,30 +37,38 @@ pub(super) fn last_tokens(x: &Tensor, count: usize) -> Result<Tensor> {
     gather_tokens(x, &(first..x.shape[1]).collect::<Vec<_>>())
 }
 
-/// `[batch, patches of all images, size * size * 3]`, image by image, row by row
-/// (`convert_images_to_patches`).
-pub(super) fn patches(images: &[ImageBatch], size: usize, batch: usize) -> Vec<f32> {
+/// `[batch, patches of all images, features]`, image by image (`convert_images_to_patches` of Eagle, and the processor of
+/// Qwen2-VL, whose patches repeat an image's only frame).
+pub(super) fn patches(
+    images: &[ImageBatch],
+    grids: &[Grid],
+    Patching { size, frames, channels_first }: Patching,
+    batch: usize,
+) -> Vec<f32> {
     let mut values = Vec::new();
     for item in 0..batch {
-        for image in images {
-            let plane = image.height * image.width;
-            let pixels = &image.pixels[item * 3 * plane..(item + 1) * 3 * plane];
-            for (top, left) in corners(image, size) {
-                for y in top..top + size {
-                    for x in left..left + size {
-                        values.extend((0..3).map(|channel| pixels[channel * plane + y * image.width + x]));
+        for (image, grid) in images.iter().zip(grids) {
+            let (plane, width) = (image.height * image.width, image.width);
+            let pixels = &image.pixels[item * image.frames * 3 * plane..][..image.frames * 3 * plane];
+            for [row, col] in grid.places() {
+                let (top, left) = (row * size, col * size);
+                if channels_first {
+                    for (channel, frame) in (0..3).flat_map(|c| (0..frames).map(move |f| (c, f))) {
+                        // One frame stands for all.
+                        let plane = &pixels[(frame.min(image.frames - 1) * 3 + channel) * plane..][..plane];
+                        for y in top..top + size {
+                            values.extend_from_slice(&plane[y * width + left..][..size]);
+                        }
+                    }
+                } else {
+                    for (y, x) in (top..top + size).flat_map(|y| (left..left + size).map(move |x| (y, x))) {
+                        values.extend((0..3).map(|channel| pixels[channel * plane + y * width + x]));
                     }
                 }
             }
         }
     }
     values
-}
-
-/// The top left pixels of an image's patches, row by row.
-fn corners(image: &ImageBatch, size: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
-    let (height, width) = (image.height, image.width);
-    (0..height).step_by(size).flat_map(move |y| (0..width).step_by(size).map(move |x| (y, x)))
 }
 
 pub(super) fn replace_tokens(x: &Tensor, indices: &[usize], values: &Tensor) -> Result<Tensor> {
@@ -76,6 +84,32 @@ pub(super) fn replace_tokens(x: &Tensor, indices: &[usize], values: &Tensor) -> 
         }
     }
     Ok(Tensor::new(x.shape, replaced))
+}
+
+/// `x` with the tokens of `values` added at `indices`, not yet rounded.
+pub(super) fn add_to_tokens(x: &Tensor, indices: &[usize], values: &Tensor, at: &Site) -> Result<Vec<f32>> {
+    let [batch, tokens, features] = x.shape;
+    if values.shape != [batch, indices.len(), features] || indices.iter().any(|index| *index >= tokens) {
+        return Err(mismatch(at, "add_to_tokens", format!("{:?} to {:?}", values.shape, x.shape)));
+    }
+    let mut sums = x.values.to_vec();
+    for item in 0..batch {
+        for (from, to) in indices.iter().enumerate() {
+            let start = (item * tokens + to) * features;
+            let token = sums[start..start + features].iter_mut();
+            token.zip(values.token(item, from)).for_each(|(sum, value)| *sum += value);
+        }
+    }
+    Ok(sums)
+}
+
+/// Rows lie one behind the other already.
+pub(super) fn join_tokens(x: &Tensor, count: usize) -> Result<Tensor> {
+    if count == 0 || !x.shape[1].is_multiple_of(count) {
+        return Err(moved("join_tokens", format!("{count} each of {:?}", x.shape)));
+    }
+    let shape = [x.shape[0], x.shape[1] / count, x.shape[2] * count];
+    Ok(Tensor { shape, values: x.values.clone() })
 }
 
 pub(super) fn concat_tokens(a: &Tensor, b: &Tensor) -> Result<Tensor> {

@@ -5,7 +5,7 @@
 
 use super::fp16;
 use crate::checkpoint::Weight;
-use crate::precision::Formats;
+use crate::precision::{Formats, Sharing};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
@@ -22,8 +22,17 @@ const SERIAL: usize = 1 << 22;
 /// `x Wᵀ`: x `[rows, in]`, W `[out, in]` → `[rows, out]`.
 pub(super) fn by_transposed(x: &[f32], rows: usize, weight: &Weight, formats: Formats) -> Vec<f32> {
     let in_features = weight.shape()[1];
+    let by_tensor = formats.weights.is_some_and(|stored| stored.sharing == Sharing::PerTensor);
+    let amax = if by_tensor { largest_weight(weight) } else { 0.0 };
     in_panels(rows, weight, |range, widened, mut out| {
-        weight.read_into(range, formats.compute, widened);
+        match formats.weights {
+            None => weight.read_into(range, formats.compute, widened),
+            Some(stored) => {
+                weight.read_into(range, Format::F32, widened);
+                stored.round_rows(widened, in_features, amax);
+                formats.compute.round_slice(widened);
+            }
+        }
         let panel = view(widened, out.ncols(), in_features);
         product(1.0, &view(x, rows, in_features), &panel.t(), formats.accumulate, &mut out);
     })
@@ -85,6 +94,21 @@ pub(super) fn product(
         Format::Fp16 => fp16::product(scale, a, b, out),
         _ => general_mat_mul(scale, a, b, 0.0, out),
     }
+}
+
+pub(super) fn largest(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |largest, value| value.abs().max(largest))
+}
+
+/// The largest magnitude of a weight, found a row at a time.
+pub(super) fn largest_weight(weight: &Weight) -> f32 {
+    let features = weight.shape()[1];
+    let mut row = vec![0.0; features];
+    let of_row = |index: usize| {
+        weight.read_into(index * features..(index + 1) * features, Format::F32, &mut row);
+        largest(&row)
+    };
+    (0..weight.shape()[0]).map(of_row).fold(0.0, f32::max)
 }
 
 /// Callers pass slices of exactly `rows * cols` values, so the shape always fits.

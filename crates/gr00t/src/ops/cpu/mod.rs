@@ -20,12 +20,12 @@ mod tensor;
 mod tests;
 
 pub use intervention::{Intervention, NoIntervention, Product};
-pub use pointwise::{rotary_turns, time_encoding};
+pub use pointwise::{rotary_turns, rotated, time_encoding};
 pub use tensor::Tensor;
 
 use super::{
-    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Operation, Ops, Site,
-    Tokens,
+    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Operation, Ops,
+    Patching, Places, Resize, Rotary, Site, Tokens,
 };
 use crate::checkpoint::Weight;
 use crate::precision::{Formats, PrecisionPolicy, Scale};
@@ -92,11 +92,17 @@ fn mismatch(at: &Site, operation: &'static str, what: String) -> Error {
 }
 
 /// The square table `[side * side, features]` resized to each grid, not yet rounded to `storage`.
-pub fn resize_positions(table: &Weight, grids: &[Grid], storage: Format) -> Vec<f32> {
+pub fn resize_positions(table: &Weight, grids: &[Grid], resize: Resize, storage: Format) -> Vec<f32> {
     let features = table.shape()[1];
     let side = table.shape()[0].isqrt();
     let source = table.to_vec(storage);
-    grids.iter().flat_map(|grid| resize::bilinear(&source, side, *grid, features)).collect()
+    let one = |grid: &Grid| match resize {
+        Resize::Antialiased => {
+            resize::in_order(resize::bilinear(&source, side, *grid, features), *grid, features)
+        }
+        Resize::AlignedCorners => resize::aligned(&source, side, *grid, features, storage),
+    };
+    grids.iter().flat_map(one).collect()
 }
 
 /// The common shape of two operands, the second of which may repeat.
@@ -122,11 +128,17 @@ impl Ops for Cpu<'_, '_> {
         Ok(self.store(shape, values, &at))
     }
 
-    fn patches(&self, images: &[ImageBatch], size: usize, batch: usize, at: Site) -> Result<Tensor> {
-        let values = layout::patches(images, size, batch);
-        let features = size * size * 3;
-        let count = values.len() / features / batch.max(1);
-        Ok(self.store([batch, count, features], values, &at))
+    fn patches(
+        &self,
+        images: &[ImageBatch],
+        grids: &[Grid],
+        patching: Patching,
+        batch: usize,
+        at: Site,
+    ) -> Result<Tensor> {
+        let values = layout::patches(images, grids, patching, batch);
+        let count = grids.iter().map(|grid| grid.patches()).sum();
+        Ok(self.store([batch, count, patching.features()], values, &at))
     }
 
     fn time_encoding(&self, time: usize, frequencies: &[f32], leading: Leading, at: Site) -> Result<Tensor> {
@@ -164,11 +176,11 @@ impl Ops for Cpu<'_, '_> {
         Ok(self.store([1, tokens, features], values, &at))
     }
 
-    fn resize_positions(&self, table: &Weight, grids: &[Grid], at: Site) -> Result<Tensor> {
+    fn resize_positions(&self, table: &Weight, grids: &[Grid], resize: Resize, at: Site) -> Result<Tensor> {
         if let Some(known) = self.known(&at) {
             return Ok(known);
         }
-        let values = resize_positions(table, grids, self.policy.formats(&at).storage);
+        let values = resize_positions(table, grids, resize, self.policy.formats(&at).storage);
         let features = table.shape()[1];
         Ok(self.store([1, values.len() / features, features], values, &at))
     }
@@ -298,15 +310,22 @@ impl Ops for Cpu<'_, '_> {
         Ok(self.store(x.shape, values, &at))
     }
 
-    fn rotary(&self, x: &Tensor, head_dim: usize, theta: f64, at: Site) -> Result<Tensor> {
+    fn rotary(&self, x: &Tensor, rotary: &Rotary, places: &Places, at: Site) -> Result<Tensor> {
         if let Some(known) = self.known(&at) {
             return Ok(known);
         }
-        if head_dim == 0 || !x.features().is_multiple_of(head_dim) || !head_dim.is_multiple_of(2) {
-            return Err(mismatch(&at, "rotary", format!("{:?} by heads of {head_dim}", x.shape)));
+        let places = places.coordinates(x.shape[1]);
+        if rotary.head_dim == 0
+            || !x.features().is_multiple_of(rotary.head_dim)
+            || !rotary.head_dim.is_multiple_of(2)
+            || [rotary.frequencies.len(), rotary.axes.len()] != [rotary.head_dim / 2; 2]
+            || places.len() != x.shape[1]
+        {
+            let what = format!("{:?} by heads of {}, {} places", x.shape, rotary.head_dim, places.len());
+            return Err(mismatch(&at, "rotary", what));
         }
         let format = self.policy.formats(&at).storage;
-        Ok(self.store(x.shape, pointwise::rotary(x, head_dim, theta, format), &at))
+        Ok(self.store(x.shape, rotated(x, rotary, &places, format), &at))
     }
 
     fn modulate(&self, x: &Tensor, scale: &Tensor, shift: &Tensor, at: Site) -> Result<Tensor> {
@@ -331,6 +350,10 @@ impl Ops for Cpu<'_, '_> {
     }
 
     fn add(&self, a: &Tensor, b: &Tensor, at: Site) -> Result<Tensor> {
+        // Cheap, but what a part of the model hands over may be a sum.
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
         broadcast(a, b, "add", &at)?;
         Ok(self.store(a.shape, pointwise::zip(a, b, |a, b| a + b), &at))
     }
@@ -340,12 +363,32 @@ impl Ops for Cpu<'_, '_> {
         Ok(self.store(a.shape, pointwise::zip(a, b, |a, b| a * b), &at))
     }
 
-    fn euler(&self, actions: &Tensor, velocity: &Tensor, dt: f64, at: Site) -> Result<Tensor> {
+    fn add_to_tokens(&self, x: &Tensor, tokens: &Tokens, values: &Tensor, at: Site) -> Result<Tensor> {
+        if let Some(known) = self.known(&at) {
+            return Ok(known);
+        }
+        Ok(self.store(x.shape, layout::add_to_tokens(x, &tokens.indices, values, &at)?, &at))
+    }
+
+    fn euler(
+        &self,
+        actions: &Tensor,
+        velocity: &Tensor,
+        strength: Option<&Tensor>,
+        dt: f64,
+        at: Site,
+    ) -> Result<Tensor> {
         broadcast(actions, velocity, "euler", &at)?;
         let format = self.policy.formats(&at).storage;
         let dt = dt as f32;
-        let step = |action: f32, velocity: f32| action + format.round(dt * velocity);
-        Ok(self.store(actions.shape, pointwise::zip(actions, velocity, step), &at))
+        let step = velocity.values.iter().map(|velocity| format.round(dt * velocity)).collect();
+        let mut step = Tensor::new(velocity.shape, step);
+        if let Some(strength) = strength {
+            broadcast(&step, strength, "euler", &at)?;
+            let weighed = pointwise::zip(&step, strength, |step, strength| format.round(step * strength));
+            step = Tensor::new(step.shape, weighed);
+        }
+        Ok(self.store(actions.shape, pointwise::zip(actions, &step, |action, step| action + step), &at))
     }
 
     fn slice_features(&self, x: &Tensor, start: usize, len: usize) -> Result<Tensor> {
@@ -370,6 +413,10 @@ impl Ops for Cpu<'_, '_> {
 
     fn concat_features(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         layout::concat_features(a, b)
+    }
+
+    fn join_tokens(&self, x: &Tensor, count: usize) -> Result<Tensor> {
+        layout::join_tokens(x, count)
     }
 
     fn pixel_unshuffle(&self, x: &Tensor, grids: &[Grid], factor: usize) -> Result<Tensor> {

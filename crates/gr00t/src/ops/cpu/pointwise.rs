@@ -1,6 +1,6 @@
 //! Operations on single values, and the rotation of heads.
 
-use super::super::{Activation, Leading};
+use super::super::{Activation, Leading, Rotary, Stores};
 use super::tensor::Tensor;
 use rayon::prelude::*;
 use steadyhand_fidelity::Format;
@@ -38,15 +38,16 @@ pub(super) fn zip(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32) -> Vec<f3
     values
 }
 
-/// Cosines, then sines of the angles at positions 0 to `tokens`, `[tokens, head_dim]`. The inverse frequencies are
-/// rounded to `storage` too, as PyTorch's `model.to(dtype)` does to buffers.
-pub fn rotary_turns(tokens: usize, head_dim: usize, theta: f64, storage: Format) -> Vec<f32> {
-    let inverse_frequency =
-        |i: usize| storage.round((1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32);
-    let inverse_frequencies: Vec<f32> = (0..head_dim / 2).map(inverse_frequency).collect();
-    let mut turns = Vec::with_capacity(tokens * head_dim);
-    for position in 0..tokens {
-        let angles = inverse_frequencies.iter().map(|frequency| position as f32 * frequency);
+/// Cosines, then sines of the angles at these places, `[places, head_dim]`. The frequencies are rounded to `storage` too,
+/// as PyTorch's `model.to(dtype)` does to buffers.
+pub fn rotary_turns(rotary: &Rotary, places: &[[usize; 3]], storage: Format) -> Vec<f32> {
+    let frequencies = rotary.frequencies.iter().map(|frequency| storage.round(*frequency));
+    let frequencies: Vec<(f32, usize)> = frequencies.zip(rotary.axes.iter().copied()).collect();
+    let angles_in = if rotary.stores == Stores::Angles { storage } else { Format::F32 };
+    let mut turns = Vec::with_capacity(places.len() * rotary.head_dim);
+    for place in places {
+        let angle = |(frequency, axis): &(f32, usize)| angles_in.round(place[*axis] as f32 * frequency);
+        let angles = frequencies.iter().map(angle);
         turns.extend(angles.clone().map(|angle| storage.round(angle.cos())));
         turns.extend(angles.map(|angle| storage.round(angle.sin())));
     }
@@ -80,21 +81,23 @@ pub(super) fn activation(values: &[f32], kind: Activation, storage: Format) -> V
     }
 }
 
-/// `x cos + rotate_half(x) sin`, each product and the sum stored.
+/// `x cos + rotate_half(x) sin`; `places`: one of each token.
 ///
-/// The inverse frequencies are stored too: the official bf16 model rounds that buffer, and its angles
-/// are then computed from it in f32. Source: `Qwen3RotaryEmbedding` after `model.to(torch.bfloat16)`.
-pub(super) fn rotary(x: &Tensor, head_dim: usize, theta: f64, storage: Format) -> Vec<f32> {
+/// The frequencies are stored too: the official bf16 model rounds that buffer, and its angles are then computed from it.
+/// Source: `Qwen3RotaryEmbedding` and `Qwen3VLVisionRotaryEmbedding` after `model.to(torch.bfloat16)`.
+pub fn rotated(x: &Tensor, rotary: &Rotary, places: &[[usize; 3]], storage: Format) -> Vec<f32> {
+    let head_dim = rotary.head_dim;
     let half = head_dim / 2;
-    let turns = rotary_turns(x.shape[1], head_dim, theta, storage);
+    let turns = rotary_turns(rotary, places, storage);
+    let products_in = if rotary.stores == Stores::Products { storage } else { Format::F32 };
     let mut values = x.values.to_vec();
     for (row, token) in values.chunks_exact_mut(x.features()).enumerate() {
         let (cosines, sines) = turns[row % x.shape[1] * head_dim..][..head_dim].split_at(half);
         for head in token.chunks_exact_mut(head_dim) {
             for (i, (cos, sin)) in cosines.iter().zip(sines).enumerate() {
                 let (a, b) = (head[i], head[half + i]);
-                head[i] = storage.round(a * cos) + storage.round(-b * sin);
-                head[half + i] = storage.round(b * cos) + storage.round(a * sin);
+                head[i] = products_in.round(a * cos) + products_in.round(-b * sin);
+                head[half + i] = products_in.round(b * cos) + products_in.round(a * sin);
             }
         }
     }

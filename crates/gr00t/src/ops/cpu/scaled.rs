@@ -3,7 +3,7 @@
 //! With M the format's largest value, an operand x whose largest magnitude is a becomes `round(x * (M / a))`,
 //! saturating; the product is summed as the policy says and multiplied by `(a_x / M) * (a_w / M)` in f32.
 
-use super::matmul::{in_panels, product, view};
+use super::matmul::{in_panels, largest, largest_weight, product, view};
 use super::tensor::Tensor;
 use crate::checkpoint::Weight;
 use crate::precision::{ActivationScale, Formats, Scale};
@@ -49,19 +49,4 @@ fn quantize(values: &mut [f32], amax: f32, format: Format) -> f32 {
     let factor = format.max() / amax;
     values.iter_mut().for_each(|value| *value = format.round_saturating(*value * factor));
     amax / format.max()
-}
-
-fn largest(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |largest, value| value.abs().max(largest))
-}
-
-/// The largest magnitude of a weight, found a row at a time.
-fn largest_weight(weight: &Weight) -> f32 {
-    let features = weight.shape()[1];
-    let mut row = vec![0.0; features];
-    let of_row = |index: usize| {
-        weight.read_into(index * features..(index + 1) * features, Format::F32, &mut row);
-        largest(&row)
-    };
-    (0..weight.shape()[0]).map(of_row).fold(0.0, f32::max)
 }

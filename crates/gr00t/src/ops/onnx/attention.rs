@@ -1,6 +1,6 @@
 //! Attention and rotation as graphs of standard operations.
 
-use super::super::{Heads, Mask};
+use super::super::{Heads, Mask, Rotary, Stores};
 use super::Value;
 use super::graph::Attribute;
 use super::scope::Scope;
@@ -87,28 +87,66 @@ fn one_segment(scope: &mut Scope, q: &str, k: &str, v: &str, heads: Heads, hidde
     scope.product(&probabilities, v)
 }
 
-/// `x cos + rotate_half(x) sin` by head, each product stored; `positions`: `[tokens]`, int64.
-pub(super) fn rotary(scope: &mut Scope, x: &Value, head_dim: usize, theta: f64, positions: &str) -> Value {
-    let half = (head_dim / 2) as i64;
-    let frequencies =
-        (0..head_dim / 2).map(|i| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32).collect();
-    let frequencies = scope.stored_numbers(&[1, 1, 1, head_dim / 2], frequencies);
+/// Cosines and sines, each `[1 or batch, tokens, 1, head_dim / 2]`, as the arithmetic takes them.
+pub(super) struct Turns {
+    cos: String,
+    sin: String,
+}
+
+/// Turns known when the graph is recorded: `turns: [tokens, head_dim]`, cosines first.
+pub(super) fn constant_turns(scope: &mut Scope, turns: &[f32], head_dim: usize) -> Turns {
+    let half = head_dim / 2;
+    let mut part = |start: usize| {
+        let values: Vec<f32> =
+            turns.chunks_exact(head_dim).flat_map(|row| &row[start..start + half]).copied().collect();
+        scope.stored_numbers(&[1, values.len() / half, 1, half], values)
+    };
+    Turns { cos: part(0), sin: part(half) }
+}
+
+/// The turns at `positions: [tokens]`, of the arithmetic's type.
+pub(super) fn turns_in_sequence(scope: &mut Scope, rotary: &Rotary, positions: &str) -> Turns {
+    let frequencies = frequencies(scope, rotary);
     let positions = scope.unsqueeze(positions, &[0, 2, 3]);
-    let angles = scope.op("Mul", &[&positions, &frequencies]);
+    turns_by(scope, rotary, &positions, &frequencies)
+}
+
+/// The turns at `positions: [batch, tokens, 1, head_dim / 2]`, of the arithmetic's type.
+pub(super) fn turns(scope: &mut Scope, rotary: &Rotary, positions: &str) -> Turns {
+    let frequencies = frequencies(scope, rotary);
+    turns_by(scope, rotary, positions, &frequencies)
+}
+
+fn frequencies(scope: &mut Scope, rotary: &Rotary) -> String {
+    scope.stored_numbers(&[1, 1, 1, rotary.head_dim / 2], rotary.frequencies.clone())
+}
+
+fn turns_by(scope: &mut Scope, rotary: &Rotary, positions: &str, frequencies: &str) -> Turns {
+    let mut angles = scope.op("Mul", &[positions, frequencies]);
+    if rotary.stores == Stores::Angles {
+        angles = scope.round(angles);
+    }
     let [cos, sin] = ["Cos", "Sin"].map(|op| {
         let turn = scope.op(op, &[&angles]);
         scope.round(turn)
     });
+    Turns { cos, sin }
+}
+
+/// `x cos + rotate_half(x) sin` by head.
+pub(super) fn rotary(scope: &mut Scope, x: &Value, rotary: &Rotary, Turns { cos, sin }: &Turns) -> Value {
+    let head_dim = rotary.head_dim;
+    let half = (head_dim / 2) as i64;
     let wide = scope.wide(x);
     let wide = scope.reshape(&wide, &[0, 0, (x.shape[2] / head_dim) as i64, head_dim as i64]);
     let a = scope.slice(&wide, 3, 0, half);
     let b = scope.slice(&wide, 3, half, 2 * half);
     let mut product = |x: &str, turn: &str| {
         let product = scope.op("Mul", &[x, turn]);
-        scope.round(product)
+        if rotary.stores == Stores::Products { scope.round(product) } else { product }
     };
     let [a_cos, b_sin, b_cos, a_sin] =
-        [product(&a, &cos), product(&b, &sin), product(&b, &cos), product(&a, &sin)];
+        [product(&a, cos), product(&b, sin), product(&b, cos), product(&a, sin)];
     let first = scope.op("Sub", &[&a_cos, &b_sin]);
     let second = scope.op("Add", &[&b_cos, &a_sin]);
     let turned = scope.concat(&[&first, &second], 3);

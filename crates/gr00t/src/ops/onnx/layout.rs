@@ -3,28 +3,55 @@
 
 use super::super::Grid;
 use super::Value;
-use super::graph::Attribute;
+use super::graph::{Attribute, Graph};
 use super::proto::data_type;
 use super::scope::Scope;
-use crate::ops::ImageBatch;
+use crate::ops::Patching;
 use std::rc::Rc;
 use steadyhand_fidelity::Format;
 
 /// `x` with the tokens where `mask: [batch, tokens]` is true replaced by the tokens of `values`, in order.
 pub(super) fn replace_tokens(scope: &mut Scope, x: &Value, mask: &str, values: &Value) -> Value {
     let format = if x.format.contains(values.format) { x.format } else { Format::F32 };
-    // The how-manieth image token a token is, counted from 0; before the first it is -1, which is valid.
-    let ones = scope.graph.cast_to(mask, data_type::INT64);
-    let [axis, one] = [1, 1].map(|number| scope.graph.integer(number));
-    let count = scope.op("CumSum", &[&ones, &axis]);
-    let index = scope.op("Sub", &[&count, &one]);
-    let index = scope.unsqueeze(&index, &[2]);
+    let index = counted(scope, mask);
     let [kept, values] = [x, values].map(|x| scope.graph.cast(&x.name, x.format, Format::F32));
     let placed = scope.op_with("GatherND", &[&values, &index], &[Attribute::Int("batch_dims", 1)]);
     let mask = scope.unsqueeze(mask, &[2]);
     let replaced = scope.op("Where", &[&mask, &placed, &kept]);
     let name = scope.graph.cast(&replaced, Format::F32, format);
     Value { name: Rc::from(name), shape: x.shape, format, seen: None }
+}
+
+/// The how-manieth of the tokens where `mask: [batch, tokens]` is true each token is, `[batch, tokens, 1]`, counted from 0;
+/// before the first it is -1, which is valid.
+fn counted(scope: &mut Scope, mask: &str) -> String {
+    let ones = scope.graph.cast_to(mask, data_type::INT64);
+    let [axis, one] = [1, 1].map(|number| scope.graph.integer(number));
+    let count = scope.op("CumSum", &[&ones, &axis]);
+    let index = scope.op("Sub", &[&count, &one]);
+    scope.unsqueeze(&index, &[2])
+}
+
+/// `x` with the tokens of `values` added, in order, where `mask: [batch, tokens]` is true.
+pub(super) fn add_to_tokens(scope: &mut Scope, x: &Value, mask: &str, values: &Value) -> Value {
+    let index = counted(scope, mask);
+    let values = scope.graph.cast(&values.name, values.format, Format::F32);
+    let placed = scope.op_with("GatherND", &[&values, &index], &[Attribute::Int("batch_dims", 1)]);
+    let mask = scope.unsqueeze(mask, &[2]);
+    let zero = scope.graph.constant(&[], &[0.0], Format::F32);
+    let added = scope.op("Where", &[&mask, &placed, &zero]);
+    let wide = scope.formats.accumulate;
+    let added = scope.graph.cast(&added, Format::F32, wide);
+    let x_wide = scope.wide(x);
+    let sum = scope.op("Add", &[&x_wide, &added]);
+    scope.store(sum, x.shape)
+}
+
+/// Each `count` tokens in a row as one.
+pub(super) fn join_tokens(scope: &mut Scope, x: &Value, count: usize) -> Value {
+    let shape = [x.shape[0], x.shape[1] / count, x.shape[2] * count];
+    let name = scope.reshape(&x.name, &[0, -1, shape[2] as i64]);
+    Value { name: Rc::from(name), shape, format: x.format, seen: None }
 }
 
 /// `x` repeated over the batch and the tokens of `like`.
@@ -46,13 +73,23 @@ pub(super) fn join(scope: &mut Scope, [a, b]: [&Value; 2], axis: i64, shape: [us
     Value { name: Rc::from(name), shape, format, seen: None }
 }
 
-/// The patches of one image, `pixels: [batch, 3, height, width]`.
-pub(super) fn patches(scope: &mut Scope, pixels: &str, image: &ImageBatch, size: usize) -> String {
-    let [rows, cols, side] = [image.height / size, image.width / size, size].map(|n| n as i64);
-    // [batch, channel, row, y, column, x] → [batch, row, column, y, x, channel]
-    let split = scope.reshape(pixels, &[0, 3, rows, side, cols, side]);
-    let ordered = scope.transpose(&split, &[0, 2, 4, 3, 5, 1]);
-    scope.reshape(&ordered, &[0, rows * cols, 3 * side * side])
+/// The patches of one image, `pixels: [batch, 3, height, width]`, of which a patch repeats the only frame.
+pub(super) fn patches(scope: &mut Scope, pixels: &str, grid: Grid, patching: Patching) -> String {
+    let [rows, cols, side, block] = [grid.rows, grid.cols, patching.size, grid.block].map(|n| n as i64);
+    let features = patching.features() as i64;
+    if !patching.channels_first {
+        // [batch, channel, row, y, column, x] → [batch, row, column, y, x, channel]
+        let split = scope.reshape(pixels, &[0, 3, rows, side, cols, side]);
+        let ordered = scope.transpose(&split, &[0, 2, 4, 3, 5, 1]);
+        return scope.reshape(&ordered, &[0, rows * cols, features]);
+    }
+    // [batch, channel, block row, row, y, block column, column, x]
+    // → [batch, block row, block column, row, column, channel, y, x]
+    let split = scope.reshape(pixels, &[0, 3, rows / block, block, side, cols / block, block, side]);
+    let ordered = scope.transpose(&split, &[0, 2, 5, 3, 6, 1, 4, 7]);
+    let one = scope.reshape(&ordered, &[0, rows * cols, 3, 1, side * side]);
+    let all = scope.concat(&vec![one.as_str(); patching.frames], 3);
+    scope.reshape(&all, &[0, rows * cols, features])
 }
 
 /// Joins each `factor x factor` patches into one token, image by image.
@@ -77,4 +114,43 @@ pub(super) fn pixel_unshuffle(scope: &mut Scope, x: &Value, grids: &[Grid], fact
     let name = scope.concat(&parts, 1);
     let tokens = first as usize / (factor * factor);
     Value { name: Rc::from(name), shape: [x.shape[0], tokens, features], format: x.format, seen: None }
+}
+
+/// `[batch, tokens, 3]`: where tokens stand, from their `positions: [tokens]` and the image tokens among them,
+/// `images: [batch, tokens]`. As many image tokens as come before one tell what of the grids does.
+pub(super) fn prompt_places(graph: &mut Graph, positions: &str, images: &str, grids: &[Grid]) -> String {
+    const AT: &str = "prompt.places";
+    let (mut skipped, mut rows, mut cols) = (Vec::new(), Vec::new(), Vec::new());
+    let mut before = 0;
+    for grid in grids {
+        for [row, col] in grid.places() {
+            skipped.push(before);
+            rows.push(row as i64);
+            cols.push(col as i64);
+        }
+        before += grid.rows.max(grid.cols) as i64;
+    }
+    skipped.push(before);
+    rows.push(0);
+    cols.push(0);
+    let ones = graph.cast_to(images, data_type::INT64);
+    let axis = graph.integer(1);
+    let count = graph.node(AT, "CumSum", &[&ones, &axis], &[]);
+    let earlier = graph.node(AT, "Sub", &[&count, &ones], &[]);
+    let mut looked_up = |table: &[i64]| {
+        let table = graph.integers(table);
+        graph.node(AT, "Gather", &[&table, &earlier], &[])
+    };
+    let [skipped, rows, cols] = [&skipped[..], &rows, &cols].map(|table| looked_up(table));
+    let text = graph.node(AT, "Sub", &[positions, &earlier], &[]);
+    let time = graph.node(AT, "Add", &[&text, &skipped], &[]);
+    let mut moved = |by: &str| {
+        // Text behind an image lies in no row of it.
+        let by = graph.node(AT, "Mul", &[by, &ones], &[]);
+        graph.node(AT, "Add", &[&time, &by], &[])
+    };
+    let [row, col] = [moved(&rows), moved(&cols)];
+    let axis = graph.integers(&[2]);
+    let [time, row, col] = [&time, &row, &col].map(|place| graph.node(AT, "Unsqueeze", &[place, &axis], &[]));
+    graph.node(AT, "Concat", &[&time, &row, &col], &[Attribute::Int("axis", 2)])
 }

@@ -19,7 +19,7 @@ mod write;
 pub use ports::{Port, PortDim, file_metadata};
 pub use write::{Metadata, Written};
 
-use super::{ModelSite, Part, Site};
+use super::{Grid, ModelSite, Operation, Part, Site};
 use crate::precision::{Formats, PrecisionPolicy, Scale};
 use crate::{Error, Result};
 use data::element_type;
@@ -88,6 +88,8 @@ pub struct Recorder<'a> {
     prompt: RefCell<Option<Prompt>>,
     /// `[tokens]`, int64: 0, 1, 2, … over the prompt.
     positions: RefCell<Option<Rc<str>>>,
+    /// `[batch, tokens, 3]`, int64: where tokens of a prompt with images stand.
+    places: RefCell<Option<Rc<str>>>,
     /// `[1, 1, tokens, tokens]`, bool.
     causal: RefCell<Option<Rc<str>>>,
     time: RefCell<Option<Rc<str>>>,
@@ -114,6 +116,9 @@ pub fn check(policy: &PrecisionPolicy, sites: &[ModelSite]) -> Result<()> {
         let mut cast = vec![("storage", formats.storage)];
         if operation.multiplies() {
             cast.push(("compute", formats.compute));
+            if let (Operation::Linear, Some(weights)) = (operation, formats.weights) {
+                return refuse(format!("weights: expected none, found {weights}"));
+            }
             if formats.scale != Scale::None {
                 return refuse(format!("scale: expected none, found {}", formats.scale));
             }
@@ -156,6 +161,7 @@ impl<'a> Recorder<'a> {
             embodiments: RefCell::default(),
             prompt: RefCell::default(),
             positions: RefCell::default(),
+            places: RefCell::default(),
             causal: RefCell::default(),
             time: RefCell::default(),
         })
@@ -244,6 +250,18 @@ impl<'a> Recorder<'a> {
         positions.ok_or_else(|| mismatch(at, "positions", "no prompt was embedded".to_owned()))
     }
 
+    /// Where the tokens of a prompt stand whose images have these grids of tokens, as
+    /// [`Places::Prompt`](super::Places::Prompt) has it.
+    fn prompt_places(&self, grids: &[Grid], at: &Site) -> Result<Rc<str>> {
+        if let Some(places) = &*self.places.borrow() {
+            return Ok(Rc::clone(places));
+        }
+        let (positions, images) = (self.prompt_positions(at)?, self.prompt_part(Part::Images)?);
+        let mut graph = self.graph.borrow_mut();
+        let places = layout::prompt_places(&mut graph, &positions, &images, grids);
+        Ok(Rc::clone(self.places.borrow_mut().insert(Rc::from(places))))
+    }
+
     fn causal(&self, at: &Site) -> Result<Rc<str>> {
         if let Some(mask) = &*self.causal.borrow() {
             return Ok(Rc::clone(mask));
@@ -273,6 +291,8 @@ impl<'a> Recorder<'a> {
         let mut scope = self.scope(at);
         let [left, right] = [a, b].map(|x| scope.wide(x));
         let result = scope.op(op, &[&left, &right]);
-        Ok(scope.store(result, a.shape))
+        // A token keeps its place, and with it whether it may be seen.
+        let seen = a.seen.clone().or_else(|| b.seen.clone());
+        Ok(Value { seen, ..scope.store(result, a.shape) })
     }
 }

@@ -1,8 +1,9 @@
 //! [`Ops`] recorded: each operation's nodes, in the formats of its site.
 
-use super::super::cpu::{resize_positions, time_encoding};
+use super::super::cpu::{resize_positions, rotary_turns, time_encoding};
 use super::super::{
-    Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Ops, Site, Tokens,
+    Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Ops, Patching, Places, Resize,
+    Rotary, Site, Tokens,
 };
 use super::attention::{self, Hidden};
 use super::data::element_type;
@@ -33,24 +34,30 @@ impl Ops for Recorder<'_> {
         Ok(Value { name: Rc::from(stored), shape, format: storage, seen: None })
     }
 
-    fn patches(&self, images: &[ImageBatch], size: usize, batch: usize, at: Site) -> Result<Value> {
+    fn patches(
+        &self,
+        images: &[ImageBatch],
+        grids: &[Grid],
+        patching: Patching,
+        batch: usize,
+        at: Site,
+    ) -> Result<Value> {
         let mut scope = self.scope(&at);
         let storage = scope.formats.storage;
         let declared = if self.interface.stored_formats { storage } else { Format::F32 };
-        let features = size * size * 3;
         let mut parts = Vec::with_capacity(images.len());
-        for (index, image) in images.iter().enumerate() {
+        for (index, (image, grid)) in images.iter().zip(grids).enumerate() {
             let name = self.named(&format!("pixel_values.{index}"));
             let dims = [self.batch_dim(), Dim::Fixed(3), Dim::Fixed(image.height), Dim::Fixed(image.width)];
             let pixels = scope.graph.input(&name, element_type(declared), &dims);
             let pixels = scope.graph.cast(&pixels, declared, storage);
-            parts.push(layout::patches(&mut scope, &pixels, image, size));
+            parts.push(layout::patches(&mut scope, &pixels, *grid, patching));
         }
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let patches = scope.concat(&parts, 1);
         let name = scope.graph.name_result(patches, &at.to_string());
-        let count = images.iter().map(|image| image.height / size * (image.width / size)).sum();
-        Ok(Value { name: Rc::from(name), shape: [batch, count, features], format: storage, seen: None })
+        let shape = [batch, grids.iter().map(|grid| grid.patches()).sum(), patching.features()];
+        Ok(Value { name: Rc::from(name), shape, format: storage, seen: None })
     }
 
     fn time_encoding(&self, time: usize, frequencies: &[f32], leading: Leading, at: Site) -> Result<Value> {
@@ -116,10 +123,10 @@ impl Ops for Recorder<'_> {
         Ok(scope.store(first, [1, tokens, features]))
     }
 
-    fn resize_positions(&self, table: &Weight, grids: &[Grid], at: Site) -> Result<Value> {
+    fn resize_positions(&self, table: &Weight, grids: &[Grid], resize: Resize, at: Site) -> Result<Value> {
         let mut scope = self.scope(&at);
         let storage = scope.formats.storage;
-        let values = resize_positions(table, grids, storage);
+        let values = resize_positions(table, grids, resize, storage);
         let shape = [1, values.len() / table.shape()[1], table.shape()[1]];
         let name = scope.graph.constant(&shape, &values, storage);
         Ok(Value { name: Rc::from(name), shape, format: storage, seen: None })
@@ -205,15 +212,39 @@ impl Ops for Recorder<'_> {
         Ok(pointwise::rms_norm(&mut self.scope(&at), x, weight, eps))
     }
 
-    fn rotary(&self, x: &Value, head_dim: usize, theta: f64, at: Site) -> Result<Value> {
+    fn rotary(&self, x: &Value, rotary: &Rotary, places: &Places, at: Site) -> Result<Value> {
+        let head_dim = rotary.head_dim;
         if head_dim == 0 || !x.shape[2].is_multiple_of(head_dim) || !head_dim.is_multiple_of(2) {
             return Err(mismatch(&at, "rotary", format!("{:?} by heads of {head_dim}", x.shape)));
         }
-        let positions = self.prompt_positions(&at)?;
+        // Where the prompt comes later, so do its tokens' places.
+        let positions = match places {
+            Places::Sequence => Some(self.prompt_positions(&at)?),
+            Places::Prompt { grids, .. } => Some(self.prompt_places(grids, &at)?),
+            Places::Patches(_) => None,
+        };
         let mut scope = self.scope(&at);
         let element = element_type(scope.formats.accumulate);
-        let positions = scope.graph.cast_to(&positions, element);
-        Ok(attention::rotary(&mut scope, x, head_dim, theta, &positions))
+        let turns = match (positions, places) {
+            (Some(positions), Places::Prompt { .. }) => {
+                let axes: Vec<i64> = rotary.axes.iter().map(|axis| *axis as i64).collect();
+                let axes = scope.graph.integers(&axes);
+                let places = scope.op_with("Gather", &[&positions, &axes], &[Attribute::Int("axis", 2)]);
+                let places = scope.graph.cast_to(&places, element);
+                let places = scope.unsqueeze(&places, &[2]);
+                attention::turns(&mut scope, rotary, &places)
+            }
+            (Some(positions), _) => {
+                let positions = scope.graph.cast_to(&positions, element);
+                attention::turns_in_sequence(&mut scope, rotary, &positions)
+            }
+            (None, _) => {
+                let places = places.coordinates(x.shape[1]);
+                let turns = rotary_turns(rotary, &places, scope.formats.storage);
+                attention::constant_turns(&mut scope, &turns, head_dim)
+            }
+        };
+        Ok(attention::rotary(&mut scope, x, rotary, &turns))
     }
 
     fn modulate(&self, x: &Value, scale: &Value, shift: &Value, at: Site) -> Result<Value> {
@@ -232,12 +263,32 @@ impl Ops for Recorder<'_> {
         self.binary("Mul", a, b, &at)
     }
 
-    fn euler(&self, actions: &Value, velocity: &Value, dt: f64, at: Site) -> Result<Value> {
+    fn add_to_tokens(&self, x: &Value, tokens: &Tokens, values: &Value, at: Site) -> Result<Value> {
+        let mask = self.prompt_part(tokens.part)?;
+        if x.shape[2] != values.shape[2] {
+            return Err(mismatch(&at, "add_to_tokens", format!("{:?} to {:?}", values.shape, x.shape)));
+        }
+        Ok(layout::add_to_tokens(&mut self.scope(&at), x, &mask, values))
+    }
+
+    fn euler(
+        &self,
+        actions: &Value,
+        velocity: &Value,
+        strength: Option<&Value>,
+        dt: f64,
+        at: Site,
+    ) -> Result<Value> {
         let mut scope = self.scope(&at);
         let [from, velocity] = [actions, velocity].map(|x| scope.wide(x));
         let dt = scope.number(dt as f32);
         let step = scope.op("Mul", &[&velocity, &dt]);
-        let step = scope.round(step);
+        let mut step = scope.round(step);
+        if let Some(strength) = strength {
+            let strength = scope.wide(strength);
+            let weighed = scope.op("Mul", &[&step, &strength]);
+            step = scope.round(weighed);
+        }
         let sum = scope.op("Add", &[&from, &step]);
         Ok(scope.store(sum, actions.shape))
     }
@@ -279,6 +330,14 @@ impl Ops for Recorder<'_> {
         let b = layout::repeat(&mut scope, b, a);
         let shape = [a.shape[0], a.shape[1], a.shape[2] + b.shape[2]];
         Ok(layout::join(&mut scope, [a, &b], 2, shape))
+    }
+
+    fn join_tokens(&self, x: &Value, count: usize) -> Result<Value> {
+        let at = Site::new("layout.join_tokens");
+        if count == 0 || !x.shape[1].is_multiple_of(count) {
+            return Err(mismatch(&at, "join_tokens", format!("{count} each of {:?}", x.shape)));
+        }
+        Ok(layout::join_tokens(&mut self.scope(&at), x, count))
     }
 
     fn pixel_unshuffle(&self, x: &Value, grids: &[Grid], factor: usize) -> Result<Value> {

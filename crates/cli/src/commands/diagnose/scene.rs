@@ -1,6 +1,6 @@
 //! What both engines are shown, and the engine under examination.
 
-use crate::engines::{Asked, EngineSpec, Examined};
+use crate::engines::{Asked, EngineSpec, Examined, Options};
 use crate::options::ObservationArgs;
 use anyhow::Result;
 use std::rc::Rc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use steadyhand_gr00t::Observation;
 use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::policy::Precision;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::Processor;
 use steadyhand_gr00t::session::{self, NoiseSource};
@@ -75,21 +76,26 @@ impl Scene {
         })
     }
 
-    /// The number formats of this name.
+    /// Number formats, by name or as a value.
     ///
     /// # Errors
     /// As [`steadyhand_gr00t::Session::precision`].
-    pub fn policy(&self, name: &str) -> Result<PrecisionPolicy> {
-        Ok(self.opened.session.precision(name)?)
+    pub fn policy(&self, wanted: impl Into<Precision>) -> Result<PrecisionPolicy> {
+        Ok(self.opened.session.precision(wanted)?)
     }
 
-    /// Opens an engine to examine. `precision` is what it says it runs at.
+    /// Opens an engine to examine. `precision` is what it says it runs at; of `options` it takes those of its kind.
     ///
     /// # Errors
     /// As [`EngineSpec::examine`].
-    pub fn engine(&self, spec: &EngineSpec, precision: &PrecisionPolicy) -> Result<Opened> {
+    pub fn engine(
+        &self,
+        spec: &EngineSpec,
+        precision: &PrecisionPolicy,
+        options: &Options,
+    ) -> Result<Opened> {
         let (scene, denoising_steps) = (&self.opened, self.denoising_steps);
-        Ok(Opened(spec.examine(&Asked { scene, denoising_steps, precision })?))
+        Ok(Opened(spec.examine(&Asked { scene, denoising_steps, precision, options })?))
     }
 
     /// What a diagnosis shows both engines.

@@ -1,14 +1,15 @@
 //! `steady diagnose`: whether an engine gives the reference's actions, and if not, why.
 
 mod args;
-pub mod compare;
 mod declared;
 mod html;
 mod print;
 mod report;
 mod scene;
 
-pub use args::{CompareArgs, DiagnoseArgs};
+pub use args::DiagnoseArgs;
+pub use report::{Inference, inferences};
+pub use scene::{Opened, Scene};
 
 use crate::outcome::Outcome;
 use crate::report::memory::peak_rss_bytes;
@@ -16,7 +17,6 @@ use anyhow::{Context, Result, ensure};
 use declared::Declared;
 use indicatif::{ProgressBar, ProgressStyle};
 use report::Report;
-use scene::Scene;
 use std::cell::RefCell;
 use std::io::Write;
 use std::path::Path;
@@ -31,9 +31,10 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
         args.b
     );
     let scene = Scene::load(&args.observations, args.b.noise())?;
-    let Declared { precision, inputs, notes } = Declared::new(args, &scene)?;
-    let policy = scene.policy(&precision)?;
-    let mut opened = scene.engine(&args.b, &policy)?;
+    let Declared { precision: policy, inputs, notes } = Declared::new(args, &scene)?;
+    let options = args.options.engines();
+    options.check(&[&args.b])?;
+    let mut opened = scene.engine(&args.b, &policy, &options)?;
     let options = Options {
         policy,
         inputs,
@@ -60,7 +61,7 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
 }
 
 /// Says which option decides where tensors are kept, in an error about that.
-fn named(scratch: Option<&Path>) -> impl Fn(steadyhand_gr00t_lab::Error) -> anyhow::Error {
+pub fn named(scratch: Option<&Path>) -> impl Fn(steadyhand_gr00t_lab::Error) -> anyhow::Error {
     let folder = scratch.map_or_else(std::env::temp_dir, Path::to_path_buf);
     move |error| {
         let of_disk = matches!(&error, steadyhand_gr00t_lab::Error::Scratch { .. })

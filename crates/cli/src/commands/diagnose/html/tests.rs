@@ -1,7 +1,9 @@
 //! What holds for every page.
 
 use super::page;
-use crate::diagnose::report::{Inference, Report};
+use crate::commands::diagnose::report::{Inference, Report};
+use steadyhand_gr00t::config::Config;
+use steadyhand_gr00t::topology::Topology;
 use steadyhand_gr00t_lab::diagnosis::{
     ActionError, Considered, Diagnosis, EulerSplit, EulerStep, Evidence, Hypothesis, Judgement, Likeness,
     Located, SwapErrors, Swaps, TapError, Trajectory, Unit, Verdict,
@@ -9,7 +11,11 @@ use steadyhand_gr00t_lab::diagnosis::{
 
 /// A tap with this local error, in an engine where 1e-3 is healthy.
 pub fn tap(name: &str, step: Option<usize>, local: f64) -> TapError {
-    TapError { name: name.to_owned(), step, total: 2.0 * local, expected: 2e-3, local, local_expected: 1e-3 }
+    let path = step.and_then(|step| name.strip_prefix(&format!("step.{step}."))).unwrap_or(name);
+    let topology = Topology::of(&Config::default());
+    let part = topology.part_of(path).map_or("", |part| part.name).to_owned();
+    let (total, expected, local_expected) = (2.0 * local, 2e-3, 1e-3);
+    TapError { name: name.to_owned(), step, part, total, expected, local, local_expected }
 }
 
 /// The taps of a model with these numbers of layers.

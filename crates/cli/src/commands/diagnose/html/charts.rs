@@ -1,6 +1,5 @@
 //! The charts: error over depth, the Euler steps, the actions, the trajectories.
 
-use super::heatmap::{part, path};
 use crate::report::html::axis::Axis;
 use crate::report::html::plot::{Plot, legend, svg};
 use crate::report::html::text::{escape, number};
@@ -43,7 +42,7 @@ pub fn depth(taps: &[TapError]) -> String {
 fn regions(plot: &Plot, points: &[&[TapError]]) -> String {
     let name = |taps: &[TapError]| match taps[0].step {
         Some(step) => format!("step {step}"),
-        None => part(path(&taps[0])).to_owned(),
+        None => taps[0].part.clone(),
     };
     let width = plot.width / points.len().max(1) as f64;
     let (mut start, mut body) = (0, String::new());

@@ -1,28 +1,9 @@
-//! The options of `steady compare` and `steady diagnose`.
+//! The options of `steady diagnose`.
 
 use crate::engines::{EngineSpec, precision};
-use crate::options::ObservationArgs;
+use crate::options::{EngineOptions, ObservationArgs};
 use clap::Args;
 use std::path::PathBuf;
-
-#[derive(Debug, Args)]
-pub struct CompareArgs {
-    /// One engine, named as for diagnose; taken as the reference.
-    #[arg(long, value_name = "ENGINE", default_value = "cpu:f32")]
-    pub a: EngineSpec,
-    /// The other; its precision says what rounding gives.
-    #[arg(long, value_name = "ENGINE")]
-    pub b: EngineSpec,
-    #[command(flatten)]
-    pub observations: ObservationArgs,
-    /// Where comparison.json and comparison.png go.
-    #[arg(long, default_value = "steady-out", value_name = "DIR")]
-    pub out: PathBuf,
-    /// Where the tensors of running engines are kept until the end, in a folder of their own; the system's folder for
-    /// temporary files otherwise.
-    #[arg(long, value_name = "DIR")]
-    pub scratch: Option<PathBuf>,
-}
 
 #[derive(Debug, Args)]
 pub struct DiagnoseArgs {
@@ -42,6 +23,8 @@ pub struct DiagnoseArgs {
     /// fault engines, at the cost of 18 inferences of both.
     #[arg(long)]
     pub swaps: bool,
+    #[command(flatten)]
+    pub options: EngineOptions,
     #[command(flatten)]
     pub observations: ObservationArgs,
     /// Where diagnosis.json and diagnosis.html go.

@@ -38,16 +38,6 @@ pub fn path(tap: &TapError) -> &str {
     step.and_then(|step| tap.name.strip_prefix(step.as_str())).unwrap_or(&tap.name)
 }
 
-/// The part of the model that a path belongs to.
-pub fn part(path: &str) -> &str {
-    match path.split('.').next().unwrap_or(path) {
-        "backbone_features" => "language",
-        "actions_in" | "action_features" | "position_embedding" | "action_tokens" => "action_encoder",
-        "timestep_embedding" => "dit",
-        first => first,
-    }
-}
-
 /// Local error relative to what a healthy engine may show. Infinite where it has no size.
 pub fn severity(tap: &TapError) -> f64 {
     match tap.local / tap.local_expected {
@@ -80,7 +70,7 @@ struct Row<'a> {
 #[derive(Debug)]
 struct Cell<'a> {
     worst: &'a TapError,
-    taps: usize,
+    taps: Vec<&'a TapError>,
 }
 
 impl Row<'_> {
@@ -118,10 +108,12 @@ fn layers(taps: &[TapError]) -> BTreeMap<&str, usize> {
 /// Rows in the order of execution. `column` tells where a step goes.
 fn rows<'a>(taps: &'a [TapError], columns: usize, column: impl Fn(Option<usize>) -> usize) -> Vec<Row<'a>> {
     let layers = layers(taps);
+    let layered: HashSet<&str> =
+        taps.iter().filter(|tap| layer(path(tap)).is_some()).map(|tap| tap.part.as_str()).collect();
     let mut inside = HashSet::new();
     let mut rows: BTreeMap<(&str, Place), Row> = BTreeMap::new();
     for (position, tap) in taps.iter().enumerate() {
-        let (path, part) = (path(tap), part(path(tap)));
+        let (path, part) = (path(tap), tap.part.as_str());
         let (place, label) = match layer(path) {
             Some((prefix, index)) => {
                 inside.insert((part, tap.step));
@@ -135,9 +127,7 @@ fn rows<'a>(taps: &'a [TapError], columns: usize, column: impl Fn(Option<usize>)
                 (Place::Layers(prefix.to_owned(), index / size), label)
             }
             None if inside.contains(&(part, tap.step)) => (Place::After, format!("{part} output")),
-            None if layers.keys().any(|&prefix| self::part(prefix) == part) => {
-                (Place::Before, format!("{part} input"))
-            }
+            None if layered.contains(part) => (Place::Before, format!("{part} input")),
             None => (Place::Before, part.to_owned()),
         };
         let row = rows.entry((part, place)).or_insert_with(|| Row {
@@ -146,8 +136,8 @@ fn rows<'a>(taps: &'a [TapError], columns: usize, column: impl Fn(Option<usize>)
             cells: (0..columns).map(|_| None).collect(),
         });
         row.rank = row.rank.min((tap.step.is_none(), position));
-        let cell = row.cells[column(tap.step)].get_or_insert(Cell { worst: tap, taps: 0 });
-        cell.taps += 1;
+        let cell = row.cells[column(tap.step)].get_or_insert(Cell { worst: tap, taps: Vec::new() });
+        cell.taps.push(tap);
         if severity(tap) > severity(cell.worst) {
             cell.worst = tap;
         }
@@ -180,8 +170,8 @@ pub fn summary(taps: &[TapError]) -> String {
     }
 }
 
-/// The map.
-pub fn heat_map(taps: &[TapError]) -> String {
+/// The map, with the cells outlined in which the tensor at `place` is beyond what a healthy engine may show.
+pub fn heat_map(taps: &[TapError], place: Option<&str>) -> String {
     let steps = taps.iter().filter_map(|tap| tap.step).max().map_or(0, |last| last + 1);
     let size = share(steps, MOST_STEP_COLUMNS);
     let columns = 1 + steps.div_ceil(size);
@@ -212,7 +202,7 @@ pub fn heat_map(taps: &[TapError]) -> String {
         );
         for (column, cell) in row.cells.iter().enumerate() {
             body += &match cell {
-                Some(cell) => draw(cell, left(column), top, width - GAP),
+                Some(cell) => draw(cell, place, left(column), top, width - GAP),
                 None => nothing(left(column), top, width - GAP),
             };
         }
@@ -234,7 +224,7 @@ pub fn heat_map(taps: &[TapError]) -> String {
 }
 
 /// One cell, with the size of its error where rounding does not explain it.
-fn draw(cell: &Cell, x: f64, y: f64, width: f64) -> String {
+fn draw(cell: &Cell, place: Option<&str>, x: f64, y: f64, width: f64) -> String {
     let (tap, class) = (cell.worst, class(cell.worst));
     let title = format!(
         "{}: local error {}, healthy up to {} ({})\nworst of {}",
@@ -242,7 +232,7 @@ fn draw(cell: &Cell, x: f64, y: f64, width: f64) -> String {
         number(tap.local),
         number(tap.local_expected),
         times(severity(tap)),
-        count(cell.taps, "tap")
+        count(cell.taps.len(), "tap")
     );
     let text = match severity(tap) >= 1.0 && width >= 40.0 {
         true => format!(
@@ -253,9 +243,11 @@ fn draw(cell: &Cell, x: f64, y: f64, width: f64) -> String {
         ),
         false => String::new(),
     };
+    let wrong = |tap: &&TapError| Some(path(tap)) == place && severity(tap) >= 1.0;
+    let outlined = if cell.taps.iter().any(wrong) { " place" } else { "" };
     format!(
         r#"<g><title>{title}</title>
-<rect class="h{class}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{:.1}" rx="2"/>{text}</g>"#,
+<rect class="h{class}{outlined}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{:.1}" rx="2"/>{text}</g>"#,
         ROW - GAP
     )
 }
@@ -296,7 +288,7 @@ fn legend() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnose::html::tests::tap;
+    use crate::commands::diagnose::html::tests::tap;
 
     #[test]
     fn rows_follow_the_execution_of_the_steps() {
@@ -324,7 +316,7 @@ mod tests {
             "dit.block.0",
             "dit.block.1",
             "dit output",
-            "action_pred",
+            "euler",
         ];
         assert_eq!(labels, expected);
         assert!(rows[5].cells[0].is_some() && rows[6].cells[0].is_none());
@@ -339,6 +331,23 @@ mod tests {
         assert_eq!(rows.len(), 11);
         assert_eq!(rows[10].label, "dit.block.30–31");
         assert_eq!(rows[10].worst().unwrap().name, "dit.block.31.fc1");
+    }
+
+    #[test]
+    fn the_place_is_outlined_where_it_is_wrong() {
+        let mut taps = Vec::new();
+        for step in 0..3 {
+            let local = if step == 0 { 1e-4 } else { 1.0 };
+            taps.extend(
+                ["dit.block.0", "dit.block.1.fc1"]
+                    .map(|path| tap(&format!("step.{step}.{path}"), Some(step), local)),
+            );
+        }
+        let outlined = |place| heat_map(&taps, place).matches(" place\"").count();
+        assert_eq!(
+            [outlined(None), outlined(Some("dit.block.1.fc1")), outlined(Some("dit.block.1"))],
+            [0, 2, 0]
+        );
     }
 
     #[test]

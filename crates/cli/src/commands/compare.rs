@@ -1,29 +1,42 @@
 //! `steady compare`: two engines on the same observations and the same noise, in numbers.
 
-use super::report::{Inference, inferences};
-use super::scene::{Opened, Scene};
-use super::{CompareArgs, named};
-use crate::engines::EngineSpec;
+use super::diagnose::{Inference, Opened, Scene, inferences, named};
+use crate::engines::{EngineSpec, Options};
+use crate::options::{EngineOptions, ObservationArgs};
 use crate::outcome::Outcome;
 use crate::report::growth::{self, Growth};
 use crate::report::memory::peak_rss_bytes;
 use crate::report::table::Table;
 use anyhow::{Context, Result};
+use clap::Args;
 use serde::Serialize;
 use std::io::Write;
+use std::path::PathBuf;
 use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::topology::Topology;
 use steadyhand_gr00t_lab::diagnosis::{ActionError, TapDistance, compare};
 
-/// Taps that the terminal shows: where one part of the model hands over to the next.
-const SHOWN: [&str; 7] = [
-    "vision.post_layernorm",
-    "connector",
-    "language.norm",
-    "action_head.vl_norm",
-    "action_head.state_features",
-    "dit.output",
-    "euler",
-];
+/// Its options.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// One engine, named as for diagnose; taken as the reference.
+    #[arg(long, value_name = "ENGINE", default_value = "cpu:f32")]
+    pub a: EngineSpec,
+    /// The other; its precision says what rounding gives.
+    #[arg(long, value_name = "ENGINE")]
+    pub b: EngineSpec,
+    #[command(flatten)]
+    pub options: EngineOptions,
+    #[command(flatten)]
+    pub observations: ObservationArgs,
+    /// Where comparison.json and comparison.png go.
+    #[arg(long, default_value = "steady-out", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Where the tensors of running engines are kept until the end, in a folder of their own; the system's folder for
+    /// temporary files otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+}
 
 /// The comparison and what it is of, for JSON.
 #[derive(Serialize)]
@@ -44,9 +57,11 @@ struct Report {
 pub fn run(args: &CompareArgs) -> Result<Outcome> {
     let noise = args.b.noise().or_else(|| args.a.noise());
     let scene = Scene::load(&args.observations, noise)?;
-    let (mut b, policy_b) = open(&args.b, &scene)?;
+    let options = args.options.engines();
+    options.check(&[&args.a, &args.b])?;
+    let (mut b, policy_b) = open(&args.b, &scene, &options)?;
     // The f32 reference runs anyway.
-    let mut a = (!args.a.is_reference()).then(|| open(&args.a, &scene)).transpose()?;
+    let mut a = (!args.a.is_reference()).then(|| open(&args.a, &scene, &options)).transpose()?;
     let a = a.as_mut().map(|(opened, policy)| (opened.subject(), policy.clone()));
     let scratch = args.scratch.as_deref();
     let found = compare(&scene.setup(), a, (b.subject(), policy_b), scratch).map_err(named(scratch))?;
@@ -67,14 +82,14 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
         .with_context(|| json.display().to_string())?;
     growth::write_png(&plot(&report), &png)?;
     let mut out = std::io::stdout().lock();
-    print(&report, &mut out)?;
+    print(&report, &scene.model.topology, &mut out)?;
     writeln!(out, "Plot: {}\nJSON: {}", png.display(), json.display())?;
     Ok(Outcome::Success)
 }
 
-fn open(spec: &EngineSpec, scene: &Scene) -> Result<(Opened, PrecisionPolicy)> {
+fn open(spec: &EngineSpec, scene: &Scene, options: &Options) -> Result<(Opened, PrecisionPolicy)> {
     let policy = scene.policy(spec.precision())?;
-    Ok((scene.engine(spec, &policy)?, policy))
+    Ok((scene.engine(spec, &policy, options)?, policy))
 }
 
 fn plot(comparison: &Report) -> Growth<'_> {
@@ -90,7 +105,8 @@ fn plot(comparison: &Report) -> Growth<'_> {
     }
 }
 
-fn print(comparison: &Report, out: &mut impl Write) -> Result<()> {
+/// The actions, and the taps where one piece of the model hands over to the next.
+fn print(comparison: &Report, topology: &Topology, out: &mut impl Write) -> Result<()> {
     let actions = &comparison.actions;
     writeln!(
         out,
@@ -106,7 +122,8 @@ fn print(comparison: &Report, out: &mut impl Write) -> Result<()> {
     writeln!(out, "{groups}")?;
     let mut taps = Table::new(&["tap", "distance", "rounding"]);
     for tap in &comparison.taps {
-        if SHOWN.iter().any(|path| tap.name == *path || tap.name.ends_with(&format!(".{path}"))) {
+        let shown = |path: &str| tap.name == path || tap.name.ends_with(&format!(".{path}"));
+        if topology.cut_outputs().any(shown) {
             taps.row([tap.name.clone(), format!("{:.3e}", tap.distance), format!("{:.3e}", tap.rounding)]);
         }
     }

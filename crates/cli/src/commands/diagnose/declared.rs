@@ -5,12 +5,13 @@ use super::scene::Scene;
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use steadyhand_fidelity::Trace;
-use steadyhand_gr00t_lab::diagnosis::{ISOLATED, Inputs, MODE, PRECISION, RUN, precision_of};
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t_lab::diagnosis::{ISOLATED, Inputs, MODE, PRECISION, PRECISION_NAME, RUN, precision_of};
 
 /// What the engine is judged by.
 pub struct Declared {
     /// The precision that it ran at.
-    pub precision: String,
+    pub precision: PrecisionPolicy,
     /// What its tensors were computed from.
     pub inputs: Inputs,
     /// What had to be inferred.
@@ -23,10 +24,10 @@ impl Declared {
     /// # Errors
     /// A trace that cannot be read; options that contradict what it says of itself.
     pub fn new(args: &DiagnoseArgs, scene: &Scene) -> Result<Self> {
-        let given = args.b_precision.clone();
+        let given = &args.b_precision;
         let inputs = if args.isolated { Inputs::Recorded } else { Inputs::Own };
         let Some(folder) = args.b.argument().filter(|_| args.b.name() == "trace") else {
-            let precision = given.unwrap_or_else(|| args.b.precision().to_owned());
+            let precision = scene.policy(given.as_deref().unwrap_or(args.b.precision()))?;
             return Ok(Declared { precision, inputs, notes: Vec::new() });
         };
         let trace = Trace::open(Path::new(folder))?;
@@ -45,22 +46,33 @@ impl Declared {
         }
         steps(folder, said("steps"), scene)?;
         let mut notes = Vec::new();
+        let said_name = said(PRECISION_NAME);
         let precision = match (given, said(PRECISION)) {
             (Some(given), Some(said)) => {
+                let given = scene.policy(given.as_str())?;
                 ensure!(
-                    given == said,
-                    "--b-precision: expected {said}, which {folder} says the engine ran at, found {given}"
+                    given.identity() == said,
+                    "--b-precision: expected {}, which {folder} says the engine ran at, found {}",
+                    one_line(said),
+                    one_line(&given.identity())
                 );
                 given
             }
-            (Some(given), None) => given,
-            (None, Some(said)) => said.to_owned(),
+            (Some(given), None) => scene.policy(given.as_str())?,
+            (None, Some(said)) => {
+                let manifest = Path::new(folder).join("manifest.json");
+                let recorded = PrecisionPolicy::from_identity(said, &manifest)?;
+                scene.policy(match said_name {
+                    Some(name) => recorded.named(name),
+                    None => recorded,
+                })?
+            }
             (None, None) => {
                 let seen = precision_of(&trace);
                 notes.push(format!(
                     "the trace does not say its precision: {seen} is taken, as its values look (--b-precision says)"
                 ));
-                seen.to_owned()
+                scene.policy(seen)?
             }
         };
         let inputs = match said(MODE) {
@@ -76,6 +88,11 @@ impl Declared {
         );
         Ok(Declared { precision, inputs, notes })
     }
+}
+
+/// A policy's identity within a sentence.
+fn one_line(identity: &str) -> String {
+    identity.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Fails where a trace says another number than an option.

@@ -150,11 +150,11 @@ fn taps(diagnosis: &Diagnosis) -> String {
         heatmap::summary(taps),
         diagnosis.shown,
         match &diagnosis.verdict.place {
-            Some(place) => format!(" The first wrong tensor: <code>{}</code>.", breakable(place)),
+            Some(place) => format!(" The first wrong tensor, outlined: <code>{}</code>.", breakable(place)),
             None => String::new(),
         }
     );
-    let map = format!("<figure>{}</figure>", heatmap::heat_map(taps));
+    let map = format!("<figure>{}</figure>", heatmap::heat_map(taps, diagnosis.verdict.place.as_deref()));
     let depth = figure("Total error over depth, errors from before included", &charts::depth(taps));
     section("Where the error is made", &lead, &(map + &depth))
 }
