@@ -74,6 +74,21 @@ impl Progress {
         }
     }
 
+    /// So many pieces of so many are done.
+    pub fn reach(&self, done: u64, total: u64) {
+        match &self.shown {
+            Shown::Bar(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            Shown::Lines(lines) => {
+                let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                (lines.done, lines.total) = (done, total);
+                lines.tell();
+            }
+        }
+    }
+
     /// Another piece of work begins.
     pub fn phase(&self, what: &str, total: u64) {
         match &self.shown {
