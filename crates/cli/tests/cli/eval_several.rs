@@ -56,7 +56,7 @@ fn actions_by_name_and_step() {
     let text = fs::read_to_string(demo.folder().join("actions.csv")).unwrap();
     let mut lines = text.lines();
     let header: Vec<&str> = lines.next().unwrap().split(',').collect();
-    assert_eq!(header[..4], ["episode", "step", "inference", "predicted.left_arm.kLeftShoulderPitch"]);
+    assert_eq!(header[..4], ["episode", "step", "inference", "predicted.left_arm[0]"]);
     assert_eq!(header.len(), 3 + 2 * 26);
     let rows: Vec<Vec<f64>> =
         lines.map(|line| line.split(',').map(|cell| cell.parse().unwrap()).collect()).collect();
@@ -97,7 +97,7 @@ fn the_page_draws_the_episodes_and_their_camera() {
     assert_eq!(page.matches("<section class=\"episode\"").count(), 2);
     assert_eq!(page.matches("<figure class=\"joint\">").count(), 2 * 26);
     assert_eq!(page.matches("data:image/png;base64,").count(), 2);
-    assert!(page.contains("kLeftShoulderPitch") && !page.contains("NaN"));
+    assert!(page.contains("left_arm[0]") && !page.contains("NaN"));
     let run = demo.eval(&["--html-episodes", "0", "--out", "none"]).succeeds();
     assert!(!run.stdout.contains("Page:") && !demo.folder().join("none/report.html").exists());
 }

@@ -14,6 +14,7 @@ mod eval_several;
 mod eval_survives;
 mod export;
 mod inspect;
+mod options;
 mod precision;
 mod precision_table;
 mod support;

@@ -5,7 +5,7 @@
 //! an episode that has one is done. Every file is whole or not there.
 
 use crate::report::EpisodeReport;
-use crate::report::output::{WRITTEN_BY, write_file};
+use crate::report::output::{WRITTEN_BY, write_file, write_json};
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
@@ -175,16 +175,6 @@ impl Journal {
         let state = tensors.float("state").ok().map(|state| state.values.clone());
         Ok(Curves { columns, predicted: predicted.values.clone(), recorded: recorded.values.clone(), state })
     }
-}
-
-/// Indented JSON with a line's end.
-///
-/// # Errors
-/// As [`write_file`].
-pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut json = serde_json::to_string_pretty(value).with_context(|| path.display().to_string())?;
-    json.push('\n');
-    write_file(path, json.as_bytes())
 }
 
 #[cfg(test)]

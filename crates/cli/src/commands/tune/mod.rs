@@ -7,6 +7,7 @@ mod verdict;
 
 pub use args::TuneArgs;
 
+use crate::engines::{Options, cuda};
 use crate::outcome::Outcome;
 use crate::progress::Progress;
 use crate::report::output::{make_folder_of, write_file};
@@ -40,7 +41,14 @@ pub fn run(args: &TuneArgs) -> Result<Outcome> {
     let parts = &loaded.session.parts;
     let steps = usize::from(args.denoising_steps);
     let mut target: Box<dyn Target> = match args.target.name() {
-        "cpu" => Box::new(CpuTarget::new(parts.model.clone(), steps)),
+        "cpu" => {
+            let target = CpuTarget::new(parts.model.clone(), steps);
+            // A policy that nothing but the emulation runs helps nobody.
+            match cfg!(feature = "cuda") {
+                true => Box::new(target.deployed_on(cuda::backend(&Options::default())?)?),
+                false => Box::new(target),
+            }
+        }
         _ => Box::new(TimedTarget::new(backend, parts.model.clone(), steps)?),
     };
     let subject = Subject {

@@ -9,7 +9,7 @@ use super::args::TableArgs;
 use crate::options::chosen;
 use crate::outcome::{Outcome, describe};
 use crate::progress::Progress;
-use crate::report::output::{WRITTEN_BY, claim, write_file};
+use crate::report::output::{WRITTEN_BY, claim, write_json};
 use accuracy::{Accuracy, EpisodeRun, Trial};
 use anyhow::{Context, Result};
 use gpu::Gpu;
@@ -50,9 +50,7 @@ pub(super) fn run(args: &TableArgs) -> Result<Outcome> {
     }
     let table = fill(args, &subject, gpu.as_ref())?;
     if let Some(path) = &args.json {
-        let mut json = serde_json::to_string_pretty(&table).context("writing the table as JSON")?;
-        json.push('\n');
-        write_file(path, json.as_bytes())?;
+        write_json(path, &table)?;
     }
     if let Some(path) = &args.png {
         plot::write_png(&table, path)?;
