@@ -220,7 +220,7 @@ fn fitting(model: &Model, wanted: Precision) -> Result<PrecisionPolicy> {
 /// Opens a checkpoint folder and finds the model in it.
 ///
 /// # Errors
-/// The folder is not a GR00T N1.6 checkpoint: named by file and field.
+/// The folder is not a checkpoint of a known version: named by file and field.
 pub fn load_model(folder: &Path) -> Result<Model> {
     let config = Config::load(folder)?;
     let checkpoint = Checkpoint::open(folder)?;
@@ -249,6 +249,22 @@ pub fn check_processor(processor: &Processor, model: &Model) -> Result<()> {
     if slot >= slots {
         let field = format!("embodiment_id.json: {}", processor.embodiment_tag());
         let what = format!("expected below max_num_embodiments = {slots} of config.json, found {slot}");
+        return Err(Error::input(field, what));
+    }
+    if processor.version() != model.config.version {
+        let (expected, found) = (model.config.version, processor.version());
+        let what = format!(
+            "expected `{}` as config.json's model_type `{}` says, found `{}`",
+            expected.processor_class(),
+            expected.model_type(),
+            found.processor_class()
+        );
+        return Err(Error::input("processor_config.json: processor_class", what));
+    }
+    let rows = processor.modalities().state.delta_indices.len();
+    if let Some(expected) = model.config.state_rows().filter(|expected| *expected != rows) {
+        let field = format!("processor_config.json: modality_configs.{}.state", processor.embodiment_tag());
+        let what = format!("expected {expected} delta_indices, state_history_length of config.json, found {rows}");
         return Err(Error::input(field, what));
     }
     for (name, model, processor) in [
