@@ -240,11 +240,19 @@ pub fn check_horizon(processor: &Processor, model: &Model) -> Result<()> {
     Err(Error::input(field, format!("expected at most {predicted} delta_indices, found {asked}")))
 }
 
-/// Whether the model has the slot of a processor's embodiment, and the processor's padded widths.
+/// Whether the model is of the processor's version, and has the slot of its embodiment and its padded widths.
 ///
 /// # Errors
 /// One of them differs.
 pub fn check_processor(processor: &Processor, model: &Model) -> Result<()> {
+    let (found, model_type) = (processor.version(), &model.config.model_type);
+    if found.model_type() != model_type {
+        let what = format!(
+            "expected that of config.json's model_type `{model_type}`, found `{}`, that of {found}",
+            found.processor_class()
+        );
+        return Err(Error::input("processor_config.json: processor_class", what));
+    }
     let (slot, slots) = (processor.embodiment_id(), model.config.max_num_embodiments);
     if slot >= slots {
         let field = format!("embodiment_id.json: {}", processor.embodiment_tag());
