@@ -16,8 +16,9 @@ const SEED: u64 = 42;
 /// A checkpoint and a dataset.
 #[derive(Debug, Clone, Args)]
 pub struct SourceArgs {
-    /// Checkpoint folder, the embedded demo's otherwise. compare, diagnose, record and tune also take synth:n1.6, random
-    /// weights of the published size on observations of random pixels, and synth:tiny, a very small model.
+    /// Checkpoint folder, the embedded demo's otherwise. compare, diagnose, record and tune also take synth:n1.6 and
+    /// synth:n1.7, random weights of the published sizes on observations of random pixels, and synth:tiny and
+    /// synth:tiny-n1.7, very small models.
     #[arg(long, visible_alias = "model-path", value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,
     /// LeRobot dataset folder (v2.0, v2.1 or v3.0); the embedded demo's otherwise.

@@ -11,7 +11,7 @@
 //! | embodiments | tags, their names, slots | `embodiments` |
 //! | images | pixels of a token, bounds, the last resize; whether views must agree in size | `grid`, `image` |
 //! | prompt | system turn, order, placeholders, special tokens | `language::Template` |
-//! | actions | the format that relative poses are read in; the horizon's bound | `action` |
+//! | actions | the format that relative poses are read in; whether the horizon is bounded | `action`, `Processor::new` |
 
 mod action;
 mod config;
@@ -143,15 +143,26 @@ impl Processor {
 
     fn new(parts: Parts) -> Result<Self> {
         let Parts { origin, config, tag, modalities, embodiment_id, statistics, tokenizer } = parts;
+        let error = |what: String| Err(Error::file(origin.join(config::PROCESSOR_CONFIG), what));
         for (name, size, most) in [
             ("max_state_dim", config.max_state_dim, MAX_WIDTH),
             ("max_action_dim", config.max_action_dim, MAX_WIDTH),
             ("max_action_horizon", config.max_action_horizon, MAX_STEPS),
         ] {
             if size > most {
-                let what = format!("{name}: expected at most {most}, found {size}");
-                return Err(Error::file(origin.join(config::PROCESSOR_CONFIG), what));
+                return error(format!("{name}: expected at most {most}, found {size}"));
             }
+        }
+        // Whether the official constructor compares the two.
+        let bounded = match config.version {
+            Version::N1_6 => false,
+            Version::N1_7 => true,
+        };
+        let (steps, most) = (modalities.action.delta_indices.len(), config.max_action_horizon);
+        if bounded && steps > most {
+            return error(format!(
+                "{tag}.action.delta_indices: expected at most max_action_horizon = {most}, found {steps}"
+            ));
         }
         let state = StateEncoder::new(config, &modalities.state, &statistics)?;
         Ok(Processor {

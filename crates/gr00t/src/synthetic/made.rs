@@ -6,13 +6,17 @@ use crate::policy::Parts;
 use crate::processor::{Processor, frame_side, random_instruction};
 use crate::{Error, Observation, Result};
 
+/// Side of the square frames that published checkpoints resize to.
+const USUAL_SIDE: usize = 256;
+
 /// What a synthetic policy is shown.
 #[derive(Debug, Clone)]
 pub struct Shapes {
     /// Cameras.
     pub views: usize,
-    /// Side in pixels of the square images that the model is given.
-    pub image_size: usize,
+    /// Side in pixels of the square images that the model is given; what becomes of 256 pixels otherwise, as published
+    /// checkpoints resize to.
+    pub image_size: Option<usize>,
     /// Tokens of the prompt besides the image tokens.
     pub text_tokens: usize,
     /// Height and width of the cameras' frames; just what becomes the image size otherwise.
@@ -22,7 +26,7 @@ pub struct Shapes {
 impl Default for Shapes {
     /// The workload W1.
     fn default() -> Self {
-        Shapes { views: 1, image_size: 252, text_tokens: 40, frame: None }
+        Shapes { views: 1, image_size: None, text_tokens: 40, frame: None }
     }
 }
 
@@ -42,8 +46,10 @@ impl Synthetic {
     /// # Errors
     /// Sizes that do not fit each other.
     pub fn make(name: &str, config: Config, seed: u64, shapes: &Shapes) -> Result<Self> {
-        let processor = Processor::synthetic(&config, shapes.views, shapes.image_size)?;
-        let frame = shapes.frame.unwrap_or([frame_side(config.version, shapes.image_size); 2]);
+        let token = config.image_token_side();
+        let side = shapes.image_size.unwrap_or(USUAL_SIDE / token * token);
+        let processor = Processor::synthetic(&config, shapes.views, side)?;
+        let frame = shapes.frame.unwrap_or([frame_side(config.version, side); 2]);
         let words = words(&processor, frame, shapes.text_tokens, &config)?;
         let instruction = random_instruction(seed, words);
         let model = Model::synthetic(config, seed)?;

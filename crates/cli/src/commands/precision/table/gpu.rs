@@ -33,7 +33,7 @@ impl Gpu {
     pub fn open(args: &TableArgs) -> Result<Option<Self>> {
         if let Some(model) = &args.latency {
             let known = synthetic::config(model)?.is_some();
-            ensure!(known, "--latency: expected synth:n1.6 or synth:tiny, found `{model}`");
+            ensure!(known, "--latency: expected random weights such as synth:n1.6, found `{model}`");
         }
         // Refuses options of a GPU where none is asked for.
         args.device.backend(&args.engine)?;
