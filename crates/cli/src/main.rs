@@ -1,28 +1,41 @@
 //! `steady`: runs GR00T policies and proves that they give the reference's actions.
 
+// These panic where nobody reads what is printed; `output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod cli;
 mod commands;
 mod diagnose;
 mod engines;
 mod options;
 mod outcome;
+mod output;
 mod report;
 
 use clap::Parser;
 use cli::{Cli, with_dashes};
 use outcome::{Outcome, describe, reader_left};
+use output::note;
 use std::process::ExitCode;
 
 /// Exit code of bad input: a file, a field or an option that does not fit. clap uses it too.
 const BAD_INPUT: u8 = 2;
 
 fn main() -> ExitCode {
-    match Cli::parse_from(with_dashes(std::env::args_os())).command.run() {
+    // A panic that a reader's guard turns into an error is not reported a second time.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !steadyhand_files::is_guarded() {
+            report(panic);
+        }
+    }));
+    let command = Cli::parse_from(with_dashes(std::env::args_os())).command;
+    match command.run().and_then(|outcome| output::finish().map(|()| outcome)) {
         Ok(Outcome::Success) => ExitCode::SUCCESS,
         Ok(Outcome::Failure) => ExitCode::FAILURE,
         Err(error) if reader_left(&error) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {}", describe(&error));
+            note!("error: {}", describe(&error));
             ExitCode::from(BAD_INPUT)
         }
     }

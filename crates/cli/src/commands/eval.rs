@@ -1,6 +1,6 @@
 //! `steady eval`: a checkpoint on the episodes of a dataset.
 
-use crate::options::{EngineArgs, stale};
+use crate::options::{EngineArgs, VideoArgs, stale};
 use crate::outcome::Outcome;
 use crate::report::metrics::{self, Errors};
 use crate::report::plot::{EpisodePlot, Panel, write_png};
@@ -68,6 +68,8 @@ pub struct EvalArgs {
     #[arg(long)]
     pub allow_stale_calibration: bool,
     #[command(flatten)]
+    pub video: VideoArgs,
+    #[command(flatten)]
     pub engine: EngineArgs,
 }
 
@@ -86,7 +88,7 @@ pub fn run(args: &EvalArgs) -> Result<Outcome> {
     let mut policy = parts.policy(backend.as_ref(), precision, args.denoising_steps, args.seed)?;
     let model_loading_seconds = loading.elapsed().as_secs_f64();
     let opening = Instant::now();
-    let dataset = Dataset::open(&args.dataset_path)?;
+    let dataset = Dataset::open(&args.dataset_path)?.with_video_decoder(args.video.video_decoder);
     let dataset_loader_seconds = opening.elapsed().as_secs_f64();
     check_episodes(&dataset, &args.traj_ids)?;
     let json = args.json.clone().unwrap_or_else(|| args.out.join("report.json"));
@@ -182,6 +184,7 @@ fn evaluate(
         steps: rollout.prediction.len(),
         inferences: rollout.inference_points.len(),
         instruction: rollout.instruction.clone(),
+        decoded_by: episode.decoded_by().name(),
         plot: Some(path.display().to_string()),
         episode_load_seconds,
         data_preparation_seconds: timed(&rollout.data_preparation_seconds),

@@ -2,6 +2,7 @@
 
 use crate::options::{NamesArg, ProductsArg, image_size, precision};
 use crate::outcome::Outcome;
+use crate::output::say;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -87,8 +88,8 @@ fn onnx(args: &OnnxArgs) -> Result<()> {
     }
     let fingerprint = model.checkpoint().map(Checkpoint::fingerprint).unwrap_or_default();
     let written = export.write(&model, &fingerprint, &args.out)?;
-    println!("{}: {} nodes, opset {}", written.graph.display(), written.nodes, args.opset);
-    println!("{}: {:.1} MB", written.data.display(), written.data_bytes as f64 / 1e6);
-    println!("checkpoint {fingerprint}, {:.1} s", started.elapsed().as_secs_f64());
+    say!("{}: {} nodes, opset {}", written.graph.display(), written.nodes, args.opset)?;
+    say!("{}: {:.1} MB", written.data.display(), written.data_bytes as f64 / 1e6)?;
+    say!("checkpoint {fingerprint}, {:.1} s", started.elapsed().as_secs_f64())?;
     Ok(())
 }

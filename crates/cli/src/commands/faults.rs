@@ -2,6 +2,7 @@
 
 use crate::options::{demo, precision};
 use crate::outcome::Outcome;
+use crate::output::say;
 use crate::report::table::Table;
 use anyhow::Result;
 use clap::Args;
@@ -30,7 +31,7 @@ const SHOWN: Frames = Frames::Along { episode: 0, count: 2, spacing: 16, noise: 
 
 /// Diagnoses every fault of the suite, strong and weak, and healthy engines; prints a table.
 pub fn run(args: &FaultsArgs) -> Result<Outcome> {
-    let demo = demo::temporary()?;
+    let demo = demo::of_user()?;
     let options = session::Options { dataset: Some(demo.dataset), ..session::Options::default() };
     let session = Session::open(&demo.checkpoint, &options)?;
     let policy = session.precision(&args.precision)?;
@@ -49,11 +50,11 @@ pub fn run(args: &FaultsArgs) -> Result<Outcome> {
         found[usize::from(variant == "weak")] += usize::from(rank == Some(0));
         table.row(row(case, variant, rank, hypotheses.first()));
     }
-    println!("{table}");
+    say!("{table}")?;
     let total = cases.len();
-    println!("right cause first: {} of {total} strong, {} of {total} weak", found[0], found[1]);
+    say!("right cause first: {} of {total} strong, {} of {total} weak", found[0], found[1])?;
     let (alarms, healthy) = bench.healthy()?;
-    println!("false alarms: {alarms} of {healthy} healthy engines");
+    say!("false alarms: {alarms} of {healthy} healthy engines")?;
     if args.pairs > 0 {
         pairs(&bench, &cases, args.pairs)?;
     }
@@ -103,8 +104,8 @@ fn pairs(bench: &Bench, cases: &[Case], count: usize) -> Result<()> {
             diagnosis.verdict.headline.clone(),
         ]);
     }
-    println!("{table}");
-    println!("both of a pair named: {both} of {}; a cause that is none: {wrong}", diagnoses.len());
+    say!("{table}")?;
+    say!("both of a pair named: {both} of {}; a cause that is none: {wrong}", diagnoses.len())?;
     Ok(())
 }
 

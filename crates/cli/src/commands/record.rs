@@ -2,6 +2,7 @@
 
 use crate::options::{ObservationArgs, precision};
 use crate::outcome::Outcome;
+use crate::output::say;
 use anyhow::Result;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -76,7 +77,7 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
     }
     writer.finish()?;
     let count = Trace::open(&args.out)?.names().len();
-    println!("{}: {count} tensors of {} inferences", args.out.display(), scene.inputs.len());
+    say!("{}: {count} tensors of {} inferences", args.out.display(), scene.inputs.len())?;
     Ok(Outcome::Success)
 }
 

@@ -6,6 +6,7 @@ mod export;
 mod observations;
 mod source;
 mod values;
+mod video;
 
 pub use crate::engines::precision;
 pub use engine::{DeviceArgs, EngineArgs, one_precision};
@@ -13,3 +14,4 @@ pub use export::{NamesArg, ProductsArg};
 pub use observations::ObservationArgs;
 pub use source::{SourceArgs, stale};
 pub use values::{image_size, words_of};
+pub use video::VideoArgs;

@@ -12,6 +12,7 @@ mod eval;
 mod eval_output;
 mod export;
 mod inspect;
+mod output;
 mod precision;
 mod precision_table;
 mod support;

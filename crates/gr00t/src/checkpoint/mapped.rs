@@ -3,11 +3,12 @@
 use crate::{Error, Result};
 use memmap2::Mmap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A whole file, mapped.
 #[derive(Debug)]
 pub(super) struct MappedFile {
+    path: PathBuf,
     map: Mmap,
 }
 
@@ -19,7 +20,11 @@ impl MappedFile {
         // while in use, which is the usual contract of checkpoint files and is stated in the README.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::io(path, source))?;
-        Ok(MappedFile { map })
+        Ok(MappedFile { path: path.to_path_buf(), map })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

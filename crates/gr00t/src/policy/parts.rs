@@ -3,7 +3,7 @@
 use super::Policy;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::engine::{Backend, Engine};
+use crate::engine::{Backend, Engine, check_steps};
 use crate::model::Model;
 use crate::precision::PrecisionPolicy;
 use crate::processor::{Processor, known_embodiment_tags};
@@ -131,6 +131,7 @@ impl Parts {
         precision: impl Into<Precision>,
         denoising_steps: usize,
     ) -> Result<Box<dyn Engine + Send>> {
+        check_steps(&self.model, denoising_steps)?;
         backend.open(self.model.clone(), self.precision(precision)?, denoising_steps)
     }
 

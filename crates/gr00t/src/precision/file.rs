@@ -1,6 +1,7 @@
 //! Policies as TOML files that a person can read and edit.
 
 use super::{Pattern, PrecisionPolicy, Rule, Scale};
+use crate::checkpoint::files;
 use crate::precision::Calibration;
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -38,7 +39,7 @@ impl PrecisionPolicy {
     /// exist: with the table's number. Whether patterns match a model is for [`PrecisionPolicy::check`].
     pub fn from_toml_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
+        let text = files::text(path)?;
         let document: Document = toml::from_str(&text).map_err(|error| {
             let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
             let line = line.map_or(String::new(), |line| format!("line {line}: "));

@@ -12,10 +12,10 @@ pub use statistics::Statistics;
 use super::doctor::cpu_name;
 use crate::options::one_precision;
 use crate::outcome::Outcome;
+use crate::output;
 use crate::report::write_file;
 use anyhow::{Context, Result, ensure};
 use report::{Host, INFERENCE, Named, WorkloadReport};
-use std::io::Write;
 use std::time::{Duration, Instant};
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::calibration::Collector;
@@ -36,7 +36,7 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
         json.push('\n');
         write_file(path, json.as_bytes())?;
     }
-    std::io::stdout().lock().write_all(report.page().as_bytes())?;
+    output::print(&report.page())?;
     Ok(Outcome::Success)
 }
 

@@ -20,11 +20,11 @@ pub use args::DoctorArgs;
 pub use cpu::name as cpu_name;
 
 use crate::outcome::Outcome;
+use crate::output;
 use crate::report::write_file;
 use anyhow::{Context, Result};
 use machine::Machine;
 use serde::Serialize;
-use std::io::Write;
 use verdict::{Verdict, cuda_problem, verdict};
 
 /// The report, for JSON.
@@ -67,6 +67,6 @@ pub fn run(args: &DoctorArgs) -> Result<Outcome> {
         json.push('\n');
         write_file(path, json.as_bytes())?;
     }
-    std::io::stdout().lock().write_all(page::page(&machine, &verdict).as_bytes())?;
+    output::print(&page::page(&machine, &verdict))?;
     Ok(Outcome::Success)
 }

@@ -1,10 +1,10 @@
 //! `steady precision calibrate`: the largest magnitudes that linear layers multiply, found by running the reference.
 
 use super::args::CalibrateArgs;
+use crate::output::say;
 use crate::report::make_folder_of;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::Write;
 use steadyhand_gr00t::calibration::Collector;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::precision::{Calibration, PrecisionPolicy};
@@ -44,11 +44,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<()> {
     calibration.save(&args.out)?;
     let Calibration { checkpoint, embodiment_tag, dataset, amax, .. } = &calibration;
     let sites = amax.len();
-    writeln!(
-        std::io::stdout(),
-        "{}: {sites} sites, {frames} frames, {steps} Euler steps",
-        args.out.display()
-    )?;
-    writeln!(std::io::stdout(), "checkpoint {checkpoint}, embodiment {embodiment_tag}, dataset {dataset}")?;
+    say!("{}: {sites} sites, {frames} frames, {steps} Euler steps", args.out.display())?;
+    say!("checkpoint {checkpoint}, embodiment {embodiment_tag}, dataset {dataset}")?;
     Ok(())
 }

@@ -8,10 +8,10 @@ mod verdict;
 pub use args::TuneArgs;
 
 use crate::outcome::Outcome;
+use crate::output::{self, note};
 use crate::report::{make_folder_of, write_file};
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t_lab::tuning::{
@@ -58,10 +58,10 @@ pub fn run(args: &TuneArgs) -> Result<Outcome> {
     make_folder_of(&state_path)?;
     let state = State::open(&state_path, &subject.header(target.as_ref()))?;
     if state.torn {
-        eprintln!("{}: the last line was cut short and is dropped", state_path.display());
+        note!("{}: the last line was cut short and is dropped", state_path.display());
     }
     if state.taken_over > 0 {
-        eprintln!("{} measurements taken over from {}", state.taken_over, state_path.display());
+        note!("{} measurements taken over from {}", state.taken_over, state_path.display());
     }
     let bar = ProgressBar::new(0).with_style(
         ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len}, {elapsed}")?.progress_chars("=> "),
@@ -72,7 +72,7 @@ pub fn run(args: &TuneArgs) -> Result<Outcome> {
         })?;
     bar.finish_and_clear();
     write(&args.out, &outcome, &calibration, &loaded.name)?;
-    std::io::stdout().lock().write_all(verdict::page(&outcome, &loaded.name, &args.out).as_bytes())?;
+    output::print(&verdict::page(&outcome, &loaded.name, &args.out))?;
     Ok(Outcome::Success)
 }
 

@@ -9,10 +9,10 @@ mod processor_golden;
 
 use crate::options::EngineArgs;
 use crate::outcome::Outcome;
+use crate::output::{note, say};
 use crate::report::table::Table;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
@@ -108,16 +108,16 @@ pub fn run(args: &VerifyArgs) -> Result<Outcome> {
             None => bail!("{}: {}", folder.display(), Kind::EXPECTED),
         }
         let held = rows[before..].iter().filter(|row| row.holds()).count();
-        writeln!(std::io::stdout(), "{label}: {held} of {} comparisons hold", rows.len() - before)?;
+        say!("{label}: {held} of {} comparisons hold", rows.len() - before)?;
     }
     rows.sort_by(|a, b| b.strain().total_cmp(&a.strain()));
-    writeln!(std::io::stdout(), "\n{}", table(&rows, args.rows))?;
+    say!("\n{}", table(&rows, args.rows))?;
     let worst = rows.iter().filter(|row| row.what == Measure::RelativeL2);
     let worst = worst.max_by(|a, b| a.found.total_cmp(&b.found)).context("nothing was compared")?;
-    writeln!(std::io::stdout(), "worst relative L2 {:.3e} ({})", worst.found, worst.name)?;
+    say!("worst relative L2 {:.3e} ({})", worst.found, worst.name)?;
     let failed = rows.iter().filter(|row| !row.holds()).count();
     if failed > 0 {
-        eprintln!("{failed} of {} comparisons are above their limit", rows.len());
+        note!("{failed} of {} comparisons are above their limit", rows.len());
         return Ok(Outcome::Failure);
     }
     Ok(Outcome::Success)

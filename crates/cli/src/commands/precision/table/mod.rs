@@ -7,13 +7,13 @@ mod report;
 
 use super::args::TableArgs;
 use crate::outcome::{Outcome, describe};
+use crate::output;
 use crate::report::{make_folder_of, write_file};
 use accuracy::{Accuracy, EpisodeRun, Trial};
 use anyhow::{Context, Result, ensure};
 use gpu::Gpu;
 use indicatif::{ProgressBar, ProgressStyle};
 use report::{PolicyTable, Row, Tried};
-use std::io::Write;
 use steadyhand_gr00t::engine::{Backend, Reference};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::session::{CalibrationUsed, NoiseSource, RolloutConfig, rollout};
@@ -53,7 +53,7 @@ pub(super) fn run(args: &TableArgs) -> Result<Outcome> {
     if let Some(path) = &args.png {
         plot::write_png(&table, path)?;
     }
-    std::io::stdout().lock().write_all(table.page().as_bytes())?;
+    output::print(&table.page())?;
     Ok(if table.holds() { Outcome::Success } else { Outcome::Failure })
 }
 
