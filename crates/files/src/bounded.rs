@@ -8,6 +8,19 @@ pub const MAX_TEXT: u64 = 1 << 28;
 /// tokenizer.
 pub const MAX_VALUE: u64 = 1 << 26;
 
+/// Opens a file for reading. What is no file of a disk is refused: a pipe that nobody writes to is never opened.
+///
+/// # Errors
+/// It cannot be opened, or is something else.
+pub fn open(path: &Path) -> io::Result<File> {
+    let kind = std::fs::metadata(path)?.file_type();
+    // A folder says itself that it cannot be read.
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a file, found a pipe or a device"));
+    }
+    File::open(path)
+}
+
 /// All bytes of a file that has at most [`MAX_TEXT`].
 ///
 /// # Errors
@@ -21,12 +34,12 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// It cannot be read, or has more.
 pub fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
+    let file = open(path)?;
     let too_large = |found: &str| {
         let what = format!("expected at most {limit} bytes, found {found}");
         Err(io::Error::new(io::ErrorKind::FileTooLarge, what))
     };
-    // A file may also have more than it says, as a pipe does.
+    // A file may also have more than it says, as those of /proc do.
     let length = file.metadata()?.len();
     if length > limit {
         return too_large(&length.to_string());
@@ -54,9 +67,10 @@ mod tests {
         // A hole of a thousand times the memory that there is.
         file.as_file().set_len(1 << 46).unwrap();
         assert!(read(file.path()).unwrap_err().to_string().contains("at most"));
-        // Its length is said to be 0.
         if cfg!(target_os = "linux") {
-            assert!(read_up_to(Path::new("/dev/zero"), 1 << 16).unwrap_err().to_string().contains("more"));
+            assert!(read(Path::new("/dev/zero")).unwrap_err().to_string().contains("a device"));
+            // Its length is said to be 0.
+            assert!(read_up_to(Path::new("/proc/self/maps"), 9).unwrap_err().to_string().contains("more"));
         }
     }
 }

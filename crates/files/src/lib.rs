@@ -10,6 +10,6 @@ pub mod folders;
 mod guard;
 pub mod json;
 
-pub use bounded::{MAX_TEXT, MAX_VALUE, read, read_up_to};
+pub use bounded::{MAX_TEXT, MAX_VALUE, open, read, read_up_to};
 pub use disguise::{Disguise, Kind};
 pub use guard::{guarded, is_guarded};

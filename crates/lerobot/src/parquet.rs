@@ -149,7 +149,7 @@ impl fmt::Debug for Table {
 impl Table {
     /// Opens a file and reads its footer. A missing file is [`Error::Missing`] as `what`.
     pub(crate) fn open(path: &Path, what: &str) -> Result<Table> {
-        let file = File::open(path).map_err(|e| Error::io(path, what, e))?;
+        let file = steadyhand_files::open(path).map_err(|e| Error::io(path, what, e))?;
         let file_len = file.metadata().map_err(|e| Error::io(path, what, e))?.len();
         let reader =
             guarded(|| SerializedFileReader::new(file)).map_err(|source| match Disguise::of_file(path) {

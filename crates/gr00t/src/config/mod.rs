@@ -213,7 +213,8 @@ impl Config {
     /// Image tokens of images of these heights and widths.
     pub fn image_tokens(&self, images: &[[usize; 2]]) -> usize {
         let side = self.image_token_side();
-        images.iter().map(|[height, width]| height / side * (width / side)).sum()
+        let tokens = |[height, width]: &[usize; 2]| (height / side).saturating_mul(width / side);
+        images.iter().map(tokens).fold(0, usize::saturating_add)
     }
 
     /// Whether the sizes fit each other and are those of a GR00T N1.6; says which field is wrong otherwise.

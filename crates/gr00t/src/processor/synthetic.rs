@@ -23,6 +23,8 @@ use crate::{Error, Image, Matrix, Observation, Result};
 /// What errors name in place of a folder.
 const ORIGIN: &str = "synthetic processor";
 const TAG: &str = "new_embodiment";
+/// Cameras of a robot.
+const MAX_VIEWS: usize = 64;
 /// Joint groups of the state and of the action.
 const GROUPS: usize = 4;
 /// Words of the made-up language: `w0`, `w1`, ….
@@ -41,8 +43,8 @@ impl Processor {
     /// # Errors
     /// No view, or a side that is no multiple of 28 from 56 on; a vocabulary too small for the prompt.
     pub fn synthetic(config: &Config, views: usize, image_side: usize) -> Result<Self> {
-        if views == 0 {
-            return Err(Error::input("views", "expected at least 1, found 0"));
+        if !(1..=MAX_VIEWS).contains(&views) {
+            return Err(Error::input("views", format!("expected 1 to {MAX_VIEWS}, found {views}")));
         }
         if !image_side.is_multiple_of(TOKEN_SIDE) || image_side < 2 * TOKEN_SIDE {
             let what = format!("expected a multiple of {TOKEN_SIDE} from 56 on, found {image_side}");

@@ -128,6 +128,7 @@ impl Session {
     pub fn open(checkpoint: impl AsRef<Path>, options: &Options) -> Result<Self> {
         let checkpoint = checkpoint.as_ref();
         let name = checkpoint.display().to_string();
+        options.shapes.check()?;
         if let Some(config) = synthetic::config(&name)? {
             options.refuse_with(&name)?;
             let action_horizon = options.action_horizon.unwrap_or(config.action_horizon);

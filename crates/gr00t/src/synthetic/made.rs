@@ -9,6 +9,11 @@ use crate::{Error, Observation, Result};
 /// By how much a camera's frame is larger than the image that becomes of it: 256 for 252.
 const FRAME_MARGIN: usize = 4;
 
+/// The longest made-up instruction.
+const MAX_TEXT_TOKENS: usize = 1 << 12;
+/// The longest side of a camera's frame.
+const MAX_FRAME_SIDE: usize = 1 << 13;
+
 /// What a synthetic policy is shown.
 #[derive(Debug, Clone)]
 pub struct Shapes {
@@ -20,6 +25,24 @@ pub struct Shapes {
     pub text_tokens: usize,
     /// Height and width of the cameras' frames; just what becomes the image size otherwise.
     pub frame: Option<[usize; 2]>,
+}
+
+impl Shapes {
+    /// Whether memory may be taken for what is shown.
+    ///
+    /// # Errors
+    /// A prompt or a frame that is far larger than any robot's.
+    pub(crate) fn check(&self) -> Result<()> {
+        let side = self.frame.map_or(0, |[height, width]| height.max(width));
+        for (option, most, found) in
+            [("text_tokens", MAX_TEXT_TOKENS, self.text_tokens), ("frame_size", MAX_FRAME_SIDE, side)]
+        {
+            if found > most {
+                return Err(Error::option(option, format!("expected at most {most}, found {found}")));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Default for Shapes {
@@ -46,7 +69,8 @@ impl Synthetic {
     /// Sizes that do not fit each other.
     pub fn make(name: &str, config: Config, seed: u64, shapes: &Shapes) -> Result<Self> {
         let processor = Processor::synthetic(&config, shapes.views, shapes.image_size)?;
-        let frame = shapes.frame.unwrap_or([shapes.image_size + FRAME_MARGIN; 2]);
+        let frame = shapes.frame.unwrap_or([shapes.image_size.saturating_add(FRAME_MARGIN); 2]);
+        shapes.check()?;
         let words = words(&processor, frame, shapes.text_tokens, &config)?;
         let instruction = random_instruction(seed, words);
         let model = Model::synthetic(config, seed)?;
