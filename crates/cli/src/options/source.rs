@@ -1,6 +1,8 @@
 //! Where the policy comes from and what it is shown.
 
 use super::demo::{self, Demo};
+use super::video::VideoArgs;
+use crate::output::note;
 use anyhow::Result;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,8 @@ pub struct SourceArgs {
     /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt; the checkpoint's otherwise.
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    pub video: VideoArgs,
 }
 
 impl SourceArgs {
@@ -48,6 +52,7 @@ impl SourceArgs {
             dataset: self.dataset_path.clone(),
             embodiment_tag: self.embodiment_tag.clone(),
             tokenizer: self.tokenizer.clone(),
+            video_decoder: self.video.video_decoder,
             seed,
             stale: stale(allow_stale),
             ..session::Options::default()
@@ -82,7 +87,7 @@ pub fn model(checkpoint: &Path) -> Result<(Model, String)> {
 /// What to do with calibrations of another dataset.
 pub fn stale(allow: bool) -> Stale {
     match allow {
-        true => Stale::Allow(|what| eprintln!("stale calibration, as allowed: {what}")),
+        true => Stale::Allow(|what| note!("stale calibration, as allowed: {what}")),
         false => Stale::Refuse,
     }
 }

@@ -189,7 +189,7 @@ impl Model {
     /// A layout that does not fit the model.
     pub fn visits(&self, layout: &Layout) -> Result<Vec<Visit>> {
         let ops = ShapeInference::new(self.config.image_token());
-        self.infer(&ops, &Batch::of_layout(&self.config, layout))?;
+        self.infer(&ops, &Batch::of_layout(&self.config, layout)?)?;
         Ok(ops.visits())
     }
 

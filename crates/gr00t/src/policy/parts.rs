@@ -3,7 +3,7 @@
 use super::Policy;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::engine::{Backend, Engine};
+use crate::engine::{Backend, Engine, check_steps};
 use crate::model::Model;
 use crate::precision::PrecisionPolicy;
 use crate::processor::{Processor, known_embodiment_tags};
@@ -131,6 +131,7 @@ impl Parts {
         precision: impl Into<Precision>,
         denoising_steps: usize,
     ) -> Result<Box<dyn Engine + Send>> {
+        check_steps(&self.model, denoising_steps)?;
         backend.open(self.model.clone(), self.precision(precision)?, denoising_steps)
     }
 
@@ -245,20 +246,6 @@ pub fn check_horizon(processor: &Processor, model: &Model) -> Result<()> {
 /// # Errors
 /// One of them differs.
 pub fn check_processor(processor: &Processor, model: &Model) -> Result<()> {
-    let (found, model_type) = (processor.version(), &model.config.model_type);
-    if found.model_type() != model_type {
-        let what = format!(
-            "expected that of config.json's model_type `{model_type}`, found `{}`, that of {found}",
-            found.processor_class()
-        );
-        return Err(Error::input("processor_config.json: processor_class", what));
-    }
-    let (slot, slots) = (processor.embodiment_id(), model.config.max_num_embodiments);
-    if slot >= slots {
-        let field = format!("embodiment_id.json: {}", processor.embodiment_tag());
-        let what = format!("expected below max_num_embodiments = {slots} of config.json, found {slot}");
-        return Err(Error::input(field, what));
-    }
     if processor.version() != model.config.version {
         let (expected, found) = (model.config.version, processor.version());
         let what = format!(
@@ -268,6 +255,12 @@ pub fn check_processor(processor: &Processor, model: &Model) -> Result<()> {
             found.processor_class()
         );
         return Err(Error::input("processor_config.json: processor_class", what));
+    }
+    let (slot, slots) = (processor.embodiment_id(), model.config.max_num_embodiments);
+    if slot >= slots {
+        let field = format!("embodiment_id.json: {}", processor.embodiment_tag());
+        let what = format!("expected below max_num_embodiments = {slots} of config.json, found {slot}");
+        return Err(Error::input(field, what));
     }
     let rows = processor.modalities().state.delta_indices.len();
     if let Some(expected) = model.config.state_rows().filter(|expected| *expected != rows) {

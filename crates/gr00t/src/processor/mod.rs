@@ -57,8 +57,12 @@ use crate::{ActionChunk, Error, Image, Matrix, Observation, Result, Version};
 
 /// The longest instruction, in bytes. The model's memory grows with the square of its tokens.
 const MAX_INSTRUCTION: usize = 1 << 13;
+/// The most tokens of a prompt, images included.
+const MAX_PROMPT: usize = 1 << 15;
 /// The most time steps of a modality.
 const MAX_STEPS: usize = 1 << 10;
+/// The most frames of an observation: time steps times views.
+const MAX_FRAMES: usize = 64;
 /// The widest padded state or action.
 const MAX_WIDTH: usize = 1 << 16;
 
@@ -302,6 +306,10 @@ impl Processor {
         let tokens: Vec<usize> = images.iter().map(|image| grid.tokens(image.height, image.width)).collect();
         let (expanded, order) = self.template.expand(&text, &tokens)?;
         let input_ids = self.tokenizer.encode(&expanded)?;
+        if input_ids.len() > MAX_PROMPT {
+            let what = format!("expected a prompt of at most {MAX_PROMPT} tokens, found {}", input_ids.len());
+            return Err(Error::input("instruction", what));
+        }
         let sizes = sizes().collect();
         let prompt = Arc::new(Prompt { instruction: instruction.to_owned(), sizes, text, input_ids, order });
         *last() = Some(Arc::clone(&prompt));
@@ -368,6 +376,10 @@ fn check_modalities(checkpoint: &Path, tag: &str, modalities: &EmbodimentModalit
         if steps > MAX_STEPS {
             return error(format!("{tag}.{name}.delta_indices: expected at most {MAX_STEPS}, found {steps}"));
         }
+    }
+    let frames = video.delta_indices.len().saturating_mul(video.modality_keys.len());
+    if frames > MAX_FRAMES {
+        return error(format!("{tag}.video: expected at most {MAX_FRAMES} frames in all, found {frames}"));
     }
     // Row i of a chunk is the action of step i: nothing downstream reads other places.
     if let Some((row, delta)) = (0..).zip(&action.delta_indices).find(|(row, delta)| row != *delta) {

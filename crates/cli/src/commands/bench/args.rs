@@ -74,7 +74,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub denoising_steps: u16,
     /// Observations of one inference.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub batch: u16,
     /// Inferences before the measured ones. [default: 10, on a CPU as many as fit]
     #[arg(long, value_name = "COUNT")]

@@ -8,6 +8,7 @@ use crate::commands::precision::args::TableArgs;
 use crate::engines::{Options, cuda};
 use crate::options::words_of;
 use crate::outcome::describe;
+use crate::output::note;
 use crate::progress::Progress;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -48,7 +49,7 @@ impl Gpu {
         match Gpu::new(args) {
             Ok(gpu) => Ok(Some(gpu)),
             Err(error) if args.engine.name() == "auto" && args.latency.is_none() => {
-                eprintln!("engine: cpu alone, because cuda cannot run: {}", describe(&error));
+                note!("engine: cpu alone, because cuda cannot run: {}", describe(&error));
                 Ok(None)
             }
             Err(error) if args.latency.is_some() => {
