@@ -1,5 +1,6 @@
 //! How far a command is, on stderr: a bar where that is a terminal, else a plain line every now and then.
 
+use crate::output::note;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
@@ -136,7 +137,7 @@ impl Lines {
             return;
         }
         self.told = Instant::now();
-        eprintln!("{}", self.line(self.started.elapsed()));
+        note!("{}", self.line(self.started.elapsed()));
     }
 
     fn line(&self, elapsed: Duration) -> String {

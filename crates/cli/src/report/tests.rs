@@ -15,6 +15,7 @@ fn episode(episode_index: usize, inference_seconds: &[f64]) -> EpisodeReport {
         steps: 48,
         inferences: 1 + inference_seconds.len(),
         instruction: "Pick up the yellow bottle on the table.".into(),
+        decoded_by: "native".to_owned(),
         plot: Some(format!("plots/episode_{episode_index:06}.png")),
         episode_load_seconds: 0.5,
         data_preparation_seconds: vec![0.001; inference_seconds.len()],

@@ -15,6 +15,7 @@ mod eval_survives;
 mod export;
 mod inspect;
 mod options;
+mod output;
 mod precision;
 mod precision_table;
 mod support;

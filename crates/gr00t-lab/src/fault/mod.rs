@@ -228,7 +228,7 @@ pub(crate) fn candidates(suspect: &Suspect) -> Vec<Fault> {
 pub fn catalogue(model: &Model, declared: &dyn Fn(&str) -> Formats) -> Vec<Fault> {
     let config = &model.config;
     let groups = [
-        inputs::of_any_engine(),
+        inputs::of_any_engine(model),
         time::of_any_engine(config.num_timestep_buckets),
         attention::of_any_engine(),
         weights::of_any_engine(config),

@@ -13,12 +13,12 @@ pub use statistics::Statistics;
 use super::doctor::cpu_name;
 use crate::options::one_precision;
 use crate::outcome::Outcome;
+use crate::output;
 use crate::progress::Progress;
 use crate::report::output::{WRITTEN_BY, claim, write_json};
 use anyhow::{Result, ensure};
 use counts::Counts;
 use report::{Host, INFERENCE, Named, WorkloadReport};
-use std::io::Write;
 use std::time::{Duration, Instant};
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::calibration::Collector;
@@ -40,7 +40,7 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
     if let Some(path) = &args.json {
         write_json(path, &report)?;
     }
-    std::io::stdout().lock().write_all(report.page().as_bytes())?;
+    output::print(&report.page())?;
     Ok(Outcome::Success)
 }
 

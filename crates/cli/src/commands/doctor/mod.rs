@@ -20,11 +20,11 @@ pub use args::DoctorArgs;
 pub use cpu::name as cpu_name;
 
 use crate::outcome::Outcome;
+use crate::output;
 use crate::report::output::{WRITTEN_BY, claim, write_json};
 use anyhow::Result;
 use machine::Machine;
 use serde::Serialize;
-use std::io::Write;
 use verdict::{Verdict, cuda_problem, verdict};
 
 /// The report, for JSON.
@@ -70,6 +70,6 @@ pub fn run(args: &DoctorArgs) -> Result<Outcome> {
         let report = Report { written_by: WRITTEN_BY, version, machine: &machine, verdict: &verdict };
         write_json(path, &report)?;
     }
-    std::io::stdout().lock().write_all(page::page(&machine, &verdict).as_bytes())?;
+    output::print(&page::page(&machine, &verdict))?;
     Ok(Outcome::Success)
 }

@@ -3,6 +3,7 @@
 use super::args::RunArgs;
 use super::feeds::{Call, Recording};
 use crate::outcome::Outcome;
+use crate::output::say;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use steadyhand_external::bindings::{Binding, Runner, Tensor};
@@ -46,12 +47,7 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
         writer.add_bytes(&tap, tensor.dtype(), tensor.shape(), tensor.bytes())?;
     }
     writer.finish()?;
-    println!(
-        "{}: outputs of {} calls on {} inferences",
-        args.out.display(),
-        calls.len(),
-        recording.inferences
-    );
+    say!("{}: outputs of {} calls on {} inferences", args.out.display(), calls.len(), recording.inferences)?;
     Ok(Outcome::Success)
 }
 

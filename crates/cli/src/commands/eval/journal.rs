@@ -193,6 +193,7 @@ mod tests {
             steps: 2,
             inferences: 1,
             instruction: "pick".to_owned(),
+            decoded_by: "native".to_owned(),
             plot: None,
             episode_load_seconds: 0.5,
             data_preparation_seconds: vec![],

@@ -107,6 +107,7 @@ mod tests {
             steps: 4,
             inferences: 2,
             instruction: String::new(),
+            decoded_by: "native".to_owned(),
             plot: None,
             episode_load_seconds: 0.0,
             data_preparation_seconds: vec![],
