@@ -245,10 +245,11 @@ pub fn check_horizon(processor: &Processor, model: &Model) -> Result<()> {
 /// # Errors
 /// One of them differs.
 pub fn check_processor(processor: &Processor, model: &Model) -> Result<()> {
-    let (found, model_type) = (processor.version(), &model.config.model_type);
-    if found.model_type() != model_type {
+    let (found, expected) = (processor.version(), model.config.version);
+    if found != expected {
         let what = format!(
-            "expected that of config.json's model_type `{model_type}`, found `{}`, that of {found}",
+            "expected that of config.json's model_type `{}`, found `{}`, that of {found}",
+            expected.model_type(),
             found.processor_class()
         );
         return Err(Error::input("processor_config.json: processor_class", what));
@@ -258,16 +259,6 @@ pub fn check_processor(processor: &Processor, model: &Model) -> Result<()> {
         let field = format!("embodiment_id.json: {}", processor.embodiment_tag());
         let what = format!("expected below max_num_embodiments = {slots} of config.json, found {slot}");
         return Err(Error::input(field, what));
-    }
-    if processor.version() != model.config.version {
-        let (expected, found) = (model.config.version, processor.version());
-        let what = format!(
-            "expected `{}` as config.json's model_type `{}` says, found `{}`",
-            expected.processor_class(),
-            expected.model_type(),
-            found.processor_class()
-        );
-        return Err(Error::input("processor_config.json: processor_class", what));
     }
     let rows = processor.modalities().state.delta_indices.len();
     if let Some(expected) = model.config.state_rows().filter(|expected| *expected != rows) {
