@@ -50,7 +50,13 @@ impl Vision {
                 .collect::<Result<_>>()?,
             post_layernorm: match &w.post_layernorm {
                 Some(norm) => layout.affine(norm, &(at / "post_layernorm"))?,
-                None => return Err(unknown(at, "post_layernorm", "expected a norm behind the layers, found none")),
+                None => {
+                    return Err(unknown(
+                        at,
+                        "post_layernorm",
+                        "expected a norm behind the layers, found none",
+                    ));
+                }
             },
             heads: w.heads,
             eps: w.eps,
@@ -63,7 +69,11 @@ impl Layer {
     fn lay_out(layout: &mut Layout, w: &model::Layer, at: &Site) -> Result<Self> {
         let part = |name: &str| (at / name, Some(at / "attention"));
         let model::Projection::Three { query, key, value } = &w.projection else {
-            return Err(unknown(at, "linear", "expected queries, keys and values of a layer each, found one layer"));
+            return Err(unknown(
+                at,
+                "linear",
+                "expected queries, keys and values of a layer each, found one layer",
+            ));
         };
         let parts = [(query, part("query")), (key, part("key")), (value, part("value"))];
         Ok(Layer {

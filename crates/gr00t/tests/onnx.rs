@@ -149,7 +149,13 @@ fn onnx_runtime_gives_the_reference_results() {
     for (index, name) in MODELS.iter().enumerate() {
         let model = load_model(&repository(name)).expect("a fixture");
         let precisions = ["f32", "bf16", "fp16", "mixed", "mixed-fp16"];
-        cases.add(&index.to_string(), &model, &layout(&model, index + index / 4), &precisions, Products::Widened);
+        cases.add(
+            &index.to_string(),
+            &model,
+            &layout(&model, index + index / 4),
+            &precisions,
+            Products::Widened,
+        );
     }
     cases.hold(&python, "onnxruntime");
 }

@@ -15,12 +15,7 @@ use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t_lab::diagnosis::{ActionError, TapDistance, compare};
 
 /// Taps that the terminal shows besides what parts of the backbone hand over.
-const SHOWN: [&str; 4] = [
-    "action_head.vl_norm",
-    "action_head.state_features",
-    "dit.output",
-    "euler",
-];
+const SHOWN: [&str; 4] = ["action_head.vl_norm", "action_head.state_features", "dit.output", "euler"];
 
 /// The comparison and what it is of, for JSON.
 #[derive(Serialize)]

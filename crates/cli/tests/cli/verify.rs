@@ -8,8 +8,7 @@ fn model_goldens_and_the_demo_hold() {
     let n1_7 = repo("tests/fixtures/golden_n1d7");
     for precision in ["f32", "bf16"] {
         let run = verify(&[&golden, &n1_7, &demo], &["--precision", precision]).succeeds();
-        let held: Vec<&str> =
-            run.stdout.lines().filter(|line| line.ends_with("comparisons hold")).collect();
+        let held: Vec<&str> = run.stdout.lines().filter(|line| line.ends_with("comparisons hold")).collect();
         let names = ["mixed_shapes", "one_view", "two_views", "mixed_shapes", "demo_expected"];
         assert_eq!(held.len(), names.len(), "{precision}: {held:?}");
         for (line, name) in held.into_iter().zip(names) {

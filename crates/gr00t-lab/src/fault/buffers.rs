@@ -89,8 +89,7 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
 
 pub(super) fn of_any_engine(model: &Model) -> Vec<Fault> {
     let Topology { features, image_tokens, .. } = &model.topology;
-    let sites =
-        ["dit.output", "decoder", features, "action_head.state_features", image_tokens, "euler"];
+    let sites = ["dit.output", "decoder", features, "action_head.state_features", image_tokens, "euler"];
     sites.iter().flat_map(|site| of(&model.config, site)).collect()
 }
 

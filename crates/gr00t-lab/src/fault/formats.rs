@@ -86,8 +86,7 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
 /// `declared`: the formats of a path.
 pub(super) fn of_any_engine(model: &Model, declared: &dyn Fn(&str) -> Formats) -> Vec<Fault> {
     let tokens = model.topology.image_tokens;
-    let parts =
-        ["vision", tokens, "language", "action_head", "action_encoder", "dit", "decoder", "euler"];
+    let parts = ["vision", tokens, "language", "action_head", "action_encoder", "dit", "decoder", "euler"];
     let of = |part: &&str| -> Vec<Fault> {
         // Fp16 accumulation is left out, for the reason in `candidates`.
         let formats = narrower(declared(part)).into_iter();

@@ -37,7 +37,8 @@ pub fn no_deepstack() -> Fault {
         reach: Reach::Below,
         effect: Effect::Operation(Change::NoAddition),
         opaque: false,
-        description: "leaves deepstack out: the vision tower's intermediate layers are never added".to_owned(),
+        description: "leaves deepstack out: the vision tower's intermediate layers are never added"
+            .to_owned(),
         fix: "add each deepstack merger's rows to the image tokens behind its language layer".to_owned(),
     }
 }
@@ -78,7 +79,8 @@ pub fn sequential_rope() -> Fault {
         reach: Reach::Named(&ROPE),
         effect: Effect::Model(Arc::new(|model| model.language.rows_and_columns = false)),
         opaque: false,
-        description: "numbers the tokens of the prompt one by one: images have no rows and columns".to_owned(),
+        description: "numbers the tokens of the prompt one by one: images have no rows and columns"
+            .to_owned(),
         fix: "pass the position ids of time, row and column (get_rope_index)".to_owned(),
     }
 }

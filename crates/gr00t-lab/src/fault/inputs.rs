@@ -199,7 +199,8 @@ fn shift_half_a_pixel(image: &mut PixelValues) {
 fn at(model: &Model, site: &str) -> Vec<Fault> {
     match site {
         PIXELS => {
-            let mut faults = vec![channel_order(), shifted_pixels(), other_pixels(), patch_layout(model.vision.patching)];
+            let mut faults =
+                vec![channel_order(), shifted_pixels(), other_pixels(), patch_layout(model.vision.patching)];
             faults.extend(preparations());
             faults
         }

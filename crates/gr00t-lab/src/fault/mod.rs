@@ -27,7 +27,8 @@ pub use buffers::{misread, stale, unwritten_tail};
 pub use engine::FaultyEngine;
 pub use formats::{narrow, stale_scale};
 pub use images::{
-    fewer_layers, late_deepstack, no_deepstack, normed_features, reversed_state, sectioned_rope, seen_padding, sequential_rope,
+    fewer_layers, late_deepstack, no_deepstack, normed_features, reversed_state, sectioned_rope,
+    seen_padding, sequential_rope,
 };
 pub(crate) use inject::Injection;
 pub use inject::Results;

@@ -400,6 +400,7 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
 }
 
 pub(super) fn of_any_engine(model: &Model) -> Vec<Fault> {
-    let parts = ["vision", model.topology.image_tokens, "language", "action_head", "action_encoder", "dit", "euler"];
+    let parts =
+        ["vision", model.topology.image_tokens, "language", "action_head", "action_encoder", "dit", "euler"];
     parts.iter().flat_map(|part| of_part(model, part)).collect()
 }

@@ -8,8 +8,8 @@ use steadyhand_gr00t::Result;
 use steadyhand_gr00t::checkpoint::Weight;
 use steadyhand_gr00t::ops::cpu::{Cpu, Tensor, rotated};
 use steadyhand_gr00t::ops::{
-    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Ops, Patching, Places, Resize,
-    Rotary, Site, Tokens,
+    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Ops, Patching,
+    Places, Resize, Rotary, Site, Tokens,
 };
 use steadyhand_gr00t::precision::PrecisionPolicy;
 

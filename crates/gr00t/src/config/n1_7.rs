@@ -70,7 +70,9 @@ const NEEDED_OF_TRANSFORMER: [&str; 4] =
 pub(super) fn check_document(document: &Value) -> Checked {
     let has = |object: &Value, field: &str, path: &str| {
         require(object.get(field).is_some(), || {
-            format!("{path}{field}: missing; the official code's own value for it is not the published model's")
+            format!(
+                "{path}{field}: missing; the official code's own value for it is not the published model's"
+            )
         })
     };
     NEEDED.iter().try_for_each(|field| has(document, field, ""))?;

@@ -114,11 +114,7 @@ impl Default for TextConfig {
 
 impl Default for RopeScaling {
     fn default() -> Self {
-        RopeScaling {
-            mrope_interleaved: true,
-            mrope_section: [24, 20, 20],
-            rope_type: "default".to_owned(),
-        }
+        RopeScaling { mrope_interleaved: true, mrope_section: [24, 20, 20], rope_type: "default".to_owned() }
     }
 }
 

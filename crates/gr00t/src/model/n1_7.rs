@@ -34,8 +34,7 @@ pub(super) fn vision(loader: &mut Loader, config: &config::Vision) -> Vision {
     let kernel = [hidden, 3, patching.frames, patching.size, patching.size];
     let layer = |loader: &mut Loader, index: usize| {
         let (path, inner) = (format!("{VISION}.blocks.{index}"), config.intermediate_size);
-        let [norm1, norm2] =
-            ["norm1", "norm2"].map(|name| affine(loader, &format!("{path}.{name}"), hidden));
+        let [norm1, norm2] = ["norm1", "norm2"].map(|name| affine(loader, &format!("{path}.{name}"), hidden));
         let mut linear =
             |name: &str, from: usize, to: usize| linear(loader, &format!("{path}.{name}"), from, to);
         Layer {
@@ -51,8 +50,7 @@ pub(super) fn vision(loader: &mut Loader, config: &config::Vision) -> Vision {
     let quarter = Rotary::frequencies(head_dim / 4, VISION_THETA);
     Vision {
         patch_embedding: convolution(loader, &format!("{VISION}.patch_embed.proj"), &kernel),
-        position_embedding: loader
-            .weight(&format!("{VISION}.pos_embed.weight"), &[config.positions, hidden]),
+        position_embedding: loader.weight(&format!("{VISION}.pos_embed.weight"), &[config.positions, hidden]),
         layers: (0..config.layers).map(|index| layer(loader, index)).collect(),
         post_layernorm: None,
         heads: config.heads,

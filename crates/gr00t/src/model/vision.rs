@@ -78,7 +78,8 @@ pub(super) fn forward<O: Ops>(
     let mask = Mask::Segments(grids.iter().map(|grid| grid.patches()).collect());
     let patches = ops.patches(images, grids, w.patching, batch, at / "patches")?;
     let x = ops.linear(&patches, &w.patch_embedding, at / "patch_embedding")?;
-    let positions = ops.resize_positions(&w.position_embedding, grids, w.resize, at / "position_embedding")?;
+    let positions =
+        ops.resize_positions(&w.position_embedding, grids, w.resize, at / "position_embedding")?;
     let mut x = ops.add(&x, &positions, at / "embeddings")?;
     for (index, layer) in w.layers.iter().enumerate() {
         x = encoder_layer(ops, w, layer, &x, grids, &mask, &(&(at / "layer") / index))?;

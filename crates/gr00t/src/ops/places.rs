@@ -149,8 +149,7 @@ mod tests {
         let images = Tokens { part: Part::Images, indices: vec![1, 2, 3, 5] };
         let grids = [Grid::by_rows(1, 3), Grid::by_rows(1, 1)];
         let places = Places::Prompt { images: &images, grids: &grids }.coordinates(7);
-        let expected =
-            [[0, 0, 0], [1, 1, 1], [1, 1, 2], [1, 1, 3], [4, 4, 4], [5, 5, 5], [6, 6, 6]];
+        let expected = [[0, 0, 0], [1, 1, 1], [1, 1, 2], [1, 1, 3], [4, 4, 4], [5, 5, 5], [6, 6, 6]];
         assert_eq!(places, expected);
         let none = Tokens { part: Part::Images, indices: Vec::new() };
         let text = Places::Prompt { images: &none, grids: &[] }.coordinates(3);

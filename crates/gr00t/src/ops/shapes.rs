@@ -2,8 +2,8 @@
 //! is found by running the model's own code over operations that hand on shapes and take notes.
 
 use super::{
-    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Ops, Patching, Places,
-    Resize, Rotary, Site, Tokens,
+    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Ops, Patching,
+    Places, Resize, Rotary, Site, Tokens,
 };
 use crate::Result;
 use crate::checkpoint::Weight;

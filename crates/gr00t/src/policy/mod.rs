@@ -249,8 +249,7 @@ mod tests {
     /// behind goes on from them.
     #[test]
     fn a_chunk_goes_on_from_the_one_before() {
-        for (name, config) in
-            [("synth:tiny", synthetic::tiny()), ("synth:tiny-n1.7", synthetic::tiny_n1_7())]
+        for (name, config) in [("synth:tiny", synthetic::tiny()), ("synth:tiny-n1.7", synthetic::tiny_n1_7())]
         {
             let made = Synthetic::make(name, config, 3, &Shapes::default()).expect("consistent sizes");
             let mut policy = policy(&made, 7);

@@ -263,7 +263,8 @@ pub fn check_processor(processor: &Processor, model: &Model) -> Result<()> {
     let rows = processor.modalities().state.delta_indices.len();
     if let Some(expected) = model.config.state_rows().filter(|expected| *expected != rows) {
         let field = format!("processor_config.json: modality_configs.{}.state", processor.embodiment_tag());
-        let what = format!("expected {expected} delta_indices, state_history_length of config.json, found {rows}");
+        let what =
+            format!("expected {expected} delta_indices, state_history_length of config.json, found {rows}");
         return Err(Error::input(field, what));
     }
     for (name, model, processor) in [

@@ -64,7 +64,8 @@ pub fn continuation(
     let overlap = |actions: &Matrix| Matrix {
         rows: overlap_steps,
         cols: actions.cols,
-        data: actions.data[(action_horizon - overlap_steps) * actions.cols..action_horizon * actions.cols].to_vec(),
+        data: actions.data[(action_horizon - overlap_steps) * actions.cols..action_horizon * actions.cols]
+            .to_vec(),
     };
     let groups = previous.groups.iter().map(|(group, actions)| (group.clone(), overlap(actions)));
     let previous = processor.encode_actions(&ActionChunk { groups: groups.collect() }, observation)?;

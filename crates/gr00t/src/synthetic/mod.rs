@@ -119,7 +119,10 @@ mod tests {
             (Some(50), Some(40), Some(50), None)
         );
         let error = config("synth:n2").expect_err("unknown").to_string();
-        assert!(error.contains("synth:n1.6, synth:n1.7, synth:tiny, synth:tiny-n1.7, found `synth:n2`"), "{error}");
+        assert!(
+            error.contains("synth:n1.6, synth:n1.7, synth:tiny, synth:tiny-n1.7, found `synth:n2`"),
+            "{error}"
+        );
     }
 
     #[test]

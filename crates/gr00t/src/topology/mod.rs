@@ -234,7 +234,9 @@ impl Topology {
     {
         match self.part_of(path) {
             Some(Part { layers: None, name, .. }) => name,
-            Some(Part { joined: Some((name, sites)), .. }) if sites.iter().any(|site| covers(site, path)) => name,
+            Some(Part { joined: Some((name, sites)), .. }) if sites.iter().any(|site| covers(site, path)) => {
+                name
+            }
             _ => path,
         }
     }

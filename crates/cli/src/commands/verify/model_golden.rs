@@ -98,13 +98,7 @@ impl Taps {
         })
     }
 
-    fn distance(
-        &self,
-        found: &Recorder,
-        name: &str,
-        expected: &Tensor<f32>,
-        folder: &Path,
-    ) -> Result<f64> {
+    fn distance(&self, found: &Recorder, name: &str, expected: &Tensor<f32>, folder: &Path) -> Result<f64> {
         let moved = self.patches.as_ref().filter(|_| name.starts_with("vision."));
         let moved = moved.map(|order| by_rows(expected, order));
         let (name, rows) = self.once(name);

@@ -151,7 +151,6 @@ pub(super) fn prompt_places(graph: &mut Graph, positions: &str, images: &str, gr
     };
     let [row, col] = [moved(&rows), moved(&cols)];
     let axis = graph.integers(&[2]);
-    let [time, row, col] =
-        [&time, &row, &col].map(|place| graph.node(AT, "Unsqueeze", &[place, &axis], &[]));
+    let [time, row, col] = [&time, &row, &col].map(|place| graph.node(AT, "Unsqueeze", &[place, &axis], &[]));
     graph.node(AT, "Concat", &[&time, &row, &col], &[Attribute::Int("axis", 2)])
 }

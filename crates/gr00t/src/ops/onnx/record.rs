@@ -2,8 +2,8 @@
 
 use super::super::cpu::{resize_positions, rotary_turns, time_encoding};
 use super::super::{
-    Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Ops, Patching, Places, Resize, Rotary,
-    Site, Tokens,
+    Activation, Affine, CategoryLinear, Grid, Heads, Leading, Linear, Mask, Ops, Patching, Places, Resize,
+    Rotary, Site, Tokens,
 };
 use super::attention::{self, Hidden};
 use super::data::element_type;

@@ -26,8 +26,10 @@ pub(super) fn read(folder: &Path, config: &Config) -> Result<ModelInput> {
     let ids = inputs.integer("input_ids")?.values.iter().zip(&inputs.integer("attention_mask")?.values);
     Ok(ModelInput {
         images: match inputs.floats().get("pixel_values") {
-            Some(patches) => of_patches(patches, inputs.integer("image_grid_thw")?, &config.backbone().vision)
-                .with_context(|| format!("{}: pixel_values", path.display()))?,
+            Some(patches) => {
+                of_patches(patches, inputs.integer("image_grid_thw")?, &config.backbone().vision)
+                    .with_context(|| format!("{}: pixel_values", path.display()))?
+            }
             None => of_images(&inputs)?,
         },
         input_ids: ids
@@ -49,7 +51,11 @@ fn of_images(inputs: &Tensors) -> Result<Vec<PixelValues>> {
     let mut images = Vec::new();
     while let Some(pixels) = inputs.floats().get(&format!("pixel_values.{}", images.len())) {
         let [1, 3, height, width] = pixels.shape[..] else {
-            bail!("{}: pixel_values: expected [1, 3, H, W], found {:?}", inputs.path().display(), pixels.shape);
+            bail!(
+                "{}: pixel_values: expected [1, 3, H, W], found {:?}",
+                inputs.path().display(),
+                pixels.shape
+            );
         };
         images.push(PixelValues { height, width, data: pixels.values.clone() });
     }
@@ -65,7 +71,8 @@ fn of_patches(patches: &Tensor<f32>, grids: &Tensor<i64>, vision: &Vision) -> Re
     let mut patches = patches.values.chunks_exact(features);
     let mut images = Vec::new();
     for grid in grids.values.chunks_exact(3) {
-        let [1, rows, cols] = grid.iter().map(|size| usize::try_from(*size)).collect::<Result<Vec<_>, _>>()?[..]
+        let [1, rows, cols] =
+            grid.iter().map(|size| usize::try_from(*size)).collect::<Result<Vec<_>, _>>()?[..]
         else {
             bail!("expected grids of one frame, found {grid:?}");
         };
@@ -74,7 +81,8 @@ fn of_patches(patches: &Tensor<f32>, grids: &Tensor<i64>, vision: &Vision) -> Re
         let mut data = vec![0.0; patching.frames * 3 * plane];
         for ([row, col], patch) in (Grid { rows, cols, block: vision.merge }).places().zip(&mut patches) {
             for (at, values) in patch.chunks_exact(size).enumerate() {
-                let (channel, frame, y) = (at / size / patching.frames, at / size % patching.frames, at % size);
+                let (channel, frame, y) =
+                    (at / size / patching.frames, at / size % patching.frames, at % size);
                 let start = (frame * 3 + channel) * plane + (row * size + y) * width + col * size;
                 data[start..start + size].copy_from_slice(values);
             }
