@@ -58,8 +58,9 @@ fn actions_by_name_and_step() {
     let header: Vec<&str> = lines.next().unwrap().split(',').collect();
     assert_eq!(header[..4], ["episode", "step", "inference", "predicted.left_arm[0]"]);
     assert_eq!(header.len(), 3 + 2 * 26);
-    let rows: Vec<Vec<f64>> =
-        lines.map(|line| line.split(',').map(|cell| f64::from(cell.parse::<f32>().unwrap())).collect()).collect();
+    let rows: Vec<Vec<f64>> = lines
+        .map(|line| line.split(',').map(|cell| f64::from(cell.parse::<f32>().unwrap())).collect())
+        .collect();
     assert_eq!(rows.len(), 2 * 32);
     assert_eq!((rows[32][0], rows[32 + 17][1], rows[32 + 17][2]), (3.0, 17.0, 1.0));
     // The errors of the report are those of the file.
