@@ -36,7 +36,11 @@ fn input(model: &Model) -> ModelInput {
 }
 
 /// What an engine shows, examined at f32.
-fn examined<T>(model: &Model, engine: &mut dyn Engine, then: impl FnOnce(&Examination, Localization) -> T) -> T {
+fn examined<T>(
+    model: &Model,
+    engine: &mut dyn Engine,
+    then: impl FnOnce(&Examination, Localization) -> T,
+) -> T {
     let input = input(model);
     let mut observed = Recorder::all();
     engine.infer(std::slice::from_ref(&input), Some(&mut observed)).expect("an inference");
