@@ -48,6 +48,8 @@ fn spelled_out(name: &str) -> Vec<String> {
 /// Whether a quoted word is the name of a file of ours: in the tree's folders, or a source by its ending.
 /// `NAME.rs` stands for any.
 fn names_a_file(word: &str) -> bool {
+    // The official code's own folder.
+    let official = word.starts_with("gr00t/");
     let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "_-./{},".contains(c));
     let placeholder = word
         .split(['/', '.', '-'])
@@ -62,7 +64,7 @@ fn names_a_file(word: &str) -> bool {
         _ => false,
     };
     // `x.rs` and `x/` of a rule are no files.
-    plain && !placeholder && word.len() > 4 && (folder || source)
+    plain && !placeholder && !official && word.len() > 4 && (folder || source)
 }
 
 /// A page that names a file which moved sends its reader nowhere.
