@@ -14,6 +14,7 @@ use crate::commands::faults::{self, FaultsArgs};
 use crate::commands::inspect::{self, InspectArgs};
 use crate::commands::precision::{self, PrecisionArgs};
 use crate::commands::record::{self, RecordArgs};
+use crate::commands::serve::{self, ServeArgs};
 use crate::commands::tune::{self, TuneArgs};
 use crate::commands::verify::{self, VerifyArgs};
 use crate::outcome::Outcome;
@@ -45,6 +46,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Evaluate a checkpoint on the episodes of a LeRobot dataset (open loop).
     Eval(EvalArgs),
+    /// Answer robots: a policy server that clients of NVIDIA's PolicyServer talk to unchanged.
+    Serve(ServeArgs),
     /// Check this build against results of the official code.
     Verify(VerifyArgs),
     /// Put two engines side by side: actions, taps, growth of the error.
@@ -80,6 +83,7 @@ impl Command {
         match self {
             Command::Demo(args) => demo::run(&args),
             Command::Eval(args) => eval::run(&args),
+            Command::Serve(args) => serve::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Compare(args) => compare::run(&args),
             Command::Diagnose(args) => diagnose::run(&args),

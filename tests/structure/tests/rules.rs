@@ -83,14 +83,15 @@ fn the_picture_shows_the_crates_as_they_are() {
 #[test]
 fn crates_do_not_depend_on_what_they_must_not_know() {
     let all = members(&root());
-    let engines = ["cuda-driver", "gr00t-cuda", "external", "gr00t-lab", "cli"];
-    let forbidden: [(&str, &[&str]); 6] = [
+    let engines = ["cuda-driver", "gr00t-cuda", "external", "gr00t-lab", "serve", "cli"];
+    let forbidden: [(&str, &[&str]); 7] = [
         ("fidelity", &["lerobot", "gr00t", "cuda-driver", "gr00t-cuda", "external", "gr00t-lab", "cli"]),
         ("lerobot", &["fidelity", "gr00t", "cuda-driver", "gr00t-cuda", "external", "gr00t-lab", "cli"]),
         ("cuda-driver", &["lerobot", "gr00t", "gr00t-cuda", "external", "gr00t-lab", "cli"]),
         ("gr00t", &engines),
         ("gr00t-lab", &["cuda-driver", "gr00t-cuda", "external", "cli"]),
         ("external", &["gr00t-cuda", "gr00t-lab", "cli"]),
+        ("serve", &["cuda-driver", "gr00t-cuda", "external", "gr00t-lab", "cli"]),
     ];
     for (krate, others) in forbidden {
         let mut reached = BTreeSet::new();

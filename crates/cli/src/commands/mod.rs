@@ -13,5 +13,6 @@ pub mod faults;
 pub mod inspect;
 pub mod precision;
 pub mod record;
+pub mod serve;
 pub mod tune;
 pub mod verify;

@@ -17,7 +17,6 @@ fn commands() -> Vec<Vec<String>> {
             "record --checkpoint {checkpoint} --dataset-path {dataset} --inferences 1 --out recorded"
         )),
         words(&format!("export onnx --checkpoint {checkpoint} --component dit --out dit.onnx")),
-        words("faults"),
         words("precision show bf16"),
         words("doctor"),
         words("eval --checkpoint nowhere --dataset-path nowhere"),

@@ -173,6 +173,11 @@ impl Fault {
         }
     }
 
+    /// Whether it names a tensor that is handed on under another name than that of the operation that made it.
+    pub(crate) fn reaches_copy(&self, path: &str) -> bool {
+        matches!(self.reach, Reach::Paths(paths) if paths.contains(&path))
+    }
+
     /// Whether all that the fault does is to change the result at its place after it was computed.
     pub fn changes_a_result(&self) -> bool {
         self.reach == Reach::Place && matches!(self.effect, Effect::Result(_) | Effect::Stale)

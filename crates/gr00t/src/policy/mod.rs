@@ -163,6 +163,11 @@ impl Policy {
         gaussian(self.seed, self.episode, inference, rows, cols)
     }
 
+    /// The seed of its noise.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// The next noise is that of inference 0 of this episode.
     pub fn start_episode(&mut self, episode: u32) {
         (self.episode, self.inference) = (episode, 0);

@@ -246,11 +246,10 @@ pub fn check_horizon(processor: &Processor, model: &Model) -> Result<()> {
 /// # Errors
 /// One of them differs.
 pub fn check_processor(processor: &Processor, model: &Model) -> Result<()> {
-    if processor.version() != model.config.version {
-        let (expected, found) = (model.config.version, processor.version());
+    let (found, expected) = (processor.version(), model.config.version);
+    if found != expected {
         let what = format!(
-            "expected `{}` as config.json's model_type `{}` says, found `{}`",
-            expected.processor_class(),
+            "expected that of config.json's model_type `{}`, found `{}`, that of {found}",
             expected.model_type(),
             found.processor_class()
         );

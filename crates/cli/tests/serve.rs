@@ -1,0 +1,133 @@
+//! `steady serve` and clients as robots have them. They need Python with pyzmq, msgpack, msgpack-numpy and NumPy
+//! (`STEADY_PYTHON`, `python3` otherwise); where those are missing, tests are ignored by name.
+
+#[path = "cli/support.rs"]
+#[allow(dead_code)] // The other tests use the rest of it.
+mod support;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use steadyhand_gr00t::{Image, Observation, Policy};
+use support::{repo, steady};
+
+/// Tests of `serve/client.py`, and the options of their server.
+const TESTS: &[(&str, &[&str])] = &[
+    ("both_dialects_and_all_forms", &[]),
+    ("all_endpoints", &["--verify"]),
+    ("wrong_tokens", &["--api-token-file", "token"]),
+    ("damaged_requests", &[]),
+    ("broken_connections", &[]),
+    ("several_clients_at_once", &["--max-batch", "4", "--max-wait-ms", "5"]),
+    ("requests_ahead", &[]),
+    ("going_on", &[]),
+    ("kill", &["--allow-kill"]),
+];
+
+fn main() -> ExitCode {
+    let python = std::env::var("STEADY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let imports = ["-c", "import msgpack, msgpack_numpy, numpy, zmq"];
+    let present = Command::new(&python)
+        .args(imports)
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    let mut tests: Vec<Trial> = TESTS
+        .iter()
+        .map(|(name, options)| {
+            let python = python.clone();
+            Trial::test(*name, move || with_server(name, options, &python)).with_ignored_flag(!present)
+        })
+        .collect();
+    tests.push(Trial::test("bad_options_are_refused", || {
+        bad_options_are_refused();
+        Ok(())
+    }));
+    libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
+}
+
+/// A server of the demo's policy, ended when it is dropped.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn with_server(name: &str, options: &[&str], python: &str) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("token"), "secret\n")?;
+    std::fs::write(folder.path().join("expected.f32"), expected())?;
+    let mut server = Server(
+        Command::new(assert_cmd::cargo::cargo_bin!("steady"))
+            .args(["serve", "--engine", "cpu", "--port", "0", "--frame", "256x256"])
+            .args(options)
+            .current_dir(folder.path())
+            .env("TMPDIR", folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?,
+    );
+    let mut line = String::new();
+    BufReader::new(server.0.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+    let port =
+        line.split(':').nth(2).and_then(|rest| rest.split(' ').next()).ok_or(format!("found {line:?}"))?;
+    let script = repo("crates/cli/tests/serve/client.py");
+    let client = Command::new(python).arg(script).args([name, port]).arg(folder.path()).output()?;
+    if !client.status.success() {
+        return Err(String::from_utf8_lossy(&client.stderr).into_owned().into());
+    }
+    if name != "kill" {
+        let told = Command::new("kill").args(["-TERM", &server.0.id().to_string()]).status()?;
+        assert!(told.success());
+    }
+    let status = server.0.wait()?;
+    let mut errors = String::new();
+    server.0.stderr.take().ok_or("no errors")?.read_to_string(&mut errors)?;
+    assert!(status.success() && !errors.contains("panicked"), "{status}\n{errors}");
+    Ok(())
+}
+
+/// What `Policy::act` gives for the observations of `client.py`.
+fn expected() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for k in 0..4 {
+        let mut policy = Policy::open(repo("demo/checkpoint")).expect("opens");
+        let rgb = (0..256 * 256 * 3).map(|i| ((i * 31 + k * 17) % 251) as u8).collect();
+        let mut observation = Observation::new("pick up the squash")
+            .with_image("ego_view", Image { width: 256, height: 256, rgb });
+        let groups = [("left_arm", 7), ("right_arm", 7), ("left_hand", 6), ("right_hand", 6)];
+        for (g, (group, dim)) in groups.into_iter().enumerate() {
+            let value = |j: usize| ((j * 7 + k * 3 + g * 5) % 13) as f32 - 6.0;
+            let values: Vec<f32> = (0..dim).map(|j| value(j) / 10.0).collect();
+            observation = observation.with_state(group, values);
+        }
+        let chunk = policy.act(&observation).expect("acts");
+        bytes
+            .extend(chunk.groups.iter().flat_map(|(_, actions)| &actions.data).flat_map(|x| x.to_le_bytes()));
+    }
+    bytes
+}
+
+fn bad_options_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let refused = |options: &[&str], words: &str| {
+        steady(Path::new(folder.path()), [&["serve", "--engine", "cpu", "--port", "0"], options].concat())
+            .refuses(&[words]);
+    };
+    refused(&["--api-token-file", "none"], "--api-token-file none: cannot be read");
+    std::fs::write(folder.path().join("empty"), "\n").expect("written");
+    refused(&["--api-token-file", "empty"], "expected a token in line 1");
+    refused(&["--max-wait-ms", "NaN"], "--max-wait-ms: expected 0 to 60000");
+    refused(&["--host", "no such host"], "--host no such host: no address");
+    refused(&["--max-batch", "0"], "1..=64");
+    refused(&["--max-batch", "65"], "1..=64");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let run =
+        steady(Path::new(folder.path()), ["serve", "--engine", "cpu", "--frame", "64x64", "--port", &port]);
+    run.refuses(&["cannot be listened on"]);
+}

@@ -1,0 +1,31 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # The way of one request
+//!
+//! ```text
+//! zmtp    frames of a REP socket → one message                       a thread a client
+//! wire    msgpack → values, arrays of either dialect
+//! request, observation, options   → observations, noise              another thread a client
+//! prepare → ModelInput
+//! queue   observations of several clients → batches → the engine     one thread
+//! decode, reply → actions in the dialect of the request              the client's thread again
+//! ```
+
+mod client;
+mod error;
+mod http;
+mod metrics;
+mod observation;
+mod options;
+mod queue;
+mod reply;
+mod request;
+mod robot;
+mod server;
+#[cfg(test)]
+mod tests;
+mod wire;
+mod zmtp;
+
+pub use error::{Error, Result};
+pub use server::{Config, Server};
