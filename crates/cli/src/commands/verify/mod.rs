@@ -5,6 +5,7 @@
 
 mod demo_expected;
 mod model_golden;
+mod model_input;
 mod processor_golden;
 
 use crate::options::EngineArgs;
