@@ -4,6 +4,7 @@
 //! of its own, and the worst of them are shown.
 
 mod demo_expected;
+mod golden_input;
 mod model_golden;
 mod processor_golden;
 
