@@ -4,8 +4,8 @@
 //! of its own, and the worst of them are shown.
 
 mod demo_expected;
+mod golden_input;
 mod model_golden;
-mod model_input;
 mod processor_golden;
 
 use crate::options::EngineArgs;

@@ -1,6 +1,6 @@
 //! A model golden: weights, inputs and every tap of the official code, in f32, and its bf16 result.
 
-use super::{Measure, Row, VerifyArgs, model_input};
+use super::{Measure, Row, VerifyArgs, golden_input};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,7 +28,7 @@ const RESULTS: [&str; 2] = ["backbone_features", "action_pred"];
 /// Compares every tap that the golden holds (f32), or those that it has of the official bf16 run (other precisions).
 pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut Vec<Row>) -> Result<()> {
     let model = load_model(folder)?;
-    let input = model_input::read(folder, &model.config)?;
+    let input = golden_input::read(folder, &model.config)?;
     let taps = Taps::of(&model, &input)?;
     let found = infer(model, input, args)?;
     let found = |name: &str, expected| taps.distance(&found, name, expected, folder);
