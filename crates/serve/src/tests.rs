@@ -391,6 +391,20 @@ fn tokens_kill_and_pages() {
 }
 
 #[test]
+fn what_was_asked_before_the_end_is_answered() {
+    let running = Running::start(|_| {});
+    let observations: Vec<Observation> = (0..4).map(|seed| running.session.random(seed)).collect();
+    let mut client = running.client();
+    client.send(&get_action(&observations, |writer| writer.nil()));
+    while !running.page("/metrics").contains("steadyhand_stage_seconds_count{stage=\"read\"} 1\n") {
+        std::thread::yield_now();
+    }
+    let expected = policy(&running.session).act_batch(&observations).expect("acts");
+    drop(running);
+    has_actions(&client.receive(), &expected);
+}
+
+#[test]
 fn more_clients_than_allowed_are_let_go() {
     let running = Running::start(|config| config.max_clients = 1);
     let mut client = running.client();
