@@ -35,6 +35,16 @@ gpu out="target/gpu":
     cargo build --release
     bench/gpu.sh target/release/steady "$(cargo test --release --package steadyhand-gr00t-cuda --test cuda --no-run 2>&1 | sed -n 's|.*(\(target/.*/cuda-[0-9a-f]*\))$|\1|p')" {{ out }}
 
+# Every command of the documentation.
+commands:
+    cargo build --release
+    .ci/commands.py target/release/steady
+
+# Kills a long evaluation at random and shows that nothing is lost.
+kill:
+    cargo build --release
+    bench/kill_eval.py target/release/steady
+
 # What remains to be rebuilt after single edits.
 rebuild:
     bench/rebuild.sh

@@ -176,4 +176,26 @@ mod tests {
         }
         assert!(checkpoints >= 13, "{checkpoints}");
     }
+
+    /// What is not decided there is not tested there.
+    #[test]
+    fn the_table_of_options_has_every_option() {
+        let table = include_str!("../tests/cli/options.txt");
+        let listed: Vec<&str> = table
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(" | ").map(|(option, _)| option))
+            .collect();
+        let mut commands = Vec::new();
+        all(&Cli::command(), String::new(), &mut commands);
+        let mut found = Vec::new();
+        for (path, command) in commands.iter().filter(|(_, command)| !command.has_subcommands()) {
+            let options = command.get_arguments().filter_map(|option| option.get_long());
+            found.extend(options.map(|option| format!("{} | --{option}", path.trim_start())));
+        }
+        found.sort();
+        let mut expected: Vec<String> = listed.into_iter().map(str::to_owned).collect();
+        expected.sort();
+        assert_eq!(found, expected);
+    }
 }

@@ -1,6 +1,7 @@
 //! Ctrl-C and SIGTERM: a command that can end early with what it has done does so; every other one ends at once. Either
 //! way nothing is left behind in folders for temporary files.
 
+use crate::output::note;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 /// Whether the command at hand asks [`signal`] itself between two pieces of its work.
@@ -21,7 +22,7 @@ pub fn listen() -> std::io::Result<()> {
         for signal in &mut signals {
             let first = CAME.swap(signal, Ordering::SeqCst) == 0;
             if first && GENTLE.load(Ordering::SeqCst) {
-                eprintln!("stopping after the inference at hand; once more stops at once");
+                note!("stopping after the inference at hand; once more stops at once");
                 continue;
             }
             steadyhand_files::scratch::remove_all();

@@ -1,5 +1,6 @@
 //! How far a command is, on stderr: a bar where that is a terminal, else a plain line every now and then.
 
+use crate::output::note;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
@@ -74,6 +75,21 @@ impl Progress {
         }
     }
 
+    /// So many pieces of so many are done.
+    pub fn reach(&self, done: u64, total: u64) {
+        match &self.shown {
+            Shown::Bar(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            Shown::Lines(lines) => {
+                let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                (lines.done, lines.total) = (done, total);
+                lines.tell();
+            }
+        }
+    }
+
     /// Another piece of work begins.
     pub fn phase(&self, what: &str, total: u64) {
         match &self.shown {
@@ -121,7 +137,7 @@ impl Lines {
             return;
         }
         self.told = Instant::now();
-        eprintln!("{}", self.line(self.started.elapsed()));
+        note!("{}", self.line(self.started.elapsed()));
     }
 
     fn line(&self, elapsed: Duration) -> String {

@@ -6,9 +6,11 @@ mod support;
 
 use libtest_mimic::{Arguments, Trial};
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use steadyhand_external::onnxruntime::{OnnxRuntimeEngine, RuntimeOptions};
 use steadyhand_external::tensorrt::locate;
+use steadyhand_fidelity::trace::Dtype;
+use steadyhand_fidelity::{Format, Trace, TraceWriter};
 use steadyhand_gr00t::policy::load_model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use support::{Run, has_line, repo, steady};
@@ -26,6 +28,11 @@ fn main() -> ExitCode {
         trial("a_checkpoint_is_built_and_audited", tensorrt, a_checkpoint_is_built_and_audited),
         trial("sizes_of_a_graph_are_asked_for", tensorrt, sizes_of_a_graph_are_asked_for),
         trial("a_run_gives_a_trace_that_is_healthy", onnxruntime, a_run_gives_a_trace_that_is_healthy),
+        trial(
+            "a_misread_output_is_found_from_whatever_is_known",
+            onnxruntime && has_onnx(),
+            a_misread_output_is_found_from_whatever_is_known,
+        ),
         trial("inputs_are_rounded_only_if_asked_to", onnxruntime, inputs_are_rounded_only_if_asked_to),
         trial("a_missing_provider_is_refused", onnxruntime, a_missing_provider_is_refused),
     ];
@@ -36,6 +43,18 @@ fn has_onnxruntime() -> bool {
     let model = load_model(&repo("demo/checkpoint")).expect("the demo");
     let policy = PrecisionPolicy::preset("f32").expect("a preset");
     OnnxRuntimeEngine::exporting(model, "test", policy, 4, &RuntimeOptions::default()).is_ok()
+}
+
+/// Python's interpreter, where it has the packages that scripts of the tests import.
+fn python() -> Option<String> {
+    let python = std::env::var("STEADY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let imports = ["-c", "import numpy, onnx, onnxruntime, safetensors"];
+    let output = Command::new(&python).args(imports).output().ok()?;
+    output.status.success().then_some(python)
+}
+
+fn has_onnx() -> bool {
+    python().is_some()
 }
 
 /// Runs `steady` with the demo's checkpoint.
@@ -122,6 +141,50 @@ fn a_run_gives_a_trace_that_is_healthy() {
         assert!(run.stdout.contains(&format!("outputs of {calls} calls on 2 inferences")), "{}", run.stdout);
         let trace = format!("trace:{component}");
         steady(folder, ["diagnose", "--b", &trace]).succeeds();
+    }
+}
+
+/// A bf16 engine in ONNX Runtime whose DiT output is read as fp16, known by every tensor, by what leaves the stages, by its
+/// actions, and by its DiT alone.
+fn a_misread_output_is_found_from_whatever_is_known() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    steady(folder, ["record", "--all", "--inferences", "2", "--out", "recorded"]).succeeds();
+    let export = |component: &str, more: &[&str]| {
+        let file = format!("{component}.onnx");
+        let options =
+            ["--component", component, "--precision", "bf16", "--products", "widened", "--out", &file];
+        with_demo(folder, &["export", "onnx"], &[&options[..], more].concat()).succeeds();
+    };
+    export("policy", &["--image", "252x252"]);
+    let run = Command::new(python().expect("looked for before"))
+        .arg(repo("tests/engines/misread.py"))
+        .args(["policy.onnx", "recorded", "out"])
+        .current_dir(folder)
+        .output()
+        .expect("a program that ran before");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+
+    export("dit", &["--io-names", "nvidia"]);
+    let run = ["engine", "run", "dit.onnx", "--bindings", "recorded", "--round-inputs", "--out", "healthy"];
+    steady(folder, run).succeeds();
+    let trace = Trace::open(folder.join("healthy")).expect("outputs");
+    let mut writer = TraceWriter::create(folder.join("out/dit"), trace.metadata().clone()).expect("a folder");
+    for name in trace.names() {
+        let codes =
+            trace.read(name).expect("a tensor").into_iter().map(|value| Format::Bf16.encode(value) as u16);
+        let bytes: Vec<u8> = codes.flat_map(u16::to_le_bytes).collect();
+        writer
+            .add_bytes(name, Dtype::F16, &trace.entry(name).expect("known").shape, &bytes)
+            .expect("written");
+    }
+    writer.finish().expect("written");
+
+    for known in ["trace:out/full", "trace:out/stages", "expected:out/actions#engine", "trace:out/dit"] {
+        let run = steady(folder, ["diagnose", "--inferences", "2", "--b", known]);
+        let headline = run.stdout.lines().next().unwrap_or_default();
+        let found = "CAUSE FOUND: the engine writes bf16 at `dit.output` and the bytes are read as fp16";
+        assert_eq!((run.code, headline), (1, found), "{known}: {run:#?}");
     }
 }
 

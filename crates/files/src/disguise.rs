@@ -69,7 +69,7 @@ impl Disguise {
     pub fn of_file(path: &Path) -> Option<Disguise> {
         use std::io::Read;
         let mut start = Vec::with_capacity(LOOKED_AT);
-        std::fs::File::open(path).ok()?.take(LOOKED_AT as u64).read_to_end(&mut start).ok()?;
+        crate::open(path).ok()?.take(LOOKED_AT as u64).read_to_end(&mut start).ok()?;
         Disguise::of(&start)
     }
 }

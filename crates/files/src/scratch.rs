@@ -44,10 +44,18 @@ impl Drop for Scratch {
     }
 }
 
+/// Tries to remove a folder that another thread writes into meanwhile. Once it is gone, nothing more is written.
+const TRIALS: usize = 100;
+
 /// Removes every such folder of this process, for a program that is about to end. What cannot be removed stays.
 pub fn remove_all() {
     for folder in folders().iter() {
-        let _ = std::fs::remove_dir_all(folder);
+        for _ in 0..TRIALS {
+            let removed = std::fs::remove_dir_all(folder);
+            if removed.is_ok() || !folder.exists() {
+                break;
+            }
+        }
     }
 }
 

@@ -161,6 +161,10 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dit_persistent::Matrix;
+    use crate::elements::Element;
+    use crate::norm::Norm;
+    use steadyhand_gr00t::ops::Activation;
 
     #[test]
     fn every_file_is_embedded() {
@@ -173,6 +177,46 @@ mod tests {
             files += 1;
         }
         assert_eq!(files, SOURCES.len() + HEADERS.len());
+    }
+
+    /// Enumerators of `enum NAME` in a file of CUDA C++.
+    fn enumerators(file: &str, name: &str) -> Vec<(String, u32)> {
+        let (_, text) = SOURCES.iter().chain(HEADERS).find(|(known, _)| *known == file).expect(file);
+        let (_, rest) = text.split_once(&format!("enum {name} {{")).expect(name);
+        let (list, _) = rest.split_once('}').expect(name);
+        let pairs = list.split(',').map(|one| one.split_once('=').expect("an enumerator with its value"));
+        pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().parse().expect("a number"))).collect()
+    }
+
+    /// What the host passes as a number must mean the same to a kernel.
+    #[test]
+    fn enums_are_the_same_on_host_and_device() {
+        let same = |file, name, host: &[(&str, u32)]| {
+            let host: Vec<_> = host.iter().map(|(name, code)| ((*name).to_owned(), *code)).collect();
+            assert_eq!(enumerators(file, name), host, "{file}: {name}");
+        };
+        let [f32, bf16, fp16, e4m3] = Element::ALL.map(Element::code);
+        same("numeric.cuh", "Element", &[("F32", f32), ("BF16", bf16), ("FP16", fp16), ("E4M3", e4m3)]);
+        let of = |activation| crate::linear::code(activation);
+        let activations = [
+            ("IDENTITY", 0),
+            ("GELU", of(Activation::Gelu)),
+            ("GELU_TANH", of(Activation::GeluTanh)),
+            ("SILU", of(Activation::Silu)),
+            ("SWISH", of(Activation::Swish)),
+            ("RELU", of(Activation::Relu)),
+        ];
+        same("numeric.cuh", "Activation", &activations);
+        let norms =
+            [("NONE", Norm::None as u32), ("LAYER_NORM", Norm::Layer as u32), ("RMS_NORM", Norm::Rms as u32)];
+        same("norm.cu", "Kind", &norms);
+        let matrices = [
+            ("OWN", Matrix::Own as u32),
+            ("NARROW", Matrix::Narrow as u32),
+            ("FC1", Matrix::Fc1 as u32),
+            ("FC2", Matrix::Fc2 as u32),
+        ];
+        same("dit_pack.cu", "Matrix", &matrices);
     }
 
     #[test]

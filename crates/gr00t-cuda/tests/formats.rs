@@ -29,7 +29,8 @@ fn device(compute_capability: (u32, u32)) -> Properties {
 
 /// What `check` and the plan say where they do not agree.
 fn disagreement(model: &Model, sites: &[ModelSite], policy: &PrecisionPolicy) -> Option<String> {
-    let batch = Batch::of_layout(&model.config, &Layout::example(&model.config, &[[56, 84]], 3, 2));
+    let layout = Layout::example(&model.config, &[[56, 84]], 3, 2);
+    let batch = Batch::of_layout(&model.config, &layout).expect("a layout that fits");
     for capability in CAPABILITIES {
         let checked = check(policy, sites, Some(capability)).map_err(|error| error.to_string());
         let planned = plan(model, policy, &batch, device(capability)).map_err(|error| error.to_string());

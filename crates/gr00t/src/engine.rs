@@ -212,7 +212,8 @@ pub fn one(mut actions: Vec<Matrix>) -> Result<Matrix> {
 /// Runs a batch and gives its normalized actions.
 pub type RunBatch<'a> = &'a mut dyn FnMut(&Batch, Option<&mut dyn Probe>) -> Result<Tensor>;
 
-/// Checks inputs, puts those of one layout into a batch, runs each batch and sorts the actions back.
+/// Checks inputs, puts those of one layout into a batch, runs each batch and sorts the actions back. Actions that are
+/// not finite are an error where weights of the checkpoint are not.
 pub fn infer_by_layout(
     model: &Model,
     inputs: &[ModelInput],
@@ -221,6 +222,7 @@ pub fn infer_by_layout(
     run: RunBatch,
 ) -> Result<Vec<Matrix>> {
     inputs.iter().try_for_each(|input| check(input, model))?;
+    check_steps(model, denoising_steps)?;
     let groups = by_layout(inputs);
     if probe.is_some() && groups.len() > 1 {
         return Err(Error::input("inputs", "expected one layout in a probed inference, found several"));
@@ -234,7 +236,25 @@ pub fn infer_by_layout(
             actions[*index] = Matrix { rows, cols, data: values.to_vec() };
         }
     }
+    let is_finite = |actions: &Matrix| actions.data.iter().all(|value| value.is_finite());
+    if let (false, Some(checkpoint)) = (actions.iter().all(is_finite), model.checkpoint()) {
+        // Weights are not looked through beforehand; where they explain the actions, they are what is wrong.
+        checkpoint.check_finite()?;
+    }
     Ok(actions)
+}
+
+/// Whether the model can be integrated over so many Euler steps: each has a timestep bucket of its own.
+///
+/// # Errors
+/// None, or more than there are buckets.
+pub fn check_steps(model: &Model, denoising_steps: usize) -> Result<()> {
+    let buckets = model.config.num_timestep_buckets;
+    if (1..=buckets).contains(&denoising_steps) {
+        return Ok(());
+    }
+    let what = format!("expected 1 to {buckets}, the model's timestep buckets, found {denoising_steps}");
+    Err(Error::option("denoising_steps", what))
 }
 
 /// Everything about an input that its shapes and values alone can tell.

@@ -112,7 +112,7 @@ impl Export<'_> {
         let shapes = model::Layout::example(&model.config, sizes, horizon, steps);
         // Without images a prompt has one image token all the same.
         let shapes = model::Layout { image_tokens: shapes.image_tokens.max(1), ..shapes };
-        let batch = &Batch::of_layout(&model.config, &shapes);
+        let batch = &Batch::of_layout(&model.config, &shapes)?;
         let prompt = model.prompt(batch)?;
         let config = &model.config;
         let tokens = batch.input_ids[0].len();

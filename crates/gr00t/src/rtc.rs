@@ -38,7 +38,7 @@ impl RtcOptions {
     /// The first field that does not.
     pub fn check(&self, horizon: usize) -> Result<()> {
         for (field, found, most, of) in [
-            ("action_horizon", self.action_horizon, horizon, "the model's"),
+            ("action_horizon", self.action_horizon, horizon, "the steps of a chunk"),
             ("overlap_steps", self.overlap_steps, self.action_horizon, "action_horizon"),
             ("frozen_steps", self.frozen_steps, self.overlap_steps, "overlap_steps"),
         ] {

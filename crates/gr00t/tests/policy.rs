@@ -70,3 +70,23 @@ fn what_cannot_be_opened_says_why() {
     let tag = Policy::builder(demo("checkpoint")).embodiment_tag("gr1").open().err().expect("refused");
     assert!(tag.to_string().contains("new_embodiment"), "{tag}");
 }
+
+#[test]
+fn model_and_processor_are_of_one_version() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("two_versions");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for entry in std::fs::read_dir(demo("checkpoint")).expect("the demo") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, folder.join(path.file_name().expect("a name"))).expect("copied");
+    }
+    let config = folder.join("processor_config.json");
+    let text = std::fs::read_to_string(&config).expect("a file");
+    std::fs::write(&config, text.replace("Gr00tN1d6Processor", "Gr00tN1d7Processor")).expect("written");
+    let tokenizer = demo("../tests/fixtures/golden_processor_n1d7/tokenizer.json");
+    let error = Policy::builder(&folder).tokenizer(tokenizer).open().err().expect("refused").to_string();
+    assert!(
+        error.contains("processor_class: expected that of config.json's model_type `Gr00tN1d6`"),
+        "{error}"
+    );
+}

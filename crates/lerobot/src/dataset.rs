@@ -12,7 +12,7 @@ use steadyhand_files::folders;
 use crate::{
     Episode, Error, Feature, Kind, Modality, Result, StatArray, Stats, VideoDecoder,
     info::{Info, Layout},
-    json::{self, Maybe},
+    json::{self, BadLine, Maybe},
     parquet::{Column, Table},
     paths::{self, Fields},
 };
@@ -29,11 +29,11 @@ pub struct Dataset {
 pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) info: Info,
-    pub(crate) episodes: Vec<EpisodeMeta>,
-    /// The texts that task indices stand for.
-    pub(crate) tasks: BTreeMap<i64, String>,
+    /// By place. A damaged line matters to those who ask for its episode.
+    episodes: Vec<Result<EpisodeMeta, BadLine>>,
     pub(crate) modality: Modality,
-    /// Read when first asked for: an evaluation needs neither.
+    /// Read when first asked for: most evaluations need none of them.
+    tasks: OnceLock<Tasks>,
     stats: OnceLock<Result<Option<Stats>>>,
     relative_stats: OnceLock<Result<Option<Stats>>>,
 }
@@ -52,6 +52,14 @@ pub struct EpisodeMeta {
     pub sub_tasks: Vec<SubTask>,
     /// v3.0: which files hold the episode. Absent in v2.x.
     pub(crate) place: Option<Place>,
+}
+
+/// The texts that task indices stand for.
+#[derive(Debug, Default)]
+struct Tasks {
+    texts: BTreeMap<i64, String>,
+    /// The first line of `tasks.jsonl` that is damaged, in which any task may stand.
+    bad: Option<BadLine>,
 }
 
 /// A part of an episode with its own text.
@@ -118,13 +126,13 @@ impl Dataset {
         }
         let info = Info::read(&meta.join("info.json"))?;
         check_layout(&meta, &info)?;
-        let (episodes, tasks) = match info.layout {
-            Layout::FilePerEpisode => (jsonl_episodes(&meta)?, jsonl_tasks(&meta)?),
-            Layout::ManyPerFile => (parquet_episodes(&meta, &info)?, parquet_tasks(&meta)?),
+        let episodes = match info.layout {
+            Layout::FilePerEpisode => jsonl_episodes(&meta)?,
+            Layout::ManyPerFile => parquet_episodes(&meta, &info)?.into_iter().map(Ok).collect(),
         };
         let modality = Modality::read(&meta.join("modality.json"), &info)?;
-        let (stats, relative_stats) = (OnceLock::new(), OnceLock::new());
-        let inner = Inner { root, info, episodes, tasks, modality, stats, relative_stats };
+        let (tasks, stats, relative_stats) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let inner = Inner { root, info, episodes, modality, tasks, stats, relative_stats };
         Ok(Dataset { inner: Arc::new(inner), decoder: VideoDecoder::default() })
     }
 
@@ -164,6 +172,9 @@ impl Dataset {
     }
 
     /// The metadata of the episode at `index` (its position in the dataset, from 0).
+    ///
+    /// # Errors
+    /// There is no such episode, or its line of `episodes.jsonl` is damaged.
     pub fn episode_meta(&self, index: usize) -> Result<&EpisodeMeta> {
         self.inner.episode_meta(index)
     }
@@ -228,9 +239,12 @@ impl Dataset {
         &self.inner.info.features
     }
 
-    /// The texts of the dataset's tasks, by task index.
-    pub fn tasks(&self) -> &BTreeMap<i64, String> {
-        &self.inner.tasks
+    /// The texts of the dataset's tasks, by task index. The list of tasks is read when first asked for.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub fn tasks(&self) -> Result<&BTreeMap<i64, String>> {
+        Ok(&self.inner.tasks()?.texts)
     }
 
     /// The names of a group's elements: those of `info.json`, or else `group[0]`, `group[1]`, ….
@@ -256,8 +270,39 @@ impl Dataset {
 impl Inner {
     /// The metadata of the episode at `index`.
     pub(crate) fn episode_meta(&self, index: usize) -> Result<&EpisodeMeta> {
-        let len = self.episodes.len();
-        self.episodes.get(index).ok_or_else(|| Error::EpisodeRange { path: self.root.clone(), index, len })
+        match self.episodes.get(index) {
+            Some(Ok(episode)) => Ok(episode),
+            Some(Err(bad)) => Err(bad.error(&self.root.join("meta/episodes.jsonl"))),
+            None => {
+                let len = self.episodes.len();
+                Err(Error::EpisodeRange { path: self.root.clone(), index, len })
+            }
+        }
+    }
+
+    /// The text of a task index, which stands in `path` at `field`.
+    pub(crate) fn task(&self, index: i64, path: &Path, field: String) -> Result<String> {
+        let Tasks { texts, bad } = self.tasks()?;
+        match (texts.get(&index), bad) {
+            (Some(text), _) => Ok(text.clone()),
+            (None, Some(bad)) => Err(bad.error(&self.root.join("meta/tasks.jsonl"))),
+            (None, None) => {
+                let known = texts.keys().map(i64::to_string).collect::<Vec<_>>().join(", ");
+                Err(Error::field(path, field, format!("a task index of {known}"), index.to_string()))
+            }
+        }
+    }
+
+    fn tasks(&self) -> Result<&Tasks> {
+        if let Some(tasks) = self.tasks.get() {
+            return Ok(tasks);
+        }
+        let meta = self.root.join("meta");
+        let tasks = match self.info.layout {
+            Layout::FilePerEpisode => jsonl_tasks(&meta.join("tasks.jsonl"))?,
+            Layout::ManyPerFile => parquet_tasks(&meta.join("tasks.parquet"))?,
+        };
+        Ok(self.tasks.get_or_init(|| tasks))
     }
 
     /// Fills in one of the path patterns of `info.json` (`field` names it in errors).
@@ -307,9 +352,8 @@ fn check_layout(meta: &Path, info: &Info) -> Result<()> {
 }
 
 /// v2.x: `episodes.jsonl`.
-fn jsonl_episodes(meta: &Path) -> Result<Vec<EpisodeMeta>> {
-    let raw: Vec<RawEpisode> =
-        json::read_lines(&meta.join("episodes.jsonl"), "the list of episodes (episodes.jsonl)")?;
+fn jsonl_episodes(meta: &Path) -> Result<Vec<Result<EpisodeMeta, BadLine>>> {
+    let raw = json::read_lines(&meta.join("episodes.jsonl"), "the list of episodes (episodes.jsonl)")?;
     let meta = |raw: RawEpisode| EpisodeMeta {
         episode_index: raw.episode_index,
         length: raw.length,
@@ -321,25 +365,48 @@ fn jsonl_episodes(meta: &Path) -> Result<Vec<EpisodeMeta>> {
         sub_tasks: raw.sub_tasks.get().unwrap_or_default(),
         place: None,
     };
-    Ok(raw.into_iter().map(meta).collect())
+    Ok(raw.into_iter().map(|raw: Result<RawEpisode, _>| raw.map(meta)).collect())
 }
 
 /// v2.x: `tasks.jsonl`.
-fn jsonl_tasks(meta: &Path) -> Result<BTreeMap<i64, String>> {
-    let raw: Vec<RawTask> = json::read_lines(&meta.join("tasks.jsonl"), "the list of tasks (tasks.jsonl)")?;
-    Ok(raw.into_iter().map(|raw| (raw.task_index, raw.task)).collect())
+fn jsonl_tasks(path: &Path) -> Result<Tasks> {
+    let mut tasks = Tasks::default();
+    for line in json::read_lines::<RawTask>(path, "the list of tasks (tasks.jsonl)")? {
+        match line {
+            Ok(raw) => tasks.add(path, raw.task_index, raw.task)?,
+            Err(bad) => {
+                tasks.bad.get_or_insert(bad);
+            }
+        }
+    }
+    Ok(tasks)
 }
 
 /// v3.0: `tasks.parquet`, whose texts are a column `task` or a pandas index (`__index_level_0__`).
-fn parquet_tasks(meta: &Path) -> Result<BTreeMap<i64, String>> {
-    let table = Table::open(&meta.join("tasks.parquet"), "the list of tasks (tasks.parquet)")?;
+fn parquet_tasks(path: &Path) -> Result<Tasks> {
+    let table = Table::open(path, "the list of tasks (tasks.parquet)")?;
     let indices = table.scalars::<i64>("task_index", 0..table.rows())?;
     let columns = table.columns();
     let index = "__index_level_0__";
     let has = |name: &str| columns.iter().any(|c| c == name);
     let text = if has(index) && !has("task") { index } else { "task" };
     let texts = table.scalars::<String>(text, 0..table.rows())?;
-    Ok(indices.into_iter().zip(texts).collect())
+    let mut tasks = Tasks::default();
+    indices.into_iter().zip(texts).try_for_each(|(index, text)| tasks.add(path, index, text))?;
+    Ok(tasks)
+}
+
+impl Tasks {
+    /// Adds a task of the list at `path`. One text is as good as another only where they are the same.
+    fn add(&mut self, path: &Path, index: i64, text: String) -> Result<()> {
+        let other = self.texts.get(&index).filter(|other| **other != text);
+        if let Some(other) = other {
+            let found = format!("`{other}` and `{text}`");
+            return Err(Error::field(path, format!("task_index {index}"), "one text", found));
+        }
+        self.texts.insert(index, text);
+        Ok(())
+    }
 }
 
 /// v3.0: every `meta/episodes/chunk-XXX/file-XXX.parquet`, by episode index.

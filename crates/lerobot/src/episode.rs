@@ -8,11 +8,12 @@ use std::{
 };
 
 use crate::{
-    EpisodeMeta, Error, Kind, Result, SubTask, Video, VideoDecoder,
+    DecodedBy, EpisodeMeta, Error, Kind, Result, SubTask, Video, VideoDecoder,
     dataset::Inner,
     info::Layout,
     parquet::{Column, Table},
     paths::Fields,
+    video::Decoders,
 };
 
 /// A row-major matrix of f32.
@@ -47,6 +48,8 @@ pub struct Episode {
     numbers: Mutex<BTreeMap<String, Arc<Matrix>>>,
     /// The columns that annotations look up, `[len]`.
     task_indices: Mutex<BTreeMap<String, Arc<Vec<i64>>>>,
+    /// What decodes the videos that were opened.
+    decoders: Mutex<Vec<Decoders>>,
 }
 
 impl Episode {
@@ -62,8 +65,8 @@ impl Episode {
         };
         // A file may hold more rows than the metadata promise, or fewer: the shorter counts.
         rows.end = rows.end.min(rows.start.saturating_add(meta.length));
-        let (numbers, task_indices) = (Mutex::default(), Mutex::default());
-        Ok(Episode { dataset, decoder, index, data_path, table, rows, numbers, task_indices })
+        let (numbers, task_indices, decoders) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Episode { dataset, decoder, index, data_path, table, rows, numbers, task_indices, decoders })
     }
 
     /// A column of numbers, read once.
@@ -162,11 +165,7 @@ impl Episode {
     /// The task that a column points to at a step (which exists).
     fn task(&self, column: &str, step: usize) -> Result<String> {
         let index = self.indices(column)?.get(step).copied().unwrap_or_default();
-        self.dataset.tasks.get(&index).cloned().ok_or_else(|| {
-            let known = self.dataset.tasks.keys().map(i64::to_string).collect::<Vec<_>>().join(", ");
-            let field = format!("{column}, row {step}");
-            Error::field(&self.data_path, field, format!("a task index of {known}"), index.to_string())
-        })
+        self.dataset.task(index, &self.data_path, format!("{column}, row {step}"))
     }
 
     /// Opens a view's video (or its images). Frame 0 is the episode's first step; there are at least
@@ -224,8 +223,19 @@ impl Episode {
         video.nearest(&times, 1.0 / dataset.info.fps).map_err(|frames| self.short_video(&path, frames))
     }
 
+    /// What decoded the frames of the videos that were opened so far: FFmpeg's program as soon as one frame came from
+    /// it.
+    pub fn decoded_by(&self) -> DecodedBy {
+        let decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_ffmpeg = decoders.iter().any(|decoders| decoders.last() == DecodedBy::Ffmpeg);
+        if by_ffmpeg { DecodedBy::Ffmpeg } else { DecodedBy::Native }
+    }
+
     fn open_video(&self, path: &Path, view: &str) -> Result<Video> {
-        Video::open_as(path, &format!("the `{view}` video of episode {}", self.index), self.decoder)
+        let what = format!("the `{view}` video of episode {}", self.index);
+        let video = Video::open_as(path, &what, self.decoder)?;
+        self.decoders.lock().unwrap_or_else(PoisonError::into_inner).push(video.decoders());
+        Ok(video)
     }
 
     fn short_video(&self, path: &Path, frames: usize) -> Error {

@@ -3,13 +3,13 @@
 use std::{fmt, io, marker::PhantomData, path::Path};
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
-use steadyhand_files::{Disguise, json};
+use steadyhand_files::{Disguise, MAX_TEXT, MAX_VALUE, json};
 
 use crate::{Error, Result};
 
 /// Reads a JSON file. A missing file is [`Error::Missing`] as `what`.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
-    let text = contents(path, what)?;
+    let text = contents(path, what, MAX_VALUE)?;
     json::from_slice(&text).map_err(|source| Error::Json { path: path.into(), line: None, source })
 }
 
@@ -21,23 +21,60 @@ pub(crate) fn read_optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T
     }
 }
 
+/// A line of a `.jsonl` file that is no value. It matters to those who need what stands there.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BadLine {
+    /// Its number, counted from 1.
+    line: usize,
+    /// Why it is no value.
+    reason: String,
+}
+
+impl BadLine {
+    /// The error of those who need a line of `path`.
+    pub(crate) fn error(&self, path: &Path) -> Error {
+        let expected = "one whole JSON object, with the fields that are read";
+        Error::field(path, format!("line {}", self.line), expected, self.reason.as_str())
+    }
+}
+
 /// Reads a `.jsonl` file: one value a line; blank lines are skipped.
-pub(crate) fn read_lines<T: DeserializeOwned>(path: &Path, what: &str) -> Result<Vec<T>> {
-    let bytes = contents(path, what)?;
+///
+/// # Errors
+/// The file cannot be read, is laid out otherwise, or has no line that is a value.
+pub(crate) fn read_lines<T: DeserializeOwned>(path: &Path, what: &str) -> Result<Vec<Result<T, BadLine>>> {
+    let bytes = contents(path, what, MAX_TEXT)?;
     let mut values = Vec::new();
+    let mut first = None;
     for (i, line) in bytes.split(|&b| b == b'\n').enumerate() {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        match json::from_slice(line) {
-            Ok(value) => values.push(value),
-            Err(source) => return Err(bad_line(path, &bytes, i + 1, source)),
+        if line.len() as u64 > MAX_VALUE {
+            values.push(Err(BadLine { line: i + 1, reason: format!("{} bytes", line.len()) }));
+            continue;
         }
+        let value = json::from_slice(line).map_err(|source| {
+            let bad = BadLine { line: i + 1, reason: source.to_string() };
+            first.get_or_insert((i + 1, source));
+            bad
+        });
+        values.push(value);
     }
-    Ok(values)
+    match first {
+        Some((line, source)) if values.iter().all(Result::is_err) || !by_line(&bytes) => {
+            Err(bad_line(path, &bytes, line, source))
+        }
+        _ => Ok(values),
+    }
 }
 
-/// Why a line of a `.jsonl` file is no value: often the file is laid out otherwise.
+/// Whether a text has its values line by line, apart from damage: it is not one value as a whole.
+fn by_line(bytes: &[u8]) -> bool {
+    json::from_slice::<IgnoredAny>(bytes).is_err()
+}
+
+/// Why no line of a `.jsonl` file is a value: often the file is laid out otherwise.
 fn bad_line(path: &Path, bytes: &[u8], line: usize, source: serde_json::Error) -> Error {
     let found = match bytes.trim_ascii_start().first() {
         Some(b'[') => "a list of objects",
@@ -51,9 +88,9 @@ fn bad_line(path: &Path, bytes: &[u8], line: usize, source: serde_json::Error) -
     Error::field(path, format!("line {line}"), "one whole JSON object on each line", found)
 }
 
-/// The bytes of a text file, which must not be something else.
-fn contents(path: &Path, what: &str) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, what, e))?;
+/// The bytes of a text file of at most `limit`, which must not be something else.
+fn contents(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>> {
+    let bytes = steadyhand_files::read_up_to(path, limit).map_err(|e| Error::io(path, what, e))?;
     match Disguise::of(&bytes) {
         // A list without lines is a list.
         Some(Disguise::Empty) | None => Ok(bytes),

@@ -17,6 +17,9 @@ use crate::{
     json::{self, Maybe, Ordered},
 };
 
+/// The most elements of a column whose shape is not said.
+const MAX_DIM: usize = 1 << 20;
+
 /// The two kinds of numeric groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -288,11 +291,11 @@ fn group(kind: Kind, name: &str, raw: Maybe<RawGroup>, info: &Info) -> Result<Gr
         return Err((range(), "none".to_owned()));
     };
     let size = info.feature(&column).filter(|feature| !feature.shape.is_empty()).map(Feature::dim);
-    if start < end && size.is_none_or(|size| end <= size) {
+    if start < end && end <= size.unwrap_or(MAX_DIM) {
         return Ok(Group { name: name.to_owned(), start, end, column });
     }
     let expected = match size {
-        None => "start < end".to_owned(),
+        None => format!("start < end <= {MAX_DIM}"),
         Some(size) => format!("start < end <= {size}, the size of `{column}`"),
     };
     Err((expected, format!("start {start}, end {end}")))

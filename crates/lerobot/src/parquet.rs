@@ -1,15 +1,18 @@
 //! Columns of a parquet file: numbers, lists of numbers and texts, for a range of rows.
 
+mod pages;
+
 use std::{
+    collections::HashSet,
     fmt,
     fs::File,
     ops::Range,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use parquet::{
-    basic::{ConvertedType, LogicalType},
+    basic::{Compression, ConvertedType, LogicalType},
     column::reader::{ColumnReader, ColumnReaderImpl},
     data_type::{AsBytes, DataType},
     errors::ParquetError,
@@ -32,6 +35,8 @@ pub(crate) struct Table {
     path: PathBuf,
     reader: SerializedFileReader<File>,
     rows: usize,
+    /// Row groups and columns whose pages were looked at.
+    checked: Mutex<HashSet<(usize, usize)>>,
 }
 
 /// The values of one column over some rows.
@@ -144,7 +149,7 @@ impl fmt::Debug for Table {
 impl Table {
     /// Opens a file and reads its footer. A missing file is [`Error::Missing`] as `what`.
     pub(crate) fn open(path: &Path, what: &str) -> Result<Table> {
-        let file = File::open(path).map_err(|e| Error::io(path, what, e))?;
+        let file = steadyhand_files::open(path).map_err(|e| Error::io(path, what, e))?;
         let file_len = file.metadata().map_err(|e| Error::io(path, what, e))?.len();
         let reader =
             guarded(|| SerializedFileReader::new(file)).map_err(|source| match Disguise::of_file(path) {
@@ -154,7 +159,7 @@ impl Table {
         let rows = reader.metadata().file_metadata().num_rows();
         let rows = usize::try_from(rows)
             .map_err(|_| Error::field(path, "num_rows", "a row count", rows.to_string()))?;
-        let table = Table { path: path.into(), reader, rows };
+        let table = Table { path: path.into(), reader, rows, checked: Mutex::default() };
         table.check_places(file_len)?;
         Ok(table)
     }
@@ -173,6 +178,23 @@ impl Table {
                 return Err(Error::field(&self.path, column.column_path().string(), expected, found));
             }
         }
+        Ok(())
+    }
+
+    /// Checks, once, that the pages of a column in a row group take little memory: unpacked, they may be far larger than
+    /// the file.
+    fn check_pages(&self, name: &str, group: usize, leaf: usize) -> Result<()> {
+        let chunk = self.reader.metadata().row_group(group).column(leaf);
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if chunk.compression() == Compression::UNCOMPRESSED || checked.contains(&(group, leaf)) {
+            return Ok(());
+        }
+        // Both are within the file.
+        let start = chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
+        let (start, size) = (start.unsigned_abs(), chunk.compressed_size().unsigned_abs());
+        pages::check(&self.path, start, size)
+            .map_err(|(expected, found)| Error::field(&self.path, name, expected, found))?;
+        checked.insert((group, leaf));
         Ok(())
     }
 
@@ -240,6 +262,7 @@ impl Table {
             let end = start.saturating_add(rows);
             let (from, to) = (range.start.max(start), range.end.min(end));
             if from < to {
+                self.check_pages(name, index, leaf)?;
                 let wanted = column.lengths.len().saturating_add(to - from);
                 let found = guarded(|| {
                     let reader = group.get_column_reader(leaf)?;
@@ -283,11 +306,11 @@ impl Table {
 }
 
 /// Runs the parquet crate's reader. It panics on some damaged pages (a text that ends within its length, for
-/// one), which cannot be told beforehand: such a panic becomes an error (the process's
-/// panic hook still reports it). All it can leave half done is the column at hand, which the error discards.
+/// one), which cannot be told beforehand: such a panic becomes an error. All it can leave half done is the column at
+/// hand, which the error discards.
 fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
-    catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err(ParquetError::General("damaged data broke the reader off".into())))
+    steadyhand_files::guarded(read)
+        .unwrap_or_else(|| Err(ParquetError::General("damaged data broke the reader off".into())))
 }
 
 /// What the stored bits of a column stand for, where that is not what they are stored as.

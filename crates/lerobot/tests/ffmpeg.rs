@@ -27,6 +27,11 @@ fn main() -> ExitCode {
         trial("both_decoders_give_the_same", both_decoders_give_the_same),
         trial("a_name_that_lies_is_told", a_name_that_lies_is_told),
         trial("damage_ends_it", damage_ends_it),
+        trial(
+            "frames_found_by_seeking_are_those_of_the_whole",
+            frames_found_by_seeking_are_those_of_the_whole,
+        ),
+        trial("what_lies_long_before_is_not_decoded", what_lies_long_before_is_not_decoded),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
 }
@@ -119,4 +124,58 @@ fn damage_ends_it() {
     let mut video = Video::open(&path).unwrap();
     let error = video.frame(video.frame_count() - 1).unwrap_err().to_string();
     assert!(error.contains("damaged.mp4") && error.contains("FFmpeg's"), "{error}");
+}
+
+/// Makes 40 seconds of a moving pattern with noise.
+fn generate(to: &Path, options: &str) {
+    let status = Command::new("ffmpeg")
+        .args(["-v", "error", "-y", "-f", "lavfi", "-i"])
+        .arg("testsrc=size=64x48:rate=30:duration=40,noise=alls=20:allf=t:all_seed=3")
+        .args(options.split_whitespace())
+        .arg(to)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{options}");
+}
+
+fn frames_found_by_seeking_are_those_of_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, options) in [
+        ("a.mp4", "-c:v libx264 -pix_fmt yuv444p -preset veryfast -g 300 -bf 4"),
+        ("open.mp4", "-c:v libx264 -pix_fmt yuv444p -preset veryfast -g 48 -bf 4 -x264-params open-gop=1"),
+        ("refresh.mp4", "-c:v libx264 -pix_fmt yuv444p -preset veryfast -g 90 -x264-params intra-refresh=1"),
+        (
+            "fragments.mp4",
+            "-c:v libx264 -pix_fmt yuv444p -preset veryfast -bf 2 -movflags frag_keyframe+empty_moov",
+        ),
+        ("uneven.mp4", "-vf setpts=N*N/30/TB/1200+N/60/TB -fps_mode vfr -c:v mpeg4 -bf 2 -g 100"),
+        ("b.avi", "-c:v mpeg4 -bf 2 -g 100"),
+        ("c.mkv", "-c:v libx264 -preset veryfast -bf 3 -g 200"),
+        ("d.webm", "-c:v libvpx -deadline realtime -g 200 -auto-alt-ref 1 -lag-in-frames 16"),
+    ] {
+        let path = folder.path().join(name);
+        generate(&path, options);
+        let expected = program(&path, 64 * 48 * 3);
+        let mut video = Video::open(&path).unwrap();
+        assert_eq!(video.frame_count(), expected.len(), "{name}");
+        for index in [1100, 1101, 77, 700, 31, 32, 33, 1, 1199, 299, 300, 301, 0, 900] {
+            let index = index.min(expected.len() - 1);
+            let frame = video.frame(index).unwrap();
+            assert_eq!(fnv1a(&frame.rgb), expected[index], "{name}: frame {index}");
+        }
+    }
+}
+
+fn what_lies_long_before_is_not_decoded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.mp4");
+    generate(&path, "-c:v libx264 -pix_fmt yuv444p -preset veryfast -g 50 -bf 2");
+    let expected = program(&path, 64 * 48 * 3);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let start = bytes.windows(4).position(|window| window == b"mdat").unwrap() + 2000;
+    bytes[start..start + 2000].fill(0x55);
+    std::fs::write(&path, bytes).unwrap();
+    let mut video = Video::open(&path).unwrap();
+    assert_eq!(fnv1a(&video.frame(1000).unwrap().rgb), expected[1000]);
+    assert!(video.frame(30).is_err(), "the damage is not seen");
 }

@@ -113,7 +113,7 @@ fn gr1_metadata(path: &Path) {
     assert_eq!(relative.features().collect::<Vec<_>>(), ["left_arm", "left_hand", "right_arm", "right_hand"]);
     assert_eq!(relative.get("left_arm", "q99").unwrap().shape, [16, 7]);
     assert_eq!(relative.get("left_arm", "max").unwrap().data[1], 0.022661257535219193);
-    assert_eq!(dataset.tasks()[&1], "valid");
+    assert_eq!(dataset.tasks().unwrap()[&1], "valid");
     // The data itself is absent.
     assert!(matches!(dataset.episode(0), Err(Error::Missing { .. })));
 }

@@ -4,6 +4,7 @@ use super::diagnose::{Inference, Opened, Scene, inferences, named};
 use crate::engines::{EngineSpec, Options};
 use crate::options::{EngineOptions, ObservationArgs};
 use crate::outcome::Outcome;
+use crate::progress::Progress;
 use crate::report::growth::{self, Growth};
 use crate::report::memory::peak_rss_bytes;
 use crate::report::table::Table;
@@ -64,7 +65,9 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
     let mut a = (!args.a.is_reference()).then(|| open(&args.a, &scene, &options)).transpose()?;
     let a = a.as_mut().map(|(opened, policy)| (opened.subject(), policy.clone()));
     let scratch = args.scratch.as_deref();
+    let progress = Progress::of_unknown_length("comparing");
     let found = compare(&scene.setup(), a, (b.subject(), policy_b), scratch).map_err(named(scratch))?;
+    drop(progress);
     let report = Report {
         checkpoint: scene.checkpoint.clone(),
         dataset: scene.dataset.clone(),

@@ -3,10 +3,10 @@
 use super::eval::{self, EvalArgs};
 use crate::options::{EngineArgs, demo, words_of};
 use crate::outcome::Outcome;
+use crate::output::say;
 use anyhow::Result;
 use clap::Args;
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ pub fn run(args: &DemoArgs) -> Result<Outcome> {
     }
     options.extend(["--out".into(), args.out.clone().into_os_string()]);
     let words: Vec<_> = options.iter().map(|word| quoted(&word.to_string_lossy())).collect();
-    writeln!(std::io::stdout(), "steady eval {}", words.join(" "))?;
+    say!("steady eval {}", words.join(" "))?;
     eval::run(&EvalArgs { engine: args.engine.clone(), ..words_of(options)? })
 }
 

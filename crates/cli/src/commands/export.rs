@@ -2,6 +2,7 @@
 
 use crate::options::{NamesArg, ProductsArg, image_size, model, precision, refuse_unused};
 use crate::outcome::Outcome;
+use crate::output::say;
 use crate::progress::Progress;
 use crate::report::output::claim;
 use anyhow::{Result, ensure};
@@ -89,8 +90,8 @@ fn onnx(args: &OnnxArgs) -> Result<()> {
     let progress = Progress::of_unknown_length("exporting");
     let written = export.write(&model, &fingerprint, &args.out)?;
     drop(progress);
-    println!("{}: {} nodes, opset {}", written.graph.display(), written.nodes, args.opset);
-    println!("{}: {:.1} MB", written.data.display(), written.data_bytes as f64 / 1e6);
-    println!("checkpoint {fingerprint}, {:.1} s", started.elapsed().as_secs_f64());
+    say!("{}: {} nodes, opset {}", written.graph.display(), written.nodes, args.opset)?;
+    say!("{}: {:.1} MB", written.data.display(), written.data_bytes as f64 / 1e6)?;
+    say!("checkpoint {fingerprint}, {:.1} s", started.elapsed().as_secs_f64())?;
     Ok(())
 }

@@ -1,18 +1,18 @@
 //! `steady faults`: how well the diagnosis finds faults that are known because they were put there.
 
-use crate::options::{demo, precision};
+use crate::options::{SourceArgs, precision};
 use crate::outcome::Outcome;
+use crate::output::say;
 use crate::progress::Progress;
 use crate::report::table::Table;
 use anyhow::Result;
 use clap::Args;
 use rayon::prelude::*;
-use steadyhand_gr00t::Session;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::session::{self, Frames, NoiseSource, Scene};
-use steadyhand_gr00t::synthetic::tiny;
+use steadyhand_gr00t::session::{Frames, NoiseSource, Scene};
+use steadyhand_gr00t::synthetic::{tiny, tiny_n1_7};
 use steadyhand_gr00t_lab::diagnosis::{
     Diagnosis, Hypothesis, Inputs, Options, Setup, Status, Subject, SwapWhen, diagnose,
 };
@@ -21,6 +21,8 @@ use steadyhand_gr00t_lab::fault::{Case, Fault, FaultyEngine, suite};
 #[derive(Debug, Args)]
 #[command(after_help = names())]
 pub struct FaultsArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// What the engine runs at, but for the fault.
     #[arg(long, default_value = "f32", value_parser = precision)]
     pub precision: String,
@@ -29,24 +31,32 @@ pub struct FaultsArgs {
     pub pairs: usize,
 }
 
-/// The faults by the names that `fault:NAME` takes.
+/// The faults by the names that `fault:NAME` takes, those of all versions of the model.
 fn names() -> String {
-    let cases = Model::synthetic(tiny(), 0).map_or(Vec::new(), |model| suite(&model));
-    let names: Vec<String> = cases.iter().map(|case| case.name.replace(' ', "-")).collect();
+    let models = [tiny(), tiny_n1_7()].into_iter().filter_map(|config| Model::synthetic(config, 0).ok());
+    let mut names: Vec<String> = Vec::new();
+    for case in models.flat_map(|model| suite(&model)) {
+        let name = case.name.replace(' ', "-");
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     format!(
-        "Faults, each also as fault:NAME or fault:NAME:weak in diagnose and compare: {}",
+        "Faults, each also as fault:NAME or fault:NAME:weak in diagnose and compare where the model has its place: {}",
         names.join(", ")
     )
 }
 
-/// Observations of the demo's first episode that the engines are shown, 16 steps apart. A stale buffer needs two.
-const SHOWN: Frames = Frames::Along { episode: 0, count: 2, spacing: 16, noise: &NoiseSource::Seed(42) };
+/// Seed of the noise, and of everything that is made up.
+const SEED: u64 = 42;
+/// Observations of the first episode that the engines are shown, 16 steps apart. A stale buffer needs two.
+const SHOWN: Frames = Frames::Along { episode: 0, count: 2, spacing: 16, noise: &NoiseSource::Seed(SEED) };
+/// How many strong and weak faults of the suite may be missed.
+const MISSED: [usize; 2] = [2, 6];
 
 /// Diagnoses every fault of the suite, strong and weak, and healthy engines; prints a table.
 pub fn run(args: &FaultsArgs) -> Result<Outcome> {
-    let demo = demo::temporary()?;
-    let options = session::Options { dataset: Some(demo.dataset), ..session::Options::default() };
-    let session = Session::open(&demo.checkpoint, &options)?;
+    let session = args.source.open(SEED, false)?;
     let policy = session.precision(&args.precision)?;
     let bench = Bench { scene: session.scene(SHOWN)?, policy };
     let mut table = Table::new(&["fault", "variant", "rank", "first", "place", "residual", "proven"]);
@@ -64,15 +74,15 @@ pub fn run(args: &FaultsArgs) -> Result<Outcome> {
         found[usize::from(variant == "weak")] += usize::from(rank == Some(0));
         table.row(row(case, variant, rank, hypotheses.first()));
     }
-    println!("{table}");
+    say!("{table}")?;
     let total = cases.len();
-    println!("right cause first: {} of {total} strong, {} of {total} weak", found[0], found[1]);
+    say!("right cause first: {} of {total} strong, {} of {total} weak", found[0], found[1])?;
     let (alarms, healthy) = bench.healthy()?;
-    println!("false alarms: {alarms} of {healthy} healthy engines");
+    say!("false alarms: {alarms} of {healthy} healthy engines")?;
     if args.pairs > 0 {
         pairs(&bench, &cases, args.pairs)?;
     }
-    let held = found[0] >= 22 && found[1] >= 18 && alarms == 0;
+    let held = found[0] + MISSED[0] >= total && found[1] + MISSED[1] >= total && alarms == 0;
     Ok(if held { Outcome::Success } else { Outcome::Failure })
 }
 
@@ -119,8 +129,8 @@ fn pairs(bench: &Bench, cases: &[Case], count: usize) -> Result<()> {
             diagnosis.verdict.headline.clone(),
         ]);
     }
-    println!("{table}");
-    println!("both of a pair named: {both} of {}; a cause that is none: {wrong}", diagnoses.len());
+    say!("{table}")?;
+    say!("both of a pair named: {both} of {}; a cause that is none: {wrong}", diagnoses.len())?;
     Ok(())
 }
 

@@ -3,11 +3,12 @@
 mod checkpoint;
 mod dataset;
 
+use crate::options::VideoArgs;
 use crate::outcome::Outcome;
+use crate::output;
 use crate::report::table::Table;
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use std::io::Write;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -27,6 +28,8 @@ pub enum Inspected {
     Dataset {
         /// The folder.
         path: PathBuf,
+        #[command(flatten)]
+        video: VideoArgs,
     },
 }
 
@@ -35,10 +38,10 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
     let mut page = Page::default();
     let found = match &args.what {
         Inspected::Checkpoint { path } => checkpoint::describe(path, &mut page),
-        Inspected::Dataset { path } => dataset::describe(path, &mut page),
+        Inspected::Dataset { path, video } => dataset::describe(path, video.video_decoder, &mut page),
     };
     // What could be read is shown even where something else is wrong.
-    std::io::stdout().lock().write_all(page.text.as_bytes())?;
+    output::print(&page.text)?;
     found.map(|()| Outcome::Success)
 }
 

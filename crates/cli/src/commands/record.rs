@@ -2,6 +2,7 @@
 
 use crate::options::{ObservationArgs, precision};
 use crate::outcome::Outcome;
+use crate::output::say;
 use crate::progress::Progress;
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -67,7 +68,7 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
     writer.finish()?;
     drop(progress);
     let count = Trace::open(&args.out)?.names().len();
-    println!("{}: {count} tensors of {} inferences", args.out.display(), scene.inputs.len());
+    say!("{}: {count} tensors of {} inferences", args.out.display(), scene.inputs.len())?;
     Ok(Outcome::Success)
 }
 

@@ -1,6 +1,7 @@
 //! `auto`: the GPU where it can run, else the reference.
 
 use super::{Kind, Open, cuda};
+use crate::output::note;
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::engine::{Backend, Engine, Reference};
 use steadyhand_gr00t::model::Model;
@@ -45,11 +46,11 @@ impl Backend for Auto {
         let first = self.first.open(model.clone(), policy.clone(), denoising_steps);
         match first.and_then(|engine| Ok((engine, self.first.device()?))) {
             Ok((engine, device)) => {
-                eprintln!("engine: {} on {device}", engine.name());
+                note!("engine: {} on {device}", engine.name());
                 Ok(engine)
             }
             Err(error) => {
-                eprintln!("engine: cpu, because {} cannot run: {error}", self.first.name());
+                note!("engine: cpu, because {} cannot run: {error}", self.first.name());
                 Reference.open(model, policy, denoising_steps)
             }
         }

@@ -1,6 +1,6 @@
 //! The embedded demo: a small policy and four held-out episodes of a Unitree G1.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
 macro_rules! assets {
@@ -42,7 +42,7 @@ pub struct Demo {
     pub dataset: PathBuf,
 }
 
-/// The folders that were given, or else the demo in the temporary folder.
+/// The folders that were given, or else the demo in a folder of this user.
 ///
 /// # Errors
 /// Only one of the two was given; the demo cannot be written.
@@ -51,19 +51,56 @@ pub fn unless_given(checkpoint: Option<&Path>, dataset: Option<&Path>) -> Result
         (Some(checkpoint), Some(dataset)) => {
             Ok(Demo { checkpoint: checkpoint.to_path_buf(), dataset: dataset.to_path_buf() })
         }
-        (None, None) => temporary(),
+        (None, None) => of_user(),
         _ => bail!(
             "--checkpoint (--model-path) and --dataset-path: expected both or, for the embedded demo, neither"
         ),
     }
 }
 
-/// The demo in the temporary folder, where its files stay.
+/// The demo in a folder of this user, where its files stay: `steadyhand/demo` in `XDG_CACHE_HOME` or `~/.cache`, or else
+/// `steadyhand-demo` in the temporary folder.
 ///
 /// # Errors
-/// A file cannot be written.
-pub fn temporary() -> Result<Demo> {
-    unpack(&std::env::temp_dir().join("steadyhand-demo"))
+/// A file cannot be written; the folder is one that others write to.
+pub fn of_user() -> Result<Demo> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+    // A service's user may have no home, or one that cannot be written.
+    let kept = caches.map(|caches| caches.join("steadyhand/demo")).filter(|kept| private(kept).is_ok());
+    let folder = kept.unwrap_or_else(|| std::env::temp_dir().join("steadyhand-demo"));
+    private(&folder).with_context(|| {
+        format!("{}: expected a folder of this user's own (TMPDIR names another)", folder.display())
+    })?;
+    unpack(&folder)
+}
+
+/// Makes `folder`, which nobody else may write to: in a folder that all share, another user may have made it first, or a
+/// link that leads to other files.
+fn private(folder: &Path) -> Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).context("cannot be made")?;
+    let found = std::fs::symlink_metadata(folder).context("cannot be read")?;
+    ensure!(found.is_dir(), "found a link");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        // The owner of a new file is who we are.
+        let probe = folder.join(format!(".{}", std::process::id()));
+        let own = std::fs::File::create(&probe).and_then(|file| file.metadata());
+        let _ = std::fs::remove_file(&probe);
+        let own = own.context("cannot be written")?;
+        ensure!(found.uid() == own.uid(), "found one of user {}", found.uid());
+        ensure!(
+            found.mode() & 0o022 == 0,
+            "found one that others may write to, mode {:o}",
+            found.mode() & 0o777
+        );
+    }
+    Ok(())
 }
 
 /// Writes the demo's files below `folder`, where every other command can use them too.
@@ -87,4 +124,26 @@ pub fn unpack(folder: &Path) -> Result<Demo> {
         write().with_context(|| format!("{}: cannot be written", path.display()))?;
     }
     Ok(Demo { checkpoint: folder.join("checkpoint"), dataset: folder.join("dataset") })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn a_folder_that_others_reach_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let refused = |name: &str| private(&root.path().join(name)).unwrap_err().to_string();
+        private(&root.path().join("new/own")).unwrap();
+        private(&root.path().join("new/own")).unwrap();
+        let mode = std::fs::metadata(root.path().join("new/own")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        symlink(root.path().join("new"), root.path().join("link")).unwrap();
+        assert!(refused("link").contains("link"));
+        let open = root.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(refused("open").contains("others"));
+    }
 }

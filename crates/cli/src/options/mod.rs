@@ -7,6 +7,7 @@ mod export;
 mod observations;
 mod source;
 mod values;
+mod video;
 
 pub use crate::engines::precision;
 pub use engine::{DeviceArgs, EngineArgs, EngineOptions, one_precision};
@@ -15,3 +16,4 @@ pub use export::{NamesArg, ProductsArg, refuse_unused};
 pub use observations::ObservationArgs;
 pub use source::{SourceArgs, model, stale};
 pub use values::{image_size, words_of};
+pub use video::VideoArgs;

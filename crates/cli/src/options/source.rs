@@ -1,6 +1,8 @@
 //! Where the policy comes from and what it is shown.
 
 use super::demo::{self, Demo};
+use super::video::VideoArgs;
+use crate::output::note;
 use anyhow::Result;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -16,8 +18,9 @@ const SEED: u64 = 42;
 /// A checkpoint and a dataset.
 #[derive(Debug, Clone, Args)]
 pub struct SourceArgs {
-    /// Checkpoint folder, the embedded demo's otherwise. compare, diagnose, record and tune also take synth:n1.6, random
-    /// weights of the published size on observations of random pixels, and synth:tiny, a very small model.
+    /// Checkpoint folder, the embedded demo's otherwise. compare, diagnose, record and tune also take synth:n1.6 and
+    /// synth:n1.7, random weights of the published sizes on observations of random pixels, and synth:tiny and
+    /// synth:tiny-n1.7, very small models.
     #[arg(long, visible_alias = "model-path", value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,
     /// LeRobot dataset folder (v2.0, v2.1 or v3.0); the embedded demo's otherwise.
@@ -29,6 +32,8 @@ pub struct SourceArgs {
     /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt; the checkpoint's otherwise.
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    pub video: VideoArgs,
 }
 
 impl SourceArgs {
@@ -47,6 +52,7 @@ impl SourceArgs {
             dataset: self.dataset_path.clone(),
             embodiment_tag: self.embodiment_tag.clone(),
             tokenizer: self.tokenizer.clone(),
+            video_decoder: self.video.video_decoder,
             seed,
             stale: stale(allow_stale),
             ..session::Options::default()
@@ -81,7 +87,7 @@ pub fn model(checkpoint: &Path) -> Result<(Model, String)> {
 /// What to do with calibrations of another dataset.
 pub fn stale(allow: bool) -> Stale {
     match allow {
-        true => Stale::Allow(|what| eprintln!("stale calibration, as allowed: {what}")),
+        true => Stale::Allow(|what| note!("stale calibration, as allowed: {what}")),
         false => Stale::Refuse,
     }
 }

@@ -16,7 +16,8 @@ pub struct Errors {
 
 /// Errors over the given columns of two series of rows, both `[steps, dimensions]`.
 ///
-/// A non-finite prediction makes the result non-finite: a broken engine must not look good by being skipped.
+/// # Errors
+/// Series of other shapes; a value that is not finite: neither a broken engine nor a damaged recording is skipped.
 pub fn errors<R: AsRef<[f32]>>(
     prediction: &[R],
     ground_truth: &[R],
@@ -39,6 +40,12 @@ pub fn errors<R: AsRef<[f32]>>(
             truth.len()
         );
         for column in columns.clone() {
+            for (whose, value) in [("predicted", predicted[column]), ("recorded", truth[column])] {
+                ensure!(
+                    value.is_finite(),
+                    "step {step}, column {column}: expected a finite {whose} action, found {value}"
+                );
+            }
             let difference = f64::from(predicted[column]) - f64::from(truth[column]);
             squares += difference * difference;
             absolutes += difference.abs();
@@ -84,9 +91,14 @@ mod tests {
     }
 
     #[test]
-    fn a_non_finite_prediction_is_not_hidden() {
-        assert!(errors(&[[f32::NAN]], &[[0.0]], 0..1).unwrap().mse.is_nan());
-        assert_eq!(errors(&[[f32::INFINITY]], &[[0.0]], 0..1).unwrap().mae, f64::INFINITY);
+    fn a_value_that_is_not_finite_is_an_error() {
+        let error = |prediction: f32, truth: f32| {
+            errors(&[[0.0], [prediction]], &[[0.0], [truth]], 0..1).unwrap_err().to_string()
+        };
+        assert!(
+            error(f32::NAN, 0.0).contains("step 1, column 0: expected a finite predicted action, found NaN")
+        );
+        assert!(error(0.0, f32::INFINITY).contains("recorded action, found inf"));
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub struct EpisodeReport {
     /// All inferences, those skipped in the timings included.
     pub inferences: usize,
     pub instruction: String,
+    /// `native`, or `ffmpeg` where FFmpeg's program decoded frames.
+    pub decoded_by: String,
     pub plot: Option<String>,
     pub episode_load_seconds: f64,
     /// One entry an inference, without the skipped ones.

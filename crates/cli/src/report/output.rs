@@ -1,6 +1,7 @@
 //! Files that commands leave: whole or not at all, and never in the place of a file that is not ours.
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -73,6 +74,16 @@ fn is_ours(path: &Path) -> std::io::Result<bool> {
 /// The folder cannot be made; the file cannot be written, as on a full disk.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, |file| file.write_all(bytes))
+}
+
+/// Writes a value as indented JSON with a line's end.
+///
+/// # Errors
+/// As [`write_file`].
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut json = serde_json::to_string_pretty(value).with_context(|| path.display().to_string())?;
+    json.push('\n');
+    write_file(path, json.as_bytes())
 }
 
 /// [`write_file`] of what `fill` writes.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 
 use super::plot::{EpisodePlot, Panel, write_png};
 use super::*;
@@ -14,6 +15,7 @@ fn episode(episode_index: usize, inference_seconds: &[f64]) -> EpisodeReport {
         steps: 48,
         inferences: 1 + inference_seconds.len(),
         instruction: "Pick up the yellow bottle on the table.".into(),
+        decoded_by: "native".to_owned(),
         plot: Some(format!("plots/episode_{episode_index:06}.png")),
         episode_load_seconds: 0.5,
         data_preparation_seconds: vec![0.001; inference_seconds.len()],
@@ -112,7 +114,7 @@ fn statistics_of_nothing_are_not_available() {
 fn the_json_has_the_report_and_null_for_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new/report.json");
-    report(vec![episode(7, &[])]).write_json(&path).unwrap();
+    output::write_json(&path, &report(vec![episode(7, &[])])).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
 
     assert_eq!(json["engine"], "cpu");
@@ -193,9 +195,10 @@ fn errors_name_the_file() {
     let blocked = folder.path().join("a file");
     fs::write(&blocked, "").unwrap();
     let path = blocked.join("plot.png");
-    for result in
-        [write_png(&plot(vec![panel("x", &[0.0], &[0.0])]), &path), report(vec![]).write_json(&path)]
-    {
+    for result in [
+        write_png(&plot(vec![panel("x", &[0.0], &[0.0])]), &path),
+        output::write_json(&path, &report(vec![])),
+    ] {
         let error = format!("{:#}", result.unwrap_err());
         assert!(error.contains(blocked.to_str().unwrap()), "{error}");
     }

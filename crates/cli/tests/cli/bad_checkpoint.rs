@@ -227,3 +227,20 @@ fn a_statistic_is_missing_or_ragged() {
     });
     demo.eval(&[]).refuses(&["statistics.json", "new_embodiment.action.right_hand.min", "missing"]);
 }
+
+#[test]
+fn a_weight_that_is_no_number_is_named() {
+    let demo = Demo::copy();
+    demo.rewrite_weights(|tensors| {
+        let (dtype, _, bytes) = tensors.get_mut(NORM).unwrap();
+        assert_eq!(*dtype, Dtype::BF16);
+        bytes[6..8].copy_from_slice(&[0xc0, 0x7f]);
+    });
+    demo.eval(&[]).refuses(&["model.safetensors", NORM, "NaN at element 3"]);
+}
+
+#[test]
+fn more_euler_steps_than_timesteps_are_refused() {
+    let demo = Demo::copy();
+    demo.eval(&["--denoising-steps", "1000000000000"]).refuses(&["--denoising-steps", "expected 1 to 1000"]);
+}

@@ -85,3 +85,35 @@ fn a_file_stands_where_the_output_goes() {
     // Nothing was computed for a result that cannot be kept.
     assert!(!demo.folder().join("steady-out/episode000_output_cpu.png").exists());
 }
+
+#[test]
+fn sizes_that_no_machine_holds_are_refused_before_memory_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let huge = usize::MAX.to_string();
+    let sizes = format!("{huge}x{huge}");
+    let shorter = format!("{0}x{0}", 28_u64 << 40);
+    for (option, value) in [
+        ("--batch", "65535"),
+        ("--views", "100000000"),
+        ("--image-size", &huge),
+        ("--text-tokens", &huge),
+        ("--action-horizon", &huge),
+        ("--frame-size", &sizes),
+    ] {
+        let words = ["bench", "--checkpoint", "synth:tiny", "--engine", "cpu", option, value];
+        let what = if option == "--batch" { "is not in 1..=1024" } else { "expected" };
+        steady(folder.path(), words).refuses(&[what]);
+    }
+    let checkpoint = repo("demo/checkpoint");
+    for (option, value) in
+        [("--image", &sizes), ("--image", &shorter), ("--state-horizon", &huge), ("--denoising-steps", &huge)]
+    {
+        let words = ["export", "onnx", "--checkpoint", checkpoint.to_str().unwrap(), "--out", "x.onnx"];
+        let image = if option == "--image" { [option, value] } else { ["--image", "28x28"] };
+        let words = words.into_iter().chain(image);
+        match option {
+            "--image" => steady(folder.path(), words).refuses(&["expected"]),
+            _ => steady(folder.path(), words.chain([option, value])).refuses(&["expected at most"]),
+        };
+    }
+}

@@ -158,7 +158,10 @@ fn providers_are_options_of_onnxruntime() {
     let refused = |options: &[&str], words: &str| {
         steady(folder.path(), ["demo"].iter().chain(options)).refuses(&[words]);
     };
-    refused(&["--provider", "cuda"], "--provider: expected with onnxruntime, found with cpu");
+    refused(
+        &["--engine", "cpu", "--provider", "cuda"],
+        "--provider: expected with onnxruntime, found with cpu",
+    );
     let known = "expected one of cpu, cuda, tensorrt, nv-tensorrt-rtx, found `rocm`";
     refused(&["--engine", "onnxruntime", "--provider", "rocm"], known);
 }

@@ -48,3 +48,26 @@ fn a_missing_library_is_an_error() {
     steady(folder.path(), args)
         .refuses(&["expected ONNX Runtime's library, found none", "nowhere: nothing there"]);
 }
+
+#[test]
+fn sizes_without_files_are_exported_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["export", "onnx", "--checkpoint", "synth:tiny", "--component", "dit", "--out", "dit.onnx"];
+    let run = steady(folder.path(), args).succeeds();
+    assert!(run.stdout.contains("checkpoint synth:tiny of seed 42"), "{}", run.stdout);
+    // It is ours to replace; a file of someone else's is not.
+    steady(folder.path(), args).succeeds();
+    std::fs::write(folder.path().join("dit.onnx"), b"another graph").unwrap();
+    steady(folder.path(), args).refuses(&["dit.onnx", "no output of steady"]);
+    let shown = steady(folder.path(), ["inspect", "checkpoint", "synth:n1.6"]).succeeds();
+    assert!(shown.stdout.contains("random weights") && shown.stdout.contains("vision"), "{}", shown.stdout);
+}
+
+#[test]
+fn shells_complete_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = steady(folder.path(), ["completions", shell]).succeeds().stdout;
+        assert!(script.contains("--html-episodes") && script.contains("calibrate"), "{shell}");
+    }
+}

@@ -81,7 +81,7 @@ fn the_demo_dataset() {
     has_line(&run, &["action", "right_hand", "6", "action", "20..26"]);
     has_line(&run, &["annotation", "human.task_description", "task_index"]);
     has_line(&run, &["observation.state", "[26]", "max", "mean", "q99"]);
-    has_line(&run, &["ego_view", "AV1", "256x256", "362", "decodes"]);
+    has_line(&run, &["ego_view", "AV1", "256x256", "362", "decoded", "by", "native"]);
 }
 
 #[test]

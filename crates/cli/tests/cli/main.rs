@@ -14,6 +14,8 @@ mod eval_several;
 mod eval_survives;
 mod export;
 mod inspect;
+mod options;
+mod output;
 mod precision;
 mod precision_table;
 mod support;

@@ -5,12 +5,15 @@ use crate::support::{copy, last_line, numbers, read_tensors, repo, verify, write
 #[test]
 fn model_goldens_and_the_demo_hold() {
     let (golden, demo) = (repo("tests/fixtures/golden"), repo("tests/fixtures/demo_expected"));
+    let n1_7 = repo("tests/fixtures/golden_n1d7");
     for precision in ["f32", "bf16"] {
-        let run = verify(&[&golden, &demo], &["--precision", precision]).succeeds();
-        for fixture in ["one_view", "two_views", "mixed_shapes", "demo_expected"] {
-            let line = run.stdout.lines().find(|line| line.starts_with(&format!("{fixture}: "))).unwrap();
+        let run = verify(&[&golden, &n1_7, &demo], &["--precision", precision]).succeeds();
+        let held: Vec<&str> = run.stdout.lines().filter(|line| line.ends_with("comparisons hold")).collect();
+        let names = ["mixed_shapes", "one_view", "two_views", "mixed_shapes", "demo_expected"];
+        assert_eq!(held.len(), names.len(), "{precision}: {held:?}");
+        for (line, name) in held.into_iter().zip(names) {
             let [held, of] = numbers(line);
-            assert!(held == of && held > 0, "{precision}: {line}");
+            assert!(line.starts_with(&format!("{name}: ")) && held == of && held > 0, "{precision}: {line}");
         }
         assert!(last_line(&run).starts_with("worst relative L2"), "{}", run.stdout);
         assert!(!run.stdout.contains("FAILED"));

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
             a_dataset_of_another_robot_does_not_fit,
         ),
         trial("a_dataset_without_its_videos", "datasets/v3_record_test", a_dataset_without_its_videos),
+        trial("model_goldens_of_n1_7_hold", "golden_n1d7", model_goldens_of_n1_7_hold),
         Trial::test("the_documented_script_runs_an_engine", || {
             the_documented_script_runs_an_engine();
             Ok(())
@@ -61,6 +62,17 @@ fn processor_goldens_of_n1_7_hold(goldens: &Path) {
     let held = run.stdout.lines().filter(|line| line.ends_with("comparisons hold")).map(numbers);
     let held: Vec<[usize; 2]> = held.collect();
     assert!(held.len() >= 10 && held.iter().all(|[held, of]| held == of && *held >= 8), "{}", run.stdout);
+}
+
+/// One and two views, mixed image sizes, frames and states of the past, a model without self-attention over the features,
+/// and a chunk that goes on from the one before.
+fn model_goldens_of_n1_7_hold(goldens: &Path) {
+    for precision in ["f32", "bf16"] {
+        let run = verify(&[goldens], &["--precision", precision]).succeeds();
+        let held = run.stdout.lines().filter(|line| line.ends_with("comparisons hold")).map(numbers);
+        let held: Vec<[usize; 2]> = held.collect();
+        assert!(held.len() == 6 && held.iter().all(|[held, of]| held == of && *held >= 2), "{}", run.stdout);
+    }
 }
 
 fn a_tokenizer_of_another_model_does_not_fit(other: &Path) {

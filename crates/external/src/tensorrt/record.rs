@@ -128,8 +128,8 @@ impl BuildRecord {
             return Err(Error::file(&path, format!("expected at most {MOST_BYTES} bytes, found {length}")));
         }
         let text = std::fs::read(&path).map_err(|source| Error::io(&path, source))?;
-        let record: BuildRecord =
-            serde_json::from_slice(&text).map_err(|error| Error::file(&path, error.to_string()))?;
+        let record: BuildRecord = steadyhand_files::json::from_slice(&text)
+            .map_err(|error| Error::file(&path, error.to_string()))?;
         if (record.format.as_str(), record.version) != (FORMAT, VERSION) {
             let found = format!("{} {}", record.format, record.version);
             return Err(Error::file(&path, format!("expected {FORMAT} {VERSION}, found {found}")));

@@ -6,7 +6,9 @@
 use super::dtype::Dtype;
 use super::error::TraceError;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -29,8 +31,17 @@ pub(super) struct Located {
     pub bytes: usize,
 }
 
-/// Reads the tensors of the safetensors file at `path`, in the order of their bytes.
-pub(super) fn read_header(path: &Path) -> Result<Vec<Located>, TraceError> {
+/// What a safetensors file says of itself.
+#[derive(Debug)]
+pub(super) struct Contents {
+    /// In the order of their bytes.
+    pub tensors: Vec<Located>,
+    /// Texts by key; empty where the file has none.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Reads the header of the safetensors file at `path`.
+pub(super) fn read_header(path: &Path) -> Result<Contents, TraceError> {
     let io = |source| TraceError::io(path, source);
     let mut file = File::open(path).map_err(io)?;
     let file_bytes = file.metadata().map_err(io)?.len();
@@ -46,13 +57,11 @@ pub(super) fn read_header(path: &Path) -> Result<Vec<Located>, TraceError> {
     }
     let mut header = vec![0u8; length as usize];
     file.read_exact(&mut header).map_err(io)?;
-    let Header(tensors) = serde_json::from_slice(&header).map_err(|source| TraceError::Json {
-        path: path.to_path_buf(),
-        field: "header",
-        source,
-    })?;
+    let Header { tensors, metadata } = serde_json::from_slice(&header)
+        .map_err(|source| TraceError::Json { path: path.to_path_buf(), field: "header", source })?;
     let data_start = LENGTH_BYTES + length;
-    locate(path, tensors, data_start, file_bytes - data_start)
+    let tensors = locate(path, tensors, data_start, file_bytes - data_start)?;
+    Ok(Contents { tensors, metadata })
 }
 
 /// Checks that the tensors fill the file's data exactly: no overlap, no hole, nothing beyond the end.
@@ -105,7 +114,10 @@ struct RawTensor {
 }
 
 /// The entries of a header, which must not repeat a name.
-struct Header(Vec<(String, RawTensor)>);
+struct Header {
+    tensors: Vec<(String, RawTensor)>,
+    metadata: BTreeMap<String, String>,
+}
 
 impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -123,7 +135,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let mut tensors = Vec::new();
+        let (mut tensors, mut metadata) = (Vec::new(), BTreeMap::new());
         let mut names = std::collections::HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if !names.insert(name.clone()) {
@@ -132,11 +144,16 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 )));
             }
             if name == METADATA {
-                map.next_value::<IgnoredAny>()?;
+                // The format knows texts alone; what else stands there is no tensor and harms nothing.
+                if let Value::Object(fields) = map.next_value()? {
+                    let texts =
+                        fields.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned())));
+                    metadata.extend(texts);
+                }
             } else {
                 tensors.push((name, map.next_value()?));
             }
         }
-        Ok(Header(tensors))
+        Ok(Header { tensors, metadata })
     }
 }

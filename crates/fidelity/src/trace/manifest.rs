@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use steadyhand_files::json;
 
 pub(super) const MANIFEST: &str = "manifest.json";
 const FORMAT: &str = "steadyhand-trace";
@@ -47,7 +48,7 @@ impl Manifest {
         if text.len() as u64 > MAX_BYTES {
             return Err(TraceError::field(path, "file length", format!("at most {MAX_BYTES} bytes"), "more"));
         }
-        let manifest: Manifest = serde_json::from_slice(&text).map_err(|source| TraceError::Json {
+        let manifest: Manifest = json::from_slice(&text).map_err(|source| TraceError::Json {
             path: path.to_path_buf(),
             field: "manifest",
             source,

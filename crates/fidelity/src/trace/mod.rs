@@ -17,7 +17,7 @@ pub use dtype::Dtype;
 pub use error::TraceError;
 pub use writer::TraceWriter;
 
-use header::{Located, read_header};
+use header::{Contents, Located, read_header};
 use manifest::{MANIFEST, Manifest};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -90,7 +90,22 @@ impl Trace {
     fn of_files(path: &Path, files: &[PathBuf]) -> Result<Self, TraceError> {
         let mut trace = Trace::empty(path, BTreeMap::new());
         for file in files {
-            for located in read_header(file)? {
+            let Contents { tensors, metadata } = read_header(file)?;
+            for (key, value) in metadata {
+                match trace.metadata.get(&key) {
+                    Some(said) if *said != value => {
+                        let said = format!("{said:?}, as another file of the trace says");
+                        return Err(TraceError::field(
+                            file,
+                            format!("metadata `{key}`"),
+                            said,
+                            format!("{value:?}"),
+                        ));
+                    }
+                    _ => trace.metadata.insert(key, value),
+                };
+            }
+            for located in tensors {
                 trace.push(file, located)?;
             }
         }
@@ -104,7 +119,8 @@ impl Trace {
         for listed in manifest.tensors {
             let file = path.join(&listed.file);
             if !parts.contains_key(&listed.file) {
-                let header = read_header(&file)?.into_iter().map(|tensor| (tensor.name.clone(), tensor));
+                let header =
+                    read_header(&file)?.tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor));
                 parts.insert(listed.file.clone(), header.collect());
             }
             let located = parts.get_mut(&listed.file).and_then(|part| part.remove(&listed.name));
@@ -151,7 +167,7 @@ impl Trace {
         &self.path
     }
 
-    /// The manifest's metadata; empty without a manifest.
+    /// The manifest's metadata; without a manifest, that of the files' headers.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }

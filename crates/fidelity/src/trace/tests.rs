@@ -236,6 +236,28 @@ fn manifests_that_lie_are_refused() {
     assert!(matches!(Trace::open(folder.path()), Err(TraceError::Json { .. })));
 }
 
+/// safetensors files of others carry what they say of themselves in their headers.
+#[test]
+fn without_a_manifest_the_headers_say_what_the_trace_is() {
+    let folder = folder();
+    let write = |name: &str, header: &str| {
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat();
+        std::fs::write(folder.path().join(name), bytes).expect("written");
+    };
+    let tensor = r#""dtype": "F32", "shape": [1], "data_offsets": [0, 4]"#;
+    let said = r#"{"precision": "bf16", "count": 3}"#;
+    write("a.safetensors", &format!(r#"{{"__metadata__": {said}, "a": {{{tensor}}}}}"#));
+    write("b.safetensors", &format!(r#"{{"__metadata__": null, "b": {{{tensor}}}}}"#));
+    let trace = Trace::open(folder.path()).expect("a trace");
+    let expected = BTreeMap::from([("precision".to_owned(), "bf16".to_owned())]);
+    assert_eq!((trace.metadata(), trace.names().len()), (&expected, 2));
+
+    let other = r#"{"precision": "fp16"}"#;
+    write("b.safetensors", &format!(r#"{{"__metadata__": {other}, "b": {{{tensor}}}}}"#));
+    let message = Trace::open(folder.path()).expect_err("a contradiction").to_string();
+    assert!(message.contains("b.safetensors: metadata `precision`: expected \"bf16\""), "{message}");
+}
+
 #[test]
 fn a_writer_refuses_what_would_not_read_back() {
     let folder = folder();

@@ -15,6 +15,9 @@ use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::topology::Part;
 use steadyhand_gr00t::{Error, Result};
 
+/// The field of errors about engines that hand over different tensors.
+pub(super) const ENGINES: &str = "engines";
+
 /// One of two engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -88,7 +91,7 @@ pub fn side_by_side(
     match (a, b) {
         (Err(Ended::Failed(error)), _) | (_, Err(Ended::Failed(error))) => Err(error),
         (Ok(a), Ok(b)) => Ok(if mixture.most == Side::A { a } else { b }),
-        _ => Err(Error::input("engines", "expected both to hand over the same tensors, one had fewer")),
+        _ => Err(Error::input(ENGINES, "expected both to hand over the same tensors, one had fewer")),
     }
 }
 
@@ -155,7 +158,7 @@ impl Patches for Exchange<'_> {
 
 fn mismatch(at: &Site, values: usize, found: &Message) -> Error {
     let what = format!("expected {values} values of `{at}`, found {} of `{}`", found.values.len(), found.at);
-    Error::input("engines", what)
+    Error::input(ENGINES, what)
 }
 
 /// What exchanging one component does to the actions: relative L2 to the reference's.

@@ -4,7 +4,7 @@ use super::baseline::{Baseline, MARGIN};
 use super::replay::{Progress, Task};
 use super::report::{SwapErrors, Swaps};
 use super::setup::Setup;
-use super::side_by_side::{self, Swap, swap_components};
+use super::side_by_side::{self, ENGINES, Swap, swap_components};
 use crate::Result;
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Matrix;
@@ -46,7 +46,12 @@ pub(super) fn run(
     let before: Option<&ModelInput> = before.last().filter(|_| keeps_state);
     let swaps = swap_components(side_a, engine, (input, before), right, &|done, of| {
         progress(Progress { task: Task::Mixtures, done, of });
-    })?;
+    });
+    let swaps = match swaps {
+        // An engine without some component has nothing to be exchanged: that is told where it was asked for.
+        Err(steadyhand_gr00t::Error::Input { field, .. }) if field == ENGINES && !always => return Ok(None),
+        swaps => swaps?,
+    };
     Ok(Some(Swaps {
         floor,
         all_b,

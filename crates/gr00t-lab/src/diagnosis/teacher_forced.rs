@@ -149,7 +149,8 @@ impl Examination<'_> {
         let [input] = input;
         run.run(&model, &policy, input)?;
         let mut errors = run.errors.into_inner();
-        errors.extend(base.copies.iter().cloned());
+        // Those that the fault does not reach are as they were.
+        errors.extend(base.copies.iter().filter(|copy| !fault.reaches_copy(&copy.path)).cloned());
         Ok(errors)
     }
 
@@ -379,7 +380,11 @@ struct Copies<'a, 'r>(&'r TeacherForced<'a>);
 impl Probe for Copies<'_, '_> {
     fn tap(&mut self, name: &str, _: &[usize], values: &[f32]) {
         let (run, at) = (self.0, site(name));
-        let skipped = run.plan.is_some() || run.examination.inputs == Inputs::Recorded;
+        let reached = || {
+            let fault = run.injection.as_ref().and_then(Injection::fault);
+            fault.is_some_and(|fault| fault.reaches_copy(at.path()))
+        };
+        let skipped = run.examination.inputs == Inputs::Recorded || run.plan.is_some() && !reached();
         if skipped || !run.examination.model.topology.copies.contains(&at.path()) {
             return;
         }

@@ -163,24 +163,21 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
         "reversed-state" => suspect.may_be("action_head.state"),
         _ => true,
     });
-    // Layers that do not run show nothing, and what reads the features errs.
-    let layers = model.language.layers.len();
-    let shown = |layer: &usize| {
-        let path = format!("language.layer.{layer}");
-        !suspect.unshown.contains(&path)
-    };
-    let kept = (0..layers).take_while(shown).count();
-    if !model.language.normed && READERS.contains(&site) && kept > 0 && kept < layers {
-        faults.push(fewer_layers(kept, layers));
+    // What reads the features errs where layers do not run.
+    if READERS.contains(&site) {
+        faults.extend(shortened(model));
     }
     faults
 }
 
-pub(super) fn of_any_engine(model: &Model) -> Vec<Fault> {
+/// Fewer layers, of a model whose configuration has a default that is not its value.
+fn shortened(model: &Model) -> Vec<Fault> {
     let layers = model.language.layers.len();
-    // Of a model whose configuration has a default that is not its value.
-    let fewer = (1..layers).filter(|_| !model.language.normed).map(|kept| fewer_layers(kept, layers));
-    all(model).into_iter().chain(fewer).collect()
+    (1..layers).filter(|_| !model.language.normed).map(|kept| fewer_layers(kept, layers)).collect()
+}
+
+pub(super) fn of_any_engine(model: &Model) -> Vec<Fault> {
+    [all(model), shortened(model)].concat()
 }
 
 /// Cases of a model that has such places.

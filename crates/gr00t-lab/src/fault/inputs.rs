@@ -2,7 +2,9 @@
 
 use super::{Case, Effect, Fault, Reach, Suspect, wobble};
 use std::sync::Arc;
+use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise;
+use steadyhand_gr00t::ops::Patching;
 use steadyhand_gr00t::processor::PixelValues;
 
 const PIXELS: &str = "vision.patches";
@@ -150,27 +152,32 @@ fn scaled(place: &'static str, what: &str, factor: f32) -> Fault {
     }
 }
 
-/// A patch's values in the order channel, row, column.
-fn patch_layout() -> Fault {
+/// A patch's values in the other of the two usual orders.
+fn patch_layout(patching: Patching) -> Fault {
+    let [right, wrong] = match patching.channels_first {
+        true => ["channel, row, column", "row, column, channel"],
+        false => ["row, column, channel", "channel, row, column"],
+    };
     Fault {
         kind: "patch-layout",
         place: PIXELS.to_owned(),
         reach: Reach::Place,
-        effect: Effect::Result(Arc::new(|[_, _, features], values| {
-            let (pixels, side) = (features / 3, (features / 3).isqrt());
+        effect: Effect::Result(Arc::new(move |[_, _, features], values| {
+            let pixels = features / 3;
             for patch in values.chunks_exact_mut(features) {
                 let right = patch.to_vec();
                 for (at, value) in patch.iter_mut().enumerate() {
-                    let (channel, row, column) = (at / pixels, at % pixels / side, at % side);
-                    *value = right[(row * side + column) * 3 + channel];
+                    // Frames, where there are several, stand before the rows either way.
+                    *value = match patching.channels_first {
+                        true => right[at % 3 * pixels + at / 3],
+                        false => right[at % pixels * 3 + at / pixels],
+                    };
                 }
             }
         })),
         opaque: false,
-        description:
-            "flattens the pixels of a patch in the order channel, row, column instead of row, column, channel"
-                .to_owned(),
-        fix: "permute the patches, or the patch embedding's weight, to row, column, channel".to_owned(),
+        description: format!("flattens the pixels of a patch in the order {wrong} instead of {right}"),
+        fix: format!("permute the patches, or the patch embedding's weight, to {right}"),
     }
 }
 
@@ -189,10 +196,11 @@ fn shift_half_a_pixel(image: &mut PixelValues) {
     }
 }
 
-fn at(site: &str) -> Vec<Fault> {
+fn at(model: &Model, site: &str) -> Vec<Fault> {
     match site {
         PIXELS => {
-            let mut faults = vec![channel_order(), shifted_pixels(), other_pixels(), patch_layout()];
+            let mut faults =
+                vec![channel_order(), shifted_pixels(), other_pixels(), patch_layout(model.vision.patching)];
             faults.extend(preparations());
             faults
         }
@@ -211,19 +219,19 @@ fn at(site: &str) -> Vec<Fault> {
 }
 
 pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
-    let mut faults = at(suspect.site);
+    let mut faults = at(suspect.model, suspect.site);
     // What an engine was given shows first in what it makes of it.
     let behind = |input: &str| suspect.site != input && suspect.unshown.iter().any(|path| path == input);
     for input in [PIXELS, "noise", "action_head.state"] {
         if behind(input) {
-            faults.extend(at(input).into_iter().filter(|fault| !fault.opaque));
+            faults.extend(at(suspect.model, input).into_iter().filter(|fault| !fault.opaque));
         }
     }
     faults
 }
 
-pub(super) fn of_any_engine() -> Vec<Fault> {
-    ["noise", PIXELS, "action_head.state"].iter().flat_map(|site| at(site)).collect()
+pub(super) fn of_any_engine(model: &Model) -> Vec<Fault> {
+    ["noise", PIXELS, "action_head.state"].iter().flat_map(|site| at(model, site)).collect()
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -173,6 +173,11 @@ impl Fault {
         }
     }
 
+    /// Whether it names a tensor that is handed on under another name than that of the operation that made it.
+    pub(crate) fn reaches_copy(&self, path: &str) -> bool {
+        matches!(self.reach, Reach::Paths(paths) if paths.contains(&path))
+    }
+
     /// Whether all that the fault does is to change the result at its place after it was computed.
     pub fn changes_a_result(&self) -> bool {
         self.reach == Reach::Place && matches!(self.effect, Effect::Result(_) | Effect::Stale)
@@ -228,7 +233,7 @@ pub(crate) fn candidates(suspect: &Suspect) -> Vec<Fault> {
 pub fn catalogue(model: &Model, declared: &dyn Fn(&str) -> Formats) -> Vec<Fault> {
     let config = &model.config;
     let groups = [
-        inputs::of_any_engine(),
+        inputs::of_any_engine(model),
         time::of_any_engine(config.num_timestep_buckets),
         attention::of_any_engine(),
         weights::of_any_engine(config),

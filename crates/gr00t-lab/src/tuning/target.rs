@@ -107,12 +107,23 @@ pub trait Target {
 pub struct CpuTarget {
     model: Model,
     denoising_steps: usize,
+    /// What is to run the policies in the end, with the model's sites.
+    deployed: Option<(Box<dyn Backend>, Vec<ModelSite>)>,
 }
 
 impl CpuTarget {
     /// Policies of `model` emulated on the CPU.
     pub fn new(model: Model, denoising_steps: usize) -> Self {
-        CpuTarget { model, denoising_steps }
+        CpuTarget { model, denoising_steps, deployed: None }
+    }
+
+    /// Admits only policies that engines of `backend` run. None of them is opened.
+    ///
+    /// # Errors
+    /// The model's sites cannot be listed.
+    pub fn deployed_on(mut self, backend: Box<dyn Backend>) -> Result<Self> {
+        self.deployed = Some((backend, self.model.sites()?));
+        Ok(self)
     }
 }
 
@@ -130,8 +141,11 @@ impl Target for CpuTarget {
     }
 
     /// The reference runs every policy that fits the model.
-    fn check(&self, _policy: &PrecisionPolicy) -> Result<()> {
-        Ok(())
+    fn check(&self, policy: &PrecisionPolicy) -> Result<()> {
+        match &self.deployed {
+            Some((backend, sites)) => backend.check(policy, sites),
+            None => Ok(()),
+        }
     }
 
     fn actions(&mut self, policy: &PrecisionPolicy, inputs: &[ModelInput]) -> Result<Vec<Matrix>> {

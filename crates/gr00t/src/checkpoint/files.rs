@@ -2,10 +2,11 @@
 //! in their place.
 
 use crate::{Error, Result, Version};
-use serde::de::DeserializeOwned;
+use safetensors::SafeTensors;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use steadyhand_files::{Disguise, folders, json};
+use steadyhand_files::{Disguise, MAX_VALUE, folders, json};
 
 /// The model's description.
 pub(crate) const CONFIG: &str = "config.json";
@@ -25,9 +26,17 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// # Errors
 /// It cannot be read, or is a Git LFS pointer, a web page, ….
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+    let bytes = steadyhand_files::read_up_to(path, MAX_VALUE).map_err(|source| Error::io(path, source))?;
     refuse_disguise(path, &bytes)?;
     Ok(bytes)
+}
+
+/// A text file.
+///
+/// # Errors
+/// As [`read`]; it is no UTF-8.
+pub(crate) fn text(path: &Path) -> Result<String> {
+    String::from_utf8(read(path)?).map_err(|_| Error::file(path, "expected UTF-8 text, found other bytes"))
 }
 
 /// Whether a file that starts with `bytes` is what it seems.
@@ -36,6 +45,29 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
 /// It is something else: what, and what to do.
 pub(crate) fn refuse_disguise(path: &Path, bytes: &[u8]) -> Result<()> {
     Disguise::of(bytes).map_or(Ok(()), |found| Err(Error::file(path, format!("is {found}"))))
+}
+
+/// The tensors of a safetensors file's contents.
+///
+/// # Errors
+/// The contents are not whole, or are something else; a tensor stands twice in the header, of which the format's reader
+/// takes one without a word.
+pub(crate) fn safetensors<'a>(path: &Path, file: &'a [u8]) -> Result<SafeTensors<'a>> {
+    let parsed = SafeTensors::deserialize(file).map_err(|error| {
+        // Only now: the length of a header may look like anything.
+        match refuse_disguise(path, file) {
+            Ok(()) => Error::file(path, format!("not a whole safetensors file: {error}")),
+            Err(disguised) => disguised,
+        }
+    })?;
+    let header = file.split_first_chunk::<8>().and_then(|(length, rest)| {
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        rest.get(..length)
+    });
+    match json::from_slice::<IgnoredAny>(header.unwrap_or_default()) {
+        Ok(_) => Ok(parsed),
+        Err(error) => Err(Error::file(path, format!("header: {error}"))),
+    }
 }
 
 /// Where a file of the processor lies: in the folder itself, or in `processor/` where the folder has none.

@@ -18,11 +18,10 @@ pub use weight::{Dtype, Weight};
 
 use crate::{Error, Result};
 use mapped::MappedFile;
-use safetensors::SafeTensors;
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use steadyhand_files::json;
+use std::sync::{Arc, OnceLock};
 
 /// The tensors of a checkpoint folder, by name.
 #[derive(Debug, Clone)]
@@ -30,6 +29,16 @@ pub struct Checkpoint {
     folder: PathBuf,
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, Weight>,
+    /// Looked for once, where actions are not finite.
+    non_finite: Arc<OnceLock<Option<NonFinite>>>,
+}
+
+/// A weight that is a NaN or an infinity.
+#[derive(Debug, Clone)]
+struct NonFinite {
+    tensor: String,
+    place: usize,
+    value: f32,
 }
 
 impl Checkpoint {
@@ -53,7 +62,7 @@ impl Checkpoint {
         } else {
             map_shards(folder, &index, &mut tensors)?
         };
-        Ok(Checkpoint { folder: folder.to_path_buf(), files, tensors })
+        Ok(Checkpoint { folder: folder.to_path_buf(), files, tensors, non_finite: Arc::default() })
     }
 
     /// The folder that was opened.
@@ -71,6 +80,24 @@ impl Checkpoint {
         self.tensors.iter().map(|(name, weight)| (name.as_str(), weight))
     }
 
+    /// Whether all weights are finite. The first call reads them all.
+    ///
+    /// # Errors
+    /// A tensor with a NaN or an infinity, with its file and place.
+    pub fn check_finite(&self) -> Result<()> {
+        let look = || {
+            self.tensors.par_iter().find_map_first(|(tensor, weight)| {
+                let (place, value) = weight.first_non_finite()?;
+                Some(NonFinite { tensor: tensor.clone(), place, value })
+            })
+        };
+        let Some(NonFinite { tensor, place, value }) = self.non_finite.get_or_init(look) else {
+            return Ok(());
+        };
+        let file = self.get(tensor).and_then(Weight::file).unwrap_or(&self.folder);
+        Err(Error::file(file, format!("{tensor}: expected finite weights, found {value} at element {place}")))
+    }
+
     /// The tensor of this name.
     pub fn get(&self, name: &str) -> Option<&Weight> {
         self.tensors.get(name)
@@ -84,15 +111,7 @@ fn map_tensors(
     wanted: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let file = Arc::new(MappedFile::open(path)?);
-    let parsed = match SafeTensors::deserialize(file.bytes()) {
-        Ok(parsed) => parsed,
-        Err(error) => {
-            // Only now: the length of a header may look like anything.
-            files::refuse_disguise(path, file.bytes())?;
-            return Err(Error::file(path, format!("not a whole safetensors file: {error}")));
-        }
-    };
-    refuse_names_twice(path, file.bytes())?;
+    let parsed = files::safetensors(path, file.bytes())?;
     let start = file.bytes().as_ptr() as usize;
     for (name, view) in parsed.iter().filter(|(name, _)| wanted(name)) {
         let dtype = Dtype::from_safetensors(view.dtype()).ok_or_else(|| {
@@ -104,18 +123,6 @@ fn map_tensors(
         tensors.insert(name.to_owned(), weight);
     }
     Ok(())
-}
-
-/// Refuses a header that has a tensor twice, of which the format's reader takes one without a word.
-fn refuse_names_twice(path: &Path, file: &[u8]) -> Result<()> {
-    let header = file.split_first_chunk::<8>().and_then(|(length, rest)| {
-        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-        rest.get(..length)
-    });
-    match json::from_slice::<serde::de::IgnoredAny>(header.unwrap_or_default()) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::file(path, format!("header: {error}"))),
-    }
 }
 
 fn map_shards(folder: &Path, index: &Path, tensors: &mut BTreeMap<String, Weight>) -> Result<Vec<PathBuf>> {
@@ -208,6 +215,35 @@ mod tests {
         std::fs::write(folder.path().join("model.safetensors"), file).unwrap();
         let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains("model.safetensors") && error.contains("stands twice"), "{error}");
+    }
+
+    #[test]
+    fn a_weight_that_is_no_number_is_named_with_its_file() {
+        let folder =
+            folder(&[("x.safetensors", &[("a", 1.0)]), ("y.safetensors", &[("b", f32::NEG_INFINITY)])]);
+        index(folder.path(), r#"{"weight_map": {"a": "x.safetensors", "b": "y.safetensors"}}"#);
+        let error = Checkpoint::open(folder.path()).unwrap().check_finite().unwrap_err().to_string();
+        assert!(error.contains("y.safetensors: b: ") && error.contains("-inf at element 0"), "{error}");
+        index(folder.path(), r#"{"weight_map": {"a": "x.safetensors"}}"#);
+        assert!(Checkpoint::open(folder.path()).unwrap().check_finite().is_ok());
+    }
+
+    #[test]
+    fn non_finite_elements_are_told_from_large_ones() {
+        for (dtype, size, finite, infinite) in [
+            (StoredDtype::F32, 4, f32::MAX.to_le_bytes(), f32::NAN.to_le_bytes()),
+            (StoredDtype::F16, 2, [0xff, 0x7b, 0, 0], [0, 0x7c, 0, 0]),
+            (StoredDtype::BF16, 2, [0x7f, 0x7f, 0, 0], [0xc0, 0xff, 0, 0]),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+            let bytes = [&finite[..size], &infinite[..size]].concat();
+            let view = TensorView::new(dtype, vec![2], &bytes).unwrap();
+            serialize_to_file([("a", view)], None, &folder.path().join("model.safetensors")).unwrap();
+            let checkpoint = Checkpoint::open(folder.path()).unwrap();
+            let (place, value) = checkpoint.get("a").unwrap().first_non_finite().unwrap();
+            assert!(place == 1 && !value.is_finite(), "{dtype:?}: {value} at {place}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::Synthetic;
 use super::mapped::MappedFile;
 use half::f16;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use steadyhand_fidelity::Format;
 
@@ -128,6 +129,30 @@ impl Weight {
             Source::Mapped(file, range) => Some(&file.bytes()[range.clone()]),
             Source::Synthetic(_) | Source::Absent => None,
         }
+    }
+
+    /// The file that the tensor lies in, if it lies in one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Mapped(file, _) => Some(file.path()),
+            Source::Synthetic(_) | Source::Absent => None,
+        }
+    }
+
+    /// The first element of a tensor in a file that is a NaN or an infinity, and its place, row-major.
+    pub fn first_non_finite(&self) -> Option<(usize, f32)> {
+        let (bytes, size) = (self.bytes()?, self.dtype.size());
+        // Such elements have all bits of the exponent set.
+        let exponent: u32 = match self.dtype {
+            Dtype::Bf16 => 0x7f80,
+            Dtype::F16 => 0x7c00,
+            Dtype::F32 => 0x7f80_0000,
+        };
+        let bits = |raw: &[u8]| raw.iter().rev().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+        let place = bytes.chunks_exact(size).position(|raw| bits(raw) & exponent == exponent)?;
+        let mut value = [0.0];
+        widen(&bytes[place * size..(place + 1) * size], self.dtype, &mut value);
+        Some((place, value[0]))
     }
 
     /// How the elements are made, for a tensor that lies in no file.

@@ -247,7 +247,8 @@ impl Config {
     /// Image tokens of images of these heights and widths.
     pub fn image_tokens(&self, images: &[[usize; 2]]) -> usize {
         let side = self.image_token_side();
-        images.iter().map(|[height, width]| height / side * (width / side)).sum()
+        let tokens = |[height, width]: &[usize; 2]| (height / side).saturating_mul(width / side);
+        images.iter().map(tokens).fold(0, usize::saturating_add)
     }
 
     /// State rows of one observation, where the model takes one number of them only.

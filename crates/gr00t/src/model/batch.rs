@@ -2,7 +2,15 @@
 
 use crate::config::Config;
 use crate::ops::{ImageBatch, Tokens};
+use crate::{Error, Result};
 use std::borrow::Cow;
+
+/// Pixels of an image's longer side, tokens of all prompts of a batch, state rows and Euler steps beyond these are a
+/// mistake: the published model has 252, some 200, 1 and 4.
+const MAX_SIDE: usize = 1 << 13;
+const MAX_TOKENS: usize = 1 << 20;
+const MAX_STATES: usize = 1 << 10;
+const MAX_EULER_STEPS: usize = 1000;
 
 /// One inference of one or more observations of the same layout.
 #[derive(Debug, Clone)]
@@ -70,14 +78,32 @@ impl Layout {
 
     /// Tokens of one prompt.
     pub fn tokens(&self) -> usize {
-        self.image_tokens + self.text_tokens
+        self.image_tokens.saturating_add(self.text_tokens)
+    }
+
+    /// Whether a machine may hold it: what nobody asks for on purpose is refused before memory is taken.
+    fn check(&self) -> Result<()> {
+        let sides = self.images.iter().flatten().copied();
+        let tokens = self.tokens().saturating_mul(self.batch);
+        for (name, most, found) in [
+            ("image", MAX_SIDE, sides.max().unwrap_or(0)),
+            ("tokens", MAX_TOKENS, tokens),
+            ("state_horizon", MAX_STATES, self.state_horizon),
+            ("denoising_steps", MAX_EULER_STEPS, self.denoising_steps),
+        ] {
+            if found > most {
+                return Err(Error::input(name, format!("expected at most {most}, found {found}")));
+            }
+        }
+        Ok(())
     }
 }
 
 impl Batch<'static> {
     /// A batch of this layout without values: for implementations of [`Ops`](crate::ops::Ops) that ask for shapes and
     /// for the parts of the prompt only. Image tokens come first.
-    pub fn of_layout(config: &Config, layout: &Layout) -> Self {
+    pub fn of_layout(config: &Config, layout: &Layout) -> Result<Self> {
+        layout.check()?;
         let image_token = config.image_token();
         let text_token = u32::from(image_token == 0);
         let mut ids = vec![image_token; layout.image_tokens];
@@ -88,7 +114,7 @@ impl Batch<'static> {
             frames: 1,
             pixels: Cow::Borrowed(&[]),
         };
-        Batch {
+        Ok(Batch {
             images: layout.images.iter().map(image).collect(),
             input_ids: vec![ids; layout.batch],
             state: Vec::new(),
@@ -97,7 +123,7 @@ impl Batch<'static> {
             noise: Vec::new(),
             strength: None,
             denoising_steps: layout.denoising_steps,
-        }
+        })
     }
 }
 

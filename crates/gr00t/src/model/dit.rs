@@ -66,6 +66,7 @@ impl Dit {
         let inner = dit.inner_dim();
         let time = format!("{path}.timestep_encoder.timestep_embedder");
         Dit {
+            // Some digits differ by version.
             time_frequencies: time_frequencies(),
             time1: linear(loader, &format!("{time}.linear_1"), TIME_CHANNELS, inner),
             time2: linear(loader, &format!("{time}.linear_2"), inner, inner),

@@ -96,9 +96,10 @@ impl Model {
             ),
         };
         let mut action_head = action_head::ActionHead::load(loader, &config);
-        if config.version == Version::N1_6 {
-            action_head.dit.time_frequencies = n1_6::time_frequencies();
-        }
+        action_head.dit.time_frequencies = match config.version {
+            Version::N1_6 => n1_6::time_frequencies(),
+            Version::N1_7 => n1_7::time_frequencies(),
+        };
         Model {
             vision,
             connector,
@@ -188,7 +189,7 @@ impl Model {
     /// A layout that does not fit the model.
     pub fn visits(&self, layout: &Layout) -> Result<Vec<Visit>> {
         let ops = ShapeInference::new(self.config.image_token());
-        self.infer(&ops, &Batch::of_layout(&self.config, layout))?;
+        self.infer(&ops, &Batch::of_layout(&self.config, layout)?)?;
         Ok(ops.visits())
     }
 

@@ -83,10 +83,9 @@ pub(super) fn language(loader: &mut Loader, config: &Config) -> Language {
 
 /// The frequencies of the timestep embedding, with the digits of the build of PyTorch that N1.6 is held to.
 ///
-/// Frequency 4 lies 0.490 of a unit in the last place below a float. Correct rounding goes up to it, and so does the build
-/// that N1.7 is held to; this one's exponential (accurate to 0.51 units) goes down. At bucket 750 that one unit turns the
-/// angle by 4.5e-5 and moves the embedding by 6e-6, ten times all other f32 error of the model together, so the reference
-/// follows PyTorch here.
+/// Frequency 4 lies 0.490 of a unit in the last place below a float. Correct rounding goes up to it, that build's
+/// exponential (accurate to 0.51 units) goes down. At bucket 750 that one unit turns the angle by 4.5e-5 and moves the
+/// embedding by 6e-6, ten times all other f32 error of the model together, so the reference follows PyTorch here.
 pub(super) fn time_frequencies() -> Vec<f32> {
     let mut frequencies = dit::time_frequencies();
     frequencies[4] = frequencies[4].next_down();

@@ -7,6 +7,7 @@
 //! Source: `modeling_qwen3_vl.py` of transformers 4.57.3, `gr00t_n1d7.py`.
 
 use super::connector::{Connector, Join};
+use super::dit;
 use super::language::Language;
 use super::vision::{Layer, Projection, Vision};
 use super::weights::{affine, convolution, linear};
@@ -113,4 +114,14 @@ fn interleaved(count: usize, [_, rows, cols]: [usize; 3]) -> Vec<usize> {
         _ => 0,
     };
     (0..count).map(axis).collect()
+}
+
+/// The frequencies of the timestep embedding, with the digits of the build of PyTorch that N1.7 is held to, which is another
+/// than N1.6's: it rounds frequency 10 up, by 0.506 of a unit in the last place, and 52 down, by 0.503. At bucket 875 the
+/// first moves the embedding by 3e-6.
+pub(super) fn time_frequencies() -> Vec<f32> {
+    let mut frequencies = dit::time_frequencies();
+    frequencies[10] = frequencies[10].next_up();
+    frequencies[52] = frequencies[52].next_down();
+    frequencies
 }

@@ -1,8 +1,8 @@
 //! The options of a policy.
 
 use super::{Parts, Policy, Precision};
+use crate::Result;
 use crate::engine::{Backend, Reference};
-use crate::{Error, Result};
 use std::path::PathBuf;
 
 /// Options of a policy; made by [`Policy::builder`].
@@ -73,9 +73,6 @@ impl PolicyBuilder {
     /// [`Error::Option`] for a tag or a tokenizer that must be set, and for 0 steps. A precision that does not fit the
     /// model, or that the engine does not execute: the first such site is named. An engine that cannot run here.
     pub fn open(self) -> Result<Policy> {
-        if self.denoising_steps == 0 {
-            return Err(Error::option("denoising_steps", "expected at least 1, found 0"));
-        }
         let parts = Parts::load(&self.folder, self.embodiment_tag.as_deref(), self.tokenizer.as_deref())?;
         parts.policy(self.engine.as_ref(), self.precision, self.denoising_steps, self.seed)
     }

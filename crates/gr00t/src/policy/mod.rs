@@ -12,12 +12,13 @@ mod prepare;
 pub use builder::PolicyBuilder;
 pub use described::{Described, Group, View};
 pub use parts::{Parts, Precision, check_horizon, check_processor, load_model, precision};
-pub use prepare::{prepare, prepare_into};
+pub use prepare::{continuation, prepare, prepare_into};
 
 use crate::engine::{Engine, ModelInput, one};
 use crate::noise::gaussian;
 use crate::observation::{ActionChunk, Matrix, Observation};
 use crate::processor::Processor;
+use crate::rtc::RtcOptions;
 use crate::{Error, Result};
 use std::borrow::Borrow;
 use std::path::{Path, PathBuf};
@@ -86,6 +87,25 @@ impl Policy {
     pub fn act_with_noise(&mut self, observation: &Observation, noise: Matrix) -> Result<ActionChunk> {
         let input = prepare(&self.processor, observation, noise)?;
         self.infer(observation, input)
+    }
+
+    /// [`Policy::act`], going on from the chunk before (real-time chunking): the last `overlap_steps` of the first
+    /// `action_horizon` steps of `previous`, in physical units as they were given, are the beginning of the new chunk. Its
+    /// first `frozen_steps` stay as they are, up to the precision of the model's normalization and where that clips.
+    ///
+    /// # Errors
+    /// As [`Policy::act`]; steps that do not fit each other or the chunk before; an engine that cannot.
+    pub fn act_after(
+        &mut self,
+        observation: &Observation,
+        previous: &ActionChunk,
+        options: &RtcOptions,
+    ) -> Result<ActionChunk> {
+        let mut input = prepare(&self.processor, observation, self.noise(self.inference))?;
+        input.rtc = continuation(&self.processor, observation, previous, options)?;
+        let chunk = self.infer(observation, input)?;
+        self.inference = self.inference.wrapping_add(1);
+        Ok(chunk)
     }
 
     /// Actions for several observations, in order: those that as many calls of [`Policy::act`] give, to the bit.
@@ -228,6 +248,37 @@ mod tests {
         let mixed = [observations[0].clone(), Observation::default()];
         let error = batch.act_batch(&mixed).expect_err("refused").to_string();
         assert!(error.starts_with("observation 1: "), "{error}");
+    }
+
+    /// The frozen steps of a chunk are the last steps of the one before, in physical units, whatever the noise; what comes
+    /// behind goes on from them.
+    #[test]
+    fn a_chunk_goes_on_from_the_one_before() {
+        for (name, config) in [("synth:tiny", synthetic::tiny()), ("synth:tiny-n1.7", synthetic::tiny_n1_7())]
+        {
+            let made = Synthetic::make(name, config, 3, &Shapes::default()).expect("consistent sizes");
+            let mut policy = policy(&made, 7);
+            let observation = made.observation(1);
+            let previous = policy.act(&observation).expect("acts");
+            let options =
+                RtcOptions { action_horizon: 16, overlap_steps: 8, frozen_steps: 3, ramp_rate: 6.0 };
+            let next = policy.act_after(&observation, &previous, &options).expect("acts");
+            for ((group, next), (_, previous)) in next.groups.iter().zip(&previous.groups) {
+                for step in 0..3 {
+                    let pairs = next.row(step).iter().zip(previous.row(8 + step));
+                    for (found, expected) in pairs {
+                        let apart = (found - expected).abs();
+                        assert!(apart <= 1e-5 * expected.abs().max(1.0), "{name} {group} {step}: {apart}");
+                    }
+                }
+                assert_ne!(next.row(7), previous.row(15), "{name} {group}");
+            }
+            let refused = |options: &RtcOptions, policy: &mut Policy| {
+                policy.act_after(&observation, &previous, options).expect_err("refused").to_string()
+            };
+            let error = refused(&RtcOptions { action_horizon: 99, ..options }, &mut policy);
+            assert!(error.starts_with("rtc.action_horizon: "), "{error}");
+        }
     }
 
     #[test]

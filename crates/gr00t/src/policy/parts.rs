@@ -3,7 +3,7 @@
 use super::Policy;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::engine::{Backend, Engine};
+use crate::engine::{Backend, Engine, check_steps};
 use crate::model::Model;
 use crate::precision::PrecisionPolicy;
 use crate::processor::{Processor, known_embodiment_tags};
@@ -131,6 +131,7 @@ impl Parts {
         precision: impl Into<Precision>,
         denoising_steps: usize,
     ) -> Result<Box<dyn Engine + Send>> {
+        check_steps(&self.model, denoising_steps)?;
         backend.open(self.model.clone(), self.precision(precision)?, denoising_steps)
     }
 
@@ -220,7 +221,7 @@ fn fitting(model: &Model, wanted: Precision) -> Result<PrecisionPolicy> {
 /// Opens a checkpoint folder and finds the model in it.
 ///
 /// # Errors
-/// The folder is not a GR00T N1.6 checkpoint: named by file and field.
+/// The folder is not a checkpoint of a known version: named by file and field.
 pub fn load_model(folder: &Path) -> Result<Model> {
     let config = Config::load(folder)?;
     let checkpoint = Checkpoint::open(folder)?;
@@ -240,15 +241,31 @@ pub fn check_horizon(processor: &Processor, model: &Model) -> Result<()> {
     Err(Error::input(field, format!("expected at most {predicted} delta_indices, found {asked}")))
 }
 
-/// Whether the model has the slot of a processor's embodiment, and the processor's padded widths.
+/// Whether the model is of the processor's version, and has the slot of its embodiment and its padded widths.
 ///
 /// # Errors
 /// One of them differs.
 pub fn check_processor(processor: &Processor, model: &Model) -> Result<()> {
+    let (found, expected) = (processor.version(), model.config.version);
+    if found != expected {
+        let what = format!(
+            "expected that of config.json's model_type `{}`, found `{}`, that of {found}",
+            expected.model_type(),
+            found.processor_class()
+        );
+        return Err(Error::input("processor_config.json: processor_class", what));
+    }
     let (slot, slots) = (processor.embodiment_id(), model.config.max_num_embodiments);
     if slot >= slots {
         let field = format!("embodiment_id.json: {}", processor.embodiment_tag());
         let what = format!("expected below max_num_embodiments = {slots} of config.json, found {slot}");
+        return Err(Error::input(field, what));
+    }
+    let rows = processor.modalities().state.delta_indices.len();
+    if let Some(expected) = model.config.state_rows().filter(|expected| *expected != rows) {
+        let field = format!("processor_config.json: modality_configs.{}.state", processor.embodiment_tag());
+        let what =
+            format!("expected {expected} delta_indices, state_history_length of config.json, found {rows}");
         return Err(Error::input(field, what));
     }
     for (name, model, processor) in [

@@ -1,6 +1,6 @@
 //! Activation scales: the largest magnitudes that the linear layers of a model were seen to multiply.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, files};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -58,9 +58,7 @@ impl Calibration {
     /// # Errors
     /// A file that cannot be read or has other fields; a bound that is not a finite number above or at zero.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
-        let read: Calibration =
-            serde_json::from_str(&text).map_err(|error| Error::file(path, error.to_string()))?;
+        let read: Calibration = files::read_json(path)?;
         if let Some((site, amax)) = read.amax.iter().find(|(_, amax)| !(amax.is_finite() && **amax >= 0.0)) {
             return Err(Error::file(path, format!("amax.{site}: expected a finite number, found {amax}")));
         }

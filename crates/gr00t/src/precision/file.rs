@@ -1,6 +1,7 @@
 //! Policies as TOML files that a person can read and edit.
 
 use super::{Pattern, PrecisionPolicy, Rule, Scale, WeightFormat};
+use crate::checkpoint::files;
 use crate::precision::Calibration;
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -39,7 +40,7 @@ impl PrecisionPolicy {
     /// exist: with the table's number. Whether patterns match a model is for [`PrecisionPolicy::check`].
     pub fn from_toml_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
+        let text = files::text(path)?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let policy = Self::from_toml(&text, path)?;
         let file = std::path::absolute(path).map_err(|source| Error::io(path, source))?;

@@ -67,8 +67,8 @@ impl PoseFormats {
 
 impl ActionCodec {
     /// # Errors
-    /// [`Error::File`] when statistics are missing, do not fit the horizon or `max_action_dim`, when the horizon is
-    /// longer than the model's, or when a relative group's format or reference state cannot work.
+    /// [`Error::File`] when statistics are missing, do not fit the horizon or `max_action_dim`, or
+    /// when a relative group's format or reference state cannot work.
     pub fn new(
         config: &ProcessorConfig,
         modality: &ModalityConfig,
@@ -79,12 +79,6 @@ impl ActionCodec {
         let horizon = modality.delta_indices.len();
         if let Some(configs) = modality.action_configs.as_ref().filter(|c| c.len() != keys.len()) {
             let what = format!("{} action_configs for {} modality_keys", configs.len(), keys.len());
-            return Err(statistics.error("action", "*", what));
-        }
-        // The official code of N1.6 has no such check.
-        if config.version == Version::N1_7 && horizon > config.max_action_horizon {
-            let what =
-                format!("{horizon} delta_indices, but max_action_horizon is {}", config.max_action_horizon);
             return Err(statistics.error("action", "*", what));
         }
         let mut groups = Vec::with_capacity(keys.len());

@@ -105,11 +105,9 @@ impl Kwargs {
 
     /// A switch that is off where it is `null`, as in Python.
     fn read_switch(&mut self, key: &str, value: &mut Option<bool>) -> Result<(), String> {
-        let mut found = None::<Option<bool>>;
         if self.0.contains_key(key) {
-            self.read(key, found.insert(None))?;
-        }
-        if let Some(switch) = found {
+            let mut switch = None::<bool>;
+            self.read(key, &mut switch)?;
             *value = Some(switch.unwrap_or(false));
         }
         Ok(())

@@ -66,7 +66,10 @@ impl Images {
         Ok(Images {
             transform: Transform::new(config, checkpoint)?,
             grid: Grid::of(config.version),
-            one_size: config.version == Version::N1_7,
+            one_size: match config.version {
+                Version::N1_6 => false,
+                Version::N1_7 => true,
+            },
         })
     }
 
@@ -75,10 +78,10 @@ impl Images {
         self.grid
     }
 
-    /// Whether frames that each have a usable size fit each other. `frames`: with the names that errors give them.
+    /// Whether frames, each with its name for errors, fit each other.
     ///
     /// # Errors
-    /// [`Error::Input`] about the first frame that becomes of another size than the first one.
+    /// [`Error::Input`] about a frame that is unusable, or becomes of another size than the first one.
     pub fn check_sizes(&self, frames: &[(String, &Image)]) -> Result<()> {
         let Some(((first, frame), others)) = frames.split_first().filter(|_| self.one_size) else {
             return Ok(());

@@ -11,7 +11,7 @@
 //! | embodiments | tags, their names, slots | `embodiments` |
 //! | images | pixels of a token, bounds, the last resize; whether views must agree in size | `grid`, `image` |
 //! | prompt | system turn, order, placeholders, special tokens | `language::Template` |
-//! | actions | the format that relative poses are read in; the horizon's bound | `action` |
+//! | actions | the format that relative poses are read in; whether the horizon is bounded | `action`, `Processor::new` |
 
 mod action;
 mod config;
@@ -57,8 +57,12 @@ use crate::{ActionChunk, Error, Image, Matrix, Observation, Result, Version};
 
 /// The longest instruction, in bytes. The model's memory grows with the square of its tokens.
 const MAX_INSTRUCTION: usize = 1 << 13;
+/// The most tokens of a prompt, images included.
+const MAX_PROMPT: usize = 1 << 15;
 /// The most time steps of a modality.
 const MAX_STEPS: usize = 1 << 10;
+/// The most frames of an observation: time steps times views.
+const MAX_FRAMES: usize = 64;
 /// The widest padded state or action.
 const MAX_WIDTH: usize = 1 << 16;
 
@@ -143,15 +147,26 @@ impl Processor {
 
     fn new(parts: Parts) -> Result<Self> {
         let Parts { origin, config, tag, modalities, embodiment_id, statistics, tokenizer } = parts;
+        let error = |what: String| Err(Error::file(origin.join(config::PROCESSOR_CONFIG), what));
         for (name, size, most) in [
             ("max_state_dim", config.max_state_dim, MAX_WIDTH),
             ("max_action_dim", config.max_action_dim, MAX_WIDTH),
             ("max_action_horizon", config.max_action_horizon, MAX_STEPS),
         ] {
             if size > most {
-                let what = format!("{name}: expected at most {most}, found {size}");
-                return Err(Error::file(origin.join(config::PROCESSOR_CONFIG), what));
+                return error(format!("{name}: expected at most {most}, found {size}"));
             }
+        }
+        // Whether the official constructor compares the two.
+        let bounded = match config.version {
+            Version::N1_6 => false,
+            Version::N1_7 => true,
+        };
+        let (steps, most) = (modalities.action.delta_indices.len(), config.max_action_horizon);
+        if bounded && steps > most {
+            return error(format!(
+                "{tag}.action.delta_indices: expected at most max_action_horizon = {most}, found {steps}"
+            ));
         }
         let state = StateEncoder::new(config, &modalities.state, &statistics)?;
         Ok(Processor {
@@ -291,6 +306,10 @@ impl Processor {
         let tokens: Vec<usize> = images.iter().map(|image| grid.tokens(image.height, image.width)).collect();
         let (expanded, order) = self.template.expand(&text, &tokens)?;
         let input_ids = self.tokenizer.encode(&expanded)?;
+        if input_ids.len() > MAX_PROMPT {
+            let what = format!("expected a prompt of at most {MAX_PROMPT} tokens, found {}", input_ids.len());
+            return Err(Error::input("instruction", what));
+        }
         let sizes = sizes().collect();
         let prompt = Arc::new(Prompt { instruction: instruction.to_owned(), sizes, text, input_ids, order });
         *last() = Some(Arc::clone(&prompt));
@@ -357,6 +376,10 @@ fn check_modalities(checkpoint: &Path, tag: &str, modalities: &EmbodimentModalit
         if steps > MAX_STEPS {
             return error(format!("{tag}.{name}.delta_indices: expected at most {MAX_STEPS}, found {steps}"));
         }
+    }
+    let frames = video.delta_indices.len().saturating_mul(video.modality_keys.len());
+    if frames > MAX_FRAMES {
+        return error(format!("{tag}.video: expected at most {MAX_FRAMES} frames in all, found {frames}"));
     }
     // Row i of a chunk is the action of step i: nothing downstream reads other places.
     if let Some((row, delta)) = (0..).zip(&action.delta_indices).find(|(row, delta)| row != *delta) {

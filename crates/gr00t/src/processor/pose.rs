@@ -58,15 +58,12 @@ impl Pose {
         }
     }
 
-    /// From a row-major 4 x 4 matrix, whose last row is not looked at. The rotation is the one whose quaternion lies
-    /// in the matrix, even where its rows are not orthonormal. `None` for a mirrored or flat one, or when there are not
-    /// 16 values.
+    /// From a row-major 4 x 4 matrix, whose last row is not looked at. `None` where it has no nearest rotation, or when
+    /// there are not 16 values.
     fn from_matrix(values: &[f64]) -> Option<Self> {
         let &[a, b, c, x, d, e, f, y, g, h, i, z, _, _, _, _] = values else { return None };
-        let matrix = [[a, b, c], [d, e, f], [g, h, i]];
-        let determinant = dot(matrix[0], cross(matrix[1], matrix[2]));
-        (determinant.is_finite() && determinant > 0.0)
-            .then(|| Pose { translation: [x, y, z], rotation: from_quaternion(quaternion(&matrix)) })
+        let rotation = nearest_rotation([[a, b, c], [d, e, f], [g, h, i]])?;
+        Some(Pose { translation: [x, y, z], rotation })
     }
 
     /// From `[x, y, z]` and a rotation vector. `None` for one that is not finite, or when there are not 6 values.
@@ -164,6 +161,28 @@ fn quaternion(m: &[[f64; 3]; 3]) -> [f64; 4] {
     }
     let norm = q.iter().map(|v| v * v).sum::<f64>().sqrt();
     q.map(|v| v / norm)
+}
+
+/// The rotation nearest to a matrix, which SciPy takes from its singular vectors: here the limit of averaging it with
+/// its inverse's transpose (Newton's iteration for the polar decomposition; Higham, 1986). `None` for a mirrored or flat
+/// matrix.
+fn nearest_rotation(mut m: [[f64; 3]; 3]) -> Option<[[f64; 3]; 3]> {
+    /// Random matrices take up to 13 steps, nearly flat ones one more for each factor of two.
+    const MAX_STEPS: usize = 64;
+    for _ in 0..MAX_STEPS {
+        let cofactors = [cross(m[1], m[2]), cross(m[2], m[0]), cross(m[0], m[1])];
+        let determinant = dot(m[0], cofactors[0]);
+        if !(determinant.is_finite() && determinant > 0.0) {
+            return None;
+        }
+        let last = m;
+        m = [0, 1, 2].map(|i| [0, 1, 2].map(|j| 0.5 * (last[i][j] + cofactors[i][j] / determinant)));
+        let pairs = m.as_flattened().iter().zip(last.as_flattened());
+        if pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) <= 1e-15 {
+            return Some(m);
+        }
+    }
+    None
 }
 
 /// The rotation matrix of a unit quaternion `[x, y, z, w]`.
@@ -268,11 +287,19 @@ mod tests {
 
     #[test]
     fn a_matrix_is_made_a_rotation() {
-        let scaled = [2.0, 0.0, 0.0, 5.0, 0.0, 0.0, -2.0, 6.0, 0.0, 2.0, 0.0, 7.0, 9.0, 9.0, 9.0, 9.0];
-        let pose = Pose::read(ActionFormat::Default, &scaled).expect("a rotation");
-        let determinant = dot(pose.rotation[0], cross(pose.rotation[1], pose.rotation[2]));
-        assert_close(&[determinant], &[1.0], TOLERANCE);
+        // scipy 1.15.3: Rotation.from_matrix(matrix).as_matrix()
+        let matrix = [-0.7, 0.1, 0.6, 5.0, 0.2, -0.9, 0.3, 6.0, 0.55, 0.25, 0.75, 7.0, 9.0, 9.0, 9.0, 9.0];
+        let expected = [
+            [-0.7834241913039368, 0.06299513630607755, 0.6182864621529013],
+            [0.14810353392522346, -0.9472647245174515, 0.28417403984835854],
+            [0.6035825376190339, 0.3141992273807417, 0.7327802984487998],
+        ];
+        let pose = Pose::read(ActionFormat::Default, &matrix).expect("a rotation");
+        assert_close(pose.rotation.as_flattened(), expected.as_flattened(), TOLERANCE);
         assert_eq!(pose.translation, [5.0, 6.0, 7.0]);
+        let scaled = [2.0, 0.0, 0.0, 5.0, 0.0, 0.0, -2.0, 6.0, 0.0, 2.0, 0.0, 7.0, 9.0, 9.0, 9.0, 9.0];
+        let turn = Pose::read(ActionFormat::Default, &scaled).expect("a rotation").rotation;
+        assert_close(turn.as_flattened(), &[1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 1.0, 0.0], TOLERANCE);
         let mut mirrored = scaled;
         mirrored[0] = -2.0;
         assert!(Pose::read(ActionFormat::Default, &mirrored).is_err());

@@ -42,8 +42,8 @@ impl StateGroup {
         statistics: &Statistics,
     ) -> Result<Self> {
         if config.exclude_state || modality.exclude_state {
-            let dim = statistics.has("state", key).then(|| statistics.table("state", key, "min"));
-            let dim = dim.transpose()?.map(|table| table.cols);
+            // Its values are not scaled: statistics tell its width where there are any.
+            let dim = statistics.table("state", key, "min").ok().map(|table| table.cols);
             return Ok(StateGroup { key: key.to_string(), encoding: Encoding::Excluded, dim });
         }
         let sin_cos = config.apply_sincos_state_encoding && modality.is_sin_cos(key);

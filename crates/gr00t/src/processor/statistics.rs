@@ -135,8 +135,14 @@ impl Table {
         }
         let data: Option<Vec<f64>> = nested.iter().flat_map(|row| row.iter()).map(Value::as_f64).collect();
         match data {
-            Some(data) if data.iter().all(|v| v.is_finite()) => Ok(Table { rows: nested.len(), cols, data }),
-            _ => Err("expected finite numbers, found NaN, an infinity, null or something else".to_string()),
+            // Actions are f32: a bound beyond them makes infinities.
+            Some(data) if data.iter().all(|v| (*v as f32).is_finite()) => {
+                Ok(Table { rows: nested.len(), cols, data })
+            }
+            _ => {
+                Err("expected finite numbers of f32, found NaN, an infinity, null or something else"
+                    .to_string())
+            }
         }
     }
 
@@ -275,7 +281,14 @@ mod tests {
 
     #[test]
     fn malformed_tables_are_refused() {
-        for bad in [json!([]), json!([[]]), json!([[1.0], [1.0, 2.0]]), json!("x"), json!([1.0, null])] {
+        for bad in [
+            json!([]),
+            json!([[]]),
+            json!([[1.0], [1.0, 2.0]]),
+            json!("x"),
+            json!([1.0, null]),
+            json!([1e39]),
+        ] {
             assert!(Table::parse(&bad).is_err(), "{bad}");
         }
     }

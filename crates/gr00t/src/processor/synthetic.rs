@@ -24,6 +24,8 @@ use crate::{Error, Image, Matrix, Observation, Result, Version};
 /// What errors name in place of a folder.
 const ORIGIN: &str = "synthetic processor";
 const TAG: &str = "new_embodiment";
+/// Cameras of a robot.
+const MAX_VIEWS: usize = 64;
 /// Joint groups of the state and of the action.
 const GROUPS: usize = 4;
 /// Words of the made-up language: `w0`, `w1`, ….
@@ -56,8 +58,8 @@ impl Processor {
     /// the prompt.
     pub fn synthetic(config: &Config, views: usize, image_side: usize) -> Result<Self> {
         let version = config.version;
-        if views == 0 {
-            return Err(Error::input("views", "expected at least 1, found 0"));
+        if !(1..=MAX_VIEWS).contains(&views) {
+            return Err(Error::input("views", format!("expected 1 to {MAX_VIEWS}, found {views}")));
         }
         let grid = Grid::of(version);
         let (side, least) = (grid.token_side, grid.least_square());

@@ -5,7 +5,6 @@
 //! split pattern, byte-level BPE, and added tokens that are matched before everything else.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -92,11 +91,11 @@ impl Tokenizer {
     }
 }
 
-/// Runs the tokenizers crate. It panics on some files that look right: that becomes an error (the process's panic
-/// hook still reports it), and what it was making is dropped.
+/// Runs the tokenizers crate. It panics on some files that look right: that becomes an error, and what it was making is
+/// dropped.
 fn guarded<T>(origin: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run))
-        .unwrap_or_else(|_| Err(Error::file(origin, "the tokenizer broke off: it is damaged")))
+    steadyhand_files::guarded(run)
+        .unwrap_or_else(|| Err(Error::file(origin, "the tokenizer broke off: it is damaged")))
 }
 
 fn from_vocabulary(folder: &Path) -> Result<tokenizers::Tokenizer> {

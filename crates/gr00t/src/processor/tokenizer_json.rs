@@ -9,6 +9,8 @@ const MAX_TOKENS: usize = 1 << 21;
 const MAX_TEXT: usize = 1 << 10;
 /// Tokens added to the vocabulary.
 const MAX_ADDED: usize = 1 << 12;
+/// Product of the counted repetitions of a pattern.
+const MAX_REPETITIONS: u64 = 1000;
 /// Steps within steps.
 const MAX_DEPTH: usize = 4;
 
@@ -137,7 +139,28 @@ fn step(field: &str, value: &Value, known: &[&str], depth: usize) -> Result<(), 
     }
     let pattern = value.get("pattern");
     let mut texts = ["Regex", "String"].iter().filter_map(|name| pattern?.get(name)?.as_str());
-    texts.try_for_each(|pattern| text(&format!("{field}.pattern"), pattern))
+    texts.try_for_each(|pattern| {
+        text(&format!("{field}.pattern"), pattern)?;
+        match repetitions(pattern) {
+            count if count <= MAX_REPETITIONS => Ok(()),
+            count => Err(format!(
+                "{field}.pattern: expected at most {MAX_REPETITIONS} counted repetitions, found {count}"
+            )),
+        }
+    })
+}
+
+/// The product of a pattern's counts, as in `{3}` and `{1,3}`: where such parts stand within each other, a match may
+/// take as many steps.
+fn repetitions(pattern: &str) -> u64 {
+    let counts = pattern.split('{').skip(1).filter_map(|rest| {
+        let numbers = rest.split_once('}')?.0.split(',');
+        // A number too long for its type is a large one.
+        let counts =
+            numbers.filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+        counts.map(|text| text.parse().unwrap_or(u64::MAX)).max()
+    });
+    counts.fold(1, |product, count: u64| product.saturating_mul(count.max(1)))
 }
 
 #[cfg(test)]
@@ -197,6 +220,8 @@ mod tests {
             ("normalizer", deep),
             ("pre_tokenizer", split("a".repeat(5000))),
             ("pre_tokenizer", split("(".to_owned())),
+            ("pre_tokenizer", split("(?:(?:(?=a)|){900}){900}x".to_owned())),
+            ("pre_tokenizer", split("(?:(?=a)|){99999999999999999999}".to_owned())),
             ("added_tokens", json!([{"id": 3, "content": ""}])),
             ("post_processor", json!({"type": "RobertaProcessing"})),
         ] {

@@ -9,6 +9,7 @@ mod noise;
 mod observations;
 pub mod rollout;
 mod scene;
+mod spread;
 mod tensors;
 
 pub use calibration::{CalibrationUsed, DatasetAtHand, Stale, dataset_hash};
@@ -16,6 +17,7 @@ pub use noise::{EpisodeNoise, NoiseSource};
 pub use observations::{Observations, concatenated};
 pub use rollout::{Rollout, RolloutConfig};
 pub use scene::Scene;
+pub use spread::spread;
 pub use tensors::{Tensor, Tensors};
 
 use crate::engine::ModelInput;
@@ -26,9 +28,8 @@ use crate::processor::Processor;
 use crate::synthetic::{self, Shapes, Synthetic};
 use crate::{Error, Matrix, Observation, Result};
 use noise::counted;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use steadyhand_lerobot::Dataset;
+use steadyhand_lerobot::{Dataset, VideoDecoder};
 
 /// Frames of a checkpoint's cameras where observations are made up.
 const CHECKPOINT_FRAME: [usize; 2] = [480, 640];
@@ -52,6 +53,8 @@ pub struct Options {
     pub action_horizon: Option<usize>,
     /// What to do with calibrations of another dataset.
     pub stale: Stale,
+    /// What decodes the dataset's videos.
+    pub video_decoder: VideoDecoder,
 }
 
 /// Model, processor and where observations are from.
@@ -125,6 +128,7 @@ impl Session {
     pub fn open(checkpoint: impl AsRef<Path>, options: &Options) -> Result<Self> {
         let checkpoint = checkpoint.as_ref();
         let name = checkpoint.display().to_string();
+        options.shapes.check()?;
         if let Some(config) = synthetic::config(&name)? {
             options.refuse_with(&name)?;
             let action_horizon = options.action_horizon.unwrap_or(config.action_horizon);
@@ -140,7 +144,7 @@ impl Session {
         let parts = Parts::load(checkpoint, tag, tokenizer)?;
         let scenery = match &options.dataset {
             Some(folder) => Scenery::Recorded {
-                dataset: Box::new(Dataset::open(folder)?),
+                dataset: Box::new(Dataset::open(folder)?.with_video_decoder(options.video_decoder)),
                 at_hand: DatasetAtHand::new(folder, options.stale),
             },
             None => Scenery::Random {
@@ -245,8 +249,7 @@ impl Session {
         match chosen {
             Frames::Along { episode: index, count, spacing, noise } => {
                 let episode = dataset.episode(index)?;
-                let steps = (0..count).map(|i| i * spacing).filter(|step| *step < episode.len());
-                let steps: Vec<usize> = steps.collect();
+                let steps: Vec<usize> = (0..episode.len()).step_by(spacing.max(1)).take(count).collect();
                 if steps.is_empty() {
                     return Err(Error::input(format!("episode {index}"), "no steps"));
                 }
@@ -312,38 +315,4 @@ impl Options {
         }
         Ok(())
     }
-}
-
-/// `count` steps spread evenly over all steps of the episodes of these numbers, or of all episodes: the steps of each
-/// episode.
-///
-/// # Errors
-/// An episode that the dataset does not have; no step at all.
-pub fn spread(dataset: &Dataset, episodes: &[usize], count: usize) -> Result<BTreeMap<usize, Vec<usize>>> {
-    let mut episodes = episodes.to_vec();
-    if episodes.is_empty() {
-        episodes = (0..dataset.len()).collect();
-    }
-    episodes.sort_unstable();
-    episodes.dedup();
-    let Some(last) = dataset.len().checked_sub(1) else {
-        return Err(Error::input("dataset", "the dataset has no episodes"));
-    };
-    let mut all = Vec::new();
-    for episode in episodes {
-        if episode > last {
-            return Err(Error::option("traj_ids", format!("expected 0 to {last}, found {episode}")));
-        }
-        all.extend((0..dataset.episode_meta(episode)?.length).map(|step| (episode, step)));
-    }
-    if all.is_empty() {
-        return Err(Error::file(dataset.path(), "no rows to observe"));
-    }
-    let count = count.min(all.len());
-    let mut chosen: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for frame in 0..count {
-        let (episode, step) = all[frame * all.len() / count];
-        chosen.entry(episode).or_default().push(step);
-    }
-    Ok(chosen)
 }

@@ -1,9 +1,13 @@
 //! Named tensors of a safetensors file, read whole: fixtures and recorded noise.
 
+use crate::checkpoint::files;
 use crate::{Error, Result};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// Far above any fixture or noise.
+const MAX_BYTES: u64 = 1 << 32;
 
 /// A tensor's shape and values.
 #[derive(Debug, Clone)]
@@ -29,9 +33,9 @@ impl Tensors {
     /// # Errors
     /// A file that cannot be read, is cut short, or has a tensor of another dtype.
     pub fn read(path: &Path) -> Result<Self> {
-        let contents = std::fs::read(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
-        let parsed = SafeTensors::deserialize(&contents)
-            .map_err(|error| Error::file(path, format!("not a whole safetensors file: {error}")))?;
+        let contents = steadyhand_files::read_up_to(path, MAX_BYTES);
+        let contents = contents.map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+        let parsed = files::safetensors(path, &contents)?;
         let mut tensors = Tensors {
             path: path.to_path_buf(),
             floats: BTreeMap::new(),

@@ -6,23 +6,50 @@ use crate::policy::Parts;
 use crate::processor::{Processor, frame_side, random_instruction};
 use crate::{Error, Observation, Result};
 
+/// Side of the square frames that published checkpoints resize to.
+const USUAL_SIDE: usize = 256;
+
+/// The longest made-up instruction.
+const MAX_TEXT_TOKENS: usize = 1 << 12;
+/// The longest side of a camera's frame.
+const MAX_FRAME_SIDE: usize = 1 << 13;
+
 /// What a synthetic policy is shown.
 #[derive(Debug, Clone)]
 pub struct Shapes {
     /// Cameras.
     pub views: usize,
-    /// Side in pixels of the square images that the model is given.
-    pub image_size: usize,
+    /// Side in pixels of the square images that the model is given; what becomes of 256 pixels otherwise, as published
+    /// checkpoints resize to.
+    pub image_size: Option<usize>,
     /// Tokens of the prompt besides the image tokens.
     pub text_tokens: usize,
     /// Height and width of the cameras' frames; just what becomes the image size otherwise.
     pub frame: Option<[usize; 2]>,
 }
 
+impl Shapes {
+    /// Whether memory may be taken for what is shown.
+    ///
+    /// # Errors
+    /// A prompt or a frame that is far larger than any robot's.
+    pub(crate) fn check(&self) -> Result<()> {
+        let side = self.frame.map_or(0, |[height, width]| height.max(width));
+        for (option, most, found) in
+            [("text_tokens", MAX_TEXT_TOKENS, self.text_tokens), ("frame_size", MAX_FRAME_SIDE, side)]
+        {
+            if found > most {
+                return Err(Error::option(option, format!("expected at most {most}, found {found}")));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Default for Shapes {
     /// The workload W1.
     fn default() -> Self {
-        Shapes { views: 1, image_size: 252, text_tokens: 40, frame: None }
+        Shapes { views: 1, image_size: None, text_tokens: 40, frame: None }
     }
 }
 
@@ -42,8 +69,11 @@ impl Synthetic {
     /// # Errors
     /// Sizes that do not fit each other.
     pub fn make(name: &str, config: Config, seed: u64, shapes: &Shapes) -> Result<Self> {
-        let processor = Processor::synthetic(&config, shapes.views, shapes.image_size)?;
-        let frame = shapes.frame.unwrap_or([frame_side(config.version, shapes.image_size); 2]);
+        shapes.check()?;
+        let token = config.image_token_side();
+        let side = shapes.image_size.unwrap_or(USUAL_SIDE / token * token);
+        let processor = Processor::synthetic(&config, shapes.views, side)?;
+        let frame = shapes.frame.unwrap_or([frame_side(config.version, side); 2]);
         let words = words(&processor, frame, shapes.text_tokens, &config)?;
         let instruction = random_instruction(seed, words);
         let model = Model::synthetic(config, seed)?;

@@ -33,6 +33,24 @@ fn the_published_model_by_hand() {
     assert_eq!(stages.iter().map(|stage| stage.parameters).sum::<u64>(), 2_960_729_840);
 }
 
+/// What running the official code on shapes counted, but for the final norm of its language model.
+#[test]
+fn the_published_n1_7_has_its_parameters() {
+    let model = model(synthetic::n1_7());
+    let images = vec![[256, 256]];
+    let layout = Layout { images, image_tokens: 64, ..one_view() };
+    let stages = stages(&model, &layout).expect("shapes that fit");
+    let of = |names: &[&str]| -> u64 {
+        stages.iter().filter(|stage| names.contains(&stage.of.name)).map(|stage| stage.parameters).sum()
+    };
+    assert_eq!(of(&["vision"]), 406_957_056);
+    assert_eq!(of(&["language"]), 1_116_542_976 - 2048);
+    assert_eq!(
+        of(&["action_prefix", "action_encoder", "modulation", "dit", "action_decoder"]),
+        1_620_515_968
+    );
+}
+
 #[test]
 fn the_smallest_model_by_hand() {
     let mut config = synthetic::tiny();
@@ -71,13 +89,19 @@ fn the_smallest_model_by_hand() {
 #[test]
 fn all_parameters_of_checkpoints_are_counted() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for folder in ["demo/checkpoint", "tests/fixtures/golden/one_view", "tests/fixtures/golden/mixed_shapes"]
-    {
+    for folder in [
+        "demo/checkpoint",
+        "tests/fixtures/golden/one_view",
+        "tests/fixtures/golden/mixed_shapes",
+        "tests/fixtures/golden_n1d7/mixed_shapes",
+    ] {
         let folder = root.join(folder);
         let config = Config::load(&folder).expect("a config");
         let checkpoint = Checkpoint::open(&folder).expect("a checkpoint");
         let unused = |name: &str| {
-            name.contains("vision_model.head.") || name.contains("lm_head") || name.ends_with("mask_token")
+            // N1.7's features are taken before the final norm.
+            let norm = name == "backbone.model.model.language_model.norm.weight";
+            norm || ["vision_model.head.", "lm_head", "mask_token"].iter().any(|part| name.contains(part))
         };
         let held: usize =
             checkpoint.tensors().filter(|(name, _)| !unused(name)).map(|(_, weight)| weight.len()).sum();

@@ -6,7 +6,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     thread::JoinHandle,
 };
 
@@ -19,6 +19,13 @@ use crate::{Error, Result};
 const MAX_COMPLAINT: u64 = 1 << 12;
 /// The most frames of a listed file: six days at 30 a second.
 const MAX_FRAMES: usize = 1 << 24;
+
+/// Frames that are read over rather than to start again nearer to the one wanted.
+const MAX_READ_OVER: usize = 256;
+/// Pictures back that a picture may refer to: 16 in H.264 and HEVC, 8 in AV1 and VP9, and those shown out of order.
+const REFERENCES: usize = 32;
+/// Seconds back from which on a picture is decoded, at least.
+const REFERRED_SECONDS: f64 = 2.0;
 
 /// The program on `PATH`.
 #[derive(Debug)]
@@ -47,18 +54,21 @@ impl Program {
         FOUND.get_or_init(look).as_ref()
     }
 
-    /// A command that reads the first video of `path`, every frame as it is: none dropped, doubled or turned.
+    /// A command that reads the first video of `path`, every frame as it is: none dropped, doubled or turned. Where
+    /// `from` is a time in seconds, it starts at a key picture of about that time or before.
     /// Damaged pictures end it; with more threads than one they are noticed only sometimes. Whatever the file says,
     /// nothing but files is opened.
-    fn command(&self, path: &Path, demuxer: &str) -> Command {
+    fn command(&self, path: &Path, demuxer: &str, from: Option<f64>) -> Command {
         let mut file = OsString::from("file:");
         file.push(path);
         let mut command = Command::new("ffmpeg");
         command.args(["-nostdin", "-hide_banner", "-v", "error", "-xerror", "-protocol_whitelist", "file"]);
-        command
-            .args(["-threads", "1", "-noautorotate", "-copyts", "-f", demuxer, "-i"])
-            .arg(file)
-            .args(["-map", "0:v:0"]);
+        command.args(["-threads", "1", "-noautorotate", "-copyts", "-f", demuxer]);
+        if let Some(from) = from {
+            // The file's own times, and all that is decoded from there on.
+            command.args(["-seek_timestamp", "1", "-noaccurate_seek", "-ss", &format!("{from:.6}")]);
+        }
+        command.arg("-i").arg(file).args(["-map", "0:v:0"]);
         command.args([if self.renamed { "-fps_mode" } else { "-vsync" }, "passthrough"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -117,7 +127,11 @@ pub(super) struct Listing {
 
 /// Decodes a file without converting it, and notes when each frame is shown.
 pub(super) fn list(program: &Program, path: &Path, demuxer: &str) -> Result<Listing> {
-    let mut command = program.command(path, demuxer);
+    listing(program.command(path, demuxer, None), path)
+}
+
+/// What a command gives whose output is not said yet.
+fn listing(mut command: Command, path: &Path) -> Result<Listing> {
     // Times in the file's own unit.
     command.args(["-enc_time_base", "-1", "-c:v", "rawvideo", "-f", "framecrc", "-"]);
     let mut process = Process::start(command, path)?;
@@ -155,6 +169,8 @@ pub(super) struct Ffmpeg {
     program: &'static Program,
     path: PathBuf,
     demuxer: &'static str,
+    /// When each frame is shown, in seconds, ascending.
+    times: Arc<[f64]>,
     process: Option<Process>,
     /// The frame that comes next out of the process.
     next: usize,
@@ -163,9 +179,14 @@ pub(super) struct Ffmpeg {
 }
 
 impl Ffmpeg {
-    /// A file that nothing was read of yet.
-    pub(super) fn new(program: &'static Program, path: &Path, demuxer: &'static str) -> Ffmpeg {
-        Ffmpeg { program, path: path.into(), demuxer, process: None, next: 0, last: None }
+    /// A file that nothing was read of yet, whose frames are shown at `times`.
+    pub(super) fn new(
+        program: &'static Program,
+        path: &Path,
+        demuxer: &'static str,
+        times: Arc<[f64]>,
+    ) -> Ffmpeg {
+        Ffmpeg { program, path: path.into(), demuxer, times, process: None, next: 0, last: None }
     }
 
     /// The frame at `frame`, counted from 0 in presentation order.
@@ -173,7 +194,9 @@ impl Ffmpeg {
         if let Some((_, last)) = self.last.as_ref().filter(|(index, _)| *index == frame) {
             return Ok(last.clone());
         }
-        if self.process.is_none() || frame < self.next {
+        if self.process.is_none() || frame < self.next || frame - self.next > MAX_READ_OVER {
+            // The one before gives its memory and its pipes back first.
+            self.process = None;
             self.process = Some(self.start(frame)?);
             self.next = frame;
         }
@@ -196,12 +219,42 @@ impl Ffmpeg {
 
     /// A process whose first frame is `frame`; the ones before are decoded, but neither converted nor sent.
     fn start(&self, frame: usize) -> Result<Process> {
-        let mut command = self.program.command(&self.path, self.demuxer);
-        if frame > 0 {
-            command.args(["-vf", &format!("select=gte(n\\,{frame})")]);
-        }
+        let mut command = match self.seeking(frame) {
+            Some(command) => command,
+            None => {
+                let mut command = self.program.command(&self.path, self.demuxer, None);
+                if frame > 0 {
+                    command.args(["-vf", &format!("select=gte(n\\,{frame})")]);
+                }
+                command
+            }
+        };
         command.args(["-c:v", "ppm", "-pix_fmt", "rgb24", "-f", "image2pipe", "-"]);
         Process::start(command, &self.path)
+    }
+
+    /// A command whose first frame is `frame`, which skips what comes long before; None where all must be decoded: near
+    /// the start, or where the program, asked beforehand, does not find the frame at its time. (Formats differ in what
+    /// their index tells, and damaged ones lie.)
+    fn seeking(&self, frame: usize) -> Option<Command> {
+        let at = |frame: usize| self.times.get(frame).copied();
+        let (before, time) = (at(frame.checked_sub(1)?)?, at(frame)?);
+        // Pictures right behind a key picture may need others from before it: the program starts a good deal earlier,
+        // further than pictures refer to.
+        let from = at(frame.checked_sub(REFERENCES)?)?.min(time - REFERRED_SECONDS);
+        let threshold = before + (time - before) / 2.0;
+        if !(from > 0.0 && before < threshold && threshold < time) {
+            return None;
+        }
+        let command = || {
+            let mut command = self.program.command(&self.path, self.demuxer, Some(from));
+            command.args(["-vf", &format!("select=gte(t\\,{threshold:.9})")]);
+            command
+        };
+        let mut first = command();
+        first.args(["-frames:v", "1"]);
+        let found = listing(first, &self.path).ok()?.times.first().copied()?;
+        ((found - time).abs() < (time - before) / 4.0).then(command)
     }
 }
 

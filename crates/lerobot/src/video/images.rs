@@ -57,7 +57,7 @@ impl Images {
 }
 
 /// The pixels of an image file; or what was expected and what was found.
-fn decode(file: &[u8]) -> Result<Frame, (String, String)> {
+pub(super) fn decode(file: &[u8]) -> Result<Frame, (String, String)> {
     match Disguise::of(file) {
         Some(Disguise::Other(Kind::Png)) => png(file).map_err(|found| ("a whole PNG image".into(), found)),
         Some(Disguise::Other(Kind::Jpeg)) => jpeg::decode(file)

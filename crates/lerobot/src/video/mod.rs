@@ -164,6 +164,16 @@ pub struct Frame {
     pub rgb: Vec<u8>,
 }
 
+impl Frame {
+    /// The pixels of a PNG or JPEG file, as those of a column of images: what Pillow's `convert("RGB")` gives.
+    ///
+    /// # Errors
+    /// What was expected, and what was found in its place.
+    pub fn from_image(file: &[u8]) -> Result<Frame, String> {
+        images::decode(file).map_err(|(expected, found)| format!("expected {expected}, found {found}"))
+    }
+}
+
 impl std::fmt::Debug for Frame {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.debug_struct("Frame")
@@ -184,10 +194,30 @@ pub struct Video {
     source: Source,
     frames: Frames,
     /// The file's presentation times in seconds, ascending; by frame of the file.
-    times: Vec<f64>,
+    times: Arc<[f64]>,
     /// Whether FFmpeg's program may take over where the decoders built in give up.
     may_switch: bool,
+    decoders: Decoders,
+}
+
+/// What decodes a video, known also to those who only hold its frames' stream or its episode.
+#[derive(Debug, Clone)]
+pub(crate) struct Decoders {
     by_ffmpeg: Arc<AtomicBool>,
+}
+
+impl Decoders {
+    fn new(by_ffmpeg: bool) -> Decoders {
+        Decoders { by_ffmpeg: Arc::new(AtomicBool::new(by_ffmpeg)) }
+    }
+
+    /// The last one used; before the first frame, the one that will be tried.
+    pub(crate) fn last(&self) -> DecodedBy {
+        match self.by_ffmpeg.load(Ordering::Relaxed) {
+            true => DecodedBy::Ffmpeg,
+            false => DecodedBy::Native,
+        }
+    }
 }
 
 /// What gives the frames of a file.
@@ -231,7 +261,8 @@ impl Video {
         }
         let movie = Movie::open(path, what)?;
         let (codec, width, height) = (movie.codec, movie.width, movie.height);
-        let (times, frames) = (movie.times.clone(), Frames::All(movie.shown.len()));
+        let (times, frames): (Arc<[f64]>, _) =
+            (movie.times.as_slice().into(), Frames::All(movie.shown.len()));
         let refused = native::refused(&movie);
         let source = match (decoder, refused) {
             (VideoDecoder::Auto | VideoDecoder::Native, None) => {
@@ -239,17 +270,17 @@ impl Video {
             }
             (VideoDecoder::Native, Some(found)) => return Err(undecodable(path, found, decoder)),
             (VideoDecoder::Auto, Some(found)) => match Program::find() {
-                Some(program) => Source::Ffmpeg(Ffmpeg::new(program, path, "mov")),
+                Some(program) => Source::Ffmpeg(Ffmpeg::new(program, path, "mov", Arc::clone(&times))),
                 None => return Err(undecodable(path, found, decoder)),
             },
             (VideoDecoder::Ffmpeg, _) => match Program::find() {
-                Some(program) => Source::Ffmpeg(Ffmpeg::new(program, path, "mov")),
+                Some(program) => Source::Ffmpeg(Ffmpeg::new(program, path, "mov", Arc::clone(&times))),
                 None => return Err(undecodable(path, codec.name().to_owned(), decoder)),
             },
         };
-        let by_ffmpeg = Arc::new(AtomicBool::new(matches!(source, Source::Ffmpeg(_))));
+        let decoders = Decoders::new(matches!(source, Source::Ffmpeg(_)));
         let may_switch = decoder == VideoDecoder::Auto;
-        Ok(Video { path: path.into(), codec, width, height, source, frames, times, may_switch, by_ffmpeg })
+        Ok(Video { path: path.into(), codec, width, height, source, frames, times, may_switch, decoders })
     }
 
     /// Opens a file of another container, which FFmpeg's program lists and decodes. One whose name claims
@@ -273,16 +304,17 @@ impl Video {
         };
         let program = program.ok_or_else(|| undecodable(path, kind.to_string(), decoder))?;
         let listing = ffmpeg::list(program, path, demuxer)?;
+        let times: Arc<[f64]> = listing.times.into();
         Ok(Video {
             path: path.into(),
             codec: Codec::Other,
             width: listing.width,
             height: listing.height,
-            source: Source::Ffmpeg(Ffmpeg::new(program, path, demuxer)),
-            frames: Frames::All(listing.times.len()),
-            times: listing.times,
+            source: Source::Ffmpeg(Ffmpeg::new(program, path, demuxer, Arc::clone(&times))),
+            frames: Frames::All(times.len()),
+            times,
             may_switch: false,
-            by_ffmpeg: Arc::new(AtomicBool::new(true)),
+            decoders: Decoders::new(true),
         })
     }
 
@@ -291,19 +323,9 @@ impl Video {
         let path = table.path().to_owned();
         let frames = Frames::All(rows.len());
         let source = Source::Images(Images::new(table, column, rows));
-        let by_ffmpeg = Arc::new(AtomicBool::new(false));
-        let (times, may_switch) = (Vec::new(), false);
-        Video {
-            path,
-            codec: Codec::Images,
-            width: 0,
-            height: 0,
-            source,
-            frames,
-            times,
-            may_switch,
-            by_ffmpeg,
-        }
+        let decoders = Decoders::new(false);
+        let (times, may_switch): (Arc<[f64]>, _) = (Arc::new([]), false);
+        Video { path, codec: Codec::Images, width: 0, height: 0, source, frames, times, may_switch, decoders }
     }
 
     /// The frames nearest in presentation time to `times` (in seconds), the earlier of two equally near; frame 0 is
@@ -340,7 +362,12 @@ impl Video {
 
     /// What decoded the frames so far; before the first one, what will be tried.
     pub fn decoded_by(&self) -> DecodedBy {
-        decoded_by(&self.by_ffmpeg)
+        self.decoders.last()
+    }
+
+    /// The same, to be asked later.
+    pub(crate) fn decoders(&self) -> Decoders {
+        self.decoders.clone()
     }
 
     /// Pixels a row, as the file's track says; a decoded [`Frame`] has its own. 0 where only the frames say it.
@@ -392,11 +419,11 @@ impl Video {
         }
         self.may_switch = false;
         let Some(program) = Program::find() else { return give_up(error, VideoDecoder::Auto) };
-        let mut ffmpeg = Ffmpeg::new(program, &self.path, "mov");
+        let mut ffmpeg = Ffmpeg::new(program, &self.path, "mov", Arc::clone(&self.times));
         match ffmpeg.frame(frame) {
             Ok(decoded) => {
                 self.source = Source::Ffmpeg(ffmpeg);
-                self.by_ffmpeg.store(true, Ordering::Relaxed);
+                self.decoders.by_ffmpeg.store(true, Ordering::Relaxed);
                 Ok(decoded)
             }
             Err(_) => Err(error),
@@ -416,14 +443,6 @@ impl std::fmt::Debug for Video {
             .field("codec", &self.codec)
             .field("frames", &self.frame_count())
             .finish_non_exhaustive()
-    }
-}
-
-/// What a flag says that FFmpeg's use sets.
-fn decoded_by(by_ffmpeg: &AtomicBool) -> DecodedBy {
-    match by_ffmpeg.load(Ordering::Relaxed) {
-        true => DecodedBy::Ffmpeg,
-        false => DecodedBy::Native,
     }
 }
 

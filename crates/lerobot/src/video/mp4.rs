@@ -74,7 +74,7 @@ impl Damage {
 impl Movie {
     /// Reads the file's index. A missing file is [`Error::Missing`] as `what`.
     pub(super) fn open(path: &Path, what: &str) -> Result<Movie> {
-        let mut file = File::open(path).map_err(|e| Error::io(path, what, e))?;
+        let mut file = steadyhand_files::open(path).map_err(|e| Error::io(path, what, e))?;
         let index = read_index(path, &mut file)?;
         let moov = Bytes(&index.moov);
         let track = video_track(moov).ok_or_else(|| {

@@ -2,15 +2,11 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::AtomicBool,
-        mpsc::{Receiver, sync_channel},
-    },
+    sync::mpsc::{Receiver, sync_channel},
     thread::JoinHandle,
 };
 
-use super::{Codec, DecodedBy, Frame, Video, decode_error, decoded_by};
+use super::{Codec, DecodedBy, Decoders, Frame, Video, decode_error};
 use crate::{Error, Result};
 
 /// Frames in the order of a list, decoded in the background.
@@ -21,7 +17,7 @@ use crate::{Error, Result};
 pub struct FrameStream {
     path: PathBuf,
     codec: Codec,
-    by_ffmpeg: Arc<AtomicBool>,
+    decoders: Decoders,
     /// The frames not yet given.
     left: std::vec::IntoIter<usize>,
     receiver: Option<Receiver<Result<Frame>>>,
@@ -34,7 +30,7 @@ impl FrameStream {
     /// Starts decoding `indices`, at most `ahead` finished frames in advance.
     pub(super) fn new(mut video: Video, indices: Vec<usize>, ahead: usize) -> FrameStream {
         let (path, codec) = (video.path().to_path_buf(), video.codec());
-        let by_ffmpeg = Arc::clone(&video.by_ffmpeg);
+        let decoders = video.decoders();
         let left = indices.clone().into_iter();
         let (sender, receiver) = sync_channel(ahead.min(indices.len()));
         let work = move || {
@@ -50,18 +46,18 @@ impl FrameStream {
         match std::thread::Builder::new().name("frames".into()).spawn(work) {
             Ok(thread) => {
                 let (receiver, thread) = (Some(receiver), Some(thread));
-                FrameStream { path, codec, by_ffmpeg, left, receiver, thread, failed: None }
+                FrameStream { path, codec, decoders, left, receiver, thread, failed: None }
             }
             Err(source) => {
                 let failed = Some(Error::Io { path: path.clone(), source });
-                FrameStream { path, codec, by_ffmpeg, left, receiver: None, thread: None, failed }
+                FrameStream { path, codec, decoders, left, receiver: None, thread: None, failed }
             }
         }
     }
 
     /// What decoded the frames so far; before the first one, what will be tried.
     pub fn decoded_by(&self) -> DecodedBy {
-        decoded_by(&self.by_ffmpeg)
+        self.decoders.last()
     }
 
     /// Ends the thread: closes its way out, then waits for it.

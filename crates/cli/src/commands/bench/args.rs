@@ -5,14 +5,14 @@ use crate::options::{DeviceArgs, image_size, precision};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
-/// Shapes that measurements are reported for. Both: 252x252 images, 40 text tokens, 50 action steps, states and
-/// actions of 128 values, 4 Euler steps, one observation.
+/// Shapes that measurements are reported for. Both: images of 252x252 (N1.7: 256x256), 40 text tokens, the published action
+/// steps and widths of states and actions, 4 Euler steps, one observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WorkloadName {
-    /// One view: 121 tokens.
+    /// One view: 121 tokens (N1.7: 104).
     #[value(name = "W1", alias = "w1")]
     W1,
-    /// Two views: 202 tokens.
+    /// Two views: 202 tokens (N1.7: 168).
     #[value(name = "W2", alias = "w2")]
     W2,
 }
@@ -29,7 +29,8 @@ impl WorkloadName {
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Checkpoint folder; synth:n1.6 for random weights of the published size, synth:tiny for a very small model.
+    /// Checkpoint folder; synth:n1.6 or synth:n1.7 for random weights of the published sizes, synth:tiny or
+    /// synth:tiny-n1.7 for a very small model.
     #[arg(long, visible_alias = "model-path", value_name = "DIR")]
     pub checkpoint: PathBuf,
     #[arg(long, default_value = "auto", value_name = "ENGINE", value_parser = EngineSpec::running,
@@ -54,10 +55,10 @@ pub struct BenchArgs {
     /// Tokens of the prompt besides the image tokens. [default: 40]
     #[arg(long)]
     pub text_tokens: Option<usize>,
-    /// Side in pixels of the square images that the model is given. [default: 252]
+    /// Side in pixels of the square images that the model is given. [default: 252, or 256 of N1.7]
     #[arg(long)]
     pub image_size: Option<usize>,
-    /// Steps of an action chunk. [default: 50]
+    /// Steps of an action chunk. [default: 50, or 40 of N1.7]
     #[arg(long)]
     pub action_horizon: Option<usize>,
     /// Size of the camera's frames; by default just what becomes the image size, or 480x640 for a checkpoint.
@@ -73,7 +74,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub denoising_steps: u16,
     /// Observations of one inference.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub batch: u16,
     /// Inferences before the measured ones. [default: 10, on a CPU as many as fit]
     #[arg(long, value_name = "COUNT")]

@@ -1,6 +1,7 @@
 //! How many inferences are measured: what the options say, or on a CPU what fits a minute.
 
 use super::args::BenchArgs;
+use crate::output::note;
 use crate::progress::roughly;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ impl Counts {
     pub fn tell(&self, first: Duration) {
         let all = first.as_secs_f64() * f64::from(self.warmup + 2 * self.iterations);
         if all > 2.0 {
-            eprintln!(
+            note!(
                 "the first inference took {:.1} s; {} are measured after {} that are not, twice for the stages: about {}",
                 first.as_secs_f64(),
                 self.iterations,

@@ -13,12 +13,12 @@ pub use statistics::Statistics;
 use super::doctor::cpu_name;
 use crate::options::one_precision;
 use crate::outcome::Outcome;
+use crate::output;
 use crate::progress::Progress;
-use crate::report::output::{WRITTEN_BY, claim, write_file};
-use anyhow::{Context, Result, ensure};
+use crate::report::output::{WRITTEN_BY, claim, write_json};
+use anyhow::{Result, ensure};
 use counts::Counts;
 use report::{Host, INFERENCE, Named, WorkloadReport};
-use std::io::Write;
 use std::time::{Duration, Instant};
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::calibration::Collector;
@@ -38,11 +38,9 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
     }
     let report = measure(args)?;
     if let Some(path) = &args.json {
-        let mut json = serde_json::to_string_pretty(&report).context("writing the report as JSON")?;
-        json.push('\n');
-        write_file(path, json.as_bytes())?;
+        write_json(path, &report)?;
     }
-    std::io::stdout().lock().write_all(report.page().as_bytes())?;
+    output::print(&report.page())?;
     Ok(Outcome::Success)
 }
 

@@ -35,7 +35,7 @@ impl Subject {
             seed: args.seed,
             shapes: Shapes {
                 views: args.views.unwrap_or(workload.views()),
-                image_size: args.image_size.unwrap_or(named.image_size),
+                image_size: args.image_size,
                 text_tokens: args.text_tokens.unwrap_or(named.text_tokens),
                 frame: args.frame_size,
             },

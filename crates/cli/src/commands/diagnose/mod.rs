@@ -12,15 +12,15 @@ pub use report::{Inference, inferences};
 pub use scene::{Opened, Scene};
 
 use crate::outcome::Outcome;
+use crate::progress::Progress;
 use crate::report::memory::peak_rss_bytes;
 use anyhow::{Context, Result, ensure};
 use declared::Declared;
-use indicatif::{ProgressBar, ProgressStyle};
 use report::Report;
 use std::cell::RefCell;
 use std::io::Write;
 use std::path::Path;
-use steadyhand_gr00t_lab::diagnosis::{Options, Progress, Status, SwapWhen, Task, diagnose};
+use steadyhand_gr00t_lab::diagnosis::{Options, Progress as Told, Status, SwapWhen, Task, diagnose};
 
 /// Diagnoses, prints the verdict and leaves JSON and a page.
 pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
@@ -43,7 +43,7 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     };
     let bar = RefCell::new(None);
     let diagnosis = diagnose(&scene.setup(), opened.subject(), &options, &|told| show(&bar, told));
-    finish(bar);
+    drop(bar);
     let mut diagnosis = diagnosis.map_err(named(args.scratch.as_deref()))?;
     diagnosis.audit.splice(0..0, notes);
     let report = Report::new(&scene, args, diagnosis, peak_rss_bytes());
@@ -72,28 +72,18 @@ pub fn named(scratch: Option<&Path>) -> impl Fn(steadyhand_gr00t_lab::Error) -> 
 }
 
 /// Replays and mixtures cost up to an inference each: minutes on a model of full size.
-fn show(bar: &RefCell<Option<(Task, ProgressBar)>>, told: Progress) {
+fn show(bar: &RefCell<Option<(Task, Progress)>>, told: Told) {
     let mut bar = bar.borrow_mut();
     if bar.as_ref().is_none_or(|(task, _)| *task != told.task) {
-        let what = match told.task {
-            Task::Hypotheses => "hypotheses replayed",
-            Task::Mixtures => "mixtures of both engines",
+        let (what, unit) = match told.task {
+            Task::Hypotheses => ("hypotheses", "replays"),
+            Task::Mixtures => ("mixtures of both engines", "inferences"),
         };
-        if let Some((_, bar)) = bar.take() {
-            bar.finish_and_clear();
-        }
-        let style = format!("[{{bar:40}}] {{pos}}/{{len}} {what}, {{eta}} left");
-        let style = ProgressStyle::with_template(&style).unwrap_or_else(|_| ProgressStyle::default_bar());
-        *bar = Some((told.task, ProgressBar::new(0).with_style(style.progress_chars("=> "))));
+        // The bar before it goes first.
+        *bar = None;
+        *bar = Some((told.task, Progress::new(what, unit, told.of as u64)));
     }
     if let Some((_, bar)) = bar.as_ref() {
-        bar.set_length(told.of as u64);
-        bar.set_position(told.done as u64);
-    }
-}
-
-fn finish(bar: RefCell<Option<(Task, ProgressBar)>>) {
-    if let Some((_, bar)) = bar.into_inner() {
-        bar.finish_and_clear();
+        bar.reach(told.done as u64, told.of as u64);
     }
 }

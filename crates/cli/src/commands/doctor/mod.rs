@@ -20,11 +20,11 @@ pub use args::DoctorArgs;
 pub use cpu::name as cpu_name;
 
 use crate::outcome::Outcome;
-use crate::report::output::{WRITTEN_BY, claim, write_file};
-use anyhow::{Context, Result};
+use crate::output;
+use crate::report::output::{WRITTEN_BY, claim, write_json};
+use anyhow::Result;
 use machine::Machine;
 use serde::Serialize;
-use std::io::Write;
 use verdict::{Verdict, cuda_problem, verdict};
 
 /// The report, for JSON.
@@ -68,10 +68,8 @@ pub fn run(args: &DoctorArgs) -> Result<Outcome> {
     if let Some(path) = &args.json {
         let version = env!("CARGO_PKG_VERSION");
         let report = Report { written_by: WRITTEN_BY, version, machine: &machine, verdict: &verdict };
-        let mut json = serde_json::to_string_pretty(&report).context("writing the report as JSON")?;
-        json.push('\n');
-        write_file(path, json.as_bytes())?;
+        write_json(path, &report)?;
     }
-    std::io::stdout().lock().write_all(page::page(&machine, &verdict).as_bytes())?;
+    output::print(&page::page(&machine, &verdict))?;
     Ok(Outcome::Success)
 }

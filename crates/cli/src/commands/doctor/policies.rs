@@ -20,7 +20,7 @@ use steadyhand_gr00t::precision::PrecisionPolicy;
 pub fn look(args: &DoctorArgs, gpu: Result<&Gpu, &str>) -> Result<(PathBuf, Vec<PolicyHere>)> {
     let checkpoint = match &args.checkpoint {
         Some(folder) => folder.clone(),
-        None => demo::temporary()?.checkpoint,
+        None => demo::of_user()?.checkpoint,
     };
     let model = load_model(&checkpoint)?;
     let sites = model.sites()?;

@@ -3,6 +3,7 @@
 use super::args::BuildArgs;
 use super::graph::CheckpointGraph;
 use crate::outcome::Outcome;
+use crate::output::say;
 use crate::progress::Progress;
 use crate::report::output::{claim, write_file};
 use anyhow::{Context, Result, bail};
@@ -42,9 +43,9 @@ pub fn run(args: &BuildArgs) -> Result<Outcome> {
     built.record.write(&args.out)?;
     let megabytes = built.engine.len() as f64 / 1e6;
     let seconds = started.elapsed().as_secs_f64();
-    println!("{}: {megabytes:.1} MB, {} in {seconds:.1} s", args.out.display(), tensorrt.name());
+    say!("{}: {megabytes:.1} MB, {} in {seconds:.1} s", args.out.display(), tensorrt.name())?;
     let sizes: Vec<String> = ranges.iter().map(|(name, range)| format!("{name}={range}")).collect();
-    println!("{}: shapes {}", BuildRecord::path_of(&args.out).display(), sizes.join(" "));
+    say!("{}: shapes {}", BuildRecord::path_of(&args.out).display(), sizes.join(" "))?;
     Ok(Outcome::Success)
 }
 

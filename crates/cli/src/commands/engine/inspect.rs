@@ -4,6 +4,7 @@ use super::args::{GraphArgs, InspectEngineArgs};
 use super::graph::CheckpointGraph;
 use crate::options::{NamesArg, ProductsArg, image_size};
 use crate::outcome::Outcome;
+use crate::output::{self, say};
 use crate::report::table::Table;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
@@ -28,14 +29,14 @@ pub fn run(args: &InspectEngineArgs) -> Result<Outcome> {
     let mut checks = Vec::new();
     let bindings = match (&opened, &record) {
         (Ok(engine), record) => {
-            println!("bindings, as the engine says:\n");
+            say!("bindings, as the engine says:\n")?;
             if let Some(record) = record {
                 checks.extend(record_checks(&record.bindings, engine.bindings()));
             }
             engine.bindings()
         }
         (Err(reason), Some(record)) => {
-            println!("bindings, as recorded when it was built; the engine was not asked: {reason}\n");
+            say!("bindings, as recorded when it was built; the engine was not asked: {reason}\n")?;
             &record.bindings
         }
         (Err(reason), None) => {
@@ -43,14 +44,14 @@ pub fn run(args: &InspectEngineArgs) -> Result<Outcome> {
             bail!("{reason}; and there is no record of how it was built, {}", record.display())
         }
     };
-    print!("{}", bindings_table(bindings));
+    output::print(&bindings_table(bindings).to_string())?;
     if let Some(record) = &record {
-        print_record(record);
+        print_record(record)?;
     }
     if let Some(checkpoint) = &args.checkpoint {
         checks.extend(audit(checkpoint, &args.graph, bindings, record.as_ref())?);
     }
-    Ok(judge(&checks))
+    judge(&checks)
 }
 
 /// The engine on a GPU, or why it is not. A library that was named must be there.
@@ -78,14 +79,14 @@ fn bindings_table(bindings: &Bindings) -> Table {
     table
 }
 
-fn print_record(record: &BuildRecord) {
+fn print_record(record: &BuildRecord) -> Result<()> {
     let flags = if record.flags.is_empty() { "none".to_owned() } else { record.flags.join(", ") };
-    println!("\nbuilt by {} from a strongly typed network; flags: {flags}; TF32: off", record.builder);
+    say!("\nbuilt by {} from a strongly typed network; flags: {flags}; TF32: off", record.builder)?;
     for (key, value) in &record.source {
         // A policy file's text has lines.
-        println!("  {key}: {}", value.lines().next().unwrap_or_default());
+        say!("  {key}: {}", value.lines().next().unwrap_or_default())?;
     }
-    println!();
+    say!("")?;
     let mut counts = BTreeMap::new();
     for Operation { kind, dtype, .. } in &record.operations {
         let dtype = dtype.map_or("other".to_owned(), |dtype| dtype.to_string());
@@ -95,7 +96,7 @@ fn print_record(record: &BuildRecord) {
     for ((kind, dtype), count) in counts {
         table.row([kind.to_string(), dtype, count.to_string()]);
     }
-    print!("{table}");
+    output::print(&table.to_string())
 }
 
 /// Way and type of an engine's own bindings against those that were recorded when it was built. An engine may fix a
@@ -173,15 +174,15 @@ fn completed(args: &GraphArgs, source: &BTreeMap<String, String>, bindings: &Bin
 }
 
 /// Prints what differs, and how much agrees.
-fn judge(checks: &[Check]) -> Outcome {
+fn judge(checks: &[Check]) -> Result<Outcome> {
     if checks.is_empty() {
-        return Outcome::Success;
+        return Ok(Outcome::Success);
     }
-    println!();
+    say!("")?;
     for check in checks.iter().filter(|check| !check.agrees()) {
-        println!("differs: {}: expected {}, found {}", check.what, check.expected, check.found);
+        say!("differs: {}: expected {}, found {}", check.what, check.expected, check.found)?;
     }
     let agreeing = checks.iter().filter(|check| check.agrees()).count();
-    println!("audit: {agreeing} of {} agree", checks.len());
-    if agreeing == checks.len() { Outcome::Success } else { Outcome::Failure }
+    say!("audit: {agreeing} of {} agree", checks.len())?;
+    Ok(if agreeing == checks.len() { Outcome::Success } else { Outcome::Failure })
 }

@@ -3,6 +3,7 @@
 use super::args::RunArgs;
 use super::feeds::{Call, Recording};
 use crate::outcome::Outcome;
+use crate::output::say;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use steadyhand_external::bindings::{Binding, Runner, Tensor};
@@ -13,6 +14,7 @@ use steadyhand_gr00t_lab::diagnosis::{ISOLATED, MODE, PRECISION, RUN};
 
 /// Runs the engine and says what was written.
 pub fn run(args: &RunArgs) -> Result<Outcome> {
+    check(args)?;
     ensure!(!args.out.exists(), "--out: {}: expected a folder that does not exist yet", args.out.display());
     let recording = Recording::new(Trace::open(&args.bindings)?)?;
     let mut runner = open(args)?;
@@ -45,24 +47,33 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
         writer.add_bytes(&tap, tensor.dtype(), tensor.shape(), tensor.bytes())?;
     }
     writer.finish()?;
-    println!(
-        "{}: outputs of {} calls on {} inferences",
-        args.out.display(),
-        calls.len(),
-        recording.inferences
-    );
+    say!("{}: outputs of {} calls on {} inferences", args.out.display(), calls.len(), recording.inferences)?;
     Ok(Outcome::Success)
+}
+
+/// Whether the file's name says that it is an ONNX graph.
+fn is_graph(args: &RunArgs) -> bool {
+    args.engine.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
+}
+
+/// Fails where an option was given that this kind of file does not ask for.
+fn check(args: &RunArgs) -> Result<()> {
+    let graph = is_graph(args);
+    for (option, given, used, by, found) in [
+        ("--tensorrt", args.tensorrt.is_some(), !graph, "an engine", "an ONNX graph"),
+        ("--device", args.device.is_some(), !graph, "an engine", "an ONNX graph"),
+        ("--onnxruntime", args.onnxruntime.is_some(), graph, "an ONNX graph", "an engine"),
+    ] {
+        ensure!(!given || used, "{option}: expected with {by}, found with {found}");
+    }
+    Ok(())
 }
 
 /// The engine, by its file's name.
 fn open(args: &RunArgs) -> Result<Box<dyn Runner>> {
-    let is_graph = args.engine.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
-    if is_graph {
-        ensure!(args.tensorrt.is_none(), "--tensorrt: expected with an engine, found with an ONNX graph");
-        ensure!(args.device.is_none(), "--device: expected with an engine, found with an ONNX graph");
+    if is_graph(args) {
         return Ok(Box::new(OnnxRunner::load(&args.engine, args.onnxruntime.as_deref())?));
     }
-    ensure!(args.onnxruntime.is_none(), "--onnxruntime: expected with an ONNX graph, found with an engine");
     let tensorrt = TensorRt::open(args.tensorrt.as_deref())?;
     let path = &args.engine;
     let bytes = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;

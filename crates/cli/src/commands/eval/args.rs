@@ -1,6 +1,6 @@
 //! The command line of `steady eval`.
 
-use crate::options::{EngineArgs, EpisodeRange};
+use crate::options::{EngineArgs, EpisodeRange, VideoArgs};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -80,6 +80,8 @@ pub struct EvalArgs {
     /// Take fixed scales of activations although they were found on another dataset; the report says so.
     #[arg(long)]
     pub allow_stale_calibration: bool,
+    #[command(flatten)]
+    pub video: VideoArgs,
     #[command(flatten)]
     pub engine: EngineArgs,
 }

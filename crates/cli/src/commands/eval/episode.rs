@@ -91,6 +91,7 @@ pub fn evaluate(
         steps: rollout.prediction.len(),
         inferences: rollout.inference_points.len(),
         instruction: rollout.instruction.clone(),
+        decoded_by: episode.decoded_by().name().to_owned(),
         plot: None,
         episode_load_seconds,
         data_preparation_seconds: timed(&rollout.data_preparation_seconds),

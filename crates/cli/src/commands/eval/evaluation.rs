@@ -1,11 +1,11 @@
 //! An evaluation as it grows: what is loaded, what is done, what is written of it.
 
 use super::args::EvalArgs;
-use super::journal::{CurveLayout, Done, Journal, write_json};
+use super::journal::{CurveLayout, Done, Journal};
 use super::plan::{Run, short_names};
 use super::printed;
 use crate::options::chosen;
-use crate::report::output::WRITTEN_BY;
+use crate::report::output::{WRITTEN_BY, write_json};
 use crate::report::{Failed, GroupError, Report, Status, Timings, metrics, summary};
 use anyhow::Result;
 use serde::Serialize;
@@ -60,7 +60,7 @@ impl Loaded {
         let mut datasets = Vec::new();
         for folder in &args.dataset_path {
             let opening = Instant::now();
-            let dataset = Dataset::open(folder)?;
+            let dataset = Dataset::open(folder)?.with_video_decoder(args.video.video_decoder);
             let opening_seconds = opening.elapsed().as_secs_f64();
             datasets.push(Data { episodes: chosen(&args.traj_ids, &dataset)?, dataset, opening_seconds });
         }

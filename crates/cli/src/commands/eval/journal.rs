@@ -5,7 +5,7 @@
 //! an episode that has one is done. Every file is whole or not there.
 
 use crate::report::EpisodeReport;
-use crate::report::output::{WRITTEN_BY, write_file};
+use crate::report::output::{WRITTEN_BY, write_file, write_json};
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
@@ -177,16 +177,6 @@ impl Journal {
     }
 }
 
-/// Indented JSON with a line's end.
-///
-/// # Errors
-/// As [`write_file`].
-pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut json = serde_json::to_string_pretty(value).with_context(|| path.display().to_string())?;
-    json.push('\n');
-    write_file(path, json.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,6 +193,7 @@ mod tests {
             steps: 2,
             inferences: 1,
             instruction: "pick".to_owned(),
+            decoded_by: "native".to_owned(),
             plot: None,
             episode_load_seconds: 0.5,
             data_preparation_seconds: vec![],

@@ -14,6 +14,7 @@ pub use args::EvalArgs;
 use crate::interrupt;
 use crate::options::stale;
 use crate::outcome::Outcome;
+use crate::output::note;
 use crate::progress::Progress;
 use crate::report::output::claim;
 use crate::report::{Failed, Status};
@@ -161,14 +162,14 @@ fn evaluate_run(
             Err(Failure::Episode(error)) if args.strict => return Err(Stop::Error(error)),
             Err(Failure::Episode(error)) => {
                 let failed = Failed { episode_index: index, reason: crate::outcome::describe(&error) };
-                progress.suspend(|| eprintln!("{}: skipped: {}", printed::place(run, index), failed.reason));
+                progress.suspend(|| note!("{}: skipped: {}", printed::place(run, index), failed.reason));
                 evaluation.fail(failed);
             }
         }
     }
     if before > 0 {
         let episodes = if before == 1 { "episode" } else { "episodes" };
-        progress.suspend(|| eprintln!("{before} {episodes} taken over from {}", run.folder(args).display()));
+        progress.suspend(|| note!("{before} {episodes} taken over from {}", run.folder(args).display()));
     }
     Ok(())
 }

@@ -3,8 +3,9 @@
 use super::Page;
 use crate::report::table::{Table, thousands};
 use anyhow::Result;
+use std::collections::BTreeMap;
 use std::path::Path;
-use steadyhand_lerobot::{Dataset, Episode, Feature, Kind, Stats, Video};
+use steadyhand_lerobot::{Dataset, Episode, Feature, Kind, Stats, Video, VideoDecoder};
 
 /// How many episodes and tasks are listed.
 const LISTED: usize = 8;
@@ -13,11 +14,14 @@ const LISTED: usize = 8;
 ///
 /// # Errors
 /// Its metadata cannot be read. Data and videos that are missing or damaged are shown in their place.
-pub(super) fn describe(path: &Path, page: &mut Page) -> Result<()> {
-    let dataset = Dataset::open(path)?;
+pub(super) fn describe(path: &Path, decoder: VideoDecoder, page: &mut Page) -> Result<()> {
+    let dataset = Dataset::open(path)?.with_video_decoder(decoder);
     page.line(&format!("dataset {}\n", path.display()));
-    page.section("summary", &summary(&dataset)?);
-    page.section("tasks", &tasks(&dataset));
+    page.section("summary", &summary(&dataset));
+    match dataset.tasks() {
+        Ok(texts) => page.section("tasks", &tasks(texts)),
+        Err(error) => page.line(&format!("tasks: {error}\n")),
+    }
     page.section("features (meta/info.json)", &features(&dataset));
     let from = if dataset.modality().derived {
         "derived from meta/info.json: meta/modality.json is missing"
@@ -26,37 +30,40 @@ pub(super) fn describe(path: &Path, page: &mut Page) -> Result<()> {
     };
     page.section(&format!("modalities ({from})"), &modalities(&dataset));
     statistics(&dataset, page);
-    page.section("episodes", &episodes(&dataset)?);
+    page.section("episodes", &episodes(&dataset));
     if !dataset.is_empty() {
         first_episode(&dataset, page);
     }
     Ok(())
 }
 
-fn summary(dataset: &Dataset) -> Result<Table> {
-    let lengths = (0..dataset.len()).map(|index| Ok(dataset.episode_meta(index)?.length));
-    let lengths = lengths.collect::<Result<Vec<usize>>>()?;
-    let steps: usize = lengths.iter().sum();
+fn summary(dataset: &Dataset) -> Table {
+    let lengths = (0..dataset.len()).filter_map(|index| Some(dataset.episode_meta(index).ok()?.length));
+    let lengths = lengths.collect::<Vec<usize>>();
+    let steps = lengths.iter().fold(0usize, |steps, length| steps.saturating_add(*length));
     let mut table = Table::new(&["field", "value"]);
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     row("version", dataset.version().to_owned());
     row("robot", dataset.robot_type().unwrap_or("unknown").to_owned());
     row("fps", dataset.fps().to_string());
     row("episodes", thousands(dataset.len()));
+    if lengths.len() < dataset.len() {
+        row("damaged episodes", thousands(dataset.len() - lengths.len()));
+    }
     row("steps", thousands(steps));
     if let (Some(min), Some(max)) = (lengths.iter().min(), lengths.iter().max()) {
         let mean = steps as f64 / lengths.len() as f64;
         row("steps an episode", format!("{min} to {max}, mean {mean:.1}"));
     }
-    Ok(table)
+    table
 }
 
-fn tasks(dataset: &Dataset) -> Table {
+fn tasks(texts: &BTreeMap<i64, String>) -> Table {
     let mut table = Table::new(&["task", "text"]);
-    for (index, text) in dataset.tasks().iter().take(LISTED) {
+    for (index, text) in texts.iter().take(LISTED) {
         table.row([index.to_string(), text.clone()]);
     }
-    more(&mut table, dataset.tasks().len());
+    more(&mut table, texts.len());
     table
 }
 
@@ -118,14 +125,16 @@ fn statistics_of(stats: &Stats) -> Table {
     table
 }
 
-fn episodes(dataset: &Dataset) -> Result<Table> {
+fn episodes(dataset: &Dataset) -> Table {
     let mut table = Table::new(&["episode", "steps", "tasks"]);
     for index in 0..dataset.len().min(LISTED) {
-        let meta = dataset.episode_meta(index)?;
-        table.row([index.to_string(), meta.length.to_string(), meta.tasks.join(" / ")]);
+        match dataset.episode_meta(index) {
+            Ok(meta) => table.row([index.to_string(), meta.length.to_string(), meta.tasks.join(" / ")]),
+            Err(error) => table.row([index.to_string(), "-".to_owned(), error.to_string()]),
+        }
     }
     more(&mut table, dataset.len());
-    Ok(table)
+    table
 }
 
 /// Data and videos of episode 0. What is missing is shown: it may just not have been downloaded.
@@ -146,15 +155,18 @@ fn first_episode(dataset: &Dataset, page: &mut Page) {
 
 /// A row about a view: its first frame is decoded, since a file that opens may still be unreadable.
 fn video(episode: &Episode, view: &str) -> [String; 5] {
-    let opened = episode.video(view);
+    let mut opened = episode.video(view);
     let sizes = |video: &Video| {
         let size = format!("{}x{}", video.width(), video.height());
         [video.codec().name().to_owned(), size, video.frame_count().to_string()]
     };
     let absent = || ["-", "-", "-"].map(str::to_owned);
     let [codec, size, frames] = opened.as_ref().map_or_else(|_| absent(), sizes);
-    let first = match opened.and_then(|mut video| video.frame(0)) {
-        Ok(_) => "decodes".to_owned(),
+    let first = match &mut opened {
+        Ok(video) => match video.frame(0) {
+            Ok(_) => format!("decoded by {}", video.decoded_by().name()),
+            Err(error) => error.to_string(),
+        },
         Err(error) => error.to_string(),
     };
     [view.to_owned(), codec, size, frames, first]

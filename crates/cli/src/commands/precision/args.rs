@@ -58,7 +58,7 @@ pub struct ListingArgs {
     #[arg(long)]
     pub all: bool,
     /// Every site, as JSON.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "all")]
     pub json: bool,
 }
 

@@ -2,10 +2,10 @@
 
 use super::args::CalibrateArgs;
 use crate::options::chosen;
+use crate::output::say;
 use crate::progress::Progress;
 use crate::report::output::claim;
 use anyhow::{Context, Result};
-use std::io::Write;
 use steadyhand_gr00t::calibration::Collector;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
 use steadyhand_gr00t::precision::{Calibration, PrecisionPolicy};
@@ -45,11 +45,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<()> {
     calibration.save(&args.out)?;
     let Calibration { checkpoint, embodiment_tag, dataset, amax, .. } = &calibration;
     let sites = amax.len();
-    writeln!(
-        std::io::stdout(),
-        "{}: {sites} sites, {frames} frames, {steps} Euler steps",
-        args.out.display()
-    )?;
-    writeln!(std::io::stdout(), "checkpoint {checkpoint}, embodiment {embodiment_tag}, dataset {dataset}")?;
+    say!("{}: {sites} sites, {frames} frames, {steps} Euler steps", args.out.display())?;
+    say!("checkpoint {checkpoint}, embodiment {embodiment_tag}, dataset {dataset}")?;
     Ok(())
 }

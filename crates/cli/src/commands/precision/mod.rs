@@ -41,7 +41,7 @@ impl Listed {
     fn load(args: &ListingArgs) -> Result<Self> {
         let checkpoint = match &args.checkpoint {
             Some(folder) => folder.clone(),
-            None => demo::temporary()?.checkpoint,
+            None => demo::of_user()?.checkpoint,
         };
         let model = load_model(&checkpoint)?;
         Ok(Listed { sites: model.sites()?, checkpoint, model })

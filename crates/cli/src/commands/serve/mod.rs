@@ -8,6 +8,7 @@ pub use args::ServeArgs;
 use crate::interrupt;
 use crate::options::demo;
 use crate::outcome::Outcome;
+use crate::output::note;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -22,7 +23,7 @@ pub fn run(args: &ServeArgs) -> Result<Outcome> {
     let (api_token, max_wait) = (args.api_token()?, args.max_wait()?);
     let checkpoint = match &args.checkpoint {
         Some(checkpoint) => checkpoint.clone(),
-        None => demo::temporary()?.checkpoint,
+        None => demo::of_user()?.checkpoint,
     };
     let options = session::Options {
         embodiment_tag: args.embodiment_tag.clone(),
@@ -42,7 +43,7 @@ pub fn run(args: &ServeArgs) -> Result<Outcome> {
         let comparison = trial.compare(&session, &precision, args.denoising_steps)?;
         let (found, limit) = (comparison.found, comparison.limit);
         let verdict = if comparison.holds() { "holds" } else { "does not hold" };
-        eprintln!(
+        note!(
             "verify: actions {found:.1e} relative L2 from the reference in f32, at most {limit:.1e}: {verdict}"
         );
         if !comparison.holds() {
@@ -59,7 +60,7 @@ pub fn run(args: &ServeArgs) -> Result<Outcome> {
         1e3 * trial.seconds
     );
     if !address.ip().is_loopback() && api_token.is_none() {
-        eprintln!("everyone who reaches {} is answered; --api-token-file asks for a token", address.ip());
+        note!("everyone who reaches {} is answered; --api-token-file asks for a token", address.ip());
     }
     let config = Config {
         address,

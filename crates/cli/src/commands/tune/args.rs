@@ -12,7 +12,7 @@ pub struct TuneArgs {
     #[command(flatten)]
     pub source: SourceArgs,
     /// What the number formats are for. cuda: measured time of an inference on an NVIDIA GPU; cpu: the reference's
-    /// rounding, and bytes that an inference moves, no time of any device.
+    /// rounding, and bytes that an inference moves, no time of any device; only what cuda has kernels for is proposed.
     #[arg(long, value_name = "ENGINE", value_parser = target)]
     pub target: EngineSpec,
     #[command(flatten)]

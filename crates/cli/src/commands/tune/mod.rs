@@ -7,11 +7,12 @@ mod verdict;
 
 pub use args::TuneArgs;
 
+use crate::engines::{Options, cuda};
 use crate::outcome::Outcome;
+use crate::output::{self, note};
 use crate::progress::Progress;
 use crate::report::output::{make_folder_of, write_file};
 use anyhow::{Context, Result, ensure};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t_lab::tuning::{
@@ -40,7 +41,14 @@ pub fn run(args: &TuneArgs) -> Result<Outcome> {
     let parts = &loaded.session.parts;
     let steps = usize::from(args.denoising_steps);
     let mut target: Box<dyn Target> = match args.target.name() {
-        "cpu" => Box::new(CpuTarget::new(parts.model.clone(), steps)),
+        "cpu" => {
+            let target = CpuTarget::new(parts.model.clone(), steps);
+            // A policy that nothing but the emulation runs helps nobody.
+            match cfg!(feature = "cuda") {
+                true => Box::new(target.deployed_on(cuda::backend(&Options::default())?)?),
+                false => Box::new(target),
+            }
+        }
         _ => Box::new(TimedTarget::new(backend, parts.model.clone(), steps)?),
     };
     let subject = Subject {
@@ -58,10 +66,10 @@ pub fn run(args: &TuneArgs) -> Result<Outcome> {
     make_folder_of(&state_path)?;
     let state = State::open(&state_path, &subject.header(target.as_ref()))?;
     if state.torn {
-        eprintln!("{}: the last line was cut short and is dropped", state_path.display());
+        note!("{}: the last line was cut short and is dropped", state_path.display());
     }
     if state.taken_over > 0 {
-        eprintln!("{} measurements taken over from {}", state.taken_over, state_path.display());
+        note!("{} measurements taken over from {}", state.taken_over, state_path.display());
     }
     let bar = Progress::new("tuning", "measurements", 0);
     let (outcome, calibration) =
@@ -70,7 +78,7 @@ pub fn run(args: &TuneArgs) -> Result<Outcome> {
         })?;
     drop(bar);
     write(&args.out, &outcome, &calibration, &loaded.name)?;
-    std::io::stdout().lock().write_all(verdict::page(&outcome, &loaded.name, &args.out).as_bytes())?;
+    output::print(&verdict::page(&outcome, &loaded.name, &args.out))?;
     Ok(Outcome::Success)
 }
 

@@ -112,7 +112,7 @@ fn subject(folder: &Path, args: &VerifyArgs) -> Result<(PathBuf, PathBuf)> {
     match (found(&args.checkpoint, "checkpoint"), found(&args.dataset_path, "dataset")) {
         (Some(checkpoint), Some(dataset)) => Ok((checkpoint, dataset)),
         (checkpoint, dataset) => {
-            let demo = demo::temporary()?;
+            let demo = demo::of_user()?;
             Ok((checkpoint.unwrap_or(demo.checkpoint), dataset.unwrap_or(demo.dataset)))
         }
     }

@@ -9,11 +9,11 @@ mod processor_golden;
 
 use crate::options::EngineArgs;
 use crate::outcome::Outcome;
+use crate::output::{note, say};
 use crate::progress::Progress;
 use crate::report::table::Table;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
@@ -113,18 +113,18 @@ pub fn run(args: &VerifyArgs) -> Result<Outcome> {
         }
         let held = rows[before..].iter().filter(|row| row.holds()).count();
         let all = rows.len() - before;
-        progress.suspend(|| writeln!(std::io::stdout(), "{label}: {held} of {all} comparisons hold"))?;
+        progress.suspend(|| say!("{label}: {held} of {all} comparisons hold"))?;
         progress.inc();
     }
     drop(progress);
     rows.sort_by(|a, b| b.strain().total_cmp(&a.strain()));
-    writeln!(std::io::stdout(), "\n{}", table(&rows, args.rows))?;
+    say!("\n{}", table(&rows, args.rows))?;
     let worst = rows.iter().filter(|row| row.what == Measure::RelativeL2);
     let worst = worst.max_by(|a, b| a.found.total_cmp(&b.found)).context("nothing was compared")?;
-    writeln!(std::io::stdout(), "worst relative L2 {:.3e} ({})", worst.found, worst.name)?;
+    say!("worst relative L2 {:.3e} ({})", worst.found, worst.name)?;
     let failed = rows.iter().filter(|row| !row.holds()).count();
     if failed > 0 {
-        eprintln!("{failed} of {} comparisons are above their limit", rows.len());
+        note!("{failed} of {} comparisons are above their limit", rows.len());
         return Ok(Outcome::Failure);
     }
     Ok(Outcome::Success)

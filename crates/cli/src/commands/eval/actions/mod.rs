@@ -26,7 +26,7 @@ enum Form {
 /// The actions of one run, episode after episode.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// Joints as `group.joint`.
+    /// Joints as `group.joint`, or `group[0]` where the dataset has no names.
     pub joints: Vec<String>,
     /// Of each row: the episode's number.
     pub episode: Vec<i64>,
@@ -80,7 +80,12 @@ impl Table {
         let mut table = Table::default();
         for (report, layout) in finished.report.episodes.iter().zip(&finished.layouts) {
             let joint = |(group, joints): &(String, Vec<String>)| -> Vec<String> {
-                joints.iter().map(|joint| format!("{group}.{joint}")).collect()
+                // A dataset without names has joints such as `left_arm[0]`.
+                let named = |joint: &String| match joint.starts_with(group.as_str()) {
+                    true => joint.clone(),
+                    false => format!("{group}.{joint}"),
+                };
+                joints.iter().map(named).collect()
             };
             let joints = unique(layout.groups.iter().flat_map(joint).collect());
             if table.episode.is_empty() {

@@ -4,7 +4,7 @@ use crate::commands::eval::journal::{CurveLayout, Curves};
 use crate::report::EpisodeReport;
 use crate::report::html::axis::Axis;
 use crate::report::html::plot;
-use crate::report::html::text::escape;
+use crate::report::html::text::{escape, number};
 use crate::report::metrics;
 
 /// Height of a plot's coordinates. A step is as wide as 1.
@@ -72,13 +72,14 @@ fn panel(joint: &str, column: usize, layout: &CurveLayout, curves: &Curves) -> S
     // A value is read off the curve: where the axis ends is all that takes.
     let (low, high) = axis.ends();
     format!(
-        "<figure class=\"joint\"><figcaption>{} <span class=\"quiet read\">MSE {mse:.1e}</span></figcaption>\
+        "<figure class=\"joint\"><figcaption>{} <span class=\"quiet read\">MSE {}</span></figcaption>\
          <div class=\"plot\"><div class=\"values\">{labels}</div>\
          <svg viewBox=\"0 0 {last} {HEIGHT}\" preserveAspectRatio=\"none\" data-low=\"{low:e}\" data-high=\"{high:e}\" \
          role=\"img\" aria-label=\"{}\"><path class=\"grid\" d=\"{lines}\"/><path class=\"asked\" d=\"{asked}\"/>\
          {states}{}{}<path class=\"cursor\" d=\"\"/></svg><div class=\"steps\"><span>0</span><span>{last}</span></div>\
          </div></figure>",
         escape(joint),
+        number(mse),
         escape(joint),
         path("recorded", &recorded),
         path("b", &predicted)
@@ -106,6 +107,7 @@ mod tests {
             steps: 4,
             inferences: 2,
             instruction: String::new(),
+            decoded_by: "native".to_owned(),
             plot: None,
             episode_load_seconds: 0.0,
             data_preparation_seconds: vec![],

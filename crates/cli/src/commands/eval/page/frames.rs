@@ -77,7 +77,7 @@ fn strip(dataset: &Dataset, episode: usize, view: &str, steps: usize, stride: us
 
 /// A frame of the page's width, each pixel the mean of those that it covers.
 fn shrunk(frame: &Frame) -> (usize, usize, Vec<u8>) {
-    let width = frame.width.min(WIDTH).max(1);
+    let width = frame.width.clamp(1, WIDTH);
     let height = (frame.height * width / frame.width.max(1)).max(1);
     let mut rgb = Vec::with_capacity(width * height * 3);
     for y in 0..height {

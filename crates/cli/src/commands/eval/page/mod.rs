@@ -252,7 +252,7 @@ mod tests {
     fn the_page_needs_nothing_and_runs_nothing_foreign() {
         let page = whole("<p>body</p>");
         for foreign in ["http://", "https://", "src=", "@import", "url("] {
-            assert!(!page.replace("url(data:", "").contains(foreign), "{foreign}");
+            assert!(!page.replace("url(#", "").contains(foreign), "{foreign}");
         }
         assert_eq!(page.matches("<script").count(), 1);
         assert!(page.contains("default-src 'none'"));

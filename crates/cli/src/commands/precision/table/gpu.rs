@@ -8,6 +8,7 @@ use crate::commands::precision::args::TableArgs;
 use crate::engines::{Options, cuda};
 use crate::options::words_of;
 use crate::outcome::describe;
+use crate::output::note;
 use crate::progress::Progress;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -33,7 +34,7 @@ impl Gpu {
     pub fn open(args: &TableArgs) -> Result<Option<Self>> {
         if let Some(model) = &args.latency {
             let known = synthetic::config(model)?.is_some();
-            ensure!(known, "--latency: expected synth:n1.6 or synth:tiny, found `{model}`");
+            ensure!(known, "--latency: expected random weights such as synth:n1.6, found `{model}`");
         }
         // Refuses options of a GPU where none is asked for.
         args.device.backend(&args.engine)?;
@@ -48,7 +49,7 @@ impl Gpu {
         match Gpu::new(args) {
             Ok(gpu) => Ok(Some(gpu)),
             Err(error) if args.engine.name() == "auto" && args.latency.is_none() => {
-                eprintln!("engine: cpu alone, because cuda cannot run: {}", describe(&error));
+                note!("engine: cpu alone, because cuda cannot run: {}", describe(&error));
                 Ok(None)
             }
             Err(error) if args.latency.is_some() => {

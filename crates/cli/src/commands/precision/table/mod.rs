@@ -8,13 +8,13 @@ mod report;
 use super::args::TableArgs;
 use crate::options::chosen;
 use crate::outcome::{Outcome, describe};
+use crate::output;
 use crate::progress::Progress;
-use crate::report::output::{WRITTEN_BY, claim, write_file};
+use crate::report::output::{WRITTEN_BY, claim, write_json};
 use accuracy::{Accuracy, EpisodeRun, Trial};
 use anyhow::{Context, Result};
 use gpu::Gpu;
 use report::{PolicyTable, Row, Tried};
-use std::io::Write;
 use steadyhand_gr00t::engine::{Backend, Reference};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::session::{CalibrationUsed, NoiseSource, RolloutConfig, rollout};
@@ -50,14 +50,12 @@ pub(super) fn run(args: &TableArgs) -> Result<Outcome> {
     }
     let table = fill(args, &subject, gpu.as_ref())?;
     if let Some(path) = &args.json {
-        let mut json = serde_json::to_string_pretty(&table).context("writing the table as JSON")?;
-        json.push('\n');
-        write_file(path, json.as_bytes())?;
+        write_json(path, &table)?;
     }
     if let Some(path) = &args.png {
         plot::write_png(&table, path)?;
     }
-    std::io::stdout().lock().write_all(table.page().as_bytes())?;
+    output::print(&table.page())?;
     Ok(if table.holds() { Outcome::Success } else { Outcome::Failure })
 }
 

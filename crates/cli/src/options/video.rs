@@ -1,0 +1,13 @@
+//! How the videos of datasets are decoded.
+
+use clap::Args;
+use steadyhand_lerobot::VideoDecoder;
+
+/// What decodes the videos of a dataset.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct VideoArgs {
+    /// What decodes videos: native (built in: H.264 and AV1, exact), ffmpeg (FFmpeg's program, which must be on PATH), or
+    /// auto: native where that is exact, ffmpeg otherwise.
+    #[arg(long, default_value = "auto", value_name = "DECODER")]
+    pub video_decoder: VideoDecoder,
+}
