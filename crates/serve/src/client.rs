@@ -2,7 +2,7 @@
 
 use crate::metrics::{Count, Stage};
 use crate::observation::Observed;
-use crate::options::{Noise, Options, of_reset};
+use crate::options::{Noise, Options, Rtc, of_reset};
 use crate::queue::{Answer, Ticket};
 use crate::reply::{self, Info};
 use crate::request::{Endpoint, Request};
@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use steadyhand_gr00t::ActionChunk;
 use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::noise::gaussian;
-use steadyhand_gr00t::policy::prepare;
-use steadyhand_gr00t::rtc::{Rtc, RtcOptions};
-use steadyhand_gr00t::{ActionChunk, Matrix};
+use steadyhand_gr00t::policy::{continuation, prepare};
+use steadyhand_gr00t::rtc::RtcOptions;
 
 /// A message with the time at which it was whole.
 struct Received {
@@ -223,9 +223,8 @@ impl<'s> Client<'s> {
                 let own = self.robot.previous(place, of);
                 let previous = asked.previous.as_ref().map(|chunks| &chunks[place]).or(own);
                 if let Some(previous) = previous {
-                    let chunk = processor.encode_actions(previous, observation);
-                    let chunk = chunk.map_err(|error| at_place(error, place, batched))?;
-                    input.rtc = Some(continued(chunk, previous, asked));
+                    let continued = continuation(processor, observation, previous, &steps(previous, asked));
+                    input.rtc = continued.map_err(|error| at_place(error, place, batched))?;
                     rtc = true;
                 }
             }
@@ -235,15 +234,14 @@ impl<'s> Client<'s> {
     }
 }
 
-/// How the engine is told to go on from a chunk.
-fn continued(chunk: Matrix, previous: &ActionChunk, asked: &crate::options::Rtc) -> Rtc {
-    let options = RtcOptions {
+/// How much of a chunk the next one takes: all of its steps are there to be taken of.
+fn steps(previous: &ActionChunk, asked: &Rtc) -> RtcOptions {
+    RtcOptions {
         action_horizon: previous.groups.first().map_or(0, |(_, actions)| actions.rows),
         overlap_steps: asked.overlap_steps,
         frozen_steps: asked.frozen_steps,
         ramp_rate: asked.ramp_rate,
-    };
-    Rtc { previous: chunk, options }
+    }
 }
 
 /// Waits for the engine. `None` where there will be no answers: the deadline passed before the engine took the request,

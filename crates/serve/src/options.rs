@@ -114,7 +114,7 @@ impl Options {
                 _ if *value == Value::Nil => {}
                 Some("deadline_ms") => {
                     let ms = number(value, "options.deadline_ms")?;
-                    if !(ms >= 0.0) {
+                    if ms.is_nan() || ms < 0.0 {
                         let what = format!("expected a number from 0 on, found {ms}");
                         return Err(Error::field("options.deadline_ms", what));
                     }

@@ -125,7 +125,7 @@ impl<'m> Array<'m> {
     }
 
     /// The same array of values that lay in Fortran's order.
-    fn from_fortran(mut self) -> Self {
+    fn in_c_order(mut self) -> Self {
         let size = self.dtype.bytes();
         let count = self.data.len() / size;
         let mut sorted = Vec::with_capacity(self.data.len());
@@ -180,7 +180,7 @@ fn of_npy<'m>(value: &Value<'m>) -> Result<Array<'m>, String> {
     };
     let npy::Header { descr, fortran_order, shape, data } = npy::split(file)?;
     let array = Array::new(descr, shape, data)?;
-    Ok(if fortran_order { array.from_fortran() } else { array })
+    Ok(if fortran_order { array.in_c_order() } else { array })
 }
 
 fn of_msgpack_numpy<'m>(value: &Value<'m>) -> Result<Array<'m>, String> {

@@ -91,3 +91,25 @@ impl Comparison {
         self.found <= self.limit
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steadyhand_gr00t::session::Options;
+
+    #[test]
+    fn rounding_holds_and_wrong_actions_do_not() {
+        let session = Session::open("synth:tiny", &Options::default()).expect("opens");
+        let bf16 = PrecisionPolicy::preset("bf16").expect("a preset");
+        let mut policy = session.parts.policy(&Reference, bf16.clone(), 2, 1).expect("opens");
+        let mut trial = Trial::run(&session, &mut policy, 1, 2).expect("runs");
+        let compared = trial.compare(&session, &bf16, 2).expect("runs");
+        assert!(compared.holds() && compared.found > F32_LIMIT, "{}", compared.found);
+        // Bits of bf16 are not those of f32.
+        let f32_policy = PrecisionPolicy::preset("f32").expect("a preset");
+        assert!(!trial.compare(&session, &f32_policy, 2).expect("runs").holds());
+        // One batch size alone is wrong.
+        trial.actions[1].data.iter_mut().for_each(|action| *action *= 1.5);
+        assert!(!trial.compare(&session, &bf16, 2).expect("runs").holds());
+    }
+}
