@@ -121,7 +121,8 @@ fn bad_options_are_refused() {
     refused(&["--api-token-file", "none"], "--api-token-file none: cannot be read");
     std::fs::write(folder.path().join("empty"), "\n").expect("written");
     refused(&["--api-token-file", "empty"], "expected a token in line 1");
-    refused(&["--max-wait-ms", "NaN"], "--max-wait-ms: expected 0 to 60000");
+    refused(&["--max-batch", "2", "--max-wait-ms", "NaN"], "--max-wait-ms: expected 0 to 60000");
+    refused(&["--max-wait-ms", "1"], "--max-wait-ms: expected with --max-batch above 1");
     refused(&["--host", "no such host"], "--host no such host: no address");
     refused(&["--max-batch", "0"], "1..=64");
     refused(&["--max-batch", "65"], "1..=64");

@@ -42,9 +42,9 @@ pub struct ServeArgs {
     /// Most observations, of any clients, that share an inference.
     #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub max_batch: u8,
-    /// How long an observation waits for others to share its inference.
-    #[arg(long, default_value_t = 0.0, value_name = "MS")]
-    pub max_wait_ms: f64,
+    /// How long an observation waits for others to share its inference; with --max-batch above 1. [default: 0]
+    #[arg(long, value_name = "MS")]
+    pub max_wait_ms: Option<f64>,
     /// Largest message in MiB.
     #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub max_message_mib: u32,
@@ -104,9 +104,10 @@ impl ServeArgs {
     /// How long an observation waits for others.
     ///
     /// # Errors
-    /// No time, or more than a minute.
+    /// No time, or more than a minute; an inference of one, which waits for nobody.
     pub fn max_wait(&self) -> Result<std::time::Duration> {
-        let ms = self.max_wait_ms;
+        let Some(ms) = self.max_wait_ms else { return Ok(std::time::Duration::ZERO) };
+        ensure!(self.max_batch > 1, "--max-wait-ms: expected with --max-batch above 1, found with 1");
         ensure!((0.0..=60_000.0).contains(&ms), "--max-wait-ms: expected 0 to 60000, found {ms}");
         Ok(std::time::Duration::from_secs_f64(ms / 1e3))
     }
