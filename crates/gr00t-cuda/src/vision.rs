@@ -68,14 +68,14 @@ impl Vision {
 impl Layer {
     fn lay_out(layout: &mut Layout, w: &model::Layer, at: &Site) -> Result<Self> {
         let part = |name: &str| (at / name, Some(at / "attention"));
-        let model::Projection::Three { query, key, value } = &w.projection else {
+        let model::Projection::Three(three) = &w.projection else {
             return Err(unknown(
                 at,
                 "linear",
                 "expected queries, keys and values of a layer each, found one layer",
             ));
         };
-        let parts = [(query, part("query")), (key, part("key")), (value, part("value"))];
+        let parts = [(&three.query, part("query")), (&three.key, part("key")), (&three.value, part("value"))];
         Ok(Layer {
             norm1: layout.affine(&w.norm1, &(at / "norm1"))?,
             query_key_value: layout.projection(&parts.map(|(layer, (site, to))| (layer, site, to)))?,

@@ -300,8 +300,8 @@ fn exchanges(site: &str) -> Vec<Fault> {
     if let Some(index) = layer("vision.layer.") {
         return vec![exchanged(&format!("vision.layer.{index}"), "key and value", move |model| {
             let layer = model.vision.layers.get_mut(index);
-            if let Some(Projection::Three { key, value, .. }) = layer.map(|layer| &mut layer.projection) {
-                std::mem::swap(key, value);
+            if let Some(Projection::Three(three)) = layer.map(|layer| &mut layer.projection) {
+                std::mem::swap(&mut three.key, &mut three.value);
             }
         })];
     }

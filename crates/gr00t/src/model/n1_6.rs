@@ -5,7 +5,7 @@
 use super::connector::{Connector, Join};
 use super::dit;
 use super::language::Language;
-use super::vision::{Layer, Projection, Vision};
+use super::vision::{Layer, Projection, Three, Vision};
 use super::weights::{affine, linear};
 use crate::checkpoint::Loader;
 use crate::config::{self, Config};
@@ -37,11 +37,11 @@ pub(super) fn vision(loader: &mut Loader, config: &config::Vision) -> Vision {
             |name: &str, from: usize, to: usize| linear(loader, &format!("{path}.{name}"), from, to);
         Layer {
             norm1,
-            projection: Projection::Three {
+            projection: Projection::Three(Box::new(Three {
                 query: linear("self_attn.q_proj", hidden, hidden),
                 key: linear("self_attn.k_proj", hidden, hidden),
                 value: linear("self_attn.v_proj", hidden, hidden),
-            },
+            })),
             output: linear("self_attn.out_proj", hidden, hidden),
             norm2,
             fc1: linear("mlp.fc1", hidden, inner),

@@ -52,17 +52,21 @@ pub struct Layer {
 /// What makes queries, keys and values.
 #[derive(Debug, Clone)]
 pub enum Projection {
-    /// A layer for each, `[hidden_size, hidden_size]`.
-    Three {
-        /// Queries.
-        query: Linear,
-        /// Keys.
-        key: Linear,
-        /// Values.
-        value: Linear,
-    },
+    /// A layer for each.
+    Three(Box<Three>),
     /// One layer, `[3 * hidden_size, hidden_size]`: queries, then keys, then values.
     Joined(Linear),
+}
+
+/// A layer `[hidden_size, hidden_size]` each.
+#[derive(Debug, Clone)]
+pub struct Three {
+    /// Queries.
+    pub query: Linear,
+    /// Keys.
+    pub key: Linear,
+    /// Values.
+    pub value: Linear,
 }
 
 /// Patch features `[batch, patches of all images, hidden]`. `each` is given the result of every layer.
@@ -120,10 +124,10 @@ fn encoder_layer<O: Ops>(
 /// Queries, keys and values, each `[batch, patches, hidden]`.
 fn project<O: Ops>(ops: &O, w: &Projection, h: &O::Tensor, at: &Site) -> Result<[O::Tensor; 3]> {
     match w {
-        Projection::Three { query, key, value } => Ok([
-            ops.linear(h, query, at / "query")?,
-            ops.linear(h, key, at / "key")?,
-            ops.linear(h, value, at / "value")?,
+        Projection::Three(three) => Ok([
+            ops.linear(h, &three.query, at / "query")?,
+            ops.linear(h, &three.key, at / "key")?,
+            ops.linear(h, &three.value, at / "value")?,
         ]),
         Projection::Joined(all) => {
             let all = ops.linear(h, all, at / "qkv")?;

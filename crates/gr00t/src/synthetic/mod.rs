@@ -10,9 +10,11 @@ use crate::{Error, Result};
 
 /// What stands before a size's name where a checkpoint folder is expected.
 const PREFIX: &str = "synth:";
+/// What gives sizes.
+type Sizes = fn() -> Config;
+
 /// Sizes that have a name.
-const NAMES: [(&str, fn() -> Config); 4] =
-    [("n1.6", n1_6), ("n1.7", n1_7), ("tiny", tiny), ("tiny-n1.7", tiny_n1_7)];
+const NAMES: [(&str, Sizes); 4] = [("n1.6", n1_6), ("n1.7", n1_7), ("tiny", tiny), ("tiny-n1.7", tiny_n1_7)];
 
 /// The sizes that `synth:n1.6`, say, names; `None` for text without `synth:`, a folder's name.
 ///

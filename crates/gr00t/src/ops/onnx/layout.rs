@@ -137,11 +137,11 @@ pub(super) fn prompt_places(graph: &mut Graph, positions: &str, images: &str, gr
     let axis = graph.integer(1);
     let count = graph.node(AT, "CumSum", &[&ones, &axis], &[]);
     let earlier = graph.node(AT, "Sub", &[&count, &ones], &[]);
-    let mut looked_up = |table: &[i64]| {
+    let looked_up = |table: &[i64]| {
         let table = graph.integers(table);
         graph.node(AT, "Gather", &[&table, &earlier], &[])
     };
-    let [skipped, rows, cols] = [&skipped[..], &rows, &cols].map(|table| looked_up(table));
+    let [skipped, rows, cols] = [&skipped[..], &rows, &cols].map(looked_up);
     let text = graph.node(AT, "Sub", &[positions, &earlier], &[]);
     let time = graph.node(AT, "Add", &[&text, &skipped], &[]);
     let mut moved = |by: &str| {
