@@ -38,7 +38,7 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
     let mut page = Page::default();
     let found = match &args.what {
         Inspected::Checkpoint { path } => checkpoint::describe(path, &mut page),
-        Inspected::Dataset { path, video } => dataset::describe(path, video.video_decoder, &mut page),
+        Inspected::Dataset { path, video } => dataset::describe(path, video.decoder(), &mut page),
     };
     // What could be read is shown even where something else is wrong.
     output::print(&page.text)?;

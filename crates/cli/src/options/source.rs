@@ -3,7 +3,7 @@
 use super::demo::{self, Demo};
 use super::video::VideoArgs;
 use crate::output::note;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use steadyhand_gr00t::Session;
@@ -52,13 +52,17 @@ impl SourceArgs {
             dataset: self.dataset_path.clone(),
             embodiment_tag: self.embodiment_tag.clone(),
             tokenizer: self.tokenizer.clone(),
-            video_decoder: self.video.video_decoder,
+            video_decoder: self.video.decoder(),
             seed,
             stale: stale(allow_stale),
             ..session::Options::default()
         };
         let name = self.checkpoint.as_deref().and_then(Path::to_str).unwrap_or_default();
         if let (Some(checkpoint), Some(_)) = (&self.checkpoint, steadyhand_gr00t::synthetic::config(name)?) {
+            ensure!(
+                self.video.video_decoder.is_none(),
+                "--video-decoder: expected with a dataset, found with {name}"
+            );
             return Ok(Session::open(checkpoint, &options)?);
         }
         let Demo { checkpoint, dataset } =

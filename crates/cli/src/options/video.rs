@@ -7,7 +7,14 @@ use steadyhand_lerobot::VideoDecoder;
 #[derive(Debug, Clone, Copy, Args)]
 pub struct VideoArgs {
     /// What decodes videos: native (built in: H.264 and AV1, exact), ffmpeg (FFmpeg's program, which must be on PATH), or
-    /// auto: native where that is exact, ffmpeg otherwise.
-    #[arg(long, default_value = "auto", value_name = "DECODER")]
-    pub video_decoder: VideoDecoder,
+    /// auto: native where that is exact, ffmpeg otherwise. [default: auto]
+    #[arg(long, value_name = "DECODER")]
+    pub video_decoder: Option<VideoDecoder>,
+}
+
+impl VideoArgs {
+    /// What was asked for.
+    pub fn decoder(self) -> VideoDecoder {
+        self.video_decoder.unwrap_or(VideoDecoder::Auto)
+    }
 }

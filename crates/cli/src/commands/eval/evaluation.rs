@@ -60,7 +60,7 @@ impl Loaded {
         let mut datasets = Vec::new();
         for folder in &args.dataset_path {
             let opening = Instant::now();
-            let dataset = Dataset::open(folder)?.with_video_decoder(args.video.video_decoder);
+            let dataset = Dataset::open(folder)?.with_video_decoder(args.video.decoder());
             let opening_seconds = opening.elapsed().as_secs_f64();
             datasets.push(Data { episodes: chosen(&args.traj_ids, &dataset)?, dataset, opening_seconds });
         }

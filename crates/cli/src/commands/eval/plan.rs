@@ -78,7 +78,7 @@ impl Run {
             ("noise", noise.map_or(Value::Null, path)),
             ("steps", args.steps.into()),
             ("action_horizon", args.action_horizon.into()),
-            ("video_decoder", args.video.video_decoder.name().into()),
+            ("video_decoder", args.video.decoder().name().into()),
             ("denoising_steps", args.denoising_steps.into()),
             ("skip_timing_steps", args.skip_timing_steps.into()),
         ];

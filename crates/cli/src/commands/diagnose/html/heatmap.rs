@@ -311,7 +311,7 @@ mod tests {
             "vision input",
             "vision.layer.0",
             "vision output",
-            "action_encoder",
+            "noise",
             "dit input",
             "dit.block.0",
             "dit.block.1",
