@@ -5,6 +5,8 @@ use anyhow::Result;
 use steadyhand_cuda_driver::Device;
 use steadyhand_cuda_driver::compile::Compiler;
 use steadyhand_gr00t::engine::Backend;
+use steadyhand_gr00t::ops::ModelSite;
+use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t_cuda::{self as gpu, Cuda};
 
 pub const KIND: Kind = Kind {
@@ -21,6 +23,14 @@ pub const KIND: Kind = Kind {
 /// None: a GPU that is missing is an error where an engine is opened.
 pub fn backend(options: &Options) -> Result<Box<dyn Backend>> {
     Ok(Box::new(Cuda { options: engine_options(options) }))
+}
+
+/// Whether the engine executes a policy at these sites, on some device.
+///
+/// # Errors
+/// Names the site where it does not.
+pub fn admits(policy: &PrecisionPolicy, sites: &[ModelSite]) -> steadyhand_gr00t::Result<()> {
+    Ok(gpu::check(policy, sites, None)?)
 }
 
 fn engine_options(options: &Options) -> gpu::Options {

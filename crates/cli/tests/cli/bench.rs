@@ -70,7 +70,7 @@ fn requests_that_do_not_fit_are_refused() {
         ("nowhere", &[], "nowhere: expected a checkpoint folder"),
         ("synth:tiny", &["--text-tokens", "3"], "--text-tokens: expected at least 18"),
         ("synth:tiny", &["--image-size", "250"], "image_size: expected a multiple of 28"),
-        ("synth:tiny", &["--views", "0"], "views: expected at least 1"),
+        ("synth:tiny", &["--views", "0"], "views: expected 1 to 64"),
         ("synth:tiny", &["--embodiment-tag", "gr1"], "--embodiment-tag: expected with a checkpoint folder"),
         ("synth:tiny", &["--iterations", "0"], "--iterations"),
         (&demo, &["--views", "2"], "--views: expected with a synthetic checkpoint"),

@@ -68,6 +68,6 @@ fn shells_complete_every_command() {
     let folder = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = steady(folder.path(), ["completions", shell]).succeeds().stdout;
-        assert!(script.contains("--html-episodes") && script.contains("calibrate"), "{shell}");
+        assert!(script.contains("html-episodes") && script.contains("calibrate"), "{shell}");
     }
 }

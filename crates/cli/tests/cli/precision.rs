@@ -7,7 +7,7 @@ use std::fs;
 /// The example in the documentation.
 fn example() -> String {
     let page = fs::read_to_string(repo("docs/PRECISION.md")).expect("the page");
-    let behind = page.split_once("```toml\n").expect("an example").1;
+    let behind = page.split_once("```toml file=my.toml\n").expect("an example").1;
     behind.split_once("```").expect("its end").0.to_owned()
 }
 

@@ -106,7 +106,7 @@ fn what_needs_a_gpu_is_refused_without_one() {
     table(&["--device", "0"]).refuses(&["--device", "cuda or auto"]);
     table(&["--max-ratio", "0.9"]).refuses(&["--max-ratio", "at least 1"]);
     table(&["--action-horizon", "17"]).refuses(&["action_horizon", "at most 16", "found 17"]);
-    table(&["--traj-ids", "4"]).refuses(&["--traj-ids", "below 4", "found 4"]);
+    table(&["--traj-ids", "4"]).refuses(&["--traj-ids", "expected 0 to 3", "found 4"]);
     // No machine has so many GPUs.
     table(&["--engine", "cuda", "--device", "4096"]).refuses(&["open device"]);
     let measured = ["--engine", "auto", "--device", "4096", "--latency", "synth:n1.6"];

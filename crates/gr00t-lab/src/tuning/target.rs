@@ -103,12 +103,15 @@ pub trait Target {
     ) -> Result<Cost>;
 }
 
+/// Whether an engine executes a policy at these sites, whatever the device: an error that names the site where not.
+pub type Admits = fn(&PrecisionPolicy, &[ModelSite]) -> steadyhand_gr00t::Result<()>;
+
 /// The reference, rounding as the policy says. Its time says nothing about any device.
 pub struct CpuTarget {
     model: Model,
     denoising_steps: usize,
-    /// What is to run the policies in the end, with the model's sites.
-    deployed: Option<(Box<dyn Backend>, Vec<ModelSite>)>,
+    /// What the engine that is to run the policies in the end executes, with the model's sites.
+    deployed: Option<(Admits, Vec<ModelSite>)>,
 }
 
 impl CpuTarget {
@@ -117,12 +120,12 @@ impl CpuTarget {
         CpuTarget { model, denoising_steps, deployed: None }
     }
 
-    /// Admits only policies that engines of `backend` run. None of them is opened.
+    /// Takes only policies that `admits` takes for this model: what the engine executes that they are for.
     ///
     /// # Errors
     /// The model's sites cannot be listed.
-    pub fn deployed_on(mut self, backend: Box<dyn Backend>) -> Result<Self> {
-        self.deployed = Some((backend, self.model.sites()?));
+    pub fn deployed_where(mut self, admits: Admits) -> Result<Self> {
+        self.deployed = Some((admits, self.model.sites()?));
         Ok(self)
     }
 }
@@ -143,7 +146,7 @@ impl Target for CpuTarget {
     /// The reference runs every policy that fits the model.
     fn check(&self, policy: &PrecisionPolicy) -> Result<()> {
         match &self.deployed {
-            Some((backend, sites)) => backend.check(policy, sites),
+            Some((admits, sites)) => admits(policy, sites),
             None => Ok(()),
         }
     }

@@ -7,7 +7,7 @@ mod verdict;
 
 pub use args::TuneArgs;
 
-use crate::engines::{Options, cuda};
+use crate::engines::cuda;
 use crate::outcome::Outcome;
 use crate::output::{self, note};
 use crate::progress::Progress;
@@ -44,10 +44,7 @@ pub fn run(args: &TuneArgs) -> Result<Outcome> {
         "cpu" => {
             let target = CpuTarget::new(parts.model.clone(), steps);
             // A policy that nothing but the emulation runs helps nobody.
-            match cfg!(feature = "cuda") {
-                true => Box::new(target.deployed_on(cuda::backend(&Options::default())?)?),
-                false => Box::new(target),
-            }
+            Box::new(target.deployed_where(cuda::admits)?)
         }
         _ => Box::new(TimedTarget::new(backend, parts.model.clone(), steps)?),
     };
