@@ -28,14 +28,19 @@ fn says<T: std::fmt::Debug>(result: Result<T, Error>, parts: &[&str]) {
 
 #[test]
 fn missing_metadata() {
-    for (file, name) in [("info.json", "info.json"), ("episodes.jsonl", "episodes"), ("tasks.jsonl", "tasks")]
-    {
+    for (file, name) in [("info.json", "info.json"), ("episodes.jsonl", "episodes")] {
         let folder = demo_copy();
         fs::remove_file(folder.path().join("meta").join(file)).unwrap();
         let result = Dataset::open(folder.path());
         assert!(matches!(result, Err(Error::Missing { .. })));
         says(result, &[file, name, "missing"]);
     }
+    // The list of tasks matters to those who look one up.
+    let folder = demo_copy();
+    fs::remove_file(folder.path().join("meta/tasks.jsonl")).unwrap();
+    let dataset = Dataset::open(folder.path()).unwrap();
+    assert!(matches!(dataset.tasks(), Err(Error::Missing { .. })));
+    says(dataset.tasks(), &["tasks.jsonl", "tasks", "missing"]);
     let folder = demo_copy();
     fs::remove_file(folder.path().join("data/chunk-000/episode_000003.parquet")).unwrap();
     let result = Dataset::open(folder.path()).unwrap().episode(3);
@@ -51,14 +56,20 @@ fn malformed_metadata() {
         ("info.json", "\"chunks_size\": 1000", "\"chunks_size\": 0", &["chunks_size", "at least 1"]),
         ("info.json", "v2.1", "v1.6", &["codebase_version", "v1.6", "v3.0"]),
         ("info.json", "\"data_path\"", "\"path\"", &["info.json", "data_path"]),
-        ("episodes.jsonl", "\"length\": 355", "\"length\": -5", &["episodes.jsonl:2", "-5"]),
-        ("tasks.jsonl", "task_index", "index", &["tasks.jsonl:1", "task_index"]),
     ];
     for (file, from, to, parts) in cases {
         let folder = demo_copy();
         edit(folder.path(), &format!("meta/{file}"), from, to);
         says(Dataset::open(folder.path()), parts);
     }
+    // A damaged line stops those who need it.
+    let folder = demo_copy();
+    edit(folder.path(), "meta/episodes.jsonl", "\"length\": 355", "\"length\": -5");
+    edit(folder.path(), "meta/tasks.jsonl", "task_index", "index");
+    let dataset = Dataset::open(folder.path()).unwrap();
+    says(dataset.episode(1), &["episodes.jsonl:2", "-5"]);
+    says(dataset.tasks(), &["tasks.jsonl:1", "task_index"]);
+    assert!(dataset.episode(2).is_ok());
 }
 
 #[test]
