@@ -67,8 +67,8 @@ fn malformed_metadata() {
     edit(folder.path(), "meta/episodes.jsonl", "\"length\": 355", "\"length\": -5");
     edit(folder.path(), "meta/tasks.jsonl", "task_index", "index");
     let dataset = Dataset::open(folder.path()).unwrap();
-    says(dataset.episode(1), &["episodes.jsonl:2", "-5"]);
-    says(dataset.tasks(), &["tasks.jsonl:1", "task_index"]);
+    says(dataset.episode(1), &["episodes.jsonl", "line 2", "-5"]);
+    says(dataset.tasks(), &["tasks.jsonl", "line 1", "task_index"]);
     assert!(dataset.episode(2).is_ok());
 }
 
