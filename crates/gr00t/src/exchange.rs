@@ -7,7 +7,7 @@ use crate::topology::Topology;
 use std::cell::RefCell;
 use steadyhand_fidelity::Format;
 
-/// Sees, and may replace, what the parts of the model hand over ([`Part::output`](crate::topology::Part::output)).
+/// Sees, and may replace, what the parts of the model hand over ([`Part::outputs`](crate::topology::Part::outputs)).
 pub trait Patches {
     /// Changes the result of the site `at`, `[batch, tokens, features]` row-major. What comes later computes with the
     /// changed values, rounded to what the engine stores there.

@@ -20,7 +20,7 @@ pub struct Language {
     pub norm: Weight,
     /// Whether the features pass it.
     pub normed: bool,
-    /// The layers behind which a deeper look at the images is added, in the order of [`Images::deepstack`].
+    /// The layers behind which a deeper look at the images is added, in the order of `Images::deepstack`.
     pub deepstack: Vec<usize>,
     /// Query heads, and the key and value heads that groups of them share.
     pub heads: Heads,

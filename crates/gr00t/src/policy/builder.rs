@@ -70,7 +70,7 @@ impl PolicyBuilder {
     ///
     /// # Errors
     /// A file of the checkpoint that is missing, malformed or does not fit the others: file and field are named.
-    /// [`Error::Option`] for a tag or a tokenizer that must be set, and for 0 steps. A precision that does not fit the
+    /// [`Error::Option`](crate::Error::Option) for a tag or a tokenizer that must be set, and for 0 steps. A precision that does not fit the
     /// model, or that the engine does not execute: the first such site is named. An engine that cannot run here.
     pub fn open(self) -> Result<Policy> {
         let parts = Parts::load(&self.folder, self.embodiment_tag.as_deref(), self.tokenizer.as_deref())?;
