@@ -59,7 +59,7 @@ pub fn every_kind(config: &Config, operands: &[Element], capability: (u32, u32))
     }
     for (channels_first, square) in [(0, 1), (1, vision.merge)] {
         let order = [("CHANNELS_FIRST", channels_first), ("SQUARE", square)];
-        let patches = with_bits(Variant::tokens("patches"));
+        let patches = with_bits(Variant::patches());
         variants.extend(patches.map(|variant| variant.compiled_for(order)));
     }
     let entries = ["embed", "add_rows", "convert", "euler"];

@@ -23,7 +23,7 @@ kernel_params! {
 }
 
 kernel_params! {
-    /// Argument of kernels in `tokens.cu`.
+    /// Argument of kernels in `patches.cu`.
     pub struct PatchesParams {
         images: DevicePtr as "const PatchImage*",
         /// `[batch * item_rows, out_ld]`.
@@ -232,7 +232,7 @@ impl Builder<'_> {
             format: format.code(),
         };
         let taps = vec![TapPlace::whole(at, out.rows, features, |p: &mut PatchesParams, at| p.tap = at)];
-        self.launch_flat("patches", out.rows * features, params, taps);
+        self.launch_flat(Variant::patches(), out.rows * features, params, taps);
         Ok(out)
     }
 
@@ -325,18 +325,17 @@ impl Builder<'_> {
         };
         let taps =
             vec![TapPlace::whole(at, actions.rows, actions.features, |p: &mut EulerParams, at| p.tap = at)];
-        self.launch_flat("euler", actions.rows * actions.features, params, taps);
+        self.launch_flat(Variant::tokens("euler"), actions.rows * actions.features, params, taps);
         Ok(())
     }
 
     pub(super) fn launch_flat<P: Argument + Send + Sync + 'static>(
         &mut self,
-        entry: &'static str,
+        variant: Variant,
         values: usize,
         params: P,
         taps: Vec<TapPlace<P>>,
     ) {
-        let variant = Variant::tokens(entry);
         let blocks = values.div_ceil(variant.block as usize);
         self.launch_grid(variant, [blocks, 1, 1], params, taps);
     }
