@@ -73,6 +73,7 @@ fn the_official_code_shows_no_fault() {
             observed: &observed,
             inputs: Inputs::Own,
             expected: &BTreeMap::new(),
+            made_otherwise: &[],
             model: &model,
         };
         let errors = examination.localize().expect("an examination").errors;
@@ -123,6 +124,7 @@ fn shortened_replays_find_what_long_ones_find() {
                 observed,
                 inputs: Inputs::Own,
                 expected: &expected,
+                made_otherwise: &[],
             };
             let base = examination.localize().expect("an examination");
             let replays = Cell::new(0);

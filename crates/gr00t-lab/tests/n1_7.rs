@@ -52,6 +52,7 @@ fn examined<T>(
         observed: &observed,
         inputs: Inputs::Own,
         expected: &BTreeMap::new(),
+        made_otherwise: &[],
     };
     let base = examination.localize().expect("an examination");
     then(&examination, base)

@@ -34,6 +34,7 @@ pub(super) fn of_trace(
         // Tensors of stages that ran by themselves are handed on here, as they would be in a deployment.
         inputs: Inputs::Own,
         expected: &BTreeMap::new(),
+        made_otherwise: &[],
     };
     Ok(examination.localize()?.actions)
 }

@@ -129,7 +129,8 @@ fn search(
         engine.explain(faults, progress)
     };
     let declared = |path: &str| policy.formats(&Site::new(path));
-    let screened = replay(SCREENED, catalogue(setup.model, &declared))?;
+    let faults = [catalogue(setup.model, &declared), setup.images_made_otherwise()].concat();
+    let screened = replay(SCREENED, faults)?;
     let hypotheses = screened.len();
     let best: Vec<_> = screened.into_iter().take(BEST).map(|finding| finding.fault).collect();
     let considered = Considered { hypotheses, replays: hypotheses + best.len() };

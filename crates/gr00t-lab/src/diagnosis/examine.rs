@@ -12,7 +12,7 @@ use super::setup::Setup;
 use super::stored::OfInference;
 use super::teacher_forced::{Examination, Inputs, LocalError, Localization, distance};
 use crate::Result;
-use crate::fault::Results;
+use crate::fault::{Fault, Results};
 use std::collections::{BTreeMap, BTreeSet};
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::ops::Site;
@@ -35,6 +35,8 @@ pub(super) struct Examinations<'a> {
     pub(super) given: BTreeMap<usize, Given>,
     /// By inference.
     pub(super) of: BTreeMap<usize, Examined>,
+    /// Other ways in which the images may have been made; none where no inference errs.
+    pub(super) made_otherwise: Vec<Fault>,
 }
 
 impl<'a> Examinations<'a> {
@@ -55,7 +57,8 @@ impl<'a> Examinations<'a> {
         let given =
             |(inference, taps): (&usize, &OfInference)| (*inference, Given::new(setup, *inference, taps));
         let given = evidence.taps.iter().map(given).collect();
-        let mut all = Examinations { setup, policy, evidence, given, of: BTreeMap::new() };
+        let (of, made_otherwise) = (BTreeMap::new(), Vec::new());
+        let mut all = Examinations { setup, policy, evidence, given, of, made_otherwise };
         for inference in evidence.taps.keys().copied() {
             let totals = baseline.totals.get(&inference).cloned().unwrap_or_default();
             let allowed = totals.iter().map(|(name, total)| (name.clone(), total.expected * MARGIN));
@@ -79,6 +82,9 @@ impl<'a> Examinations<'a> {
             base.errors.splice(0..0, differences);
             all.of.insert(inference, Examined { base, expected });
         }
+        if all.of.values().any(|one| one.base.errors.iter().any(LocalError::is_fault)) {
+            all.made_otherwise = setup.images_made_otherwise();
+        }
         Ok(all)
     }
 
@@ -96,6 +102,7 @@ impl<'a> Examinations<'a> {
             observed: &self.evidence.taps[&inference],
             inputs: self.evidence.inputs,
             expected,
+            made_otherwise: &self.made_otherwise,
         }
     }
 

@@ -3,15 +3,17 @@
 use super::actions_alone;
 use super::baseline::Baseline;
 use super::examine::Examinations;
+use super::given;
 use super::likeness::{self, Likeness, Pair};
 use super::replay::{AS_WELL, Finding, Progress, prefer_wider};
 use super::report::{Considered, Hypothesis};
 use super::teacher_forced::LocalError;
 use super::verdict::{self, Cause, Located, Nearest, Proof, Unit};
 use crate::Result;
-use crate::fault::{Fault, Results};
+use crate::fault::{Fault, PIXELS, Results};
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::ops::Site;
 
 /// Hypotheses that are kept for the report.
@@ -134,6 +136,11 @@ fn difference(examined: &Examinations, path: &str, inferences: &[usize]) -> Opti
     let mut steps: Vec<usize> = of().filter_map(|of| step(&of.error.name)).collect();
     steps.sort_unstable();
     steps.dedup();
+    let made = (path == PIXELS).then(|| made_otherwise(examined, inferences)).flatten();
+    let description = match made {
+        Some(fault) => format!("{}: the engine {}", first.description, fault.description),
+        None => first.description.clone(),
+    };
     Some(Place {
         located: Located {
             place: path.to_owned(),
@@ -144,7 +151,7 @@ fn difference(examined: &Examinations, path: &str, inferences: &[usize]) -> Opti
             unshown: Vec::new(),
             cause: None,
             likeness: Some(verdict::Likeness {
-                description: first.description.clone(),
+                description,
                 fix: "give the engine what the processor makes of the same observation".to_owned(),
                 left: 0.0,
             }),
@@ -157,6 +164,21 @@ fn difference(examined: &Examinations, path: &str, inferences: &[usize]) -> Opti
         shown: inferences[inferences.len() - 1],
         error: first.error.error,
     })
+}
+
+/// The way in which the images that the engine was given were made, where it is one that is known.
+fn made_otherwise<'e>(examined: &'e Examinations, inferences: &[usize]) -> Option<&'e Fault> {
+    let gives = |fault: &&Fault| {
+        inferences.iter().all(|inference| {
+            let mut input = examined.setup.inputs[*inference].clone();
+            fault.damage_inputs(std::slice::from_mut(&mut input));
+            let given = &examined.given[inference].input.images;
+            let mut pairs = given.iter().zip(&input.images);
+            given.len() == input.images.len()
+                && pairs.all(|(given, made)| relative_l2(&given.data, &made.data) <= given::PIXELS)
+        })
+    };
+    examined.made_otherwise.iter().find(gives)
 }
 
 /// What was made of one place.

@@ -9,7 +9,7 @@ use steadyhand_gr00t::model::action_head::timestep_bucket;
 
 /// Pixels that went through another resampling of the same image are other pixels: only rounding is none. Measured
 /// between f32 and f64 normalization: 1e-7; bf16 pixels, which the official code makes, are 2e-3 off. Times 2.
-const PIXELS: f64 = 4e-3;
+pub(super) const PIXELS: f64 = 4e-3;
 
 /// One input that differs.
 pub(super) struct Difference {

@@ -116,6 +116,7 @@ impl Examination<'_> {
             layer,
             common: &common_path(&unexplained),
             peak: first.peak,
+            made_otherwise: self.made_otherwise,
         };
         let faults = candidates(&suspect);
         let judged: Vec<Option<Finding>> =

@@ -104,6 +104,8 @@ pub struct Examination<'a> {
     /// What a healthy engine may show at a tap, where it is not one operation's rounding: a stage that ran by
     /// itself shows the rounding of all its operations.
     pub expected: &'a BTreeMap<String, f64>,
+    /// Other ways in which the images may have been made, [`Setup::images_made_otherwise`](super::Setup::images_made_otherwise).
+    pub made_otherwise: &'a [Fault],
 }
 
 impl Examination<'_> {

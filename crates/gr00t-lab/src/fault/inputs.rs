@@ -7,7 +7,7 @@ use steadyhand_gr00t::noise;
 use steadyhand_gr00t::ops::Patching;
 use steadyhand_gr00t::processor::PixelValues;
 
-const PIXELS: &str = "vision.patches";
+pub(crate) const PIXELS: &str = "vision.patches";
 const PIXELS_FIX: &str = "compare resizing, cropping and normalization with processor_config.json";
 
 /// The engine starts from its own noise, drawn with `seed`.
@@ -62,6 +62,26 @@ pub fn other_pixels() -> Fault {
         effect: Effect::Unknown,
         opaque: true,
         description: "is given other pixels than the reference".to_owned(),
+        fix: PIXELS_FIX.to_owned(),
+    }
+}
+
+/// Images that were made another way of the same frames: the right ones of an inference, and those.
+pub(crate) type Otherwise = (Vec<PixelValues>, Vec<PixelValues>);
+
+/// The images were made with a step left out or added, `what`.
+pub(crate) fn made_otherwise(what: &str, images: Vec<Otherwise>) -> Fault {
+    Fault {
+        kind: "images-made-otherwise",
+        place: PIXELS.to_owned(),
+        reach: Reach::Place,
+        effect: Effect::Input(Arc::new(move |input| {
+            if let Some((_, otherwise)) = images.iter().find(|(right, _)| *right == input.images) {
+                input.images.clone_from(otherwise);
+            }
+        })),
+        opaque: false,
+        description: format!("is given images that were made {what}"),
         fix: PIXELS_FIX.to_owned(),
     }
 }
@@ -222,6 +242,9 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
     let mut faults = at(suspect.model, suspect.site);
     // What an engine was given shows first in what it makes of it.
     let behind = |input: &str| suspect.site != input && suspect.unshown.iter().any(|path| path == input);
+    if suspect.site == PIXELS || behind(PIXELS) {
+        faults.extend(suspect.made_otherwise.iter().cloned());
+    }
     for input in [PIXELS, "noise", "action_head.state"] {
         if behind(input) {
             faults.extend(at(suspect.model, input).into_iter().filter(|fault| !fault.opaque));

@@ -32,6 +32,7 @@ pub use images::{
 };
 pub(crate) use inject::Injection;
 pub use inject::Results;
+pub(crate) use inputs::{Otherwise as OtherImages, PIXELS, made_otherwise};
 pub use inputs::{channel_order, other_pixels, other_statistics, shifted_pixels, unpaired_noise};
 pub(crate) use otherwise::Otherwise;
 pub use otherwise::{Change, Nonlinearity};

@@ -1,5 +1,6 @@
 //! A place whose results are wrong, and what is known of the errors there.
 
+use super::Fault;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::precision::Formats;
@@ -20,6 +21,8 @@ pub(crate) struct Suspect<'a> {
     pub(crate) common: &'a str,
     /// The largest absolute value of the engine's result there, relative to the right one's.
     pub(crate) peak: f64,
+    /// Other ways in which the images may have been made.
+    pub(crate) made_otherwise: &'a [Fault],
 }
 
 impl Suspect<'_> {

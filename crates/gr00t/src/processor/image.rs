@@ -57,6 +57,20 @@ enum Transform {
     Resizes { crop: Size, target: Size, bars: bool },
 }
 
+/// A step of the way of a frame that other implementations leave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageStep {
+    /// The centre crop.
+    Crop,
+    /// The bars that make a frame square; where a checkpoint asks for none, adding them.
+    Letterbox,
+}
+
+impl ImageStep {
+    /// Every step.
+    pub const ALL: [ImageStep; 2] = [ImageStep::Crop, ImageStep::Letterbox];
+}
+
 impl Images {
     /// What a checkpoint configures.
     ///
@@ -71,6 +85,26 @@ impl Images {
                 Version::N1_7 => true,
             },
         })
+    }
+
+    /// The same without the step, or with bars where there are none; none where that is no other way.
+    pub fn without(&self, step: ImageStep) -> Option<Self> {
+        let mut transform = self.transform.clone();
+        match (step, &mut transform) {
+            (ImageStep::Crop, Transform::ShortestEdge { fraction, .. }) => *fraction = 1.0,
+            (ImageStep::Crop, Transform::Resizes { crop, target, .. }) => *crop = *target,
+            (
+                ImageStep::Letterbox,
+                Transform::ShortestEdge { bars, .. } | Transform::Resizes { bars, .. },
+            ) => *bars = !*bars,
+        }
+        (transform != self.transform).then_some(Images { transform, ..self.clone() })
+    }
+
+    /// Whether frames that are not square get bars.
+    pub fn has_bars(&self) -> bool {
+        let (Transform::ShortestEdge { bars, .. } | Transform::Resizes { bars, .. }) = self.transform;
+        bars
     }
 
     /// The sizes that the vision tower takes.

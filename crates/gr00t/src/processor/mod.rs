@@ -42,7 +42,7 @@ pub use config::{
     ProcessorConfig, known_embodiment_tags,
 };
 pub use embodiments::embodiment_id;
-pub use image::PixelValues;
+pub use image::{ImageStep, PixelValues};
 pub(crate) use synthetic::frame_side;
 pub use synthetic::random_instruction;
 pub use tokenizer::Tokenizer;
@@ -258,13 +258,34 @@ impl Processor {
     /// # Errors
     /// As [`Processor::encode`].
     pub fn encode_into(&self, observation: &Observation, encoded: &mut Encoded) -> Result<()> {
+        self.encode_by(&self.images, observation, encoded)
+    }
+
+    /// What [`Processor::encode`] would give where one step of the images' way were left out, or bars were added that the
+    /// checkpoint does not ask for: how implementations go wrong. None where the checkpoint has no such step.
+    ///
+    /// # Errors
+    /// As [`Processor::encode`].
+    pub fn encode_without(&self, step: ImageStep, observation: &Observation) -> Result<Option<Encoded>> {
+        let Some(images) = self.images.without(step) else { return Ok(None) };
+        let mut encoded = Encoded::default();
+        self.encode_by(&images, observation, &mut encoded)?;
+        Ok(Some(encoded))
+    }
+
+    /// Whether frames that are not square get bars.
+    pub fn letterboxes(&self) -> bool {
+        self.images.has_bars()
+    }
+
+    fn encode_by(&self, way: &Images, observation: &Observation, encoded: &mut Encoded) -> Result<()> {
         encoded.state = self.state.encode(observation)?;
         let frames = self.frames(observation)?;
-        self.images.check_sizes(&frames)?;
+        way.check_sizes(&frames)?;
         let images = &mut encoded.pixel_values;
         images.resize_with(frames.len(), PixelValues::default);
         let apply = |((field, frame), pixels): (&(String, &Image), &mut PixelValues)| {
-            self.images.apply_into(field, frame, pixels)
+            way.apply_into(field, frame, pixels)
         };
         match (&frames[..], &mut images[..]) {
             // One frame is not worth waking another thread for.
