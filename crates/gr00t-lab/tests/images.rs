@@ -38,15 +38,17 @@ impl Scene {
         let tokenizer = checkpoint().join("../tokenizer.json");
         let processor =
             Processor::load(&checkpoint(), "new_embodiment", Some(&tokenizer)).expect("a processor");
-        let mut config = tiny_n1_7();
-        // The tokenizer's own numbers.
-        config.qwen3vl_config.image_token_id = 151_655;
-        config.qwen3vl_config.text_config.vocab_size = 151_936;
-        config.max_num_embodiments = 32;
-        let model = Model::synthetic(config, 3).expect("consistent sizes");
         let observations: Vec<Observation> = (0..2)
             .map(|seed| processor.random_observation(seed, [240, 320], "close the right drawer".to_owned()))
             .collect();
+        let ids = processor.encode(&observations[0]).expect("an observation").input_ids;
+        let mut config = tiny_n1_7();
+        // The fixture's tokenizer has numbers of its own; most of the prompt stands for the image.
+        let count = |id: &u32| ids.iter().filter(|other| *other == id).count();
+        config.qwen3vl_config.image_token_id = ids.iter().copied().max_by_key(count).expect("a prompt");
+        config.qwen3vl_config.text_config.vocab_size = *ids.iter().max().expect("a prompt") as usize + 1;
+        config.max_num_embodiments = 32;
+        let model = Model::synthetic(config, 3).expect("consistent sizes");
         let (rows, cols) = (model.config.action_horizon, model.config.max_action_dim);
         let input = |(index, observation)| {
             prepare(&processor, observation, gaussian(5, 0, index, rows, cols)).expect("an observation")
