@@ -3,7 +3,7 @@
 use numpy::{PyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use std::borrow::Cow;
-use steadyhand_gr00t::{ActionChunk, Matrix};
+use steadyhand_gr00t::{ActionChunk, Image, Matrix};
 use steadyhand_serve::{Ndarray, Value};
 
 /// An array of Python, held for reading.
@@ -80,6 +80,24 @@ pub fn actions<'py>(
         Ok((name.clone(), array))
     };
     groups.iter().enumerate().map(array).collect()
+}
+
+/// Frames of one size, `[T, H, W, 3]`.
+///
+/// # Errors
+/// Frames of different sizes; Python has no memory left.
+pub fn frames<'py>(py: Python<'py>, frames: &[Image]) -> PyResult<Bound<'py, PyAny>> {
+    let (height, width) = frames.first().map_or((0, 0), |frame| (frame.height, frame.width));
+    let bytes: Vec<u8> = frames.iter().flat_map(|frame| &frame.rgb).copied().collect();
+    Ok(PyArray::from_vec(py, bytes).reshape([frames.len(), height, width, 3])?.into_any())
+}
+
+/// A matrix, `[rows, cols]`.
+///
+/// # Errors
+/// Python has no memory left.
+pub fn matrix<'py>(py: Python<'py>, matrix: &Matrix) -> PyResult<Bound<'py, PyAny>> {
+    Ok(PyArray::from_slice(py, &matrix.data).reshape([matrix.rows, matrix.cols])?.into_any())
 }
 
 /// The initial noise of `count` observations: `[count, rows, cols]`, or `[rows, cols]` for one.

@@ -2,17 +2,19 @@
 
 use crate::value::tree;
 use crate::{arrays, config, error};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use numpy::{PyArray1, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use steadyhand_cli::{EngineOptions, EngineSpec, Pace, evaluate_episode, one_precision};
 use steadyhand_gr00t::policy::Group;
 use steadyhand_gr00t::processor::Processor;
-use steadyhand_gr00t::{ActionChunk, Session, session};
+use steadyhand_gr00t::session::Observations;
+use steadyhand_gr00t::{ActionChunk, Observation, Session, session};
+use steadyhand_lerobot::Dataset;
 use steadyhand_serve::{Asked, Noise, Observed, Options, Robot, at_place, of_reset};
 
 /// A policy and the robot that it moves.
@@ -76,6 +78,15 @@ fn open(wanted: Wanted) -> Result<Policy> {
         seed,
         running: Mutex::new(Running { policy, robot: Robot::new(seed) }),
     })
+}
+
+fn observe(processor: &Processor, dataset: &Path, episode: usize, step: usize) -> Result<Observation> {
+    let dataset = Dataset::open(dataset)?;
+    let episode = dataset.episode(episode)?;
+    let of = episode.len();
+    ensure!(step < of, "step: expected below {of}, the steps of the episode, found {step}");
+    let mut observations = Observations::open(processor, &episode, vec![step])?;
+    Ok(observations.next().context("step: expected an observation, found none")??.1)
 }
 
 impl Running {
@@ -233,6 +244,27 @@ impl Policy {
         });
         let (report, predicted) = evaluated.map_err(|failed| error(&failed))?;
         Ok((report, PyArray1::from_vec(py, predicted)))
+    }
+
+    /// What a dataset has at a step of an episode: frames uint8 `[T, H, W, 3]` by view, state float32 `[T, D]` by joint
+    /// group, and the instruction.
+    fn observation<'py>(
+        &self,
+        py: Python<'py>,
+        dataset: PathBuf,
+        episode: usize,
+        step: usize,
+    ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyDict>, String)> {
+        let read = py.detach(|| observe(&self.processor, &dataset, episode, step));
+        let observation = read.map_err(|failed| error(&failed))?;
+        let (video, state) = (PyDict::new(py), PyDict::new(py));
+        for (view, frames) in &observation.images {
+            video.set_item(view, arrays::frames(py, frames)?)?;
+        }
+        for (group, rows) in &observation.state {
+            state.set_item(group, arrays::matrix(py, rows)?)?;
+        }
+        Ok((video, state, observation.instruction))
     }
 
     fn modality_config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import shutil
 import subprocess
 import sys
 
@@ -19,8 +20,13 @@ def test_evaluate_gives_the_report(demo, tmp_path):
     assert found.status == "complete" and [episode.index for episode in found.episodes] == [0, 2]
     assert found.mse == pytest.approx(sum(episode.mse for episode in found.episodes) / 2)
     assert found.to_dict()["engine"] == "cpu" and (tmp_path / "out/report.json").exists()
-    partial = steadyhand.evaluate(episodes=[0, 99], steps=16, engine="cpu", progress=False)
-    assert partial.status == "partial" and list(partial.failures) == [99]
+    damaged = tmp_path / "damaged"
+    shutil.copytree(demo.dataset, damaged)
+    video = next(damaged.glob("videos/*/*/episode_000001.mp4"))
+    video.write_bytes(video.read_bytes()[:1000])
+    partial = steadyhand.evaluate(demo.checkpoint, damaged, episodes=[0, 1], steps=16, engine="cpu", progress=False)
+    assert partial.status == "partial" and [episode.index for episode in partial.episodes] == [0]
+    assert "episode_000001.mp4" in partial.failures[1]
 
 
 def test_an_evaluation_is_a_table(demo):
@@ -81,7 +87,7 @@ def test_docstrings_run(module):
 def test_types_hold():
     pytest.importorskip("mypy")
     here = ROOT / "crates/python"
-    command = [sys.executable, "-m", "mypy", "--strict", "-p", "steadyhand"]
+    command = [sys.executable, "-m", "mypy", "--config-file", str(here / "pyproject.toml"), "-p", "steadyhand"]
     checked = subprocess.run(command, capture_output=True, text=True, cwd=here / "tests")
     assert checked.returncode == 0, checked.stdout
     command = [sys.executable, "-m", "mypy", "--strict", str(here / "tests/user.py")]

@@ -20,7 +20,7 @@ def test_shapes_and_names_are_those_of_gr00t_policy(policy, observation):
     assert (info["seed"], info["episode"], info["inference"], info["batch"], info["rtc"]) == (42, 0, 0, 1, False)
     config = policy.get_modality_config()
     assert config["video"].modality_keys == ["ego_view"] and config["action"].delta_indices == list(range(16))
-    assert config["action"].action_configs[0].rep in ("RELATIVE", "ABSOLUTE", "DELTA")
+    assert config["action"].action_configs is None and config["language"].modality_keys == [policy.language_key]
     assert [(group.name, group.dim) for group in policy.state_groups][0] == ("left_arm", 7)
 
 
@@ -150,36 +150,16 @@ def test_actions_are_those_of_steady_eval_to_the_bit(demo, tmp_path):
     written = parquet.read_table(file).to_pylist()
     columns = [name for name in written[0] if name.startswith(("predicted", "prediction"))]
     assert columns, list(written[0])
-    frame, state, task = first_step(demo, 1)
     policy = steadyhand.Policy.open(demo.checkpoint, engine="cpu")
     policy.reset({"episode": 1})
-    actions, _ = policy.get_action(
-        {
-            "video": {"ego_view": frame[None, None]},
-            "state": {
-                name: state[None, None, first:last]
-                for name, (first, last) in {
-                    "left_arm": (0, 7), "right_arm": (7, 14), "left_hand": (14, 20), "right_hand": (20, 26)
-                }.items()
-            },
-            "language": {policy.language_key: [[task]]},
-        }
-    )
+    actions, _ = policy.get_action(policy.observation(demo.dataset, episode=1, step=0))
     ours = np.concatenate([array[0] for array in actions.values()], axis=1)
-    theirs = np.array([np.concatenate([np.atleast_1d(row[name]) for name in columns]) for row in written], np.float32)
+    theirs = np.array([[row[name] for name in columns] for row in written], np.float32)
     assert ours.shape == theirs.shape and np.array_equal(ours, theirs)
 
 
-def first_step(demo, episode):
-    """The first frame of an episode as the reference decodes it, its state and its task."""
-    import json
-
-    import pyarrow.parquet as parquet
-
-    av = pytest.importorskip("av")
-    with av.open(str(next(demo.dataset.glob(f"videos/*/*/episode_{episode:06d}.mp4")))) as video:
-        frame = next(video.decode(video=0)).to_ndarray(format="rgb24")
-    row = parquet.read_table(next(demo.dataset.glob(f"data/*/episode_{episode:06d}.parquet"))).to_pylist()[0]
-    tasks = [json.loads(line) for line in (demo.dataset / "meta/tasks.jsonl").read_text().splitlines()]
-    task = next(task["task"] for task in tasks if task["task_index"] == row["task_index"])
-    return frame, np.array(row["observation.state"], np.float32), task
+def test_what_a_dataset_does_not_have_is_named(demo, policy):
+    with pytest.raises(steadyhand.Error, match="step: expected below"):
+        policy.observation(demo.dataset, episode=0, step=100_000)
+    with pytest.raises(steadyhand.Error, match="info.json"):
+        policy.observation("/nonexistent", episode=0, step=0)

@@ -1,8 +1,9 @@
 """Runs NVIDIA GR00T robot policies as deployed engines, and proves that they give the reference's actions.
 
     >>> import steadyhand
-    >>> policy = steadyhand.Policy.open(steadyhand.demo().checkpoint)
-    >>> actions, info = policy.get_action(policy.random_observation())
+    >>> demo = steadyhand.demo()
+    >>> policy = steadyhand.Policy.open(demo.checkpoint)
+    >>> actions, info = policy.get_action(policy.observation(demo.dataset, episode=0, step=0))
     >>> actions["left_arm"].shape  # [B, action_horizon, dim]
     (1, 16, 7)
 
@@ -15,7 +16,6 @@ Every failure is a `steadyhand.Error` with the text that `steady` prints. What a
 which one `auto` took, goes to the logger `steadyhand`.
 """
 
-from . import _native
 from ._native import Error, __version__
 from .commands import bench, compare, diagnose, evaluate, export, record, verify
 from .policy import ActionConfig, Demo, Group, ModalityConfig, Policy, demo
@@ -33,8 +33,6 @@ from .results import (
     Tap,
     Verification,
 )
-
-_native.log_notes()
 
 __all__ = [
     "ActionConfig",

@@ -2,7 +2,6 @@
 
 import sys
 
-# Not the package: what it imports and sets up is for programs in Python.
 from steadyhand import _native
 
 

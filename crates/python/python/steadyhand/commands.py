@@ -131,7 +131,7 @@ def record(out: StrPath, *, progress: Progress = True, **options: Any) -> Record
 
 def verify(*folders: StrPath, progress: Progress = True, **options: Any) -> Verification:
     """Compares this build with recorded results of the official code (`steady verify`)."""
-    ran = run(["verify", *map(fspath, folders), *_words(options)], progress, ends=(0, 1))
+    ran = run(["verify", *[fspath(folder) for folder in folders], *_words(options)], progress, ends=(0, 1))
     return Verification(ran.code == 0, ran.printed)
 
 

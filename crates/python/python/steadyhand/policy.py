@@ -119,6 +119,8 @@ class Policy:
             Error: A file of the checkpoint that is missing, malformed or does not fit the others; a precision that the
                 engine does not execute; an engine that cannot run here.
         """
+        # Not when the package is imported: the program, which imports it too, says such things on standard error.
+        _native.log_notes()
         native = _native.Policy(
             fspath(path),
             embodiment_tag=embodiment_tag,
@@ -196,6 +198,21 @@ class Policy:
                 **fields, action_configs=None if actions is None else [ActionConfig(**config) for config in actions]
             )
         return configs
+
+    def observation(self, dataset: StrPath, episode: int, step: int) -> dict[str, Any]:
+        """What a LeRobot dataset has at a step of an episode, as `get_action` takes it, for one observation (B is 1).
+
+        Frames are decoded as `steady eval` decodes them, to the bytes that FFmpeg gives.
+
+        Raises:
+            Error: The dataset cannot be read, or lacks a view or a joint group of the embodiment.
+        """
+        video, state, instruction = self._native.observation(fspath(dataset), episode, step)
+        return {
+            "video": {view: frames[None] for view, frames in video.items()},
+            "state": {group: rows[None] for group, rows in state.items()},
+            "language": {self.language_key: [[instruction]]},
+        }
 
     def random_observation(
         self, batch: int = 1, frame: tuple[int, int] = (480, 640), seed: int = 0, instruction: str = "pick it up"

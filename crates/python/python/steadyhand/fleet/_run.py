@@ -128,9 +128,11 @@ class _Run:
 
     def _next(self, open_policy: tuple[object, ...] | None) -> Unit | None:
         """The next unit, of the policy that the worker has open if there is one; waits while others may come back."""
+        def decided() -> bool:
+            return bool(self._waiting) or self._failed is not None or len(self._tried) == len(self._done)
+
         with self._changed:
-            running = lambda: len(self._tried) > len(self._done)  # noqa: E731
-            self._changed.wait_for(lambda: bool(self._waiting) or self._failed is not None or not running())
+            self._changed.wait_for(decided)
             if not self._waiting or self._failed is not None:
                 return None
             same = (place for place, unit in enumerate(self._waiting) if unit.policy == open_policy)
