@@ -38,7 +38,7 @@ def numbers(name, text, work, out):
         counts = f"{sum(int(ok) for ok, _ in held)} of {sum(int(all) for _, all in held)} hold"
         return f"{counts}; worst {first(r'^worst relative L2 (.*)$', text)}"
     if kind == "eval":
-        report = json.loads((work / f"eval-{rest.removeprefix('demo-')}" / "report.json").read_text())
+        report = json.loads((work / name / "report.json").read_text())
         return f"MSE {first(r'Average MSE.*?([0-9.e-]+)$', text)}; {len(report.get('episodes', []))} episodes"
     if kind == "compare":
         actions = json.loads((work / name / "comparison.json").read_text())
@@ -58,6 +58,10 @@ def numbers(name, text, work, out):
         judged = [row for row in rows if row["predicted"] is not None]
         others = len(rows) - len(judged)
         return f"emulation predicts CUDA for {len(held)} of {len(judged)} policies; {others} not run by both"
+    if kind == "peers":
+        workloads = json.loads((out / "peers.json").read_text())["workloads"]
+        medians = {name: found["inference_ms"]["median"] for name, found in workloads.items()}
+        return "PyTorch, inference median " + ", ".join(f"{name} {ms:.3f} ms" for name, ms in medians.items())
     if kind == "calibrate":
         return first(r"^.*?: (\d+ sites, .*)$", text)
     if kind in ("memcheck", "racecheck"):
@@ -104,7 +108,9 @@ def stage_rows(reports):
 
 def main():
     work, out, label = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    checks = [line.split("\t") for line in (work / "checks.tsv").read_text().splitlines()]
+    # Of a check that ran again the last result counts.
+    lines = [line.split("\t") for line in (work / "checks.tsv").read_text().splitlines()]
+    checks = list({line[0]: line for line in lines}.values())
     reports = {}
     for name in [name.removeprefix("bench-") for name, *_ in checks if name.startswith("bench-")]:
         path = work / "bench" / f"{name}.json"

@@ -7,6 +7,7 @@ use super::linear::{Fusion, Linear, RowMap};
 use super::norm::{Affine, Norm, NormAt, Rows};
 use super::operands::Placed;
 use super::program::Tensor;
+use super::self_attention::{self, SelfAttention};
 use super::tokens::EulerStep;
 use super::weights::Layout;
 use crate::Result;
@@ -20,6 +21,7 @@ use steadyhand_gr00t::ops::{Activation, Leading, Operation, Site, cpu};
 /// Weights of the action head on the device, but for those of the embodiments.
 pub struct ActionHead {
     vl_norm: Option<Affine>,
+    vl_self_attention: Option<SelfAttention>,
     /// Read on the host for each program.
     position_embedding: Option<Weight>,
     /// The diffusion transformer.
@@ -27,9 +29,14 @@ pub struct ActionHead {
     action_horizon: usize,
     action_dim: usize,
     state_dim: usize,
+    /// State rows that one token stands for; without it each row is a token.
+    state_rows: Option<usize>,
     /// Width of the state and action tokens.
     token_dim: usize,
 }
+
+/// The path of the self-attention over the features.
+const VL_SELF_ATTENTION: &str = "action_head.vl_self_attention";
 
 /// One embodiment's slice of the category-specific layers.
 pub struct Embodiment {
@@ -47,11 +54,17 @@ impl ActionHead {
         let site = Site::new("action_head.vl_norm");
         Ok(ActionHead {
             vl_norm: w.vl_norm.as_ref().map(|norm| layout.affine(norm, &site)).transpose()?,
+            vl_self_attention: w
+                .vl_self_attention
+                .as_ref()
+                .map(|stack| SelfAttention::lay_out(layout, stack, &Site::new(VL_SELF_ATTENTION)))
+                .transpose()?,
             position_embedding: w.position_embedding.clone(),
             dit: Dit::lay_out(layout, &w.dit)?,
             action_horizon: w.action_horizon,
             action_dim: w.action_dim,
             state_dim: w.state_dim,
+            state_rows: w.state_rows,
             token_dim: w.action_encoder[2].weight.shape()[2],
         })
     }
@@ -88,8 +101,20 @@ pub struct Inputs {
     pub state: DevicePtr,
     /// `[batch * action_horizon, action_dim]`.
     pub noise: DevicePtr,
+    /// By how much each value follows the velocity, as `noise`; wholly where there is none.
+    pub strength: Option<DevicePtr>,
     /// State rows of an item.
     pub state_horizon: usize,
+}
+
+impl Inputs {
+    /// State tokens of an item, and the values of one.
+    fn state_tokens(&self, w: &ActionHead) -> (usize, usize) {
+        match w.state_rows {
+            Some(rows) => (1, rows * w.state_dim),
+            None => (self.state_horizon, w.state_dim),
+        }
+    }
 }
 
 /// What the steps of an inference share.
@@ -105,7 +130,8 @@ struct Shared<'w> {
     actions: Tensor,
     /// The actions as an operand of the action encoder.
     operand: Tensor,
-    state_horizon: usize,
+    strength: Option<Tensor>,
+    state_tokens: usize,
 }
 
 /// Normalized actions `[batch * action_horizon, action_dim]`, f32 without padding, after as many Euler steps as
@@ -135,15 +161,16 @@ fn prepare<'w>(
     prompt: &Prompt,
     inputs: Inputs,
 ) -> Result<Shared<'w>> {
-    let tokens = inputs.state_horizon + w.action_horizon;
-    let features = normalized_features(b, w, features, prompt)?;
+    let (state_tokens, _) = inputs.state_tokens(w);
+    let tokens = state_tokens + w.action_horizon;
+    let features = attended_features(b, w, features, prompt)?;
     let memory = dit::memory(b, &w.dit, &features, tokens)?;
     let element = b.storage(&Site::new("action_head.state_features"))?;
     let element = element.common(b.storage(&Site::new("action_tokens"))?);
     let all_tokens = b.persistent_tensor(b.batch * tokens, w.token_dim, element)?;
     encode_state(b, w, embodiment, inputs, &all_tokens)?;
     let site = Site::new("action_head.state_features");
-    let state = item_rows(&all_tokens, b.batch, 0..inputs.state_horizon);
+    let state = item_rows(&all_tokens, b.batch, 0..state_tokens);
     b.hand_over(&site, vec![state])?;
     let positions = w.position_embedding.as_ref().map(|table| positions(b, w, table, times.steps()));
     let rows = b.batch * w.action_horizon;
@@ -153,7 +180,15 @@ fn prepare<'w>(
     b.input(inputs.noise, Placed { out: &actions, copy: Some(&operand) }, Site::new("noise"))?;
     let copies = vec![vec![actions.clone()], vec![operand.clone()]];
     b.hand_over(&Site::new("noise"), copies)?;
-    let (positions, state_horizon) = (positions.transpose()?, inputs.state_horizon);
+    let strength = match inputs.strength {
+        Some(values) => {
+            let strength = b.packed_tensor(rows, w.action_dim, Element::F32)?;
+            b.input(values, Placed { out: &strength, copy: None }, Site::new("rtc.strength"))?;
+            Some(strength)
+        }
+        None => None,
+    };
+    let positions = positions.transpose()?;
     Ok(Shared {
         head: w,
         embodiment,
@@ -163,7 +198,8 @@ fn prepare<'w>(
         positions,
         actions,
         operand,
-        state_horizon,
+        strength,
+        state_tokens,
     })
 }
 
@@ -200,6 +236,7 @@ fn decode_actions(
         velocity: &velocity,
         actions: &shared.actions,
         operand,
+        strength: shared.strength.as_ref(),
         horizon: shared.head.action_horizon,
         dt: 1.0 / steps as f64,
         at: site("euler"),
@@ -208,22 +245,37 @@ fn decode_actions(
     b.hand_over(&site("euler"), copies.map(|copy| vec![copy.clone()]).collect())
 }
 
-/// The backbone's features after their norm, text and image tokens apart where blocks tell them apart.
-fn normalized_features(b: &mut Builder, w: &ActionHead, x: &Tensor, prompt: &Prompt) -> Result<Features> {
+/// What the DiT attends to: the backbone's features behind their norm and their self-attention, text and image tokens apart
+/// where blocks tell them apart.
+fn attended_features(b: &mut Builder, w: &ActionHead, x: &Tensor, prompt: &Prompt) -> Result<Features> {
     let (text, images) = (prompt.text.indices.len(), prompt.images.indices.len());
-    let site = Site::new("action_head.vl_norm");
-    let element = match w.vl_norm {
-        Some(_) => b.operand(&site, &w.dit.memory_sites())?,
-        None => x.element.into(),
-    };
-    let tokens = b.tensor(x.rows, x.features, element)?;
     let mut rows = Rows::default();
     if w.dit.tells_text_from_images() {
         rows.out = Some(b.constant_indices(text_before_images(prompt, b.batch))?);
     }
     let norm = if w.vl_norm.is_some() { Norm::Layer } else { Norm::None };
+    let site = Site::new("action_head.vl_norm");
     let norm = NormAt { norm, affine: w.vl_norm.as_ref(), eps: model::NORM_EPS, site };
-    b.norm_into(x, norm, None, rows, &tokens)?;
+    let Some(stack) = &w.vl_self_attention else {
+        let element = match norm.norm {
+            Norm::None => x.element.into(),
+            _ => b.operand(&norm.site, &w.dit.memory_sites())?,
+        };
+        let tokens = b.tensor(x.rows, x.features, element)?;
+        b.norm_into(x, norm, None, rows, &tokens)?;
+        return Ok(Features { tokens, text, images });
+    };
+    let element = b.storage(&norm.site)?;
+    let x = if norm.norm == Norm::None { x.clone() } else { b.norm(x, norm, element)? };
+    let (x, site) = self_attention::forward(b, stack, &x, &Site::new(VL_SELF_ATTENTION))?;
+    b.hand_over(&site, vec![vec![x.clone()]])?;
+    if rows.out.is_none() {
+        return Ok(Features { tokens: x, text, images });
+    }
+    let element = b.operand(&site, &w.dit.memory_sites())?;
+    let tokens = b.tensor(x.rows, x.features, element)?;
+    let moved = NormAt { norm: Norm::None, affine: None, eps: 0.0, site };
+    b.norm_into(&x, moved, None, rows, &tokens)?;
     Ok(Features { tokens, text, images })
 }
 
@@ -254,12 +306,13 @@ fn encode_state(
     let at = &Site::new("action_head");
     let [layer1, layer2] = &embodiment.state_encoder;
     let element = b.wide_operand(&(at / "state"), &[at / "state_encoder.layer1"])?;
-    let state = b.tensor(b.batch * inputs.state_horizon, w.state_dim, element)?;
+    let (count, values) = inputs.state_tokens(w);
+    let state = b.tensor(b.batch * count, values, element)?;
     b.input(inputs.state, Placed { out: &state, copy: None }, at / "state")?;
     let element = b.operand(&(at / "state_encoder.relu"), &[at / "state_features"])?;
     let relu = Fusion::Activate(Activation::Relu, at / "state_encoder.relu");
     let x = b.linear(layer1, &state, element, at / "state_encoder.layer1", relu)?;
-    let map = RowMap { item_rows: inputs.state_horizon, item_stride: tokens.rows / b.batch, item_offset: 0 };
+    let map = RowMap { item_rows: count, item_stride: tokens.rows / b.batch, item_offset: 0 };
     b.linear_into(layer2, &x, tokens, Some(map), at / "state_features", Fusion::Store)
 }
 
@@ -275,8 +328,8 @@ fn encode_actions(b: &mut Builder, shared: &Shared, step: usize, bucket: usize) 
     let element = b.operand(&(at / "swish"), std::slice::from_ref(&features))?;
     let swish = Fusion::Activate(Activation::Swish, at / "swish");
     let x = b.linear(layer2, &encoded, element, at / "layer2", swish)?;
-    let item_stride = w.action_horizon + shared.state_horizon;
-    let map = RowMap { item_rows: w.action_horizon, item_stride, item_offset: shared.state_horizon };
+    let item_stride = w.action_horizon + shared.state_tokens;
+    let map = RowMap { item_rows: w.action_horizon, item_stride, item_offset: shared.state_tokens };
     let (fusion, site) = match &shared.positions {
         Some(positions) => {
             let site = at.sibling("action_tokens");
@@ -285,7 +338,7 @@ fn encode_actions(b: &mut Builder, shared: &Shared, step: usize, bucket: usize) 
         None => (Fusion::Store, features.clone()),
     };
     b.linear_into(layer3, &x, &shared.tokens, Some(map), features, fusion)?;
-    let tokens = item_rows(&shared.tokens, b.batch, shared.state_horizon..item_stride);
+    let tokens = item_rows(&shared.tokens, b.batch, shared.state_tokens..item_stride);
     b.hand_over(&site, vec![tokens])
 }
 

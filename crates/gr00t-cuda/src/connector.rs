@@ -1,4 +1,4 @@
-//! The connector on the device. Mirrors `model/connector.rs`.
+//! Connectors on the device. Mirrors `model/connector.rs`.
 
 use super::builder::Builder;
 use super::linear::{Fusion, Linear};
@@ -6,13 +6,14 @@ use super::norm::{Affine, Norm, NormAt, Rows};
 use super::program::Tensor;
 use super::weights::Layout;
 use crate::Result;
-use steadyhand_gr00t::model::connector as model;
+use steadyhand_gr00t::model::connector::{self as model, Join};
 use steadyhand_gr00t::ops::{Activation, Grid, Site};
 
-/// Weights of the connector on the device.
+/// Weights of a connector on the device.
 pub struct Connector {
     norm: Affine,
     eps: f64,
+    join: Join,
     fc1: Linear,
     fc2: Linear,
 }
@@ -22,10 +23,9 @@ impl Connector {
     ///
     /// # Errors
     /// The policy asks for what no kernel does.
-    pub fn lay_out(layout: &mut Layout, w: &model::Connector) -> Result<Self> {
-        let at = &Site::new("connector");
-        if w.join != model::Join::PixelUnshuffle(2) {
-            let what = format!("expected 2x2 patches to a token, pixels unshuffled, found {:?}", w.join);
+    pub fn lay_out(layout: &mut Layout, w: &model::Connector, at: &Site) -> Result<Self> {
+        if matches!(w.join, Join::PixelUnshuffle(side) if side != 2) {
+            let what = format!("expected 2x2 patches to a token, found {:?}", w.join);
             return Err(steadyhand_gr00t::Error::Shape {
                 site: at.to_string(),
                 operation: "pixel_unshuffle",
@@ -36,6 +36,7 @@ impl Connector {
         Ok(Connector {
             norm: layout.affine(&w.norm, &(at / "norm"))?,
             eps: w.eps,
+            join: w.join,
             fc1: layout.linear(&w.fc1, &(at / "fc1"))?,
             fc2: layout.linear(&w.fc2, at)?,
         })
@@ -43,13 +44,25 @@ impl Connector {
 }
 
 /// Patches `[batch * patches, vision_hidden]` to image tokens `[batch * patches / 4, text_hidden]`. The patches
-/// are joined where the norm reads them.
-pub fn forward(b: &mut Builder, w: &Connector, patches: &Tensor, grids: &[Grid]) -> Result<Tensor> {
-    let at = &Site::new("connector");
-    let joined = joined_patches(grids, b.batch);
-    let rows = Rows { joined: Some(b.constant_indices(joined.iter().flatten().copied())?), out: None };
+/// are joined where the norm reads them, or where it puts them.
+pub fn forward(
+    b: &mut Builder,
+    w: &Connector,
+    patches: &Tensor,
+    grids: &[Grid],
+    at: &Site,
+) -> Result<Tensor> {
+    let (count, rows) = match w.join {
+        Join::PixelUnshuffle(side) => {
+            let joined = joined_patches(grids, b.batch);
+            let joined = Some(b.constant_indices(joined.iter().flatten().copied())?);
+            (side * side, Rows { joined, ..Rows::default() })
+        }
+        Join::InOrder { count, norm_first: true } => (count, Rows { group: count, ..Rows::default() }),
+        Join::InOrder { count, norm_first: false } => (count, Rows { parts: count, ..Rows::default() }),
+    };
     let element = b.operand(&(at / "norm"), &[at / "fc1"])?;
-    let h = b.tensor(joined.len(), patches.features * 4, element)?;
+    let h = b.tensor(patches.rows / count, patches.features * count, element)?;
     let norm = NormAt { norm: Norm::Layer, affine: Some(&w.norm), eps: w.eps, site: at / "norm" };
     b.norm_into(patches, norm, None, rows, &h)?;
     let element = b.operand(&(at / "gelu"), std::slice::from_ref(at))?;

@@ -91,12 +91,15 @@ pub struct CudaEngine {
 /// What makes two batches run the same program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Key {
-    images: Vec<(usize, usize)>,
+    /// Height, width and frames.
+    images: Vec<[usize; 3]>,
     image_tokens: Vec<usize>,
     tokens: usize,
     state_horizon: usize,
     batch: usize,
     embodiment: usize,
+    /// Whether it goes on from a chunk before.
+    strength: bool,
 }
 
 /// One shape of inputs, ready to run.
@@ -244,10 +247,6 @@ impl CudaEngine {
     /// Runs a batch of one embodiment.
     fn run(&mut self, batch: &Batch, how: Run) -> Result<cpu::Tensor> {
         self.check_ids(batch)?;
-        if batch.strength.is_some() {
-            let what = "expected none: the CUDA engine does not go on from a chunk before";
-            return Err(steadyhand_gr00t::Error::input("rtc", what).into());
-        }
         self.shape(batch)?.work.inputs.fill(batch);
         let CudaEngine { stream, times_program, scratch, shapes, .. } = self;
         let Some(Shape { work, graph, .. }) = shapes.back_mut() else {
@@ -285,12 +284,13 @@ impl CudaEngine {
     fn shape(&mut self, batch: &Batch) -> Result<&mut Shape> {
         let prompt = self.model.prompt(batch)?;
         let key = Key {
-            images: batch.images.iter().map(|image| (image.height, image.width)).collect(),
+            images: batch.images.iter().map(|image| [image.height, image.width, image.frames]).collect(),
             image_tokens: prompt.images.indices,
             tokens: batch.input_ids[0].len(),
             state_horizon: batch.state_horizon,
             batch: batch.len(),
             embodiment: batch.embodiment_ids[0],
+            strength: batch.strength.is_some(),
         };
         let index = self.shapes.iter().position(|shape| shape.key == key);
         let shape = match index.and_then(|index| self.shapes.remove(index)) {
@@ -337,6 +337,7 @@ impl CudaEngine {
             ids: inputs.ids(),
             state: inputs.state(),
             noise: inputs.noise(),
+            strength: inputs.strength(batch),
         };
         let actions = inference::record(&mut b, &parts, batch, &on_device)?;
         let results = device.alloc_pinned(actions.rows * actions.features * 4)?;

@@ -5,7 +5,7 @@ use super::builder::Builder;
 use super::connector::{self, Connector};
 use super::dit::{self, Times};
 use super::kernels::Variant;
-use super::language::{self, Language};
+use super::language::{self, Images, Language};
 use super::program::Tensor;
 use super::tokens::DeviceImage;
 use super::vision::{self, Vision};
@@ -21,19 +21,31 @@ use steadyhand_gr00t::precision::PrecisionPolicy;
 pub(super) struct Weights {
     vision: Vision,
     connector: Connector,
+    /// By the layer of the vision tower that each looks at.
+    deepstack: Vec<(usize, Connector)>,
     language: Language,
     pub(super) action_head: ActionHead,
 }
 
 impl Weights {
     pub(super) fn lay_out(layout: &mut Layout, model: &Model) -> Result<Self> {
+        let at = &Site::new(model.topology.image_tokens);
+        let deepstack = model.deepstack.iter().enumerate();
         Ok(Weights {
             vision: Vision::lay_out(layout, &model.vision)?,
-            connector: Connector::lay_out(layout, &model.connector)?,
+            connector: Connector::lay_out(layout, &model.connector, at)?,
+            deepstack: deepstack
+                .map(|(index, (layer, w))| Ok((*layer, Connector::lay_out(layout, w, &deeper(index))?)))
+                .collect::<Result<_>>()?,
             language: Language::lay_out(layout, &model.language)?,
             action_head: ActionHead::lay_out(layout, &model.action_head)?,
         })
     }
+}
+
+/// The site of a deeper look at the images.
+fn deeper(index: usize) -> Site {
+    &Site::new("vision.deepstack") / index
 }
 
 /// Timestep buckets of the Euler steps.
@@ -60,6 +72,8 @@ pub(super) struct DeviceInputs {
     pub(super) state: DevicePtr,
     /// `[batch * action_horizon, max_action_dim]`, f32.
     pub(super) noise: DevicePtr,
+    /// By how much each value follows the velocity, as `noise`; wholly where there is none.
+    pub(super) strength: Option<DevicePtr>,
 }
 
 /// Records the inference of a batch's shape; normalized actions, `[batch * action_horizon, max_action_dim]`, f32.
@@ -68,14 +82,28 @@ pub(super) fn record(b: &mut Builder, parts: &Parts, batch: &Batch, inputs: &Dev
     let prompt = model.prompt(batch)?;
     let grids = model.grids(&batch.images)?;
     model.check_image_tokens(&prompt, &grids)?;
-    let patches = b.stage("vision", |b| vision::forward(b, &weights.vision, &inputs.images, &grids))?;
-    b.hand_over(&Site::new("vision.post_layernorm"), vec![vec![patches.clone()]])?;
-    let tokens = b.stage("connector", |b| connector::forward(b, &weights.connector, &patches, &grids))?;
-    b.hand_over(&Site::new("connector"), vec![vec![tokens.clone()]])?;
-    let language = |b: &mut Builder| language::forward(b, &weights.language, inputs.ids, &prompt, &tokens);
+    let mut deepstack = Vec::with_capacity(weights.deepstack.len());
+    let look_deeper = |b: &mut Builder, layer: usize, patches: &Tensor| {
+        for (_, connector) in weights.deepstack.iter().filter(|(from, _)| *from == layer) {
+            let at = &deeper(deepstack.len());
+            let tokens = connector::forward(b, connector, patches, &grids, at)?;
+            b.hand_over(at, vec![vec![tokens.clone()]])?;
+            deepstack.push(tokens);
+        }
+        Ok(())
+    };
+    let vision = |b: &mut Builder| vision::forward(b, &weights.vision, &inputs.images, &grids, look_deeper);
+    let patches = b.stage("vision", vision)?;
+    let at = &Site::new(model.topology.image_tokens);
+    let stage = model.topology.stage_of(at).map_or("vision", |stage| stage.name);
+    let tokens = b.stage(stage, |b| connector::forward(b, &weights.connector, &patches, &grids, at))?;
+    b.hand_over(at, vec![vec![tokens.clone()]])?;
+    let images = Images { embeddings: &tokens, deepstack: &deepstack, grids: &grids };
+    let language = |b: &mut Builder| language::forward(b, &weights.language, inputs.ids, &prompt, &images);
     let features = b.stage("language", language)?;
-    b.hand_over(&Site::new("language.norm"), vec![vec![features.clone()]])?;
-    let from = Inputs { state: inputs.state, noise: inputs.noise, state_horizon: batch.state_horizon };
+    b.hand_over(&Site::new(&model.topology.features), vec![vec![features.clone()]])?;
+    let DeviceInputs { state, noise, strength, .. } = *inputs;
+    let from = Inputs { state, noise, strength, state_horizon: batch.state_horizon };
     let head = (&weights.action_head, embodiment, times);
     action_head::forward(b, head, &features, &prompt, from, buckets)
 }
@@ -103,11 +131,17 @@ pub fn plan(
     let images = batch.images.iter();
     let inputs = DeviceInputs {
         images: images
-            .map(|image| DeviceImage { pixels: DevicePtr::NULL, height: image.height, width: image.width })
+            .map(|image| DeviceImage {
+                pixels: DevicePtr::NULL,
+                frames: image.frames,
+                height: image.height,
+                width: image.width,
+            })
             .collect(),
         ids: DevicePtr::NULL,
         state: DevicePtr::NULL,
         noise: DevicePtr::NULL,
+        strength: batch.strength.as_ref().map(|_| DevicePtr::NULL),
     };
     let parts = Parts { model, weights: &weights, embodiment: &embodiment, times: &times, buckets: &buckets };
     let mut b = Builder::new(&device, policy, batch.len());

@@ -18,6 +18,7 @@ pub struct InputMemory {
     ids: usize,
     state: usize,
     noise: usize,
+    strength: usize,
 }
 
 impl InputMemory {
@@ -35,6 +36,7 @@ impl InputMemory {
         let images = batch.images.iter().map(|image| reserve(image.pixels.len())).collect();
         let ids = reserve(batch.input_ids.iter().map(Vec::len).sum());
         let (state, noise) = (reserve(batch.state.len()), reserve(batch.noise.len()));
+        let strength = reserve(strength(batch).len());
         Ok(InputMemory {
             host: device.alloc_pinned(bytes)?,
             device: device.alloc_zeroed(bytes)?,
@@ -42,6 +44,7 @@ impl InputMemory {
             ids,
             state,
             noise,
+            strength,
         })
     }
 
@@ -51,6 +54,7 @@ impl InputMemory {
             pixels: self.device.at(*first),
             height: image.height,
             width: image.width,
+            frames: image.frames,
         };
         batch.images.iter().zip(&self.images).map(image).collect()
     }
@@ -66,6 +70,7 @@ impl InputMemory {
         batch.images.iter().zip(&self.images).for_each(|(image, first)| put(*first, &image.pixels));
         put(self.state, &batch.state);
         put(self.noise, &batch.noise);
+        put(self.strength, &strength(batch));
     }
 
     /// Token ids, `[batch * tokens]`, u32.
@@ -83,6 +88,11 @@ impl InputMemory {
         self.device.at(self.noise)
     }
 
+    /// By how much each value follows the velocity, as the noise, where the batch says it.
+    pub fn strength(&self, batch: &Batch) -> Option<DevicePtr> {
+        batch.strength.is_some().then(|| self.device.at(self.strength))
+    }
+
     /// Queues the copy to the device.
     ///
     /// # Errors
@@ -90,4 +100,12 @@ impl InputMemory {
     pub fn upload(&self, stream: &Stream) -> Result<()> {
         Ok(stream.upload(&self.host, 0, &self.device, 0, self.host.len())?)
     }
+}
+
+/// The strengths of a batch's action steps, for each value of each item; none where the batch has none.
+fn strength(batch: &Batch) -> Vec<f32> {
+    let Some(steps) = &batch.strength else { return Vec::new() };
+    let each = batch.noise.len() / (batch.len() * steps.len()).max(1);
+    let item: Vec<f32> = steps.iter().flat_map(|strength| std::iter::repeat_n(*strength, each)).collect();
+    item.repeat(batch.len())
 }

@@ -115,6 +115,11 @@ impl Variant {
         Variant { defines: vec![("HEAD_DIM", head_dim)], ..Variant::plain("rotary.cu", "rotary", 128) }
     }
 
+    /// Images to rows of patches.
+    pub fn patches() -> Self {
+        Variant::plain("patches.cu", "patches", 256)
+    }
+
     /// One of the kernels of `tokens.cu`.
     pub fn tokens(entry: &'static str) -> Self {
         Variant::plain("tokens.cu", entry, 256)

@@ -48,13 +48,21 @@ pub fn every_kind(config: &Config, operands: &[Element], capability: (u32, u32))
             variants.extend(splits.iter().map(|&split| gemm(Tiling { split, ..tiling }, &kinds[0])));
         }
     }
-    variants.extend(with_bits(Variant::rotary(text.heads.head_dim)));
+    for (heads, norms) in [(text.heads, 1), (vision.heads, 0)] {
+        let rotary = Variant::rotary(heads.head_dim);
+        variants.extend(with_bits(rotary).map(|variant| variant.compiled_for([("NORMS", norms)])));
+    }
     variants.extend(with_bits(Variant::weights("pack")));
     if capability == (9, 0) && operands.contains(&Element::Bf16) {
         let one = dit_persistent::variants().into_iter();
         variants.extend(one.map(|variant| variant.compiled_for([("EIGHT_BITS", 0)])));
     }
-    let entries = ["patches", "embed", "convert", "euler"];
+    for (channels_first, square) in [(0, 1), (1, vision.merge)] {
+        let order = [("CHANNELS_FIRST", channels_first), ("SQUARE", square)];
+        let patches = with_bits(Variant::patches());
+        variants.extend(patches.map(|variant| variant.compiled_for(order)));
+    }
+    let entries = ["embed", "add_rows", "convert", "euler"];
     variants.extend(entries.into_iter().flat_map(|entry| with_bits(Variant::tokens(entry))));
     if operands.contains(&Element::E4m3) {
         let scaled = ["row_largest", "spread_largest"].map(Variant::weights);

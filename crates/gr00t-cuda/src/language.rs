@@ -5,23 +5,26 @@ use super::builder::Builder;
 use super::linear::{Fusion, Linear, Projection};
 use super::norm::{Affine, Norm, NormAt};
 use super::program::Tensor;
-use super::rotary::{Rotary, RotarySites};
+use super::rotary::{HeadNorms, Rotary};
 use super::weights::{Layout, Region, Table};
 use crate::Result;
 use steadyhand_cuda_driver::DevicePtr;
 use steadyhand_gr00t::model::Prompt;
 use steadyhand_gr00t::model::language as model;
-use steadyhand_gr00t::ops::cpu::rotary_turns;
-use steadyhand_gr00t::ops::{self, Activation, Heads, Operation, Places, Site};
+use steadyhand_gr00t::ops::{self, Activation, Grid, Heads, Operation, Places, Site};
 
 /// Weights of the language layers on the device.
 pub struct Language {
     embed_tokens: Table,
     layers: Vec<Layer>,
-    norm: Affine,
+    /// Behind the layers, where the features pass it.
+    norm: Option<Affine>,
+    /// Layers behind which image tokens are added.
+    deepstack: Vec<usize>,
     heads: Heads,
     eps: f64,
     rotary: ops::Rotary,
+    rows_and_columns: bool,
 }
 
 struct Layer {
@@ -48,10 +51,12 @@ impl Language {
             layers: layers
                 .map(|(index, layer)| Layer::lay_out(layout, layer, &(&(at / "layer") / index)))
                 .collect::<Result<_>>()?,
-            norm: layout.scale(&w.norm, &(at / "norm"))?,
+            norm: w.normed.then(|| layout.scale(&w.norm, &(at / "norm"))).transpose()?,
+            deepstack: w.deepstack.clone(),
             heads: w.heads,
             eps: w.eps,
             rotary: w.rotary.clone(),
+            rows_and_columns: w.rows_and_columns,
         })
     }
 }
@@ -82,19 +87,32 @@ struct Shared<'w> {
     tokens: usize,
 }
 
-/// Backbone features `[batch * tokens, hidden]`. ids: `[batch * tokens]`, u32; images: the image tokens of all
-/// items, one after the other.
+/// What takes the places of a prompt's image tokens, of all items one after the other.
+pub struct Images<'a> {
+    /// In place of their embeddings, `[batch * image tokens, hidden]`.
+    pub embeddings: &'a Tensor,
+    /// Added behind layers, as many each.
+    pub deepstack: &'a [Tensor],
+    /// The grid of patches of each image of an item.
+    pub grids: &'a [Grid],
+}
+
+/// Backbone features `[batch * tokens, hidden]`. ids: `[batch * tokens]`, u32.
 pub fn forward(
     b: &mut Builder,
     w: &Language,
     ids: DevicePtr,
     prompt: &Prompt,
-    images: &Tensor,
+    images: &Images,
 ) -> Result<Tensor> {
     let at = &Site::new("language");
     let tokens = prompt.images.indices.len() + prompt.text.indices.len();
-    let sources = image_sources(prompt, b.batch);
-    let mut x = b.embed(ids, &w.embed_tokens, &sources, images, at / "embedding")?;
+    let sources = b.constant_indices(image_sources(prompt, b.batch))?;
+    let rows = b.batch * tokens;
+    let mut x = b.embed(ids, &w.embed_tokens, (sources, rows), images.embeddings, at / "embedding")?;
+    if !images.deepstack.is_empty() {
+        b.tap(&x, at / "inputs");
+    }
     let item = |item: usize| Segment {
         query_start: item * tokens,
         queries: tokens,
@@ -102,16 +120,34 @@ pub fn forward(
         keys: tokens,
     };
     let mask = b.attention_mask(&(0..b.batch).map(item).collect::<Vec<_>>(), true)?;
-    let turns = (0..w.layers.len()).map(|index| turns(b, w, tokens, &(&(at / "layer") / index)));
-    let shared = Shared { model: w, turns: turns.collect::<Result<_>>()?, mask, tokens };
+    let grids: Vec<Grid> = images.grids.iter().map(|grid| grid.blocks()).collect();
+    let places = match w.rows_and_columns {
+        true => Places::Prompt { images: &prompt.images, grids: &grids },
+        false => Places::Sequence,
+    };
+    let layers = (0..w.layers.len()).map(|index| rope_sites(&(&(at / "layer") / index)));
+    let turns = b.turns(&w.rotary, &places.coordinates(tokens), layers)?;
+    let shared = Shared { model: w, turns, mask, tokens };
     for (index, layer) in w.layers.iter().enumerate() {
         x = decoder_layer(b, &shared, index, layer, &x, &(&(at / "layer") / index))?;
+        for (deeper, _) in w.deepstack.iter().enumerate().filter(|(_, behind)| **behind == index) {
+            if let Some(values) = images.deepstack.get(deeper) {
+                x = b.add_rows(&x, sources, values, &(at / "deepstack") / deeper)?;
+            }
+        }
     }
-    let site = at / "norm";
-    let element = b.storage(&site)?;
-    let features = b.norm(&x, rms_norm(&w.norm, w.eps, site), element)?;
-    b.tap(&features, Site::new("backbone_features"));
-    Ok(features)
+    if let Some(norm) = &w.norm {
+        let site = at / "norm";
+        let element = b.storage(&site)?;
+        x = b.norm(&x, rms_norm(norm, w.eps, site), element)?;
+    }
+    b.tap(&x, Site::new("backbone_features"));
+    Ok(x)
+}
+
+/// The sites of a layer's rotated queries and keys.
+fn rope_sites(layer: &Site) -> [Site; 2] {
+    [layer / "query_rope", layer / "key_rope"]
 }
 
 fn decoder_layer(
@@ -148,21 +184,21 @@ fn self_attention(
 ) -> Result<Tensor> {
     let Language { heads, eps, .. } = *shared.model;
     let qkv = b.project(&w.query_key_value, h, None)?;
-    let rotary = Rotary {
-        query_norm: &w.query_norm,
-        key_norm: &w.key_norm,
-        turns: shared.turns[index],
+    let norms = HeadNorms {
+        query: &w.query_norm,
+        key: &w.key_norm,
         eps,
-        tokens: shared.tokens,
+        sites: [at / "query_norm", at / "key_norm"],
     };
-    let sites = RotarySites {
-        query_norm: at / "query_norm",
-        key_norm: at / "key_norm",
-        query: at / "query_rope",
-        key: at / "key_rope",
+    let rotary = Rotary {
+        norms: Some(norms),
+        turns: shared.turns[index],
+        stores: shared.model.rotary.stores,
+        tokens: shared.tokens,
+        sites: rope_sites(at),
     };
     let element = b.operands(&(at / "attention"), Operation::Attention)?.compute;
-    let turned = b.norm_rotary([&qkv[0], &qkv[1], &qkv[2]], heads, &rotary, element, sites)?;
+    let turned = b.rotary([&qkv[0], &qkv[1], &qkv[2]], heads, rotary, element)?;
     let (query, key) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
     let q = turned.columns(0..query);
     let [k, v] = [query, query + key].map(|first| turned.columns(first..first + key));
@@ -185,11 +221,4 @@ fn image_sources(prompt: &Prompt, batch: usize) -> Vec<u32> {
         }
     }
     sources
-}
-
-/// Cosines and sines of every position, `[tokens, head_dim]`.
-fn turns(b: &mut Builder, w: &Language, tokens: usize, at: &Site) -> Result<DevicePtr> {
-    let storage = b.rotary_storage(&(at / "query_rope"), &(at / "key_rope"))?;
-    let values = rotary_turns(&w.rotary, &Places::Sequence.coordinates(tokens), storage.format());
-    b.constant_bytes(&super::elements::Element::F32.encode(&values))
 }

@@ -7,7 +7,8 @@
 //! Nothing of CUDA is needed to build: `steadyhand-cuda-driver` loads the driver's library and NVRTC when an engine is
 //! opened; a missing one is an error there.
 //!
-//! The files are named as those of `model/`: [`vision`], [`connector`], [`language`], [`action_head`], [`dit`]. Each
+//! The files are named as those of `model/`: [`vision`], [`connector`], [`language`], [`self_attention`], [`action_head`],
+//! [`dit`]. Each
 //! lays its weights out ([`weights`]) and records its kernels into a [`program`] for one shape of inputs. What is
 //! one operation here and several there is named by its sequence: `norm_modulate`, `norm_rotary`.
 
@@ -36,6 +37,7 @@ mod pack;
 mod profile;
 pub mod program;
 pub mod rotary;
+pub mod self_attention;
 pub mod sources;
 pub mod tiling;
 pub mod tokens;

@@ -35,6 +35,10 @@ pub enum Norm {
 pub struct Rows {
     /// `[rows, 4]`: the patches that a row joins; null for a row of x.
     pub joined: Option<DevicePtr>,
+    /// Rows of x that a row consists of, one behind the other; one where it is 0.
+    pub parts: usize,
+    /// Rows of the result that come to stand side by side in one; one where it is 0.
+    pub group: usize,
     /// `[rows]`: where a row goes; null for the same row.
     pub out: Option<DevicePtr>,
 }
@@ -95,6 +99,10 @@ kernel_params! {
         eps: f32,
         /// Brings the result into the range of an 8-bit element type.
         out_factor: f32,
+        /// Rows of x in a row, at least 1.
+        parts: u32,
+        /// Rows side by side in a row of `out`, at least 1.
+        group: u32,
     }
 }
 
@@ -108,6 +116,8 @@ impl Argument for NormParams {
             ("BIASED", given(self.bias)),
             ("MODULATES", given(self.scale)),
             ("JOINS", given(self.patches)),
+            ("PARTS", self.parts.max(1) as usize),
+            ("GROUP", self.group.max(1) as usize),
             ("MOVES", given(self.out_rows)),
             ("X_ELEMENT", self.x_element as usize),
             ("OUT_ELEMENT", self.out_element as usize),
@@ -141,6 +151,8 @@ pub fn kinds(operand: Element) -> Vec<Defines> {
                 NormParams { scale: given, shift: given, ..plain },
                 affine,
                 NormParams { patches: given, ..affine },
+                NormParams { parts: 4, ..affine },
+                NormParams { group: 4, ..affine },
                 NormParams { out_rows: given, ..affine },
                 NormParams { norm: Norm::None as u32, out_rows: given, ..plain },
                 NormParams { norm: Norm::Rms as u32, weight: given, ..plain },
@@ -181,7 +193,7 @@ impl Builder<'_> {
         Ok(out)
     }
 
-    /// A norm into a tensor that exists, whose features say how many a row has.
+    /// A norm into a tensor that exists, whose features say how many a row has, or a group of rows.
     ///
     /// # Errors
     /// As [`Builder::norm`].
@@ -194,8 +206,14 @@ impl Builder<'_> {
         out: &Tensor,
     ) -> Result<()> {
         let NormAt { norm, affine, eps, site } = norm;
-        if out.features > MAX_FEATURES {
-            let what = format!("expected at most {MAX_FEATURES} features, found {}", out.features);
+        let [parts, group] = [rows.parts, rows.group].map(|count| count.max(1));
+        let features = out.features / group;
+        let width = features / parts;
+        if features > MAX_FEATURES || (parts * group > 1 && !width.is_multiple_of(8)) {
+            let what = format!(
+                "expected at most {MAX_FEATURES} features, a multiple of 8 in rows that are joined, found {features} in \
+                 {parts} parts"
+            );
             return Err(
                 steadyhand_gr00t::Error::Shape { site: site.to_string(), operation: "norm", what }.into()
             );
@@ -217,7 +235,7 @@ impl Builder<'_> {
             out: out.pointer(),
             tap_norm: null,
             tap_modulated: null,
-            features: out.features as u32,
+            features: features as u32,
             x_element: x.element.code(),
             x_ld: x.ld as u32,
             out_element: out.element.code(),
@@ -227,9 +245,11 @@ impl Builder<'_> {
             modulated_format: modulated.unwrap_or(storage).code(),
             eps: eps as f32,
             out_factor: out.factor(),
+            parts: parts as u32,
+            group: group as u32,
         };
         let mut taps: Vec<TapPlace<NormParams>> = Vec::new();
-        let (rows, features) = (out.rows, out.features);
+        let rows = out.rows * group;
         if norm != Norm::None {
             taps.push(TapPlace::whole(site, rows, features, |p: &mut NormParams, at| p.tap_norm = at));
         }
@@ -237,7 +257,7 @@ impl Builder<'_> {
             let site = modulation.site.clone();
             taps.push(TapPlace::whole(site, rows, features, |p: &mut NormParams, at| p.tap_modulated = at));
         }
-        self.launch_grid(Variant::norm(out.features), [out.rows, 1, 1], params, taps);
+        self.launch_grid(Variant::norm(features), [rows, 1, 1], params, taps);
         Ok(())
     }
 }
@@ -257,6 +277,8 @@ mod tests {
             (plain, NormParams { bias: given, ..plain }, &[("BIASED", 1)]),
             (plain, modulates, &[("MODULATES", 1)]),
             (plain, NormParams { patches: given, ..plain }, &[("JOINS", 1)]),
+            (plain, NormParams { parts: 4, ..plain }, &[("PARTS", 4)]),
+            (plain, NormParams { group: 4, ..plain }, &[("GROUP", 4)]),
             (plain, NormParams { out_rows: given, ..plain }, &[("MOVES", 1)]),
             (plain, NormParams { x_element: 1, ..plain }, &[("X_ELEMENT", 1)]),
             (plain, NormParams { out_element: 3, ..plain }, &[("EIGHT_BITS", 1), ("OUT_ELEMENT", 3)]),

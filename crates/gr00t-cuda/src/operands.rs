@@ -189,7 +189,7 @@ impl Builder<'_> {
             format: format.code(),
             padding: 0,
         };
-        self.launch_flat("convert", out.rows * out.features, params, taps);
+        self.launch_flat(Variant::tokens("convert"), out.rows * out.features, params, taps);
         Ok(())
     }
 }

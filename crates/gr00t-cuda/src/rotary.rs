@@ -1,4 +1,4 @@
-//! The norms and the rotation of query and key heads.
+//! The rotation of query and key heads, and the norms before it.
 
 use super::builder::Builder;
 use super::elements::Element;
@@ -7,7 +7,8 @@ use super::program::{TapPlace, Tensor};
 use super::weights::Region;
 use crate::Result;
 use steadyhand_cuda_driver::{DevicePtr, kernel_params};
-use steadyhand_gr00t::ops::{Heads, Site};
+use steadyhand_gr00t::ops::cpu::rotary_turns;
+use steadyhand_gr00t::ops::{self, Heads, Site, Stores};
 
 kernel_params! {
     /// Argument of kernels in `rotary.cu`.
@@ -18,7 +19,7 @@ kernel_params! {
         k: DevicePtr as "const void*",
         /// `[rows, v_ld]`.
         v: DevicePtr as "const void*",
-        /// `[HEAD_DIM]`.
+        /// `[HEAD_DIM]`; null where heads are not normalized.
         query_weight: DevicePtr as "const float*",
         key_weight: DevicePtr as "const float*",
         /// `[tokens, HEAD_DIM]`: cosines, then sines.
@@ -48,71 +49,100 @@ kernel_params! {
         key_norm_format: u32,
         query_format: u32,
         key_format: u32,
+        /// What products are rounded to before they are added.
+        product_format: u32,
         eps: f32,
-        /// Fills the struct up.
-        padding: u32,
     }
 }
 
 impl Argument for RotaryParams {
     fn fixed(&self) -> Defines {
-        vec![eight_bits(&[self.out_element])]
+        let norms = usize::from(self.query_weight != DevicePtr::NULL);
+        vec![eight_bits(&[self.out_element]), ("NORMS", norms)]
     }
 }
 
-/// The sites of a layer's query and key norms and rotations.
+/// RMSNorm of query and key heads.
 #[derive(Debug, Clone)]
-pub struct RotarySites {
-    /// The query heads' RMSNorm.
-    pub query_norm: Site,
-    /// The key heads' RMSNorm.
-    pub key_norm: Site,
-    /// The query heads' rotation.
-    pub query: Site,
-    /// The key heads' rotation.
-    pub key: Site,
-}
-
-/// What normalizes and turns the heads of a layer.
-#[derive(Debug, Clone)]
-pub struct Rotary<'w> {
+pub struct HeadNorms<'w> {
     /// Scale of the query norm, `[head_dim]`, f32.
-    pub query_norm: &'w Region,
+    pub query: &'w Region,
     /// Scale of the key norm, `[head_dim]`, f32.
-    pub key_norm: &'w Region,
-    /// `[tokens, head_dim]`: cosines, then sines, f32.
-    pub turns: DevicePtr,
+    pub key: &'w Region,
     /// Added to the mean square.
     pub eps: f64,
+    /// The sites of both.
+    pub sites: [Site; 2],
+}
+
+/// What turns the heads of a layer.
+#[derive(Debug, Clone)]
+pub struct Rotary<'w> {
+    /// What comes before.
+    pub norms: Option<HeadNorms<'w>>,
+    /// `[tokens, head_dim]`: cosines, then sines, f32.
+    pub turns: DevicePtr,
+    /// What is rounded on the way.
+    pub stores: Stores,
     /// Tokens of one item of the batch.
     pub tokens: usize,
+    /// The sites of the rotated queries and keys.
+    pub sites: [Site; 2],
 }
 
 impl Builder<'_> {
-    /// Query heads and key heads normalized and turned, value heads as they are, side by side:
+    /// For each layer, of these rotated queries and keys, the cosines and sines at the places, `[places, head_dim]`, f32.
+    /// Layers that store alike read the same.
+    ///
+    /// # Errors
+    /// Formats without a kernel, no memory.
+    pub fn turns(
+        &mut self,
+        rotary: &ops::Rotary,
+        places: &[[usize; 3]],
+        layers: impl IntoIterator<Item = [Site; 2]>,
+    ) -> Result<Vec<DevicePtr>> {
+        let mut known: Vec<(Element, DevicePtr)> = Vec::new();
+        let mut of_layer = |[query, key]: [Site; 2]| {
+            let storage = self.rotary_storage(&query, &key)?;
+            if let Some((_, turns)) = known.iter().find(|(element, _)| *element == storage) {
+                return Ok(*turns);
+            }
+            let values = rotary_turns(rotary, places, storage.format());
+            let turns = self.constant_bytes(&Element::F32.encode(&values))?;
+            known.push((storage, turns));
+            Ok(turns)
+        };
+        layers.into_iter().map(&mut of_layer).collect()
+    }
+
+    /// Query heads and key heads turned, normalized before where they are, value heads as they are, side by side:
     /// `[rows, (heads + 2 kv_heads) * head_dim]`, stored as `out`.
     ///
     /// # Errors
     /// Formats without a kernel, no memory.
-    pub fn norm_rotary(
+    pub fn rotary(
         &mut self,
         [q, k, v]: [&Tensor; 3],
         heads: Heads,
-        w: &Rotary,
+        w: Rotary,
         out: Element,
-        at: RotarySites,
     ) -> Result<Tensor> {
-        let [of_query, of_key] = [self.norm_storage(&at.query_norm)?, self.norm_storage(&at.key_norm)?];
-        let rotated = self.rotary_storage(&at.query, &at.key)?;
+        let Rotary { norms, turns, stores, tokens, sites: [of_query, of_key] } = w;
+        let rotated = self.rotary_storage(&of_query, &of_key)?;
+        let mut norm_formats = [rotated; 2];
+        if let Some(HeadNorms { sites: [query, key], .. }) = &norms {
+            norm_formats = [self.norm_storage(query)?, self.norm_storage(key)?];
+        }
         let out = self.tensor(q.rows, (heads.heads + 2 * heads.kv_heads) * heads.head_dim, out)?;
         let null = DevicePtr::NULL;
         let params = RotaryParams {
             q: q.pointer(),
             k: k.pointer(),
             v: v.pointer(),
-            query_weight: w.query_norm.pointer(),
-            key_weight: w.key_norm.pointer(),
-            turns: w.turns,
+            query_weight: norms.as_ref().map_or(null, |norms| norms.query.pointer()),
+            key_weight: norms.as_ref().map_or(null, |norms| norms.key.pointer()),
+            turns,
             out: out.pointer(),
             tap_query_norm: null,
             tap_key_norm: null,
@@ -127,23 +157,30 @@ impl Builder<'_> {
             out_element: out.element.code(),
             out_ld: out.ld as u32,
             rows: q.rows as u32,
-            tokens: w.tokens as u32,
+            tokens: tokens as u32,
             heads: heads.heads as u32,
             kv_heads: heads.kv_heads as u32,
-            query_norm_format: of_query.code(),
-            key_norm_format: of_key.code(),
+            query_norm_format: norm_formats[0].code(),
+            key_norm_format: norm_formats[1].code(),
             query_format: rotated.code(),
             key_format: rotated.code(),
-            eps: w.eps as f32,
-            padding: 0,
+            product_format: match stores {
+                Stores::Products => rotated.code(),
+                Stores::Angles => Element::F32.code(),
+            },
+            eps: norms.as_ref().map_or(0.0, |norms| norms.eps as f32),
         };
         let (rows, queries, keys) = (q.rows, heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
-        let taps: Vec<TapPlace<RotaryParams>> = vec![
-            TapPlace::whole(at.query_norm, rows, queries, |p: &mut RotaryParams, at| p.tap_query_norm = at),
-            TapPlace::whole(at.key_norm, rows, keys, |p: &mut RotaryParams, at| p.tap_key_norm = at),
-            TapPlace::whole(at.query, rows, queries, |p: &mut RotaryParams, at| p.tap_query = at),
-            TapPlace::whole(at.key, rows, keys, |p: &mut RotaryParams, at| p.tap_key = at),
+        let mut taps: Vec<TapPlace<RotaryParams>> = vec![
+            TapPlace::whole(of_query, rows, queries, |p: &mut RotaryParams, at| p.tap_query = at),
+            TapPlace::whole(of_key, rows, keys, |p: &mut RotaryParams, at| p.tap_key = at),
         ];
+        if let Some(HeadNorms { sites: [query, key], .. }) = norms {
+            taps.push(TapPlace::whole(query, rows, queries, |p: &mut RotaryParams, at| {
+                p.tap_query_norm = at
+            }));
+            taps.push(TapPlace::whole(key, rows, keys, |p: &mut RotaryParams, at| p.tap_key_norm = at));
+        }
         let variant = Variant::rotary(heads.head_dim);
         let warps = q.rows * (heads.heads + 2 * heads.kv_heads);
         let blocks = warps.div_ceil(variant.block as usize / 32);

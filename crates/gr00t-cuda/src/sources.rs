@@ -7,7 +7,7 @@ use super::norm::NormParams;
 use super::operands::{ConvertParams, QuantizeParams};
 use super::pack::PackParams;
 use super::rotary::RotaryParams;
-use super::tokens::{EmbedParams, EulerParams, PatchImage, PatchesParams};
+use super::tokens::{AddRowsParams, EmbedParams, EulerParams, PatchImage, PatchesParams};
 use crate::{Error, Result};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -29,6 +29,7 @@ pub(super) const SOURCES: &[(&str, &str)] = embedded![
     "gemm_f32.cu",
     "gemm_wgmma.cu",
     "norm.cu",
+    "patches.cu",
     "rotary.cu",
     "tokens.cu",
     "weights.cu",
@@ -67,6 +68,7 @@ pub fn params_header() -> &'static str {
             EmbedParams::declaration(),
             ConvertParams::declaration(),
             QuantizeParams::declaration(),
+            AddRowsParams::declaration(),
             EulerParams::declaration(),
             PackParams::declaration(),
             DitMemory::declaration(),

@@ -7,7 +7,7 @@ mod gpu;
 mod variations;
 
 use gpu::{
-    Case, GOLDENS, bits, distance, gemms, in_one, infer, like, made, patched, preset, probe, refusals,
+    Case, GOLDENS, N1_7, bits, distance, gemms, in_one, infer, like, made, patched, preset, probe, refusals,
     taps_agree, tuning,
 };
 use libtest_mimic::{Arguments, Trial};
@@ -15,8 +15,12 @@ use std::process::ExitCode;
 use steadyhand_cuda_driver::Device;
 use steadyhand_cuda_driver::compile::Compiler;
 use steadyhand_fidelity::Format;
-use steadyhand_gr00t::engine::{Engine, ModelInput};
+use steadyhand_gr00t::config::Config;
+use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
+use steadyhand_gr00t::noise::gaussian;
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy};
+use steadyhand_gr00t::rtc::{Rtc, RtcOptions};
+use steadyhand_gr00t::synthetic::{n1_6, n1_7, tiny, tiny_n1_7};
 use steadyhand_gr00t_cuda::Result;
 
 /// What every test of a golden runs at: the presets, and fp8 with scales that were found before.
@@ -82,12 +86,13 @@ fn on_gpu() -> Vec<Trial> {
         ("every tap of the CPU engine is there", taps_are_there),
         ("a batch gives what its members give alone", batches_are_their_members),
     ];
-    let for_one_golden: [(&str, AtPrecision); 5] = [
+    let for_one_golden: [(&str, AtPrecision); 6] = [
         ("patches that change nothing change no bit", patched::with_its_own_tensors),
         ("a patched tensor is what comes later computes with", patched::with_another_observations),
         ("shapes take turns", shapes_take_turns),
         ("more shapes than are kept stay right", shapes_come_back),
         ("embodiments share a call", embodiments_share_a_call),
+        ("a chunk goes on from the one before", chunks_go_on),
     ];
     let mut trials = Vec::new();
     for precision in PRECISIONS {
@@ -101,16 +106,34 @@ fn on_gpu() -> Vec<Trial> {
         for golden in GOLDENS {
             for_each_golden.iter().for_each(|(name, test)| add(golden, name, *test));
         }
-        for_one_golden.iter().for_each(|(name, test)| add("one_view", name, *test));
-        let run = move || synthetic_weights_are_the_same(precision);
-        trials.push(trial(format!("{precision} synthetic: weights are made as on the CPU"), run));
+        for golden in ["one_view", N1_7] {
+            for_one_golden.iter().for_each(|(name, test)| add(golden, name, *test));
+        }
+        for (name, config) in [("N1.6", tiny as fn() -> Config), ("N1.7", tiny_n1_7)] {
+            let run = move || synthetic_weights_are_the_same(config(), precision);
+            trials.push(trial(format!("{precision} synthetic {name}: weights are made as on the CPU"), run));
+        }
     }
     let hopper = Device::open(0).is_ok_and(|device| device.properties().compute_capability == (9, 0));
-    let others: [(&str, fn()); 8] = [
-        match hopper {
-            true => ("the DiT in one kernel is as near to f32 as its chain", in_one::is_as_near_as_the_chain),
-            false => ("the DiT is a chain of kernels, and the engine says why", in_one::is_a_chain_elsewhere),
-        },
+    let in_one: [(&str, fn()); 2] = match hopper {
+        true => [
+            ("N1.6's DiT in one kernel is as near to f32 as its chain", || {
+                in_one::is_as_near_as_the_chain(n1_6())
+            }),
+            ("N1.7's DiT in one kernel is as near to f32 as its chain", || {
+                in_one::is_as_near_as_the_chain(n1_7())
+            }),
+        ],
+        false => [
+            ("N1.6's DiT is a chain of kernels, and the engine says why", || {
+                in_one::is_a_chain_elsewhere(n1_6())
+            }),
+            ("N1.7's DiT is a chain of kernels, and the engine says why", || {
+                in_one::is_a_chain_elsewhere(n1_7())
+            }),
+        ],
+    };
+    let others: [(&str, fn()); 7] = [
         ("GEMMs are right in every tiling", gemms::of_every_tiling),
         ("one block has formats of its own", one_block_has_formats_of_its_own),
         ("query, key and value have different formats", query_key_and_value_differ),
@@ -119,7 +142,7 @@ fn on_gpu() -> Vec<Trial> {
         ("a GPU that is not there is refused", refusals::of_a_device),
         ("a policy is tuned for the device", tuning::for_this_device),
     ];
-    trials.extend(others.map(|(name, test)| trial(name.to_owned(), test)));
+    trials.extend(in_one.into_iter().chain(others).map(|(name, test)| trial(name.to_owned(), test)));
     trials
 }
 
@@ -177,9 +200,9 @@ fn batches_are_their_members(case: &Case, policy: &PrecisionPolicy) {
 /// Each inference has the bits that a new engine gives.
 fn shapes_take_turns(case: &Case, policy: &PrecisionPolicy) {
     let inputs = [
-        made(&case.model, 1, &[[112, 140]], 5),
-        made(&case.model, 2, &[[112, 140]], 12),
-        made(&case.model, 3, &[[84, 168], [56, 56]], 9),
+        made(&case.model, 1, &[[4, 5]], 5),
+        made(&case.model, 2, &[[4, 5]], 12),
+        made(&case.model, 3, &[[3, 6], [2, 2]], 9),
     ];
     let expected: Vec<Vec<u32>> =
         inputs.iter().map(|input| bits(&infer(&mut case.cuda(policy), input))).collect();
@@ -193,7 +216,7 @@ fn shapes_take_turns(case: &Case, policy: &PrecisionPolicy) {
 /// A shape that gave way is recorded again, with the same result.
 fn shapes_come_back(case: &Case, policy: &PrecisionPolicy) {
     let inputs: Vec<ModelInput> =
-        (0..LENGTHS).map(|i| made(&case.model, i as u64, &[[84, 112]], 3 + i)).collect();
+        (0..LENGTHS).map(|i| made(&case.model, i as u64, &[[3, 4]], 3 + i)).collect();
     let mut engine = case.cuda(policy);
     let mut first = Vec::new();
     for (index, input) in inputs.iter().enumerate() {
@@ -218,9 +241,33 @@ fn embodiments_share_a_call(case: &Case, policy: &PrecisionPolicy) {
     assert_ne!(bits(&found[0]), bits(&found[1]), "other embodiments do the same");
 }
 
+/// The chunk before changes the actions, on the GPU as on the CPU, and nothing of what is inferred without one.
+fn chunks_go_on(case: &Case, policy: &PrecisionPolicy) {
+    let config = &case.model.config;
+    let (horizon, dim) = (config.action_horizon, config.max_action_dim);
+    let options = RtcOptions {
+        action_horizon: horizon,
+        overlap_steps: horizon / 2,
+        frozen_steps: horizon / 5,
+        ramp_rate: 6.0,
+    };
+    let previous = gaussian(11, 1, 0, horizon, dim);
+    let input = ModelInput { rtc: Some(Rtc { previous, options }), ..case.input.clone() };
+    let mut engine = case.cuda(policy);
+    let before = bits(&infer(&mut engine, &case.input));
+    let found = infer(&mut engine, &input);
+    case.is_right(policy, &input, &found, "a chunk that goes on");
+    assert_ne!(bits(&found), before, "the chunk before does nothing");
+    assert_eq!(bits(&infer(&mut engine, &case.input)), before, "a chunk that begins anew");
+    let (probed, taps) = probe(&mut engine, &input);
+    assert_eq!(bits(&probed), bits(&found));
+    let expected = probe(&mut CpuEngine::new(case.model.clone(), policy.clone(), case.steps), &input).1;
+    taps_agree(&taps, &expected, (policy == &preset("f32")).then_some(gpu::F32_LIMIT));
+}
+
 /// Weights that formulas give are computed on the GPU; a wrong one would show in its layer's tap.
-fn synthetic_weights_are_the_same(precision: &str) {
-    let case = Case::synthetic(5);
+fn synthetic_weights_are_the_same(config: Config, precision: &str) {
+    let case = Case::synthetic(config, 5);
     let policy = policy(&case, precision);
     taps_are_there(&case, &policy);
     actions_are_right(&case, &policy);

@@ -5,10 +5,11 @@ mod variations;
 
 use rayon::prelude::*;
 use steadyhand_cuda_driver::Properties;
+use steadyhand_gr00t::config::Config;
 use steadyhand_gr00t::model::{Batch, Layout, Model};
 use steadyhand_gr00t::ops::ModelSite;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::synthetic::tiny;
+use steadyhand_gr00t::synthetic::{tiny, tiny_n1_7};
 use steadyhand_gr00t_cuda::{check, plan};
 use variations::variations;
 
@@ -29,7 +30,9 @@ fn device(compute_capability: (u32, u32)) -> Properties {
 
 /// What `check` and the plan say where they do not agree.
 fn disagreement(model: &Model, sites: &[ModelSite], policy: &PrecisionPolicy) -> Option<String> {
-    let layout = Layout::example(&model.config, &[[56, 84]], 3, 2);
+    let side = model.config.image_token_side();
+    let layout =
+        Layout::example(&model.config, &[[2 * side, 3 * side]], model.config.state_rows().unwrap_or(3), 2);
     let batch = Batch::of_layout(&model.config, &layout).expect("a layout that fits");
     for capability in CAPABILITIES {
         let checked = check(policy, sites, Some(capability)).map_err(|error| error.to_string());
@@ -48,7 +51,16 @@ fn disagreement(model: &Model, sites: &[ModelSite], policy: &PrecisionPolicy) ->
 
 #[test]
 fn the_check_and_the_engine_agree_at_every_site_in_every_format() {
-    let model = Model::synthetic(tiny(), 1).expect("consistent sizes");
+    agree(tiny());
+}
+
+#[test]
+fn the_check_and_the_engine_agree_on_n1_7() {
+    agree(tiny_n1_7());
+}
+
+fn agree(config: Config) {
+    let model = Model::synthetic(config, 1).expect("consistent sizes");
     let sites = model.sites().expect("sites");
     let mut policies = Vec::new();
     for name in PrecisionPolicy::PRESETS {

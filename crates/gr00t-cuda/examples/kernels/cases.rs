@@ -3,7 +3,7 @@
 
 use steadyhand_gr00t::checkpoint::Loader;
 use steadyhand_gr00t::config::{Backbone, Config};
-use steadyhand_gr00t::ops::cpu::{Cpu, Tensor as Values, rotary_turns};
+use steadyhand_gr00t::ops::cpu::{Cpu, Tensor as Values};
 use steadyhand_gr00t::ops::{self, Activation, Heads, Mask, Ops, Places, Site};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Recorder;
@@ -13,7 +13,7 @@ use steadyhand_gr00t_cuda::elements::Element;
 use steadyhand_gr00t_cuda::linear::{Fusion, Linear};
 use steadyhand_gr00t_cuda::norm::{Affine, Modulation, Norm, NormAt};
 use steadyhand_gr00t_cuda::program::Tensor;
-use steadyhand_gr00t_cuda::rotary::{Rotary, RotarySites};
+use steadyhand_gr00t_cuda::rotary::{HeadNorms, Rotary};
 use steadyhand_gr00t_cuda::weights::{Layout, Region};
 use steadyhand_gr00t_cuda::{Error, Result};
 
@@ -434,16 +434,19 @@ impl Case {
                 let (heads, layer) = (self.heads(), site("language.layer.0"));
                 let [query, key] = [&layer / "query_rope", &layer / "key_rope"];
                 let rotated = b.rotary_storage(&query, &key)?;
-                let turns = rotary_turns(
-                    &ops::Rotary::plain(heads.head_dim, THETA),
-                    &Places::Sequence.coordinates(self.shape[0]),
-                    rotated.format(),
-                );
-                let turns = b.constant_bytes(&Element::F32.encode(&turns))?;
-                let rotary = Rotary { query_norm, key_norm, turns, eps: EPS, tokens: self.shape[0] };
-                let sites = RotarySites { query_norm: at, key_norm: &layer / "key_norm", query, key };
+                let (plain, tokens) = (ops::Rotary::plain(heads.head_dim, THETA), self.shape[0]);
+                let places = Places::Sequence.coordinates(tokens);
+                let turns = b.turns(&plain, &places, [[query.clone(), key.clone()]])?[0];
+                let norms = HeadNorms {
+                    query: query_norm,
+                    key: key_norm,
+                    eps: EPS,
+                    sites: [at, &layer / "key_norm"],
+                };
+                let (stores, sites) = (plain.stores, [query, key]);
+                let rotary = Rotary { norms: Some(norms), turns, stores, tokens, sites };
                 let [q, k, v] = [&inputs[0], &inputs[1], &inputs[2]];
-                b.norm_rotary([q, k, v], heads, &rotary, rotated, sites).map(drop)
+                b.rotary([q, k, v], heads, rotary, rotated).map(drop)
             }
             (Attention | CausalAttention, _) => {
                 let (queries, keys) = (self.shape[0], self.shape[1]);

@@ -1,10 +1,11 @@
 // LayerNorm and RMSNorm of whole rows, with what follows them: the scale and shift of AdaLN, or another order of
-// the rows; and with what comes before: joining 2x2 patches into one token.
+// the rows; and with what comes before or behind: joining the patches of one token.
 //
 // A block takes one row and keeps it in registers: the mean and the variance are computed one after the other.
 //
-// Compiled for: CHUNKS, of 2048 features each; EIGHT_BITS; KIND; WEIGHTED, BIASED, MODULATES; JOINS: patches become tokens;
-// MOVES: rows go elsewhere; X_ELEMENT, OUT_ELEMENT; NORM_FORMAT, MODULATED_FORMAT.
+// Compiled for: CHUNKS, of 2048 features each; EIGHT_BITS; KIND; WEIGHTED, BIASED, MODULATES; JOINS: 2x2 patches become
+// tokens; PARTS: rows of x that become one; GROUP: rows of the result that come to stand side by side; MOVES: rows go elsewhere;
+// X_ELEMENT, OUT_ELEMENT; NORM_FORMAT, MODULATED_FORMAT.
 #include "machine.cuh"
 #include "params.cuh"
 
@@ -31,6 +32,12 @@ __device__ __forceinline__ void load_joined8(const NormParams& p, u32 row, u32 c
     const u32 patches[4] = {patch.x, patch.y, patch.z, patch.w};
 #pragma unroll
     for (int i = 0; i < 8; ++i) v[i] = load(p.x, X_ELEMENT, size_t(patches[i % 4]) * p.x_ld + column / 4 + i / 4);
+}
+
+// Feature c of a row of PARTS rows of x, one behind the other. A part's features are a multiple of eight.
+__device__ __forceinline__ void load_parts8(const NormParams& p, u32 row, u32 column, float (&v)[8]) {
+    const u32 width = p.features / PARTS;
+    load8(p.x, X_ELEMENT, (size_t(row) * PARTS + column / width) * p.x_ld + column % width, v);
 }
 
 // Eight of a row's weights. They are read before the kernel waits for its input: no kernel of the stream writes them.
@@ -64,7 +71,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalize(const __grid_con
         if (JOINS)
             load_joined8(p, row, column, v[c]);
         else
-            load8(p.x, X_ELEMENT, size_t(row) * p.x_ld + column, v[c]);
+            load_parts8(p, row, column, v[c]);
 #pragma unroll
         for (int i = 0; i < 8; ++i)
             if (inside(column, i)) sum += v[c][i];
@@ -77,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalize(const __grid_con
         for (int i = 0; i < 8; ++i)
             if (inside(column_of(c), i)) squares += (v[c][i] - mean) * (v[c][i] - mean);
     const float inverse = KIND == NONE ? 1.0f : 1.0f / sqrtf(block_sum(squares) / p.features + p.eps);
-    const size_t to = MOVES ? p.out_rows[row] : row;
+    const size_t to = size_t(MOVES ? p.out_rows[row] : row / GROUP) * p.out_ld + row % GROUP * p.features;
 #pragma unroll
     for (int c = 0; c < CHUNKS; ++c) {
         const u32 column = column_of(c);
@@ -104,6 +111,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalize(const __grid_con
             round8(MODULATED_FORMAT, x);
             tap8(p.tap_modulated, row, p.features, column, x);
         }
-        store_operand8(p.out, OUT_ELEMENT, p.out_factor, to * p.out_ld + column, x, int(p.features - column));
+        store_operand8(p.out, OUT_ELEMENT, p.out_factor, to + column, x, int(p.features - column));
     }
 }

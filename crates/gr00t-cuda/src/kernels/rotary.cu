@@ -1,6 +1,7 @@
-// RMSNorm of each query and key head and its rotation (RoPE); values pass unchanged. One warp, one head.
+// The rotation (RoPE) of each query and key head, behind its RMSNorm where there is one; values pass unchanged. One warp, one
+// head.
 //
-// Compiled for: HEAD_DIM.
+// Compiled for: HEAD_DIM; EIGHT_BITS; NORMS: heads are normalized first.
 #include "machine.cuh"
 #include "params.cuh"
 
@@ -36,18 +37,21 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) rotary(const __grid_con
         a[i] = load(x, element, from + at), b[i] = load(x, element, from + HALF + at);
         squares += a[i] * a[i] + b[i] * b[i];
     }
-    const float inverse = 1.0f / sqrtf(warp_sum(squares) / HEAD_DIM + p.eps);
+    const float inverse = NORMS ? 1.0f / sqrtf(warp_sum(squares) / HEAD_DIM + p.eps) : 1.0f;
 #pragma unroll
     for (int i = 0; i < PAIRS; ++i) {
         const u32 at = i * 32 + lane;
         if (at >= HALF) continue;
-        const float x = round_to(norm_format, round_to(norm_format, a[i] * inverse) * weight[at]);
-        const float y = round_to(norm_format, round_to(norm_format, b[i] * inverse) * weight[HALF + at]);
-        if (tap_norm != nullptr) tap_norm[tap + at] = x, tap_norm[tap + HALF + at] = y;
+        float x = a[i], y = b[i];
+        if (NORMS) {
+            x = round_to(norm_format, round_to(norm_format, x * inverse) * weight[at]);
+            y = round_to(norm_format, round_to(norm_format, y * inverse) * weight[HALF + at]);
+            if (tap_norm != nullptr) tap_norm[tap + at] = x, tap_norm[tap + HALF + at] = y;
+        }
         const float* turn = p.turns + size_t(row % p.tokens) * HEAD_DIM;
         const float cosine = turn[at], sine = turn[HALF + at];
-        const float u = round_to(format, round_to(format, x * cosine) + round_to(format, -y * sine));
-        const float v = round_to(format, round_to(format, y * cosine) + round_to(format, x * sine));
+        const float u = round_to(format, round_to(p.product_format, x * cosine) + round_to(p.product_format, -y * sine));
+        const float v = round_to(format, round_to(p.product_format, y * cosine) + round_to(p.product_format, x * sine));
         if (tap_turned != nullptr) tap_turned[tap + at] = u, tap_turned[tap + HALF + at] = v;
         store(p.out, p.out_element, to + at, u), store(p.out, p.out_element, to + HALF + at, v);
     }

@@ -1,28 +1,10 @@
-// Kernels that bring values to where they are used: inputs, image patches, embeddings, the Euler step.
+// Kernels that bring values to where they are used: inputs, embeddings, the Euler step.
 #include "machine.cuh"
 #include "params.cuh"
 
 constexpr int THREADS = 256;
 
 __device__ __forceinline__ u32 thread_index() { return blockIdx.x * THREADS + threadIdx.x; }
-
-// A patch is a row of pixels in the order row, column, channel.
-extern "C" __global__ void __launch_bounds__(THREADS) patches(const __grid_constant__ PatchesParams p) {
-    const u32 features = p.size * p.size * 3, index = thread_index(), feature = index % features, row = index / features;
-    allow_next_kernel();
-    wait_for_earlier_kernels();
-    if (row >= p.rows) return;
-    u32 number = p.image_count - 1;
-    while (p.images[number].first_row > row % p.item_rows) --number;
-    const PatchImage image = p.images[number];
-    const u32 patch = row % p.item_rows - image.first_row, columns = image.width / p.size;
-    const u32 channel = feature % 3, x = patch % columns * p.size + feature / 3 % p.size;
-    const u32 y = patch / columns * p.size + feature / 3 / p.size;
-    const size_t plane = size_t(row / p.item_rows) * 3 + channel;
-    const float value = round_to(p.format, image.pixels[(plane * image.height + y) * image.width + x]);
-    store(p.out, p.out_element, size_t(row) * p.out_ld + feature, value);
-    if (p.tap != nullptr) p.tap[index] = value;
-}
 
 extern "C" __global__ void __launch_bounds__(THREADS) embed(const __grid_constant__ EmbedParams p) {
     const u32 row = blockIdx.x;
@@ -35,6 +17,21 @@ extern "C" __global__ void __launch_bounds__(THREADS) embed(const __grid_constan
         if (p.tap != nullptr) p.tap[size_t(row) * p.features + i] = value;
         if (source != 0xffffffffu) value = load(p.images, p.images_element, size_t(source) * p.images_ld + i);
         store(p.out, p.out_element, size_t(row) * p.out_ld + i, value);
+    }
+}
+
+// Rows of x, those that have a source with its row of `values` added.
+extern "C" __global__ void __launch_bounds__(THREADS) add_rows(const __grid_constant__ AddRowsParams p) {
+    const u32 row = blockIdx.x;
+    allow_next_kernel();
+    wait_for_earlier_kernels();
+    const u32 source = p.sources[row];
+    for (u32 i = threadIdx.x; i < p.features; i += THREADS) {
+        float value = load(p.x, p.x_element, size_t(row) * p.x_ld + i);
+        if (source != 0xffffffffu) value += load(p.values, p.values_element, size_t(source) * p.values_ld + i);
+        value = round_to(p.format, value);
+        store(p.out, p.out_element, size_t(row) * p.out_ld + i, value);
+        if (p.tap != nullptr) p.tap[size_t(row) * p.features + i] = value;
     }
 }
 
@@ -100,8 +97,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) euler(const __grid_constan
     if (row >= p.batch * p.horizon) return;
     const size_t from = size_t(row / p.horizon) * p.tokens + p.tokens - p.horizon + row % p.horizon;
     const float velocity = load(p.velocity, p.velocity_element, from * p.velocity_ld + column);
-    // The product is stored before it is added: no fused multiply-add, so f32 is the reference's f32.
-    const float value = round_to(p.format, __fadd_rn(p.actions[index], round_to(p.format, __fmul_rn(p.dt, velocity))));
+    // Products are stored before they are added: no fused multiply-add, so f32 is the reference's f32.
+    float step = round_to(p.format, __fmul_rn(p.dt, velocity));
+    if (p.strength != nullptr) step = round_to(p.format, __fmul_rn(step, p.strength[index]));
+    const float value = round_to(p.format, __fadd_rn(p.actions[index], step));
     p.actions[index] = value;
     if (p.operand != nullptr) store(p.operand, p.operand_element, size_t(row) * p.operand_ld + column, value);
     if (p.tap != nullptr) p.tap[index] = value;

@@ -22,9 +22,9 @@ impl Probe for Asks {
 }
 
 /// On a device of another compute capability than the kernel's, the engine says so and runs the chain.
-pub fn is_a_chain_elsewhere() {
-    let model = Model::synthetic(Config::default(), 1).expect("consistent sizes");
-    let input = made(&model, 1, &[[252, 252]], 40);
+pub fn is_a_chain_elsewhere(config: Config) {
+    let model = Model::synthetic(config, 1).expect("consistent sizes");
+    let input = made(&model, 1, &[[9, 9]], 40);
     let case = Case { model, input, steps: 4 };
     let mut engine = case.cuda(&preset("bf16"));
     let obstacle = engine.dit_obstacle().expect("the kernel is of compute capability 9.0").to_owned();
@@ -39,9 +39,9 @@ fn by_the_chain(engine: &mut CudaEngine, input: &ModelInput) -> Matrix {
 }
 
 /// One view and two, whose memories have more keys than one pass of the kernel's warps takes.
-pub fn is_as_near_as_the_chain() {
-    let model = Model::synthetic(Config::default(), 1).expect("consistent sizes");
-    let inputs = [&[[252, 252]][..], &[[252, 252], [252, 252]]].map(|sizes| made(&model, 1, sizes, 40));
+pub fn is_as_near_as_the_chain(config: Config) {
+    let model = Model::synthetic(config, 1).expect("consistent sizes");
+    let inputs = [&[[9, 9]][..], &[[9, 9], [9, 9]]].map(|sizes| made(&model, 1, sizes, 40));
     let case = Case { model, input: inputs[0].clone(), steps: 4 };
     let mut engine = case.cuda(&preset("bf16"));
     assert_eq!(engine.dit_obstacle(), None, "this device was expected to run the kernel");

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Matrix;
 use steadyhand_gr00t::calibration::Collector;
+use steadyhand_gr00t::config::Config;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise::gaussian;
@@ -19,11 +20,12 @@ use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Recorder;
 use steadyhand_gr00t::processor::PixelValues;
-use steadyhand_gr00t::synthetic;
 use steadyhand_gr00t_cuda::{CudaEngine, Options};
 
-/// Models with inputs of the official code.
-pub const GOLDENS: [&str; 3] = ["one_view", "two_views", "mixed_shapes"];
+/// Models of the official code, with its inputs but for N1.7, whose official results `steady verify` holds the engine to.
+pub const GOLDENS: [&str; 4] = ["one_view", "two_views", "mixed_shapes", N1_7];
+/// The model of N1.7 among them.
+pub const N1_7: &str = "N1.7 mixed_shapes";
 
 /// f32 against the CPU engine: both sum in f32, in different orders, through a dozen layers. As `steady verify`.
 pub const F32_LIMIT: f64 = 1e-5;
@@ -43,20 +45,27 @@ pub struct Case {
 impl Case {
     /// A golden of the repository, from its root or from where cargo runs tests.
     pub fn golden(name: &str) -> Case {
-        let place = Path::new("tests/fixtures/golden").join(name);
+        let place = match name {
+            N1_7 => PathBuf::from("tests/fixtures/golden_n1d7/mixed_shapes"),
+            name => Path::new("tests/fixtures/golden").join(name),
+        };
         let roots = [PathBuf::from("."), Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")];
         let folder = roots.iter().map(|root| root.join(&place)).find(|folder| folder.is_dir());
         let folder = folder.unwrap_or_else(|| panic!("{}: not found here or above", place.display()));
         let model = load_model(&folder).expect("a golden");
-        let input = read_input(&folder.join("inputs.safetensors"));
+        let input = match name {
+            // Two images whose grids differ, so that the rows and columns of both matter.
+            N1_7 => made(&model, 7, &[[2, 5], [4, 3]], 9),
+            _ => read_input(&folder.join("inputs.safetensors")),
+        };
         let steps = model.config.num_inference_timesteps;
         Case { model, input, steps }
     }
 
-    /// The smallest model of synthetic weights, which the engine makes on the GPU.
-    pub fn synthetic(seed: u64) -> Case {
-        let model = Model::synthetic(synthetic::tiny(), seed).expect("consistent sizes");
-        let input = made(&model, seed, &[[56, 84]], 5);
+    /// A model of synthetic weights, which the engine makes on the GPU.
+    pub fn synthetic(config: Config, seed: u64) -> Case {
+        let model = Model::synthetic(config, seed).expect("consistent sizes");
+        let input = made(&model, seed, &[[2, 3]], 5);
         Case { model, input, steps: 4 }
     }
 
@@ -108,20 +117,22 @@ pub fn preset(name: &str) -> PrecisionPolicy {
     PrecisionPolicy::preset(name).expect("a preset")
 }
 
-/// An observation with images of these sizes and `text_tokens` other tokens, all of it made from `seed`.
+/// An observation with images of so many rows and columns of image tokens and `text_tokens` other tokens, all of it made
+/// from `seed`.
 pub fn made(model: &Model, seed: u64, sizes: &[[usize; 2]], text_tokens: usize) -> ModelInput {
     let config = &model.config;
-    let image = |(index, [height, width]): (usize, &[usize; 2])| PixelValues {
-        height: *height,
-        width: *width,
-        data: gaussian(seed, 1, index as u32, 3, height * width).data,
+    let side = config.image_token_side();
+    let image = |(index, [rows, cols]): (usize, &[usize; 2])| PixelValues {
+        height: rows * side,
+        width: cols * side,
+        data: gaussian(seed, 1, index as u32, 3, rows * cols * side * side).data,
     };
-    let image_tokens: usize = sizes.iter().map(|[height, width]| height * width / 28 / 28).sum();
+    let image_tokens: usize = sizes.iter().map(|[rows, cols]| rows * cols).sum();
     let images = std::iter::repeat_n(config.image_token(), image_tokens);
     ModelInput {
         images: sizes.iter().enumerate().map(image).collect(),
         input_ids: std::iter::once(7).chain(images).chain((1..text_tokens as u32).map(|i| 8 + i)).collect(),
-        state: gaussian(seed, 2, 0, 1, config.max_state_dim),
+        state: gaussian(seed, 2, 0, config.state_rows().unwrap_or(1), config.max_state_dim),
         embodiment_id: 1,
         noise: gaussian(seed, 3, 0, config.action_horizon, config.max_action_dim),
         rtc: None,
@@ -130,7 +141,9 @@ pub fn made(model: &Model, seed: u64, sizes: &[[usize; 2]], text_tokens: usize) 
 
 /// Another observation of the same layout: other pixels, words, state and noise.
 pub fn like(model: &Model, input: &ModelInput, seed: u64) -> ModelInput {
-    let sizes: Vec<[usize; 2]> = input.images.iter().map(|image| [image.height, image.width]).collect();
+    let side = model.config.image_token_side();
+    let sizes: Vec<[usize; 2]> =
+        input.images.iter().map(|image| [image.height / side, image.width / side]).collect();
     let image_token = model.config.image_token();
     let word = |id: &u32| if *id == image_token { *id } else { (*id + seed as u32) % image_token };
     ModelInput {

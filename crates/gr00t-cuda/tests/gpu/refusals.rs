@@ -4,8 +4,10 @@ use crate::gpu::{Case, bits, infer, preset};
 use crate::variations::variations;
 use steadyhand_cuda_driver::Device;
 use steadyhand_fidelity::Format;
+use steadyhand_gr00t::config::Config;
 use steadyhand_gr00t::engine::{Engine, ModelInput};
 use steadyhand_gr00t::precision::Formats;
+use steadyhand_gr00t::synthetic::{tiny, tiny_n1_7};
 use steadyhand_gr00t_cuda::{CudaEngine, Options, check};
 
 /// Every so many policies are tried: a prime, so that all formats take their turn.
@@ -115,9 +117,13 @@ pub fn of_policies() {
 /// What the check admits opens and infers; what it refuses does not open. Every [`SAMPLED`]th of the policies that differ
 /// from bf16 operands in one format of one site: all of them are planned without a GPU (`tests/formats.rs`).
 pub fn what_the_check_refuses() {
-    let case = Case::synthetic(3);
     let device = Device::open(0).expect("a GPU");
     let capability = device.properties().compute_capability;
+    [tiny(), tiny_n1_7()].into_iter().for_each(|config| agrees_with_the_engine(config, capability));
+}
+
+fn agrees_with_the_engine(config: Config, capability: (u32, u32)) {
+    let case = Case::synthetic(config, 3);
     let sites = case.model.sites().expect("sites");
     for policy in variations(&preset("mixed"), &sites).into_iter().step_by(SAMPLED) {
         let checked = check(&policy, &sites, Some(capability)).map_err(|error| error.to_string());

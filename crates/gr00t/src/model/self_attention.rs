@@ -9,7 +9,7 @@ use crate::config::SelfAttentionConfig;
 use crate::ops::{Activation, Affine, Heads, Linear, Mask, Ops, Site};
 
 /// `norm_eps` of the blocks.
-const NORM_EPS: f64 = 1e-5;
+pub const NORM_EPS: f64 = 1e-5;
 
 /// Weights of the blocks.
 #[derive(Debug, Clone)]
