@@ -5,6 +5,7 @@ import importlib
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -70,8 +71,6 @@ def test_record_bench_export_and_verify(demo, tmp_path):
 
 
 def test_the_program_is_in_the_package():
-    from pathlib import Path
-
     program = Path(sys.executable).parent / "steady"
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     assert said.strip() == f"steady {steadyhand.__version__}"
@@ -84,12 +83,13 @@ def test_docstrings_run(module):
     assert result.failed == 0
 
 
-def test_types_hold():
+def test_types_hold(tmp_path):
     pytest.importorskip("mypy")
     here = ROOT / "crates/python"
-    command = [sys.executable, "-m", "mypy", "--config-file", str(here / "pyproject.toml"), "-p", "steadyhand"]
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), "-p", "steadyhand"]
+    command += ["--config-file", str(here / "pyproject.toml")]
     checked = subprocess.run(command, capture_output=True, text=True, cwd=here / "tests")
     assert checked.returncode == 0, checked.stdout
-    command = [sys.executable, "-m", "mypy", "--strict", str(here / "tests/user.py")]
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(here / "tests/user.py")]
     checked = subprocess.run(command, capture_output=True, text=True, cwd=here / "tests")
     assert checked.returncode == 0, checked.stdout
