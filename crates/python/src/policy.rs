@@ -53,7 +53,10 @@ struct Given {
     chunks: Vec<ActionChunk>,
     noise: Noise,
     rtc: bool,
-    seconds: Duration,
+    /// Of the engine.
+    inference: Duration,
+    /// Of all that the same call does in Rust: observation prepared, inferred, actions decoded.
+    call: Duration,
 }
 
 fn open(wanted: Wanted) -> Result<Policy> {
@@ -97,6 +100,7 @@ impl Running {
         options: &Options,
         own_noise: Option<Vec<steadyhand_gr00t::Matrix>>,
     ) -> steadyhand_serve::Result<Given> {
+        let called = Instant::now();
         let Running { policy, robot } = self;
         let processor = Arc::clone(policy.processor());
         let Observed { observations, form } = observed;
@@ -109,14 +113,14 @@ impl Running {
         let Asked { inputs, noise, rtc } = asked;
         let started = Instant::now();
         let actions = policy.engine_mut().infer(&inputs, None)?;
-        let seconds = started.elapsed();
+        let inference = started.elapsed();
         let members = actions.iter().zip(observations).enumerate();
         let chunks = members.map(|(place, (actions, observation))| {
             processor.decode(actions, observation).map_err(|error| at_place(error, place, form.batched))
         });
         let chunks = chunks.collect::<steadyhand_serve::Result<Vec<_>>>()?;
         robot.given(options, named, chunks.clone());
-        Ok(Given { chunks, noise, rtc, seconds })
+        Ok(Given { chunks, noise, rtc, inference, call: called.elapsed() })
     }
 }
 
@@ -193,7 +197,7 @@ impl Policy {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             running.act(&observed, &options, own_noise)
         });
-        let Given { chunks, noise, rtc, seconds } = given.map_err(failed)?;
+        let Given { chunks, noise, rtc, inference, call } = given.map_err(failed)?;
 
         let actions = PyDict::new(py);
         for (name, array) in arrays::actions(py, &chunks, form.batched)? {
@@ -207,7 +211,8 @@ impl Policy {
             info.set_item("inference", noise.inference)?;
         }
         info.set_item("batch", count)?;
-        info.set_item("inference_ms", seconds.as_secs_f64() * 1e3)?;
+        info.set_item("inference_ms", inference.as_secs_f64() * 1e3)?;
+        info.set_item("call_ms", call.as_secs_f64() * 1e3)?;
         info.set_item("rtc", rtc)?;
         if !options.ignored.is_empty() {
             info.set_item("ignored_options", options.ignored)?;

@@ -167,7 +167,8 @@ class Policy:
         Returns:
             Actions by joint group in physical units, float32 `[B, action_horizon, D]` (without B, and named
             `action.NAME`, where the observation was); and `info`: `seed`, `episode`, `inference` of the first
-            observation's noise, `batch`, `inference_ms`, `rtc`.
+            observation's noise, `batch`, `inference_ms` (the engine), `call_ms` (what the same call takes in Rust, frames
+            to physical actions), `rtc`.
 
         Raises:
             Error: The observation does not fit the embodiment: the view, joint group or text is named.
