@@ -33,6 +33,9 @@ pub struct Policy {
     seed: u64,
 }
 
+/// A joint group: name, steps, values of a step where the checkpoint tells.
+type NamedGroup = (String, usize, Option<usize>);
+
 struct Running {
     policy: steadyhand_gr00t::Policy,
     robot: Robot,
@@ -277,10 +280,7 @@ impl Policy {
     }
 
     /// Joint groups of the state and of the actions: name, steps, values of a step.
-    fn groups(
-        &self,
-        py: Python<'_>,
-    ) -> (Vec<(String, usize, Option<usize>)>, Vec<(String, usize, Option<usize>)>) {
+    fn groups(&self, py: Python<'_>) -> (Vec<NamedGroup>, Vec<NamedGroup>) {
         let described =
             py.detach(|| self.running.lock().unwrap_or_else(PoisonError::into_inner).policy.describe());
         let of = |groups: Vec<Group>| {
