@@ -59,16 +59,19 @@ def test_a_worker_that_is_killed_is_survived(demo, expected, tmp_path, monkeypat
     assert fleet.evaluate(*arguments(demo), out=table.path, workers=2, **OPTIONS).rows == table.rows
 
 
-def test_a_driver_that_is_killed_goes_on(demo, expected, tmp_path):
+@pytest.mark.parametrize("address", [None, "local"])
+def test_a_driver_that_is_killed_goes_on(demo, expected, tmp_path, address):
+    if address is not None:
+        pytest.importorskip("ray")
     out = tmp_path / "table.csv"
     program = (
         "from steadyhand import fleet\n"
         f"fleet.evaluate([{str(demo.checkpoint)!r}], [{str(demo.dataset)!r}], {PRECISIONS}, {SEEDS}, out={str(out)!r}, "
-        f"workers=2, **{OPTIONS})\n"
+        f"workers=2, address={address!r}, **{OPTIONS})\n"
     )
     driver = subprocess.Popen([sys.executable, "-c", program])
     journal = tmp_path / "table.csv.rows"
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while not (journal.exists() and journal.read_text().count("\n") >= 3) and time.monotonic() < until:
         time.sleep(0.01)
     driver.kill()
