@@ -58,8 +58,6 @@ struct Given {
     rtc: bool,
     /// Of the engine.
     inference: Duration,
-    /// Of all that the same call does in Rust: observation prepared, inferred, actions decoded.
-    call: Duration,
 }
 
 fn open(wanted: Wanted) -> Result<Policy> {
@@ -103,7 +101,6 @@ impl Running {
         options: &Options,
         own_noise: Option<Vec<steadyhand_gr00t::Matrix>>,
     ) -> steadyhand_serve::Result<Given> {
-        let called = Instant::now();
         let Running { policy, robot } = self;
         let processor = Arc::clone(policy.processor());
         let Observed { observations, form } = observed;
@@ -123,7 +120,7 @@ impl Running {
         });
         let chunks = chunks.collect::<steadyhand_serve::Result<Vec<_>>>()?;
         robot.given(options, named, chunks.clone());
-        Ok(Given { chunks, noise, rtc, inference, call: called.elapsed() })
+        Ok(Given { chunks, noise, rtc, inference })
     }
 }
 
@@ -196,11 +193,13 @@ impl Policy {
         }
         let own_noise = noise.map(|noise| arrays::noise(&noise, count, self.noise_shape)).transpose()?;
         let named = own_noise.is_some();
-        let given = py.detach(|| {
+        let (given, call) = py.detach(|| {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            running.act(&observed, &options, own_noise)
+            let called = Instant::now();
+            let given = running.act(&observed, &options, own_noise);
+            (given, called.elapsed())
         });
-        let Given { chunks, noise, rtc, inference, call } = given.map_err(failed)?;
+        let Given { chunks, noise, rtc, inference } = given.map_err(failed)?;
 
         let actions = PyDict::new(py);
         for (name, array) in arrays::actions(py, &chunks, form.batched)? {
