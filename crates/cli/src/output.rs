@@ -4,6 +4,10 @@
 use anyhow::{Context, Result};
 use std::fmt::Arguments;
 use std::io::Write;
+use std::sync::OnceLock;
+
+/// Who is told what is said beside results, in place of standard error.
+static LISTENER: OnceLock<fn(&str)> = OnceLock::new();
 
 /// Prints a line of a command's result.
 macro_rules! say {
@@ -33,8 +37,16 @@ pub fn print(text: &str) -> Result<()> {
     written(std::io::stdout().lock().write_all(text.as_bytes()))
 }
 
+/// From now on `listener` is told what is said beside results. The first one stays.
+pub fn tell(listener: fn(&str)) {
+    let _ = LISTENER.set(listener);
+}
+
 /// What [`note!`] does.
 pub fn aside(text: Arguments) {
+    if let Some(listener) = LISTENER.get() {
+        return listener(&text.to_string());
+    }
     // Where standard error cannot be written, nothing is left to say it on. Colours are for terminals alone.
     let _ = writeln!(anstream::stderr(), "{text}");
 }

@@ -2,11 +2,11 @@
 
 use crate::metrics::{Count, Stage};
 use crate::observation::Observed;
-use crate::options::{Noise, Options, Rtc, of_reset};
+use crate::options::{Options, of_reset};
 use crate::queue::{Answer, Ticket};
 use crate::reply::{self, Info};
 use crate::request::{Endpoint, Request};
-use crate::robot::Robot;
+use crate::robot::{Asked, Robot, at_place};
 use crate::server::Shared;
 use crate::wire::{Dialect, Value};
 use crate::zmtp::{self, Ended, Message};
@@ -17,10 +17,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use steadyhand_gr00t::ActionChunk;
-use steadyhand_gr00t::engine::ModelInput;
-use steadyhand_gr00t::noise::gaussian;
-use steadyhand_gr00t::policy::{continuation, prepare};
-use steadyhand_gr00t::rtc::RtcOptions;
 
 /// A message with the time at which it was whole.
 struct Received {
@@ -98,13 +94,6 @@ struct Client<'s> {
     left: Arc<AtomicBool>,
 }
 
-/// Observations on the way to the engine.
-struct Asked {
-    inputs: Vec<ModelInput>,
-    noise: Noise,
-    rtc: bool,
-}
-
 impl<'s> Client<'s> {
     fn new(shared: &'s Shared, left: Arc<AtomicBool>) -> Self {
         Client { shared, robot: Robot::new(shared.seed), dialect: Dialect::default(), left }
@@ -171,7 +160,9 @@ impl<'s> Client<'s> {
         }
 
         let started = Instant::now();
-        let Asked { inputs, noise, rtc } = self.prepare(&observations, &options, form.batched)?;
+        let processor = &self.shared.processor;
+        let Asked { inputs, noise, rtc } =
+            self.robot.prepare(processor, self.shared.noise_shape, &observations, &options, form.batched)?;
         metrics.time(Stage::Prepare, started.elapsed());
         let ticket = Ticket::new(deadline, Arc::clone(&self.left));
         let (send, answers) = channel();
@@ -189,58 +180,15 @@ impl<'s> Client<'s> {
         let batch = answers.iter().map(|answer| answer.batch).max().unwrap_or_default();
         let mut chunks = vec![ActionChunk::default(); observations.len()];
         for Answer { place, actions, .. } in answers {
-            let decoded =
-                actions.and_then(|actions| self.shared.processor.decode(&actions, &observations[place]));
+            let decoded = actions.and_then(|actions| processor.decode(&actions, &observations[place]));
             chunks[place] = decoded.map_err(|error| at_place(error, place, form.batched))?;
         }
         let info = Info { noise, inference, batch, rtc, ignored: &options.ignored };
         let reply = reply::actions(&chunks, form, self.dialect, &info);
-        self.robot.given(&options, chunks);
+        self.robot.given(&options, false, chunks);
         metrics.time(Stage::Write, started.elapsed());
         metrics.time(Stage::Total, at.elapsed());
         Ok(reply)
-    }
-
-    /// Model inputs with their noise and, where it is asked for, the chunks that they go on from.
-    fn prepare(
-        &self,
-        observations: &[steadyhand_gr00t::Observation],
-        options: &Options,
-        batched: bool,
-    ) -> Result<Asked> {
-        let processor = &self.shared.processor;
-        let [rows, cols] = self.shared.noise_shape;
-        let noise = self.robot.noise(options);
-        let of = observations.len();
-        let mut rtc = false;
-        let mut inputs = Vec::with_capacity(of);
-        for (place, observation) in observations.iter().enumerate() {
-            let inference = noise.inference.wrapping_add(place as u32);
-            let values = gaussian(noise.seed, noise.episode, inference, rows, cols);
-            let mut input =
-                prepare(processor, observation, values).map_err(|error| at_place(error, place, batched))?;
-            if let Some(asked) = &options.rtc {
-                let own = self.robot.previous(place, of);
-                let previous = asked.previous.as_ref().map(|chunks| &chunks[place]).or(own);
-                if let Some(previous) = previous {
-                    let continued = continuation(processor, observation, previous, &steps(previous, asked));
-                    input.rtc = continued.map_err(|error| at_place(error, place, batched))?;
-                    rtc = true;
-                }
-            }
-            inputs.push(input);
-        }
-        Ok(Asked { inputs, noise, rtc })
-    }
-}
-
-/// How much of a chunk the next one takes: all of its steps are there to be taken of.
-fn steps(previous: &ActionChunk, asked: &Rtc) -> RtcOptions {
-    RtcOptions {
-        action_horizon: previous.groups.first().map_or(0, |(_, actions)| actions.rows),
-        overlap_steps: asked.overlap_steps,
-        frozen_steps: asked.frozen_steps,
-        ramp_rate: asked.ramp_rate,
     }
 }
 
@@ -262,13 +210,6 @@ fn collect(answers: &Receiver<Answer>, ticket: &Ticket, count: usize) -> Option<
         }
     }
     Some(all)
-}
-
-fn at_place(error: steadyhand_gr00t::Error, place: usize, batched: bool) -> Error {
-    match batched {
-        true => error.at(format!("observation {place}")).into(),
-        false => error.into(),
-    }
 }
 
 /// Whether data has only keys that its endpoint takes.

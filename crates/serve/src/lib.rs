@@ -28,4 +28,9 @@ mod wire;
 mod zmtp;
 
 pub use error::{Error, Result};
+pub use observation::{Form, Observed};
+pub use options::{Noise, Options, Rtc, of_reset};
+pub use reply::modality_config;
+pub use robot::{Asked, Robot, at_place};
 pub use server::{Config, Server};
+pub use wire::{Ndarray, Value, read};

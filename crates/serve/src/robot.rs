@@ -1,10 +1,27 @@
-//! What a server keeps of one client: where its noise stands, and the actions that it was given last.
+//! What is kept of one robot: where its noise stands, and the actions that it was given last.
 //!
-//! Each connection is a robot of its own. Its noise is that of a [`Policy`](steadyhand_gr00t::Policy) of its own:
+//! Each connection of a server is a robot of its own. Its noise is that of a [`Policy`](steadyhand_gr00t::Policy) of its own:
 //! inference 0 of episode 0 first, one more for each chunk of actions that it is given, whatever other clients ask for.
 
-use crate::options::{Noise, Options};
-use steadyhand_gr00t::ActionChunk;
+use crate::options::{Noise, Options, Rtc};
+use crate::{Error, Result};
+use steadyhand_gr00t::engine::ModelInput;
+use steadyhand_gr00t::noise::gaussian;
+use steadyhand_gr00t::policy::{continuation, prepare};
+use steadyhand_gr00t::processor::Processor;
+use steadyhand_gr00t::rtc::RtcOptions;
+use steadyhand_gr00t::{ActionChunk, Observation};
+
+/// Observations on the way to the engine.
+#[derive(Debug)]
+pub struct Asked {
+    /// One for each observation.
+    pub inputs: Vec<ModelInput>,
+    /// That of the first one.
+    pub noise: Noise,
+    /// Whether they go on from the chunks before.
+    pub rtc: bool,
+}
 
 /// One client's state.
 #[derive(Debug, Default)]
@@ -27,14 +44,53 @@ impl Robot {
         options.noise.unwrap_or(Noise { seed: self.seed, episode: self.episode, inference: self.inference })
     }
 
+    /// Model inputs with their noise, `noise_shape: [action_horizon, max_action_dim]`, and, where it is asked for, the
+    /// chunks that they go on from.
+    ///
+    /// # Errors
+    /// An observation that does not fit the processor, by its place where there is a batch; steps that do not fit the
+    /// chunk before.
+    pub fn prepare(
+        &self,
+        processor: &Processor,
+        noise_shape: [usize; 2],
+        observations: &[Observation],
+        options: &Options,
+        batched: bool,
+    ) -> Result<Asked> {
+        let [rows, cols] = noise_shape;
+        let noise = self.noise(options);
+        let of = observations.len();
+        let mut rtc = false;
+        let mut inputs = Vec::with_capacity(of);
+        for (place, observation) in observations.iter().enumerate() {
+            let inference = noise.inference.wrapping_add(place as u32);
+            let values = gaussian(noise.seed, noise.episode, inference, rows, cols);
+            let mut input =
+                prepare(processor, observation, values).map_err(|error| at_place(error, place, batched))?;
+            if let Some(asked) = &options.rtc {
+                let own = self.previous(place, of);
+                let previous = asked.previous.as_ref().map(|chunks| &chunks[place]).or(own);
+                if let Some(previous) = previous {
+                    let continued = continuation(processor, observation, previous, &steps(previous, asked));
+                    input.rtc = continued.map_err(|error| at_place(error, place, batched))?;
+                    rtc = true;
+                }
+            }
+            inputs.push(input);
+        }
+        Ok(Asked { inputs, noise, rtc })
+    }
+
     /// The chunk that the observation at this place goes on from.
     pub fn previous(&self, place: usize, of: usize) -> Option<&ActionChunk> {
         (self.previous.len() == of).then(|| &self.previous[place])
     }
 
-    /// Takes note of what it was given. Noise that a request names leaves the robot's own where it is.
-    pub fn given(&mut self, options: &Options, chunks: Vec<ActionChunk>) {
-        if options.noise.is_none() {
+    /// Takes note of what it was given. Noise that a request names, or has along (`own_noise`), leaves the robot's own
+    /// where it is.
+    pub fn given(&mut self, options: &Options, own_noise: bool, chunks: Vec<ActionChunk>) {
+        if options.noise.is_none() && !own_noise {
             self.inference = self.inference.wrapping_add(chunks.len() as u32);
         }
         self.previous = chunks;
@@ -50,6 +106,24 @@ impl Robot {
         self.inference = 0;
         self.previous.clear();
         self.episode
+    }
+}
+
+/// How much of a chunk the next one takes: all of its steps are there to be taken of.
+fn steps(previous: &ActionChunk, asked: &Rtc) -> RtcOptions {
+    RtcOptions {
+        action_horizon: previous.groups.first().map_or(0, |(_, actions)| actions.rows),
+        overlap_steps: asked.overlap_steps,
+        frozen_steps: asked.frozen_steps,
+        ramp_rate: asked.ramp_rate,
+    }
+}
+
+/// The error with the place of its observation, where there is a batch.
+pub fn at_place(error: steadyhand_gr00t::Error, place: usize, batched: bool) -> Error {
+    match batched {
+        true => error.at(format!("observation {place}")).into(),
+        false => error.into(),
     }
 }
 
@@ -69,11 +143,13 @@ mod tests {
         };
         assert_eq!(robot.reset(None), 0);
         assert_eq!(at(&robot), (7, 0, 0));
-        robot.given(&own, vec![ActionChunk::default(); 2]);
+        robot.given(&own, false, vec![ActionChunk::default(); 2]);
         assert_eq!(at(&robot), (7, 0, 2));
         assert!(robot.previous(1, 2).is_some() && robot.previous(0, 1).is_none());
         assert_eq!(robot.noise(&named).seed, 1);
-        robot.given(&named, vec![ActionChunk::default()]);
+        robot.given(&named, false, vec![ActionChunk::default()]);
+        assert_eq!(at(&robot), (7, 0, 2));
+        robot.given(&own, true, vec![ActionChunk::default()]);
         assert_eq!(at(&robot), (7, 0, 2));
         assert_eq!(robot.reset(None), 1);
         assert!(at(&robot) == (7, 1, 0) && robot.previous(0, 1).is_none());

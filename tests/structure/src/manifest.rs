@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use toml::Table;
+use toml::{Table, Value};
 
 use crate::read;
 
@@ -31,9 +31,11 @@ pub fn members(root: &Path) -> BTreeMap<String, Member> {
         .zip(&manifests)
         .map(|(folder, manifest)| (manifest["package"]["name"].as_str().expect("a package's name"), folder))
         .collect();
+    let shared = renamed(&workspace["workspace"]);
     let named = |manifest: &Table, kinds: &[&str]| -> BTreeSet<String> {
         let listed = dependencies(manifest, kinds);
-        listed.iter().filter_map(|name| packages.get(name.as_str())).map(|folder| (*folder).clone()).collect()
+        let listed = listed.iter().map(|name| shared.get(name).unwrap_or(name));
+        listed.filter_map(|name| packages.get(name.as_str())).map(|folder| (*folder).clone()).collect()
     };
     folders
         .iter()
@@ -69,6 +71,13 @@ fn dependencies(manifest: &Table, kinds: &[&str]) -> BTreeSet<String> {
             renamed.unwrap_or(name).to_owned()
         })
         .collect()
+}
+
+/// Packages that the workspace's dependencies have under another name, by that name.
+fn renamed(workspace: &Value) -> BTreeMap<String, String> {
+    let listed = workspace.get("dependencies").and_then(Value::as_table).into_iter().flatten();
+    let package = |value: &Value| Some(value.get("package")?.as_str()?.to_owned());
+    listed.filter_map(|(name, value)| Some((name.clone(), package(value)?))).collect()
 }
 
 fn parse(path: &Path) -> Table {

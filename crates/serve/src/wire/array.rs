@@ -1,6 +1,6 @@
 //! Arrays in messages, in either dialect.
 
-use super::msgpack::{Value, Writer};
+use super::msgpack::{Ndarray, Value, Writer};
 use super::npy;
 use crate::{Error, Result};
 use std::borrow::Cow;
@@ -103,15 +103,18 @@ impl<'m> Array<'m> {
     /// # Errors
     /// An array of other types than [`Dtype`], of objects or structures; another number of bytes than its shape says.
     pub fn of(value: &Value<'m>, field: &str) -> Result<Option<Self>> {
-        let read = match dialect(value) {
-            None => return Ok(None),
-            Some(Dialect::Npy) => of_npy(value),
-            Some(Dialect::MsgpackNumpy) => of_msgpack_numpy(value),
+        let read = match (value, dialect(value)) {
+            (Value::Ndarray(Ndarray { descr, shape, data }), _) => {
+                Array::new(descr, shape.clone(), data.clone())
+            }
+            (_, None) => return Ok(None),
+            (_, Some(Dialect::Npy)) => of_npy(value),
+            (_, Some(Dialect::MsgpackNumpy)) => of_msgpack_numpy(value),
         };
         read.map(Some).map_err(|what| Error::field(field, what))
     }
 
-    fn new(descr: &str, shape: Vec<usize>, data: &'m [u8]) -> Result<Self, String> {
+    fn new(descr: &str, shape: Vec<usize>, data: Cow<'m, [u8]>) -> Result<Self, String> {
         let dtype = Dtype::of(descr)?;
         if shape.len() > MAX_DIMENSIONS {
             return Err(format!("expected at most {MAX_DIMENSIONS} dimensions, found {}", shape.len()));
@@ -121,7 +124,7 @@ impl<'m> Array<'m> {
             let found = data.len();
             return Err(format!("expected the bytes of {descr} in shape {shape:?}, found {found}"));
         }
-        Ok(Array { dtype, shape, data: Cow::Borrowed(data) })
+        Ok(Array { dtype, shape, data })
     }
 
     /// The same array of values that lay in Fortran's order.
@@ -179,7 +182,7 @@ fn of_npy<'m>(value: &Value<'m>) -> Result<Array<'m>, String> {
         return Err("expected as_npy with bytes beside __ndarray_class__".to_owned());
     };
     let npy::Header { descr, fortran_order, shape, data } = npy::split(file)?;
-    let array = Array::new(descr, shape, data)?;
+    let array = Array::new(descr, shape, Cow::Borrowed(data))?;
     Ok(if fortran_order { array.in_c_order() } else { array })
 }
 
@@ -205,7 +208,7 @@ fn of_msgpack_numpy<'m>(value: &Value<'m>) -> Result<Array<'m>, String> {
         }
         _ => return Err("expected shape with a list".to_owned()),
     };
-    Array::new(descr, shape, data)
+    Array::new(descr, shape, Cow::Borrowed(data))
 }
 
 /// Writes an array of f32.

@@ -5,4 +5,4 @@ mod msgpack;
 mod npy;
 
 pub use array::{Array, Dialect, dialect_of, write_f32};
-pub use msgpack::{Value, Writer, read};
+pub use msgpack::{Ndarray, Value, Writer, read};

@@ -4,6 +4,7 @@
 //! number of values and the depth are limited before anything is taken for them.
 
 use crate::{Error, Result};
+use std::borrow::Cow;
 
 /// Most values of a message: an observation of a hundred arrays has a thousand.
 const MAX_VALUES: usize = 1 << 16;
@@ -29,11 +30,26 @@ pub enum Value<'m> {
     Array(Vec<Value<'m>>),
     /// Keys and values in order.
     Map(Vec<(Value<'m>, Value<'m>)>),
+    /// An array as a program in this process has it. Messages have none: there an array is a map.
+    Ndarray(Ndarray<'m>),
+    /// Something else that a program in this process has and messages do not, by the name of its type.
+    Object(&'m str),
+}
+
+/// An array in memory, with no promise that a request can use it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ndarray<'m> {
+    /// NumPy's type string, such as `<f4`.
+    pub descr: String,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// Little-endian values in C order.
+    pub data: Cow<'m, [u8]>,
 }
 
 impl<'m> Value<'m> {
     /// What it is, for errors.
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'m str {
         match self {
             Value::Nil => "nil",
             Value::Bool(_) => "a truth value",
@@ -43,6 +59,8 @@ impl<'m> Value<'m> {
             Value::Bin(_) => "bytes",
             Value::Array(_) => "a list",
             Value::Map(_) => "a map",
+            Value::Ndarray(_) => "an array",
+            Value::Object(name) => name,
         }
     }
 

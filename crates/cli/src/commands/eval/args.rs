@@ -1,5 +1,6 @@
 //! The command line of `steady eval`.
 
+use super::episode::Pace;
 use crate::options::{EngineArgs, EpisodeRange, VideoArgs};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -110,6 +111,15 @@ impl EvalArgs {
             .checked_add(self.seeds - 1)
             .with_context(|| format!("--seeds: no {} seeds from {} on", self.seeds, self.seed))?;
         Ok(())
+    }
+
+    /// How episodes are run and timed.
+    pub fn pace(&self) -> Pace {
+        Pace {
+            steps: self.steps,
+            action_horizon: self.action_horizon,
+            skip_timing_steps: self.skip_timing_steps,
+        }
     }
 
     /// Where the JSON goes.

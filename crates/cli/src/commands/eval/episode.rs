@@ -1,6 +1,5 @@
 //! One episode: run, measured, drawn.
 
-use super::args::EvalArgs;
 use super::journal::{CurveLayout, Curves};
 use crate::interrupt;
 use crate::report::metrics::{self, Errors};
@@ -12,6 +11,17 @@ use std::time::Instant;
 use steadyhand_gr00t::session::{NoiseSource, Rollout, RolloutConfig, rollout};
 use steadyhand_gr00t::{Error, Policy};
 use steadyhand_lerobot::{Dataset, Kind};
+
+/// How an episode is run and timed.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Most steps of it.
+    pub steps: usize,
+    /// Steps taken of each action chunk before the next inference.
+    pub action_horizon: usize,
+    /// Inferences at its start that the timings leave out.
+    pub skip_timing_steps: usize,
+}
 
 /// What an episode gave.
 pub struct Evaluated {
@@ -53,7 +63,7 @@ fn of_the_engine(error: &Error) -> bool {
 /// # Errors
 /// As [`rollout::run`]; actions that are not finite.
 pub fn evaluate(
-    args: &EvalArgs,
+    pace: Pace,
     policy: &mut Policy,
     dataset: &Dataset,
     index: usize,
@@ -64,7 +74,7 @@ pub fn evaluate(
     let episode = dataset.episode(index).map_err(Error::from)?;
     let episode_load_seconds = loading.elapsed().as_secs_f64();
     let config =
-        RolloutConfig { steps: args.steps, action_horizon: args.action_horizon, noise: noise.clone() };
+        RolloutConfig { steps: pace.steps, action_horizon: pace.action_horizon, noise: noise.clone() };
     let rollout = rollout::run(policy, &episode, &config, &mut || {
         progress();
         match interrupt::signal() {
@@ -83,7 +93,7 @@ pub fn evaluate(
         Ok((all, group_errors(&rollout)?))
     };
     let (Errors { mse, mae }, groups) = measured().map_err(Failure::Episode)?;
-    let timed = |seconds: &[f64]| seconds.iter().skip(args.skip_timing_steps).copied().collect();
+    let timed = |seconds: &[f64]| seconds.iter().skip(pace.skip_timing_steps).copied().collect();
     let report = EpisodeReport {
         episode_index: index,
         mse,

@@ -10,6 +10,7 @@ mod plan;
 mod printed;
 
 pub use args::EvalArgs;
+pub use episode::Pace;
 
 use crate::interrupt;
 use crate::options::stale;
@@ -19,17 +20,19 @@ use crate::progress::Progress;
 use crate::report::output::claim;
 use crate::report::{Failed, Status};
 use actions::ActionsFile;
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, bail, ensure};
 use episode::{Failure, evaluate};
 use evaluation::{Evaluation, Loaded};
 use journal::Journal;
 use plan::Run;
 use std::io::Write;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 use steadyhand_gr00t::Policy;
 use steadyhand_gr00t::engine::Backend;
-use steadyhand_gr00t::session::DatasetAtHand;
+use steadyhand_gr00t::session::{DatasetAtHand, NoiseSource};
+use steadyhand_lerobot::Dataset;
 
 /// Why an evaluation ends before its last episode.
 enum Stop {
@@ -145,7 +148,7 @@ fn evaluate_run(
         if let Some(signal) = interrupt::signal() {
             return Err(Stop::Signal(signal));
         }
-        match evaluate(args, policy, &data.dataset, index, &noise, &|| progress.inc()) {
+        match evaluate(args.pace(), policy, &data.dataset, index, &noise, &|| progress.inc()) {
             Ok(mut evaluated) => {
                 let path = plot(index);
                 episode::plot(&evaluated, policy, &path)?;
@@ -172,6 +175,28 @@ fn evaluate_run(
         progress.suspend(|| note!("{before} {episodes} taken over from {}", run.folder(args).display()));
     }
     Ok(())
+}
+
+/// One episode as `steady eval` evaluates it, with the noise of `seed`: its entry in the report, as JSON, and the
+/// predicted actions, `[steps, columns]`.
+///
+/// # Errors
+/// The dataset or the episode cannot be read, or does not fit the policy; the engine failed.
+pub fn evaluate_episode(
+    policy: &mut Policy,
+    dataset: &Path,
+    episode: usize,
+    seed: u64,
+    pace: Pace,
+) -> Result<(String, Vec<f32>)> {
+    ensure!(pace.steps > 0, "--steps: expected at least 1, found 0");
+    ensure!(pace.action_horizon > 0, "--action-horizon: expected at least 1, found 0");
+    let dataset = Dataset::open(dataset)?;
+    match evaluate(pace, policy, &dataset, episode, &NoiseSource::Seed(seed), &|| ()) {
+        Ok(evaluated) => Ok((serde_json::to_string(&evaluated.report)?, evaluated.curves.predicted)),
+        Err(Failure::Engine(error) | Failure::Episode(error)) => Err(error),
+        Err(Failure::Interrupted) => bail!("episode {episode}: left before its end"),
+    }
 }
 
 /// Prints the summary and writes what is written once.

@@ -1,0 +1,117 @@
+//! NumPy arrays as requests have them, and actions as NumPy arrays.
+
+use numpy::{PyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use std::borrow::Cow;
+use steadyhand_gr00t::{ActionChunk, Image, Matrix};
+use steadyhand_serve::{Ndarray, Value};
+
+/// An array of Python, held for reading.
+pub struct Held<'py> {
+    descr: String,
+    shape: Vec<usize>,
+    values: Values<'py>,
+}
+
+enum Values<'py> {
+    /// Frames: left where they are.
+    Bytes(PyReadonlyArrayDyn<'py, u8>),
+    /// Joint positions and actions, which are few.
+    Copied(Vec<u8>),
+    /// Of a type that nothing here reads.
+    Unread,
+}
+
+/// Holds an array. One of bytes in C order is not copied; views in another order are, once.
+///
+/// # Errors
+/// Another thread is writing to it through this crate.
+pub fn held<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Held<'py>> {
+    let descr = array.dtype().getattr("str")?.extract()?;
+    let shape = array.shape().to_vec();
+    let ordered = match array.is_c_contiguous() {
+        true => array.as_any().clone(),
+        false => array.call_method1("copy", ("C",))?,
+    };
+    let values = if let Ok(bytes) = ordered.cast::<PyArrayDyn<u8>>() {
+        Values::Bytes(bytes.try_readonly()?)
+    } else if let Ok(floats) = ordered.cast::<PyArrayDyn<f32>>() {
+        let floats = floats.try_readonly()?;
+        Values::Copied(floats.as_slice()?.iter().flat_map(|value| value.to_le_bytes()).collect())
+    } else if let Ok(floats) = ordered.cast::<PyArrayDyn<f64>>() {
+        let floats = floats.try_readonly()?;
+        Values::Copied(floats.as_slice()?.iter().flat_map(|value| value.to_le_bytes()).collect())
+    } else {
+        Values::Unread
+    };
+    Ok(Held { descr, shape, values })
+}
+
+impl Held<'_> {
+    /// The array as a request has it. One that nothing reads has a type that the request's reader names.
+    pub fn value(&self) -> Value<'_> {
+        let data = match &self.values {
+            // Contiguous, or it would have been copied into an order that is.
+            Values::Bytes(bytes) => Cow::Borrowed(bytes.as_slice().unwrap_or_default()),
+            Values::Copied(bytes) => Cow::Borrowed(&bytes[..]),
+            Values::Unread => Cow::Borrowed(&[][..]),
+        };
+        Value::Ndarray(Ndarray { descr: self.descr.clone(), shape: self.shape.clone(), data })
+    }
+}
+
+/// Actions by joint group: of the first chunk `[action_horizon, dim]`, or `[B, action_horizon, dim]` of all.
+///
+/// # Errors
+/// Python has no memory left.
+pub fn actions<'py>(
+    py: Python<'py>,
+    chunks: &[ActionChunk],
+    batched: bool,
+) -> PyResult<Vec<(String, Bound<'py, PyAny>)>> {
+    let groups = chunks.first().map_or(&[][..], |chunk| &chunk.groups);
+    let array = |(place, (name, first)): (usize, &(String, Matrix))| {
+        let values: Vec<f32> = chunks.iter().flat_map(|chunk| &chunk.groups[place].1.data).copied().collect();
+        let flat = PyArray::from_vec(py, values);
+        let array = match batched {
+            true => flat.reshape([chunks.len(), first.rows, first.cols])?.into_any(),
+            false => flat.reshape([first.rows, first.cols])?.into_any(),
+        };
+        Ok((name.clone(), array))
+    };
+    groups.iter().enumerate().map(array).collect()
+}
+
+/// Frames of one size, `[T, H, W, 3]`.
+///
+/// # Errors
+/// Frames of different sizes; Python has no memory left.
+pub fn frames<'py>(py: Python<'py>, frames: &[Image]) -> PyResult<Bound<'py, PyAny>> {
+    let (height, width) = frames.first().map_or((0, 0), |frame| (frame.height, frame.width));
+    let bytes: Vec<u8> = frames.iter().flat_map(|frame| &frame.rgb).copied().collect();
+    Ok(PyArray::from_vec(py, bytes).reshape([frames.len(), height, width, 3])?.into_any())
+}
+
+/// A matrix, `[rows, cols]`.
+///
+/// # Errors
+/// Python has no memory left.
+pub fn matrix<'py>(py: Python<'py>, matrix: &Matrix) -> PyResult<Bound<'py, PyAny>> {
+    Ok(PyArray::from_slice(py, &matrix.data).reshape([matrix.rows, matrix.cols])?.into_any())
+}
+
+/// The initial noise of `count` observations: `[count, rows, cols]`, or `[rows, cols]` for one.
+///
+/// # Errors
+/// Another shape.
+pub fn noise(array: &PyReadonlyArrayDyn<'_, f32>, count: usize, shape: [usize; 2]) -> PyResult<Vec<Matrix>> {
+    let [rows, cols] = shape;
+    let found = array.shape();
+    if found != [count, rows, cols] && !(count == 1 && found == shape) {
+        let what = format!("noise: expected float32 [{count}, {rows}, {cols}], found {found:?}");
+        return Err(crate::error(&anyhow::Error::msg(what)));
+    }
+    let values: Vec<f32> = array.as_array().iter().copied().collect();
+    let matrix = |data: &[f32]| Matrix { rows, cols, data: data.to_vec() };
+    Ok(values.chunks_exact(rows * cols).map(matrix).collect())
+}
