@@ -27,22 +27,23 @@ enum Values<'py> {
 /// # Errors
 /// Another thread is writing to it through this crate.
 pub fn held<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Held<'py>> {
-    let descr = array.dtype().getattr("str")?.extract()?;
     let shape = array.shape().to_vec();
     let ordered = match array.is_c_contiguous() {
         true => array.as_any().clone(),
         false => array.call_method1("copy", ("C",))?,
     };
-    let values = if let Ok(bytes) = ordered.cast::<PyArrayDyn<u8>>() {
-        Values::Bytes(bytes.try_readonly()?)
+    let (descr, values) = if let Ok(bytes) = ordered.cast::<PyArrayDyn<u8>>() {
+        ("|u1".to_owned(), Values::Bytes(bytes.try_readonly()?))
     } else if let Ok(floats) = ordered.cast::<PyArrayDyn<f32>>() {
         let floats = floats.try_readonly()?;
-        Values::Copied(floats.as_slice()?.iter().flat_map(|value| value.to_le_bytes()).collect())
+        let bytes = floats.as_slice()?.iter().flat_map(|value| value.to_le_bytes());
+        ("<f4".to_owned(), Values::Copied(bytes.collect()))
     } else if let Ok(floats) = ordered.cast::<PyArrayDyn<f64>>() {
         let floats = floats.try_readonly()?;
-        Values::Copied(floats.as_slice()?.iter().flat_map(|value| value.to_le_bytes()).collect())
+        let bytes = floats.as_slice()?.iter().flat_map(|value| value.to_le_bytes());
+        ("<f8".to_owned(), Values::Copied(bytes.collect()))
     } else {
-        Values::Unread
+        (array.dtype().getattr("str")?.extract()?, Values::Unread)
     };
     Ok(Held { descr, shape, values })
 }

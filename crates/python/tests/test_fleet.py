@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -134,3 +135,27 @@ def test_what_fails_is_a_row_and_what_cannot_work_is_refused(demo, tmp_path):
         fleet.evaluate([demo.checkpoint] * 2, [demo.dataset], out=tmp_path / "t2.csv", **OPTIONS)
     with pytest.raises(steadyhand.Error, match="info.json"):
         fleet.evaluate([demo.checkpoint], [tmp_path], out=tmp_path / "t3.csv", **{**OPTIONS, "episodes": "all"})
+
+
+def test_workers_that_are_done_at_once_leave_nobody_waiting(demo, tmp_path, monkeypatch):
+    def start(thread):
+        """Each worker takes what it can before the driver goes on."""
+        original(thread)
+        thread.join(0.2)
+
+    original = threading.Thread.start
+    monkeypatch.setattr(Process, "evaluate", lambda self, unit: {**vars(unit), "error": None, "mse": 0.0})
+    monkeypatch.setattr(threading.Thread, "start", start)
+    options = {**OPTIONS, "episodes": range(3)}
+    table = fleet.evaluate([demo.checkpoint], [demo.dataset], out=tmp_path / "t.csv", workers=1, **options)
+    assert len(table.rows) == 3
+
+
+def test_a_table_that_cannot_be_kept_is_an_error(demo, tmp_path, monkeypatch):
+    def full(self, row):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Process, "evaluate", lambda self, unit: {**vars(unit), "error": None, "mse": 0.0})
+    monkeypatch.setattr(fleet._table.Kept, "keep", full)
+    with pytest.raises(OSError, match="no space left"):
+        fleet.evaluate([demo.checkpoint], [demo.dataset], out=tmp_path / "t.csv", workers=1, **OPTIONS)

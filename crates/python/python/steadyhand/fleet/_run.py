@@ -115,9 +115,10 @@ class _Run:
     def on(self, places: list[Place]) -> dict[Unit, Row]:
         """Computes everything."""
         threads = [threading.Thread(target=self._work, args=(place,), daemon=True) for place in places]
+        # Before the workers take any.
+        wanted = len(self._waiting)
         for thread in threads:
             thread.start()
-        wanted = len(self._waiting)
         with self._changed:
             self._changed.wait_for(lambda: self._failed is not None or len(self._done) == wanted)
         if self._failed is not None:
@@ -141,6 +142,15 @@ class _Run:
             return unit
 
     def _work(self, place: Place) -> None:
+        """Evaluates until nothing is left. What fails here, a disk that is full too, ends the whole."""
+        try:
+            self._evaluate(place)
+        except BaseException as error:
+            with self._changed:
+                self._failed = self._failed or error
+                self._changed.notify_all()
+
+    def _evaluate(self, place: Place) -> None:
         open_policy = None
         while (unit := self._next(open_policy)) is not None:
             try:
@@ -148,11 +158,6 @@ class _Run:
             except Lost as lost:
                 self._lost(unit, lost)
                 continue
-            except BaseException as error:
-                with self._changed:
-                    self._failed = self._failed or error
-                    self._changed.notify_all()
-                return
             open_policy = unit.policy
             with self._changed:
                 row["attempts"] = self._tried[unit]
