@@ -312,6 +312,9 @@ fn find_rows(table: &Table, episode_index: usize) -> Result<Range<usize>> {
 fn matrix(path: &Path, name: &str, column: Column<f32>) -> Result<Matrix> {
     let rows = column.lengths.len();
     let cols = column.lengths.first().copied().unwrap_or(0);
+    if let Some(row) = column.null {
+        return Err(Error::field(path, format!("{name}, row {row}"), "numbers", "a null among them"));
+    }
     match column.lengths.iter().position(|len| *len != cols || *len == 0) {
         None => Ok(Matrix { rows, cols, data: column.values }),
         Some(row) => {

@@ -6,6 +6,7 @@ use std::{
     collections::HashSet,
     fmt,
     fs::File,
+    io::{Read, Seek, SeekFrom},
     ops::Range,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -46,11 +47,13 @@ pub(crate) struct Column<V> {
     pub(crate) values: Vec<V>,
     /// The number of values of each row; 0 where the row is null.
     pub(crate) lengths: Vec<usize>,
+    /// The first row with a null among its values.
+    pub(crate) null: Option<usize>,
 }
 
 impl<V> Default for Column<V> {
     fn default() -> Self {
-        Column { values: Vec::new(), lengths: Vec::new() }
+        Column { values: Vec::new(), lengths: Vec::new(), null: None }
     }
 }
 
@@ -152,8 +155,12 @@ impl Table {
         let file = steadyhand_files::open(path).map_err(|e| Error::io(path, what, e))?;
         let file_len = file.metadata().map_err(|e| Error::io(path, what, e))?.len();
         let reader =
-            guarded(|| SerializedFileReader::new(file)).map_err(|source| match Disguise::of_file(path) {
+            guarded(|| SerializedFileReader::new(file)).map_err(|source| match Disguise::of_binary_file(path) {
                 Some(found) => Error::Disguised { path: path.into(), expected: what.into(), found },
+                None if cut_short(path) => {
+                    let found = "other bytes, as a file copied or downloaded in part has";
+                    Error::field(path, "file", "the footer of a parquet file at its end", found)
+                }
                 None => Error::Parquet { path: path.into(), column: "file".into(), source },
             })?;
         let rows = reader.metadata().file_metadata().num_rows();
@@ -229,7 +236,9 @@ impl Table {
         match (leaves.next(), leaves.next()) {
             (Some((leaf, _)), None) => Ok(leaf),
             (Some(_), Some(_)) => {
-                Err(Error::field(&self.path, name, "one value or one list a row", "a structure"))
+                let twice = self.columns().iter().filter(|column| *column == name).count() > 1;
+                let found = if twice { "two columns of this name" } else { "a structure" };
+                Err(Error::field(&self.path, name, "one value or one list a row", found))
             }
             (None, _) => Err(Error::Unknown {
                 path: self.path.clone(),
@@ -305,6 +314,20 @@ impl Table {
     }
 }
 
+/// Whether a file starts as parquet does and does not end so.
+fn cut_short(path: &Path) -> bool {
+    const MARK: [u8; 4] = *b"PAR1";
+    let ends = || -> std::io::Result<[[u8; 4]; 2]> {
+        let (mut file, mut ends) = (File::open(path)?, [[0; 4]; 2]);
+        file.read_exact(&mut ends[0])?;
+        file.seek(SeekFrom::End(-4))?;
+        file.read_exact(&mut ends[1])?;
+        Ok(ends)
+    };
+    // With its metadata encrypted a file ends in PARE.
+    ends().is_ok_and(|[start, end]| start == MARK && end != MARK && end != *b"PARE")
+}
+
 /// Runs the parquet crate's reader. It panics on some damaged pages (a text that ends within its length, for
 /// one), which cannot be told beforehand: such a panic becomes an error. All it can leave half done is the column at
 /// hand, which the error discards.
@@ -372,9 +395,14 @@ fn half(bits: u16) -> f64 {
     }
 }
 
-/// A signed big-endian integer of up to 16 bytes.
+/// A signed big-endian integer that 16 bytes hold; wider ones begin with bytes of the sign alone.
 fn big_endian(bytes: &[u8]) -> Option<f64> {
     let negative = bytes.first().is_some_and(|byte| *byte >= 0x80);
+    let (sign, bytes) = bytes.split_at(bytes.len().saturating_sub(16));
+    let begins = bytes.first().is_some_and(|byte| (*byte >= 0x80) == negative);
+    if !sign.is_empty() && !(begins && sign.iter().all(|byte| *byte == if negative { 0xff } else { 0 })) {
+        return None;
+    }
     let mut whole = if negative { [0xff; 16] } else { [0; 16] };
     whole.get_mut(16usize.checked_sub(bytes.len())?..)?.copy_from_slice(bytes);
     Some(i128::from_be_bytes(whole) as f64)
@@ -444,7 +472,7 @@ fn read_leaf<T: DataType, V: Cell>(
         if out.values.len() + values.len() > MAX_VALUES {
             return Err(ParquetError::General(format!("more than {MAX_VALUES} values in one column")));
         }
-        row_lengths(&defs, &reps, levels, values.len(), &mut out.lengths);
+        row_lengths(&defs, &reps, levels, values.len(), out);
         for value in &values {
             let Some(value) = convert(value) else { return Ok(false) };
             held += value.held();
@@ -461,13 +489,19 @@ fn read_leaf<T: DataType, V: Cell>(
 ///
 /// The definition level is highest exactly where a value is stored; anything lower is a null row, an
 /// empty list or a null element and stores none.
-fn row_lengths(defs: &[i16], reps: &[i16], levels: usize, values: usize, lengths: &mut Vec<usize>) {
+fn row_lengths<V>(defs: &[i16], reps: &[i16], levels: usize, values: usize, out: &mut Column<V>) {
+    let lengths = &mut out.lengths;
     let full = defs.iter().copied().max().unwrap_or(0);
     // Without a single stored value the highest level seen means a null.
     let stored = |i: usize| values > 0 && defs.get(i).is_none_or(|def| *def == full);
     for i in 0..levels {
         if reps.get(i).is_none_or(|rep| *rep == 0) {
             lengths.push(0);
+        }
+        // A level that is one of several of its row is an element's.
+        let among = |i: usize| reps.get(i).is_some_and(|rep| *rep > 0);
+        if !stored(i) && (among(i) || among(i + 1)) && out.null.is_none() {
+            out.null = lengths.len().checked_sub(1);
         }
         if let Some(last) = lengths.last_mut() {
             *last += usize::from(stored(i));

@@ -98,3 +98,38 @@ fn missing_and_damaged_parts_are_shown() {
     let run = inspect("dataset", &demo.dataset()).succeeds();
     has_line(&run, &["episode", "0:", "parquet", "cannot", "be", "read:"]);
 }
+
+#[test]
+fn the_processors_subfolder_is_looked_into() {
+    let demo = Demo::copy();
+    let folder = demo.checkpoint().join("processor");
+    fs::create_dir(&folder).unwrap();
+    for name in ["processor_config.json", "statistics.json", "embodiment_id.json", "tokenizer.json"] {
+        fs::rename(demo.checkpoint().join(name), folder.join(name)).unwrap();
+    }
+    let run = inspect("checkpoint", &demo.checkpoint()).succeeds();
+    has_line(&run, &["processor/statistics.json", "10,796"]);
+    has_line(&run, &["action", "16", "26", "left_arm", "[7]", "right_hand", "[6]"]);
+    has_line(&run, &["new_embodiment", "fits", "the", "model"]);
+    assert!(!run.stdout.contains("missing"), "{}", run.stdout);
+}
+
+#[test]
+fn what_an_evaluation_would_refuse_is_said() {
+    let demo = Demo::copy();
+    fs::remove_file(demo.checkpoint().join("tokenizer.json")).unwrap();
+    let run = inspect("checkpoint", &demo.checkpoint()).succeeds();
+    has_line(&run, &["expected", "a", "tokenizer.json,", "found", "none;", "--tokenizer."]);
+    fs::rename(
+        demo.checkpoint().join("model.safetensors"),
+        demo.checkpoint().join("adapter_model.safetensors"),
+    )
+    .unwrap();
+    let run = inspect("checkpoint", &demo.checkpoint()).succeeds();
+    has_line(&run, &["model.safetensors.index.json),", "a", "LoRA", "adapter:"]);
+    let parent = demo.folder().join("runs");
+    for step in ["checkpoint-9", "checkpoint-10"] {
+        crate::support::copy(&demo.checkpoint(), &parent.join(step));
+    }
+    inspect("checkpoint", &parent).refuses(&["did you mean", "checkpoint-10"]);
+}
