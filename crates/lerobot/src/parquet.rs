@@ -154,15 +154,16 @@ impl Table {
     pub(crate) fn open(path: &Path, what: &str) -> Result<Table> {
         let file = steadyhand_files::open(path).map_err(|e| Error::io(path, what, e))?;
         let file_len = file.metadata().map_err(|e| Error::io(path, what, e))?.len();
-        let reader =
-            guarded(|| SerializedFileReader::new(file)).map_err(|source| match Disguise::of_binary_file(path) {
+        let reader = guarded(|| SerializedFileReader::new(file)).map_err(|source| {
+            match Disguise::of_binary_file(path) {
                 Some(found) => Error::Disguised { path: path.into(), expected: what.into(), found },
                 None if cut_short(path) => {
                     let found = "other bytes, as a file copied or downloaded in part has";
                     Error::field(path, "file", "the footer of a parquet file at its end", found)
                 }
                 None => Error::Parquet { path: path.into(), column: "file".into(), source },
-            })?;
+            }
+        })?;
         let rows = reader.metadata().file_metadata().num_rows();
         let rows = usize::try_from(rows)
             .map_err(|_| Error::field(path, "num_rows", "a row count", rows.to_string()))?;

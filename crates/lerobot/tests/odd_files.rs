@@ -353,8 +353,18 @@ fn the_demo_decodes_as_before() {
 fn what_does_not_fit_is_named_by_its_field() {
     for (file, from, to, parts) in [
         ("meta/info.json", "\"fps\": 30,", "\"fps\": \"30\",", ["info.json: fps: ", "\"30\""]),
-        ("meta/info.json", "\"chunks_size\": 1000", "\"chunks_size\": [1]", ["info.json: chunks_size: ", "sequence"]),
-        ("meta/episodes.jsonl", "\"length\": 362", "\"length\": \"362\"", ["line 1: ", "length: invalid type"]),
+        (
+            "meta/info.json",
+            "\"chunks_size\": 1000",
+            "\"chunks_size\": [1]",
+            ["info.json: chunks_size: ", "sequence"],
+        ),
+        (
+            "meta/episodes.jsonl",
+            "\"length\": 362",
+            "\"length\": \"362\"",
+            ["line 1: ", "length: invalid type"],
+        ),
     ] {
         let folder = demo_copy();
         edit(folder.path(), file, from, to);

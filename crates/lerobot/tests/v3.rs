@@ -290,7 +290,7 @@ fn nulls_and_ragged_rows_are_named() {
         (vec![1.0, 2.0], vec![3, 3, 0], vec![0, 1, 0], "null or empty"),
         (vec![1.0, 2.0], vec![3, 3, 1], vec![0, 1, 0], "null or empty"),
         (vec![1.0, 2.0, 3.0], vec![3, 3, 3], vec![0, 1, 0], "1 values"),
-        (vec![1.0, 2.0, 3.0], vec![3, 3, 3, 2], vec![0, 1, 0, 1], "1 values"),
+        (vec![1.0, 2.0, 3.0], vec![3, 3, 3, 2], vec![0, 1, 0, 1], "a null among them"),
     ] {
         write(&path, &schema, 1, |_, group| {
             column::<FloatType>(group, &values, Some(&defs), Some(&reps));

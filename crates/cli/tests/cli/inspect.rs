@@ -133,3 +133,15 @@ fn what_an_evaluation_would_refuse_is_said() {
     }
     inspect("checkpoint", &parent).refuses(&["did you mean", "checkpoint-10"]);
 }
+
+#[test]
+fn tables_fit_80_columns_where_no_terminal_says_otherwise() {
+    for args in [&["inspect", "checkpoint"][..], &["precision", "show", "bf16", "--checkpoint"]] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_steady"));
+        let output = command.args(args).arg(repo("demo/checkpoint")).env_remove("COLUMNS").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let rows = text.lines().skip_while(|line| !line.starts_with("---"));
+        let wide: Vec<&str> = rows.filter(|line| line.chars().count() > 80).collect();
+        assert!(text.lines().count() > 10 && wide.is_empty(), "{wide:#?}");
+    }
+}

@@ -255,7 +255,6 @@ impl Video {
             Some(Disguise::Other(kind)) if ffmpeg::demuxer(kind).is_some() => {
                 return Video::open_listed(path, what, kind, decoder);
             }
-            // An empty file is a damaged mp4.
             None => {}
             Some(found) => return Err(Error::Disguised { path: path.into(), expected: what.into(), found }),
         }

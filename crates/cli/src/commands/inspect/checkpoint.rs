@@ -12,7 +12,8 @@ use steadyhand_gr00t::config::Config;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::policy::{check_horizon, check_processor};
 use steadyhand_gr00t::processor::{
-    ActionRepresentation, EmbodimentModalities, ModalityConfig, Processor, ProcessorConfig, embodiment_id, own_tokenizer,
+    ActionRepresentation, EmbodimentModalities, ModalityConfig, Processor, ProcessorConfig, embodiment_id,
+    own_tokenizer,
 };
 use steadyhand_gr00t::topology::{Layers, Topology};
 
@@ -211,8 +212,7 @@ fn dtypes(weights: &[&Weight]) -> String {
 fn embodiments(folder: &Path, processor: &ProcessorConfig) -> Table {
     // Damaged statistics are reported where the processor is checked; here they only leave dims out.
     let statistics = std::fs::read(processor_file(folder, "statistics.json")).ok();
-    let statistics: Value =
-        statistics.and_then(|text| json::from_slice(&text).ok()).unwrap_or(Value::Null);
+    let statistics: Value = statistics.and_then(|text| json::from_slice(&text).ok()).unwrap_or(Value::Null);
     let mut table = Table::new(&["embodiment", "slot", "modality", "time steps", "dims", "keys"]);
     for (tag, modalities) in &processor.modality_configs {
         let slot = embodiment_id(folder, processor.version, tag)
@@ -293,7 +293,9 @@ fn check_embodiments(
             Ok(()) => page.line(&format!("the processor files of {tag} fit each other")),
             // Many checkpoints have none; whoever runs them names one.
             Err(error) if missing.as_ref() == Some(&error.to_string()) => {
-                page.line(&format!("processor of {tag}: not checked further, the folder has no tokenizer\n  {error}"));
+                page.line(&format!(
+                    "processor of {tag}: not checked further, the folder has no tokenizer\n  {error}"
+                ));
             }
             Err(error) => problems.push(error),
         }
