@@ -220,7 +220,15 @@ impl Episode {
         }
         let times: Vec<f64> = self.timestamps()?.into_iter().map(|time| place.from + time).collect();
         let video = self.open_video(&path, &view.name)?;
-        video.nearest(&times, 1.0 / dataset.info.fps).map_err(|frames| self.short_video(&path, frames))
+        video.nearest(&times, 1.0 / dataset.info.fps).map_err(|frames| match frames {
+            0 => Error::field(
+                &dataset.root.join("meta/episodes"),
+                format!("from_timestamp of episode {} in {}", self.index, view.column),
+                format!("a time at which {} has a frame", path.display()),
+                place.from.to_string(),
+            ),
+            frames => self.short_video(&path, frames),
+        })
     }
 
     /// What decoded the frames of the videos that were opened so far: FFmpeg's program as soon as one frame came from
