@@ -1,6 +1,7 @@
 //! Columns of a parquet file: numbers, lists of numbers and texts, for a range of rows.
 
 mod pages;
+mod stored;
 
 use std::{
     collections::HashSet,
@@ -13,7 +14,7 @@ use std::{
 };
 
 use parquet::{
-    basic::{Compression, ConvertedType, LogicalType},
+    basic::Compression,
     column::reader::{ColumnReader, ColumnReaderImpl},
     data_type::{AsBytes, DataType},
     errors::ParquetError,
@@ -23,6 +24,7 @@ use parquet::{
 use steadyhand_files::Disguise;
 
 use crate::{Error, Result};
+use stored::Stored;
 
 /// Rows decoded at a time, so that a damaged or hostile page is noticed before it fills the memory.
 const BATCH_ROWS: usize = 4096;
@@ -335,78 +337,6 @@ fn cut_short(path: &Path) -> bool {
 fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     steadyhand_files::guarded(read)
         .unwrap_or_else(|| Err(ParquetError::General("damaged data broke the reader off".into())))
-}
-
-/// What the stored bits of a column stand for, where that is not what they are stored as.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Stored {
-    Plain,
-    Unsigned,
-    /// Half floats, little endian.
-    Half,
-    /// Integers (big endian where they are bytes), to be divided by this power of ten.
-    Decimal(f64),
-}
-
-impl Stored {
-    fn of(column: &ColumnDescriptor) -> Stored {
-        let decimal = || Stored::Decimal(10f64.powi(column.type_scale()));
-        match (column.logical_type_ref(), column.converted_type()) {
-            (Some(LogicalType::Integer(int)), _) if !int.is_signed => Stored::Unsigned,
-            (Some(LogicalType::Float16), _) => Stored::Half,
-            (Some(LogicalType::Decimal(_)), _) | (_, ConvertedType::DECIMAL) => decimal(),
-            (
-                _,
-                ConvertedType::UINT_8
-                | ConvertedType::UINT_16
-                | ConvertedType::UINT_32
-                | ConvertedType::UINT_64,
-            ) => Stored::Unsigned,
-            _ => Stored::Plain,
-        }
-    }
-
-    /// An integer of `bits` bits, which are sign-extended.
-    fn integer<V: Cell>(self, value: i64, bits: u32) -> Option<V> {
-        match self {
-            Stored::Unsigned => V::from_unsigned(value.cast_unsigned() & (u64::MAX >> (64 - bits))),
-            Stored::Decimal(unit) => V::from_float(value as f64 / unit),
-            Stored::Plain | Stored::Half => V::from_integer(value),
-        }
-    }
-
-    fn bytes<V: Cell>(self, bytes: &[u8]) -> Option<V> {
-        match (self, bytes) {
-            (Stored::Half, [low, high]) => V::from_float(half(u16::from_le_bytes([*low, *high]))),
-            (Stored::Decimal(unit), _) => V::from_float(big_endian(bytes)? / unit),
-            _ => V::from_bytes(bytes),
-        }
-    }
-}
-
-/// The value of an IEEE half float.
-fn half(bits: u16) -> f64 {
-    let sign = if bits >> 15 == 0 { 1.0 } else { -1.0 };
-    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
-    sign * match exponent {
-        0 => fraction * 2f64.powi(-24),
-        31 if fraction == 0.0 => f64::INFINITY,
-        31 => f64::NAN,
-        _ => (fraction + 1024.0) * 2f64.powi(exponent - 25),
-    }
-}
-
-/// A signed big-endian integer that 16 bytes hold; wider ones begin with bytes of the sign alone.
-fn big_endian(bytes: &[u8]) -> Option<f64> {
-    let negative = bytes.first().is_some_and(|byte| *byte >= 0x80);
-    let (sign, bytes) = bytes.split_at(bytes.len().saturating_sub(16));
-    let begins = bytes.first().is_some_and(|byte| (*byte >= 0x80) == negative);
-    if !sign.is_empty() && !(begins && sign.iter().all(|byte| *byte == if negative { 0xff } else { 0 })) {
-        return None;
-    }
-    let mut whole = if negative { [0xff; 16] } else { [0; 16] };
-    whole.get_mut(16usize.checked_sub(bytes.len())?..)?.copy_from_slice(bytes);
-    Some(i128::from_be_bytes(whole) as f64)
 }
 
 /// Reads `rows` rows after `skip`. Gives the stored type's name where `V` cannot hold it.

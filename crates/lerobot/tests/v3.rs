@@ -219,7 +219,8 @@ fn frames_are_nearest_in_time() {
     let error = Dataset::open(folder.path()).unwrap().episode(1).unwrap().video("top").unwrap_err();
     assert!(matches!(error, Error::ShortVideo { frames: 7, steps: 8, .. }), "{error}");
     let folder = dataset_of("h264_gap", 20, first, 900.0);
-    let error = Dataset::open(folder.path()).unwrap().episode(1).unwrap().video("top").unwrap_err().to_string();
+    let error =
+        Dataset::open(folder.path()).unwrap().episode(1).unwrap().video("top").unwrap_err().to_string();
     assert!(error.contains("from_timestamp of episode 1") && error.contains("900"), "{error}");
 }
 
