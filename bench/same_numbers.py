@@ -15,6 +15,7 @@ import argparse
 import functools
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -167,7 +168,7 @@ def run(binary, arguments, out):
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     filled = [argument.replace("{out}", str(out)) for argument in arguments]
-    done = subprocess.run([binary, *filled], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([binary, *filled], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "1000"})
     return done.returncode, done.stdout.replace(str(out), "<out>"), done.stderr
 
 

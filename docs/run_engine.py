@@ -3,30 +3,40 @@
 
     steady record --inferences 4 --out recorded
     python3 run_engine.py dit.onnx recorded engine
-    steady diagnose --b trace:engine
+    steady diagnose --b trace:engine --isolated
 
 The engine here is a graph exported with `steady export onnx`, under our names or NVIDIA's (`--io-names nvidia`), of any
 precision, in ONNX Runtime: a DiT, which is called once an Euler step, or a whole policy. For TensorRT or PyTorch replace
-`load`, `bindings` and `run`; nothing else knows what the engine is. Outputs are saved in the type the engine gave them:
-whatever went wrong with types must still be visible in the file. What the recording says of its episode, steps and seed
-goes into the trace, so that diagnose can hold it against its options; `--precision NAME` adds what the engine ran at.
+`load`, `bindings`, `run` and `precision_of`; nothing else knows what the engine is. Outputs are saved in the type the engine
+gave them: whatever went wrong with types must still be visible in the file. numpy has no bf16: such a tensor is its 16 bits
+a value, as uint16. What the recording says of its episode, steps and seed goes into the trace, so that diagnose can hold it
+against its options, and so does what the engine ran at: what its graph says, or `--precision NAME`.
 """
 
+import ctypes
 import json
 import pathlib
+import struct
 import sys
 
-import numpy as np
-import onnxruntime
-from safetensors import safe_open
-from safetensors.numpy import save_file
+try:
+    import numpy as np
+    import onnxruntime
+    from safetensors import safe_open
+except ImportError as missing:
+    raise SystemExit(f"{missing.name} is not installed: pip install numpy onnxruntime safetensors")
 
 KEPT = ("checkpoint", "dataset", "embodiment_tag", "episode", "steps", "seed", "denoising_steps")
-TYPES = {"float": np.float32, "float16": np.float16, "double": np.float64, "int64": np.int64, "int32": np.int32, "bool": np.bool_}
+# Element types by their names in ONNX: that of numpy, and that of safetensors.
+TYPES = {
+    "float": (np.float32, "F32"), "float16": (np.float16, "F16"), "bfloat16": (np.uint16, "BF16"), "double": (np.float64, "F64"),
+    "int64": (np.int64, "I64"), "int32": (np.int32, "I32"), "bool": (np.bool_, "BOOL"),
+}
+ONNX_BFLOAT16 = 16
 
 
 def load(path):
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def bindings(engine):
@@ -34,28 +44,54 @@ def bindings(engine):
     return {i.name: i.type[7:-1] for i in engine.get_inputs()}, [o.name for o in engine.get_outputs()]
 
 
+def precision_of(engine):
+    """What the graph says of its number formats, if it does."""
+    return engine.get_modelmeta().custom_metadata_map.get("steadyhand.precision")
+
+
 def run(engine, names, inputs):
-    return dict(zip(names, engine.run(names, inputs)))
+    """Name -> (element type, values) of each output for inputs of the same form."""
+    values = {name: ort_value(*typed) for name, typed in inputs.items()}
+    return {name: from_ort_value(name, value) for name, value in zip(names, engine.run_with_ort_values(names, values))}
+
+
+def ort_value(type_, values):
+    if type_ == "bfloat16":
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(values, ONNX_BFLOAT16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(values)
+
+
+def from_ort_value(name, value):
+    type_, shape = value.data_type()[7:-1], value.shape()
+    if type_ not in TYPES:
+        raise SystemExit(f"output {name}: expected one of {', '.join(TYPES)}, found {type_}")
+    if type_ != "bfloat16":
+        return type_, np.ascontiguousarray(value.numpy())
+    bits = ctypes.string_at(value.data_ptr(), 2 * int(np.prod(shape)))
+    return type_, np.frombuffer(bits, np.uint16).reshape(shape)
 
 
 def cast(name, values, type_):
-    """A recorded tensor in the type of its input; numpy has none for bf16."""
-    if type_ == "bfloat16":
-        raise SystemExit(f"{name}: this input is bfloat16, which numpy does not have: export with --io-names steady, whose "
-                         "inputs are f32, or run the graph with `steady engine run`")
+    """A recorded tensor in the type of its input; to bf16 it is rounded to the nearest, ties to even."""
     if type_ not in TYPES:
-        raise SystemExit(f"{name}: expected an input of type {', '.join(TYPES)}, found {type_}")
-    return np.ascontiguousarray(values).astype(TYPES[type_])
+        raise SystemExit(f"input {name}: expected one of {', '.join(TYPES)}, found {type_}")
+    if type_ != "bfloat16":
+        return type_, np.ascontiguousarray(values).astype(TYPES[type_][0])
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits.astype(np.uint64) + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return type_, np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
 
 
-def inputs_of(read, wanted, inference, step, image_token):
+def inputs_of(read, said, wanted, inference, step):
     """What the recording has for each input, by our names and NVIDIA's."""
     at = f"{inference}/step.{step}." if step is not None else f"{inference}/"
+    # What the DiT attends to; a model of N1.7 has more between.
+    memory = f"{inference}/{said.get('dit_memory', 'action_head.vl_norm')}"
     ids = read(f"{inference}/input_ids")
     known = {
         "state_action_tokens": lambda: read(at + "dit.tokens"), "sa_embs": lambda: read(at + "dit.tokens"),
-        "vl_features": lambda: read(f"{inference}/action_head.vl_norm"), "vl_embs": lambda: read(f"{inference}/action_head.vl_norm"),
-        "timestep": lambda: read(at + "timestep"), "image_mask": lambda: ids == image_token,
+        "vl_features": lambda: read(memory), "vl_embs": lambda: read(memory),
+        "timestep": lambda: read(at + "timestep"), "image_mask": lambda: ids == int(said["image_token_index"]),
         "backbone_attention_mask": lambda: np.ones(ids.shape, bool), "input_ids": lambda: ids,
         "state": lambda: read(f"{inference}/action_head.state"),
     }
@@ -69,6 +105,18 @@ def inputs_of(read, wanted, inference, step, image_token):
     return found
 
 
+def save(path, tensors):
+    """Name -> (element type, values) as a safetensors file."""
+    header, parts, end = {}, [], 0
+    for name, (type_, values) in tensors.items():
+        parts.append(np.ascontiguousarray(values).tobytes())
+        header[name] = {"dtype": TYPES[type_][1], "shape": list(values.shape), "data_offsets": [end, end + len(parts[-1])]}
+        end += len(parts[-1])
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(parts))
+
+
 def main(engine_path, recorded, out, *options):
     recorded, out = pathlib.Path(recorded), pathlib.Path(out)
     precision = options[1] if len(options) == 2 and options[0] == "--precision" else None
@@ -76,36 +124,50 @@ def main(engine_path, recorded, out, *options):
         raise SystemExit(f"expected --precision NAME after the three paths, found {' '.join(options)}")
     if out.exists():
         raise SystemExit(f"{out}: expected a folder that does not exist yet")
-    if not (recorded / "manifest.json").exists():
-        raise SystemExit(f"{recorded}: expected a folder that `steady record` wrote, found no manifest.json")
-    manifest = json.loads((recorded / "manifest.json").read_text())
-    said, files = manifest["metadata"], {tensor["name"]: tensor["file"] for tensor in manifest["tensors"]}
+    if not pathlib.Path(engine_path).is_file():
+        raise SystemExit(f"{engine_path}: expected an engine's file, found none")
+    try:
+        manifest = json.loads((recorded / "manifest.json").read_text())
+        said, files = manifest["metadata"], {tensor["name"]: tensor["file"] for tensor in manifest["tensors"]}
+        euler_steps = int(said["denoising_steps"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SystemExit(f"{recorded}: expected a folder that `steady record` wrote: {type(error).__name__}: {error}")
     read = lambda name: safe_open(recorded / files[name], "np").get_tensor(name)
-    engine = load(engine_path)
+    try:
+        engine = load(engine_path)
+    except Exception as error:  # ONNX Runtime's own have no common class
+        hint = " (its CPU multiplies no bf16: export with --products widened)" if "NOT_IMPLEMENTED" in str(error) else ""
+        raise SystemExit(f"{engine_path}: ONNX Runtime does not load it: {error}{hint}")
     wanted, names = bindings(engine)
-    steps = range(int(said["denoising_steps"])) if "timestep" in wanted else [None]
+    steps = range(euler_steps) if "timestep" in wanted else [None]
     metadata = {key: said[key] for key in KEPT if key in said}
     # A stage is fed what was recorded before it; a policy feeds itself.
     metadata["mode"] = "isolated" if "timestep" in wanted or "backbone_features" in wanted else "run"
-    if precision:
+    if precision := precision or precision_of(engine):
         metadata["precision"] = precision
     traces = {}
     for inference in sorted({name.split("/")[0] for name in files}):
         outputs = {}
         for step in steps:
-            made = run(engine, names, inputs_of(read, wanted, inference, step, int(said["image_token_index"])))
-            for name, values in made.items():
-                # The one output of a DiT is called `output`; any other output has the name of its tap.
-                tap = "dit.output" if name == "output" else name
-                outputs[f"{inference}/step.{step}.{tap}" if step is not None else f"{inference}/{tap}"] = np.ascontiguousarray(values)
+            inputs = inputs_of(read, said, wanted, inference, step)
+            try:
+                made = run(engine, names, inputs)
+            except Exception as error:
+                raise SystemExit(f"{engine_path}: inference {inference}: ONNX Runtime does not run it: {error}")
+            for name, typed in made.items():
+                if name == "image_mask":
+                    continue
+                # The one output of a DiT has another name; any other output has that of its tap.
+                tap = "dit.output" if name in ("output", "dit_output") else name
+                outputs[f"{inference}/step.{step}.{tap}" if step is not None else f"{inference}/{tap}"] = typed
         traces[inference] = outputs
     # Nothing is written where a call fails.
     out.mkdir(parents=True)
-    tensors, kinds = [], {"float32": "F32", "float16": "F16", "float64": "F64", "int64": "I64", "int32": "I32", "bool": "BOOL"}
+    tensors = []
     for inference, outputs in traces.items():
         file = f"{inference}.safetensors"
-        save_file(outputs, out / file)
-        tensors += [{"name": n, "dtype": kinds[str(v.dtype)], "shape": list(v.shape), "file": file} for n, v in outputs.items()]
+        save(out / file, outputs)
+        tensors += [{"name": n, "dtype": TYPES[type_][1], "shape": list(v.shape), "file": file} for n, (type_, v) in outputs.items()]
     (out / "manifest.json").write_text(json.dumps({"format": manifest["format"], "version": manifest["version"], "complete": True, "metadata": metadata, "tensors": tensors}, indent=1))
     print(f"{out}: {len(tensors)} tensors of {len(traces)} inferences")
 
@@ -113,4 +175,7 @@ def main(engine_path, recorded, out, *options):
 if __name__ == "__main__":
     if len(sys.argv) < 4:
         raise SystemExit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except OSError as error:
+        raise SystemExit(f"{error.filename or sys.argv[3]}: {error.strerror or error}")

@@ -40,6 +40,10 @@ pub enum Kind {
     Zstandard,
     Hdf5,
     Tar,
+    Arrow,
+    Json,
+    Text,
+    Zeros,
 }
 
 impl Disguise {
@@ -65,13 +69,34 @@ impl Disguise {
         kind(start).map(Disguise::Other)
     }
 
-    /// [`Disguise::of`] the file at `path`. None where it cannot be read.
-    pub fn of_file(path: &Path) -> Option<Disguise> {
+    /// The same of a file that holds no text when it is what it should be: text is a disguise, too.
+    pub fn of_binary(bytes: &[u8]) -> Option<Disguise> {
+        Disguise::of(bytes).or_else(|| text(&bytes[..bytes.len().min(LOOKED_AT)]).map(Disguise::Other))
+    }
+
+    /// [`Disguise::of_binary`] of the file at `path`. None where it cannot be read.
+    pub fn of_binary_file(path: &Path) -> Option<Disguise> {
         use std::io::Read;
         let mut start = Vec::with_capacity(LOOKED_AT);
         crate::open(path).ok()?.take(LOOKED_AT as u64).read_to_end(&mut start).ok()?;
-        Disguise::of(&start)
+        Disguise::of_binary(&start)
     }
+}
+
+/// What text a file starts with, or that it starts with nothing but zeros.
+fn text(start: &[u8]) -> Option<Kind> {
+    if start.iter().all(|byte| *byte == 0) {
+        return Some(Kind::Zeros);
+    }
+    // A character may be cut at the end.
+    let whole = match std::str::from_utf8(start) {
+        Ok(_) => start.len(),
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        Err(_) => return None,
+    };
+    let printed = |byte: &u8| !byte.is_ascii_control() || byte.is_ascii_whitespace();
+    let json = start.trim_ascii_start().first().is_some_and(|first| matches!(first, b'{' | b'['));
+    start[..whole].iter().all(printed).then_some(if json { Kind::Json } else { Kind::Text })
 }
 
 /// Formats by their first bytes.
@@ -97,6 +122,7 @@ fn kind(start: &[u8]) -> Option<Kind> {
         () if at(0, b"\x28\xb5\x2f\xfd") => Kind::Zstandard,
         () if at(0, b"\x89HDF\r\n\x1a\n") => Kind::Hdf5,
         () if at(257, b"ustar") => Kind::Tar,
+        () if at(0, b"ARROW1") => Kind::Arrow,
         () => return None,
     })
 }
@@ -120,6 +146,10 @@ impl fmt::Display for Kind {
             Kind::Zstandard => "a Zstandard archive",
             Kind::Hdf5 => "an HDF5 file",
             Kind::Tar => "a tar archive",
+            Kind::Arrow => "an Arrow file",
+            Kind::Json => "JSON text",
+            Kind::Text => "text",
+            Kind::Zeros => "nothing but zeros, as a copy or a download that broke off leaves",
         })
     }
 }
@@ -157,6 +187,15 @@ mod tests {
             [&b"{\"a\": 1}"[..], b"PAR1\x15\x04", b"\x00\x00\x00\x20ftypisom", b"\x08\0\0\0\0\0\0\0{}"]
         {
             assert_eq!(of(expected), None);
+        }
+        let binary = |bytes: &[u8]| Disguise::of_binary(bytes);
+        assert_eq!(binary(b"{\"error\": \"gone\"}"), Some(Disguise::Other(Kind::Json)));
+        assert_eq!(binary("timestamp,Stück\n0,1\n".as_bytes()), Some(Disguise::Other(Kind::Text)));
+        assert_eq!(binary(&"ü".repeat(1023).as_bytes()[1..]), None);
+        assert_eq!(binary(&[b"x", "ü".repeat(1023).as_bytes()].concat()), Some(Disguise::Other(Kind::Text)));
+        assert_eq!(binary(&[0; 64]), Some(Disguise::Other(Kind::Zeros)));
+        for expected in [&b"PAR1\x15\x04"[..], b"\x00\x00\x00\x20ftypisom", b"\x08\0\0\0\0\0\0\0{}"] {
+            assert_eq!(binary(expected), None);
         }
     }
 }

@@ -10,6 +10,7 @@
 use std::{borrow::Cow, collections::HashSet, fmt};
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 
 /// Reads one value, which is the whole text.
 ///
@@ -19,6 +20,56 @@ pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     let text = normalized(text);
     serde_json::from_slice::<Unique>(&text)?;
     serde_json::from_slice(&text)
+}
+
+/// Why `text` is no such value, for people: the field whose value does not fit, or that the text ends too early or is no
+/// UTF-8. Ends with the error's own words.
+pub fn why(text: &[u8], error: &serde_json::Error) -> String {
+    if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
+        return format!("expected UTF-8, found UTF-16 text: {error}");
+    }
+    match error.classify() {
+        Category::Eof if !text.is_empty() => {
+            format!("the text ends in the middle of a value, as one copied in part does: {error}")
+        }
+        Category::Data => match place(&normalized(text), error.line(), error.column()) {
+            field if field.is_empty() => error.to_string(),
+            field => format!("{field}: {error}"),
+        },
+        _ => format!("invalid JSON: {error}"),
+    }
+}
+
+/// The keys and places that lead to the value which ends at a line and a column, both counted from 1: `features.a.shape.0`.
+fn place(text: &[u8], line: usize, column: usize) -> String {
+    let lines = text.split_inclusive(|byte| *byte == b'\n');
+    let end = lines.take(line.saturating_sub(1)).map(<[u8]>::len).sum::<usize>().saturating_add(column);
+    let text = &text[..end.min(text.len())];
+    // An entry for each container that is open: what its current value is called. A key comes before its colon.
+    let mut open: Vec<String> = Vec::new();
+    let mut key = "";
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        let length = if *byte == b'"' { string_length(&text[at..]) } else { 1 };
+        match byte {
+            b'"' => key = std::str::from_utf8(&text[at + 1..(at + length - 1).max(at + 1)]).unwrap_or("?"),
+            b':' => *open.last_mut().unwrap_or(&mut String::new()) = key.to_owned(),
+            b'{' => open.push(String::new()),
+            b'[' => open.push("0".to_owned()),
+            b'}' | b']' => drop(open.pop()),
+            b',' => {
+                if let Some(number) = open.last_mut().filter(|entry| !entry.is_empty()) {
+                    if let Ok(index) = number.parse::<usize>() {
+                        *number = (index + 1).to_string();
+                    }
+                }
+            }
+            _ => {}
+        }
+        at += length;
+    }
+    open.retain(|entry| !entry.is_empty());
+    open.join(".")
 }
 
 /// The text in the form that serde_json reads: without a byte order mark, numbers that are none as `null`, and
@@ -196,10 +247,42 @@ mod tests {
         assert!(read(r#"{"a": 1, "\u0061": 1}"#).is_err());
     }
 
+    #[test]
+    fn why_names_the_field() {
+        #[derive(Debug, serde::Deserialize)]
+        #[allow(dead_code)]
+        struct Inner {
+            list: Vec<usize>,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        #[allow(dead_code)]
+        struct Outer {
+            fps: Option<f64>,
+            inner: Option<Inner>,
+        }
+        let said = |text: &str| why(text.as_bytes(), &from_slice::<Outer>(text.as_bytes()).unwrap_err());
+        for (text, start) in [
+            (r#"{"a": NaN, "fps": "30"}"#, "fps: invalid type: string"),
+            ("{\n\"inner\": {\"list\": [1, NaN,\n -2]}}", "inner.list.1: invalid type: null"),
+            (r#"{"inner": {"x": [[1], {"y": 2}]}}"#, "inner: missing field `list`"),
+            (r#"{"inner": 3}"#, "inner: invalid type: integer"),
+            (r#"{"fps": 3, }"#, "invalid JSON: "),
+            (r#"{"fps": 3"#, "the text ends in the middle"),
+            ("[]", "invalid "),
+        ] {
+            assert!(said(text).starts_with(start), "{text}: {}", said(text));
+        }
+        let wide: Vec<u8> = "{\"fps\": 3}".bytes().flat_map(|byte| [byte, 0]).collect();
+        let wide = [&b"\xff\xfe"[..], &wide].concat();
+        assert!(why(&wide, &from_slice::<Outer>(&wide).unwrap_err()).contains("UTF-16"));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_a_value_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = from_slice::<Value>(&bytes);
+            if let Err(error) = from_slice::<Vec<usize>>(&bytes) {
+                assert!(why(&bytes, &error).ends_with(&error.to_string()));
+            }
         }
 
         #[test]

@@ -3,7 +3,7 @@
 //! [`json`] reads JSON as Python writes and reads it. [`Disguise`] tells what a file is that is not what its name
 //! says: a Git LFS pointer, a web page, another container. [`folders`] finds the folder that was meant. [`read`] takes no
 //! more memory than an honest file needs, and [`guarded`] stands around readers that panic. [`scratch`] keeps account of
-//! folders for temporary files.
+//! temporary files and folders, [`whole`] writes a file whole or not at all.
 
 mod bounded;
 mod disguise;
@@ -11,6 +11,7 @@ pub mod folders;
 mod guard;
 pub mod json;
 pub mod scratch;
+pub mod whole;
 
 pub use bounded::{MAX_TEXT, MAX_VALUE, open, read, read_up_to};
 pub use disguise::{Disguise, Kind};

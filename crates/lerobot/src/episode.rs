@@ -220,7 +220,15 @@ impl Episode {
         }
         let times: Vec<f64> = self.timestamps()?.into_iter().map(|time| place.from + time).collect();
         let video = self.open_video(&path, &view.name)?;
-        video.nearest(&times, 1.0 / dataset.info.fps).map_err(|frames| self.short_video(&path, frames))
+        video.nearest(&times, 1.0 / dataset.info.fps).map_err(|frames| match frames {
+            0 => Error::field(
+                &dataset.root.join("meta/episodes"),
+                format!("from_timestamp of episode {} in {}", self.index, view.column),
+                format!("a time at which {} has a frame", path.display()),
+                place.from.to_string(),
+            ),
+            frames => self.short_video(&path, frames),
+        })
     }
 
     /// What decoded the frames of the videos that were opened so far: FFmpeg's program as soon as one frame came from
@@ -312,6 +320,9 @@ fn find_rows(table: &Table, episode_index: usize) -> Result<Range<usize>> {
 fn matrix(path: &Path, name: &str, column: Column<f32>) -> Result<Matrix> {
     let rows = column.lengths.len();
     let cols = column.lengths.first().copied().unwrap_or(0);
+    if let Some(row) = column.null {
+        return Err(Error::field(path, format!("{name}, row {row}"), "numbers", "a null among them"));
+    }
     match column.lengths.iter().position(|len| *len != cols || *len == 0) {
         None => Ok(Matrix { rows, cols, data: column.values }),
         Some(row) => {

@@ -38,12 +38,14 @@ pub enum Error {
         found: Disguise,
     },
     /// A file is not the JSON it should be.
-    #[error("{path}{}: invalid JSON: {source}", line.map(|l| format!(":{l}")).unwrap_or_default())]
+    #[error("{path}{}: {reason}", line.map(|l| format!(":{l}")).unwrap_or_default())]
     Json {
         /// The file.
         path: PathBuf,
         /// The line of a `.jsonl` file, counted from 1.
         line: Option<usize>,
+        /// Why, with the field where one does not fit.
+        reason: String,
         /// The parser's reason, with its place in the line or file.
         source: serde_json::Error,
     },

@@ -10,7 +10,10 @@ use crate::{Error, Result};
 /// Reads a JSON file. A missing file is [`Error::Missing`] as `what`.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
     let text = contents(path, what, MAX_VALUE)?;
-    json::from_slice(&text).map_err(|source| Error::Json { path: path.into(), line: None, source })
+    if text.is_empty() {
+        return Err(Error::Disguised { path: path.into(), expected: what.into(), found: Disguise::Empty });
+    }
+    json::from_slice(&text).map_err(|source| not_json(path, None, &text, source))
 }
 
 /// Reads a JSON file that may be absent.
@@ -55,7 +58,7 @@ pub(crate) fn read_lines<T: DeserializeOwned>(path: &Path, what: &str) -> Result
             continue;
         }
         let value = json::from_slice(line).map_err(|source| {
-            let bad = BadLine { line: i + 1, reason: source.to_string() };
+            let bad = BadLine { line: i + 1, reason: json::why(line, &source) };
             first.get_or_insert((i + 1, source));
             bad
         });
@@ -83,9 +86,16 @@ fn bad_line(path: &Path, bytes: &[u8], line: usize, source: serde_json::Error) -
             "one that goes over several lines"
         }
         _ if source.is_eof() && line == 1 => "one that goes over several lines",
-        _ => return Error::Json { path: path.into(), line: Some(line), source },
+        _ => {
+            let text = bytes.split(|byte| *byte == b'\n').nth(line - 1).unwrap_or_default();
+            return not_json(path, Some(line), text, source);
+        }
     };
     Error::field(path, format!("line {line}"), "one whole JSON object on each line", found)
+}
+
+fn not_json(path: &Path, line: Option<usize>, text: &[u8], source: serde_json::Error) -> Error {
+    Error::Json { path: path.into(), line, reason: json::why(text, &source), source }
 }
 
 /// The bytes of a text file of at most `limit`, which must not be something else.

@@ -1,18 +1,20 @@
 //! Columns of a parquet file: numbers, lists of numbers and texts, for a range of rows.
 
 mod pages;
+mod stored;
 
 use std::{
     collections::HashSet,
     fmt,
     fs::File,
+    io::{Read, Seek, SeekFrom},
     ops::Range,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
 use parquet::{
-    basic::{Compression, ConvertedType, LogicalType},
+    basic::Compression,
     column::reader::{ColumnReader, ColumnReaderImpl},
     data_type::{AsBytes, DataType},
     errors::ParquetError,
@@ -22,6 +24,7 @@ use parquet::{
 use steadyhand_files::Disguise;
 
 use crate::{Error, Result};
+use stored::Stored;
 
 /// Rows decoded at a time, so that a damaged or hostile page is noticed before it fills the memory.
 const BATCH_ROWS: usize = 4096;
@@ -46,11 +49,13 @@ pub(crate) struct Column<V> {
     pub(crate) values: Vec<V>,
     /// The number of values of each row; 0 where the row is null.
     pub(crate) lengths: Vec<usize>,
+    /// The first row with a null among its values.
+    pub(crate) null: Option<usize>,
 }
 
 impl<V> Default for Column<V> {
     fn default() -> Self {
-        Column { values: Vec::new(), lengths: Vec::new() }
+        Column { values: Vec::new(), lengths: Vec::new(), null: None }
     }
 }
 
@@ -151,11 +156,16 @@ impl Table {
     pub(crate) fn open(path: &Path, what: &str) -> Result<Table> {
         let file = steadyhand_files::open(path).map_err(|e| Error::io(path, what, e))?;
         let file_len = file.metadata().map_err(|e| Error::io(path, what, e))?.len();
-        let reader =
-            guarded(|| SerializedFileReader::new(file)).map_err(|source| match Disguise::of_file(path) {
+        let reader = guarded(|| SerializedFileReader::new(file)).map_err(|source| {
+            match Disguise::of_binary_file(path) {
                 Some(found) => Error::Disguised { path: path.into(), expected: what.into(), found },
+                None if cut_short(path) => {
+                    let found = "other bytes, as a file copied or downloaded in part has";
+                    Error::field(path, "file", "the footer of a parquet file at its end", found)
+                }
                 None => Error::Parquet { path: path.into(), column: "file".into(), source },
-            })?;
+            }
+        })?;
         let rows = reader.metadata().file_metadata().num_rows();
         let rows = usize::try_from(rows)
             .map_err(|_| Error::field(path, "num_rows", "a row count", rows.to_string()))?;
@@ -229,7 +239,9 @@ impl Table {
         match (leaves.next(), leaves.next()) {
             (Some((leaf, _)), None) => Ok(leaf),
             (Some(_), Some(_)) => {
-                Err(Error::field(&self.path, name, "one value or one list a row", "a structure"))
+                let twice = self.columns().iter().filter(|column| *column == name).count() > 1;
+                let found = if twice { "two columns of this name" } else { "a structure" };
+                Err(Error::field(&self.path, name, "one value or one list a row", found))
             }
             (None, _) => Err(Error::Unknown {
                 path: self.path.clone(),
@@ -305,79 +317,26 @@ impl Table {
     }
 }
 
+/// Whether a file starts as parquet does and does not end so.
+fn cut_short(path: &Path) -> bool {
+    const MARK: [u8; 4] = *b"PAR1";
+    let ends = || -> std::io::Result<[[u8; 4]; 2]> {
+        let (mut file, mut ends) = (File::open(path)?, [[0; 4]; 2]);
+        file.read_exact(&mut ends[0])?;
+        file.seek(SeekFrom::End(-4))?;
+        file.read_exact(&mut ends[1])?;
+        Ok(ends)
+    };
+    // With its metadata encrypted a file ends in PARE.
+    ends().is_ok_and(|[start, end]| start == MARK && end != MARK && end != *b"PARE")
+}
+
 /// Runs the parquet crate's reader. It panics on some damaged pages (a text that ends within its length, for
 /// one), which cannot be told beforehand: such a panic becomes an error. All it can leave half done is the column at
 /// hand, which the error discards.
 fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     steadyhand_files::guarded(read)
         .unwrap_or_else(|| Err(ParquetError::General("damaged data broke the reader off".into())))
-}
-
-/// What the stored bits of a column stand for, where that is not what they are stored as.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Stored {
-    Plain,
-    Unsigned,
-    /// Half floats, little endian.
-    Half,
-    /// Integers (big endian where they are bytes), to be divided by this power of ten.
-    Decimal(f64),
-}
-
-impl Stored {
-    fn of(column: &ColumnDescriptor) -> Stored {
-        let decimal = || Stored::Decimal(10f64.powi(column.type_scale()));
-        match (column.logical_type_ref(), column.converted_type()) {
-            (Some(LogicalType::Integer(int)), _) if !int.is_signed => Stored::Unsigned,
-            (Some(LogicalType::Float16), _) => Stored::Half,
-            (Some(LogicalType::Decimal(_)), _) | (_, ConvertedType::DECIMAL) => decimal(),
-            (
-                _,
-                ConvertedType::UINT_8
-                | ConvertedType::UINT_16
-                | ConvertedType::UINT_32
-                | ConvertedType::UINT_64,
-            ) => Stored::Unsigned,
-            _ => Stored::Plain,
-        }
-    }
-
-    /// An integer of `bits` bits, which are sign-extended.
-    fn integer<V: Cell>(self, value: i64, bits: u32) -> Option<V> {
-        match self {
-            Stored::Unsigned => V::from_unsigned(value.cast_unsigned() & (u64::MAX >> (64 - bits))),
-            Stored::Decimal(unit) => V::from_float(value as f64 / unit),
-            Stored::Plain | Stored::Half => V::from_integer(value),
-        }
-    }
-
-    fn bytes<V: Cell>(self, bytes: &[u8]) -> Option<V> {
-        match (self, bytes) {
-            (Stored::Half, [low, high]) => V::from_float(half(u16::from_le_bytes([*low, *high]))),
-            (Stored::Decimal(unit), _) => V::from_float(big_endian(bytes)? / unit),
-            _ => V::from_bytes(bytes),
-        }
-    }
-}
-
-/// The value of an IEEE half float.
-fn half(bits: u16) -> f64 {
-    let sign = if bits >> 15 == 0 { 1.0 } else { -1.0 };
-    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
-    sign * match exponent {
-        0 => fraction * 2f64.powi(-24),
-        31 if fraction == 0.0 => f64::INFINITY,
-        31 => f64::NAN,
-        _ => (fraction + 1024.0) * 2f64.powi(exponent - 25),
-    }
-}
-
-/// A signed big-endian integer of up to 16 bytes.
-fn big_endian(bytes: &[u8]) -> Option<f64> {
-    let negative = bytes.first().is_some_and(|byte| *byte >= 0x80);
-    let mut whole = if negative { [0xff; 16] } else { [0; 16] };
-    whole.get_mut(16usize.checked_sub(bytes.len())?..)?.copy_from_slice(bytes);
-    Some(i128::from_be_bytes(whole) as f64)
 }
 
 /// Reads `rows` rows after `skip`. Gives the stored type's name where `V` cannot hold it.
@@ -444,7 +403,7 @@ fn read_leaf<T: DataType, V: Cell>(
         if out.values.len() + values.len() > MAX_VALUES {
             return Err(ParquetError::General(format!("more than {MAX_VALUES} values in one column")));
         }
-        row_lengths(&defs, &reps, levels, values.len(), &mut out.lengths);
+        row_lengths(&defs, &reps, levels, values.len(), out);
         for value in &values {
             let Some(value) = convert(value) else { return Ok(false) };
             held += value.held();
@@ -461,13 +420,19 @@ fn read_leaf<T: DataType, V: Cell>(
 ///
 /// The definition level is highest exactly where a value is stored; anything lower is a null row, an
 /// empty list or a null element and stores none.
-fn row_lengths(defs: &[i16], reps: &[i16], levels: usize, values: usize, lengths: &mut Vec<usize>) {
+fn row_lengths<V>(defs: &[i16], reps: &[i16], levels: usize, values: usize, out: &mut Column<V>) {
+    let lengths = &mut out.lengths;
     let full = defs.iter().copied().max().unwrap_or(0);
     // Without a single stored value the highest level seen means a null.
     let stored = |i: usize| values > 0 && defs.get(i).is_none_or(|def| *def == full);
     for i in 0..levels {
         if reps.get(i).is_none_or(|rep| *rep == 0) {
             lengths.push(0);
+        }
+        // A level that is one of several of its row is an element's.
+        let among = |i: usize| reps.get(i).is_some_and(|rep| *rep > 0);
+        if !stored(i) && (among(i) || among(i + 1)) && out.null.is_none() {
+            out.null = lengths.len().checked_sub(1);
         }
         if let Some(last) = lengths.last_mut() {
             *last += usize::from(stored(i));

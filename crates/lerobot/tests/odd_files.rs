@@ -348,3 +348,50 @@ fn the_demo_decodes_as_before() {
     let mut same = steadyhand_lerobot::Video::open(demo_video(1)).unwrap();
     assert_eq!(fnv1a(&video.frame(300).unwrap().rgb), fnv1a(&same.frame(300).unwrap().rgb));
 }
+
+#[test]
+fn what_does_not_fit_is_named_by_its_field() {
+    for (file, from, to, parts) in [
+        ("meta/info.json", "\"fps\": 30,", "\"fps\": \"30\",", ["info.json: fps: ", "\"30\""]),
+        (
+            "meta/info.json",
+            "\"chunks_size\": 1000",
+            "\"chunks_size\": [1]",
+            ["info.json: chunks_size: ", "sequence"],
+        ),
+        (
+            "meta/episodes.jsonl",
+            "\"length\": 362",
+            "\"length\": \"362\"",
+            ["line 1: ", "length: invalid type"],
+        ),
+    ] {
+        let folder = demo_copy();
+        edit(folder.path(), file, from, to);
+        let error = read(folder.path()).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+    let folder = demo_copy();
+    fs::write(folder.path().join("meta/info.json"), "").unwrap();
+    let error = read(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("info.json") && error.contains("an empty file"), "{error}");
+}
+
+#[test]
+fn text_and_torn_files_in_place_of_parquet_are_named() {
+    let folder = demo_copy();
+    let path = folder.path().join("data/chunk-000/episode_000000.parquet");
+    let whole = fs::read(&path).unwrap();
+    for (contents, found) in [
+        (&b"{\"error\": \"Repository not found\"}"[..], "found JSON text"),
+        (b"timestamp,action\n0.0,1.0\n", "found text"),
+        (b"ARROW1\0\0", "found an Arrow file"),
+        (&[0; 4096], "found nothing but zeros"),
+        (&whole[..whole.len() / 2], "copied or downloaded in part"),
+        (b"", "found an empty file"),
+    ] {
+        fs::write(&path, contents).unwrap();
+        let error = read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("episode_000000.parquet") && error.contains(found), "{error}");
+    }
+}

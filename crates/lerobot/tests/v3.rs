@@ -218,6 +218,10 @@ fn frames_are_nearest_in_time() {
     let folder = dataset_of("h264_gap", 20, first, 13.0 / 30.0 + late + 1e-4);
     let error = Dataset::open(folder.path()).unwrap().episode(1).unwrap().video("top").unwrap_err();
     assert!(matches!(error, Error::ShortVideo { frames: 7, steps: 8, .. }), "{error}");
+    let folder = dataset_of("h264_gap", 20, first, 900.0);
+    let error =
+        Dataset::open(folder.path()).unwrap().episode(1).unwrap().video("top").unwrap_err().to_string();
+    assert!(error.contains("from_timestamp of episode 1") && error.contains("900"), "{error}");
 }
 
 #[test]
@@ -290,7 +294,7 @@ fn nulls_and_ragged_rows_are_named() {
         (vec![1.0, 2.0], vec![3, 3, 0], vec![0, 1, 0], "null or empty"),
         (vec![1.0, 2.0], vec![3, 3, 1], vec![0, 1, 0], "null or empty"),
         (vec![1.0, 2.0, 3.0], vec![3, 3, 3], vec![0, 1, 0], "1 values"),
-        (vec![1.0, 2.0, 3.0], vec![3, 3, 3, 2], vec![0, 1, 0, 1], "1 values"),
+        (vec![1.0, 2.0, 3.0], vec![3, 3, 3, 2], vec![0, 1, 0, 1], "a null among them"),
     ] {
         write(&path, &schema, 1, |_, group| {
             column::<FloatType>(group, &values, Some(&defs), Some(&reps));

@@ -125,11 +125,20 @@ fn unsupported_formats_are_named() {
 fn what_is_no_video_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("text.mp4");
-    for content in ["", "x", "this is a text, not a video, and long enough for a header"] {
+    for (content, found) in [
+        (&b""[..], "an empty file"),
+        (b"x", "text"),
+        (b"this is a text, not a video, and long enough for a header", "text"),
+        (&[0; 64], "nothing but zeros"),
+    ] {
         fs::write(&path, content).unwrap();
         let error = Video::open(&path).unwrap_err();
-        assert!(matches!(error, Error::Container { .. }), "{error}");
+        assert!(matches!(error, Error::Disguised { .. }), "{error}");
+        assert!(error.to_string().contains(found), "{error}");
     }
+    fs::write(&path, b"\x01\xff\xfe\x80 neither text nor a video").unwrap();
+    let error = Video::open(&path).unwrap_err();
+    assert!(matches!(error, Error::Container { .. }), "{error}");
     let error = Video::open(folder.path().join("none.mp4")).unwrap_err();
     assert!(matches!(error, Error::Missing { .. }), "{error}");
 }

@@ -4,11 +4,13 @@ use super::diagnose::{Inference, Opened, Scene, inferences, named};
 use crate::engines::{EngineSpec, Options};
 use crate::options::{EngineOptions, ObservationArgs};
 use crate::outcome::Outcome;
+use crate::output::say;
 use crate::progress::Progress;
 use crate::report::growth::{self, Growth};
 use crate::report::memory::peak_rss_bytes;
+use crate::report::output::{WRITTEN_BY, claim, write_json};
 use crate::report::table::Table;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use std::io::Write;
@@ -42,6 +44,7 @@ pub struct CompareArgs {
 /// The comparison and what it is of, for JSON.
 #[derive(Serialize)]
 struct Report {
+    written_by: &'static str,
     checkpoint: String,
     dataset: String,
     a: String,
@@ -56,6 +59,9 @@ struct Report {
 
 /// Compares, prints tables and leaves JSON and a plot.
 pub fn run(args: &CompareArgs) -> Result<Outcome> {
+    let (json, png) = (args.out.join("comparison.json"), args.out.join("comparison.png"));
+    claim(&json)?;
+    claim(&png)?;
     let noise = args.b.noise().or_else(|| args.a.noise());
     let scene = Scene::load(&args.observations, noise)?;
     let options = args.options.engines();
@@ -69,6 +75,7 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
     let found = compare(&scene.setup(), a, (b.subject(), policy_b), scratch).map_err(named(scratch))?;
     drop(progress);
     let report = Report {
+        written_by: WRITTEN_BY,
         checkpoint: scene.checkpoint.clone(),
         dataset: scene.dataset.clone(),
         a: args.a.to_string(),
@@ -79,14 +86,12 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
         taps: found.taps,
         peak_rss_bytes: peak_rss_bytes(),
     };
-    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    let (json, png) = (args.out.join("comparison.json"), args.out.join("comparison.png"));
-    std::fs::write(&json, serde_json::to_string_pretty(&report)?)
-        .with_context(|| json.display().to_string())?;
+    // A reader that leaves early costs no file, a full disk no number.
+    let printed = print(&report, &scene.model.topology, &mut std::io::stdout().lock());
+    write_json(&json, &report)?;
     growth::write_png(&plot(&report), &png)?;
-    let mut out = std::io::stdout().lock();
-    print(&report, &scene.model.topology, &mut out)?;
-    writeln!(out, "Plot: {}\nJSON: {}", png.display(), json.display())?;
+    printed?;
+    say!("Plot: {}\nJSON: {}", png.display(), json.display())?;
     Ok(Outcome::Success)
 }
 

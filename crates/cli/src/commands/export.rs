@@ -87,6 +87,13 @@ fn onnx(args: &OnnxArgs) -> Result<()> {
         layout: Layout { images: args.image.clone(), state_horizon, denoising_steps },
     };
     claim(&args.out)?;
+    let mut data = args.out.clone().into_os_string();
+    data.push(".data");
+    let data = PathBuf::from(data);
+    // Tensors say nothing of who wrote them; the graph beside them does.
+    if !args.out.is_file() || data.is_dir() {
+        claim(&data)?;
+    }
     let progress = Progress::of_unknown_length("exporting");
     let written = export.write(&model, &fingerprint, &args.out)?;
     drop(progress);

@@ -4,7 +4,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use steadyhand_files::whole;
 
 /// What files of this program say of themselves, in text, PNG and HTML.
 pub const WRITTEN_BY: &str = concat!("steady ", env!("CARGO_PKG_VERSION"));
@@ -47,12 +48,8 @@ pub fn claim(path: &Path) -> Result<()> {
     }
 }
 
-/// Leaves and removes an empty file beside `path`.
 fn try_to_write(path: &Path) -> Result<()> {
-    let part = part_of(path);
-    File::create(&part)
-        .and_then(|_| fs::remove_file(&part))
-        .with_context(|| format!("{}: cannot be written", path.display()))
+    whole::try_to_write(path).with_context(|| format!("{}: cannot be written", path.display()))
 }
 
 /// Whether a file says that this program wrote it, or says nothing at all.
@@ -92,38 +89,14 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// As there.
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     make_folder_of(path)?;
-    // A link stays one.
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let whole = || -> std::io::Result<()> {
-        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-            return fill(&mut File::options().write(true).open(path)?);
-        }
-        let part = part_of(path);
-        let written = File::create(&part).and_then(|mut file| {
-            fill(&mut file)?;
-            file.sync_data()
-        });
-        let written = written.and_then(|()| fs::rename(&part, path));
-        if written.is_err() {
-            // Whatever was written takes the room that ran out.
-            let _ = fs::remove_file(&part);
-        }
-        written
-    };
-    whole().with_context(|| format!("writing {}", path.display()))
-}
-
-/// Where a file is written until it is whole.
-fn part_of(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}.part", std::process::id()))
+    whole::write(path, fill).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Makes the folder that a file will be written to.
 ///
 /// # Errors
 /// It cannot be made.
-pub fn make_folder_of(path: &Path) -> Result<()> {
+fn make_folder_of(path: &Path) -> Result<()> {
     match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         Some(folder) => fs::create_dir_all(folder)
             .with_context(|| format!("{}: the folder cannot be made", folder.display())),

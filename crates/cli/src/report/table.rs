@@ -23,14 +23,17 @@ impl Table {
 
 /// The narrowest that a column of text becomes where a table does not fit its terminal.
 const LEAST_WIDTH: usize = 12;
+/// Characters of a line where nobody says.
+const COLUMNS: usize = 80;
 /// Between two columns.
 const GAP: usize = 2;
 
 impl std::fmt::Display for Table {
-    /// As wide as it takes, or as the terminal is where it is printed to one.
+    /// As wide as the terminal where it is printed to one, else as `COLUMNS` says or 80 characters.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let terminal = console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
-        formatter.write_str(&self.within(terminal.unwrap_or(usize::MAX)))
+        let asked = || std::env::var("COLUMNS").ok()?.parse().ok();
+        formatter.write_str(&self.within(terminal.or_else(asked).unwrap_or(COLUMNS)))
     }
 }
 

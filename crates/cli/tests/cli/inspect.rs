@@ -96,5 +96,52 @@ fn missing_and_damaged_parts_are_shown() {
     has_line(&run, &["ego_view", "-", "-", "-", "is", "missing"]);
     truncate(&demo.parquet(0), 0.5);
     let run = inspect("dataset", &demo.dataset()).succeeds();
-    has_line(&run, &["episode", "0:", "parquet", "cannot", "be", "read:"]);
+    has_line(&run, &["episode", "0:", "footer", "of", "a", "parquet", "file", "copied"]);
+}
+
+#[test]
+fn the_processors_subfolder_is_looked_into() {
+    let demo = Demo::copy();
+    let folder = demo.checkpoint().join("processor");
+    fs::create_dir(&folder).unwrap();
+    for name in ["processor_config.json", "statistics.json", "embodiment_id.json", "tokenizer.json"] {
+        fs::rename(demo.checkpoint().join(name), folder.join(name)).unwrap();
+    }
+    let run = inspect("checkpoint", &demo.checkpoint()).succeeds();
+    has_line(&run, &["processor/statistics.json", "10,796"]);
+    has_line(&run, &["action", "16", "26", "left_arm", "[7]", "right_hand", "[6]"]);
+    has_line(&run, &["new_embodiment", "fits", "the", "model"]);
+    assert!(!run.stdout.contains("missing"), "{}", run.stdout);
+}
+
+#[test]
+fn what_an_evaluation_would_refuse_is_said() {
+    let demo = Demo::copy();
+    fs::remove_file(demo.checkpoint().join("tokenizer.json")).unwrap();
+    let run = inspect("checkpoint", &demo.checkpoint()).succeeds();
+    has_line(&run, &["expected", "a", "tokenizer.json", "found", "none;", "--tokenizer."]);
+    fs::rename(
+        demo.checkpoint().join("model.safetensors"),
+        demo.checkpoint().join("adapter_model.safetensors"),
+    )
+    .unwrap();
+    let run = inspect("checkpoint", &demo.checkpoint()).succeeds();
+    has_line(&run, &["model.safetensors.index.json)", "a", "LoRA", "adapter:"]);
+    let parent = demo.folder().join("runs");
+    for step in ["checkpoint-9", "checkpoint-10"] {
+        crate::support::copy(&demo.checkpoint(), &parent.join(step));
+    }
+    inspect("checkpoint", &parent).refuses(&["did you mean", "checkpoint-10"]);
+}
+
+#[test]
+fn tables_fit_80_columns_where_no_terminal_says_otherwise() {
+    for args in [&["inspect", "checkpoint"][..], &["precision", "show", "bf16", "--checkpoint"]] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_steady"));
+        let output = command.args(args).arg(repo("demo/checkpoint")).env_remove("COLUMNS").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let rows = text.lines().skip_while(|line| !line.starts_with("---"));
+        let wide: Vec<&str> = rows.filter(|line| line.chars().count() > 80).collect();
+        assert!(text.lines().count() > 10 && wide.is_empty(), "{wide:#?}");
+    }
 }

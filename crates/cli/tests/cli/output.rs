@@ -102,3 +102,77 @@ fn the_demo_is_unpacked_where_nobody_else_writes() {
         assert!(std::fs::read_dir(&victim).unwrap().next().is_none(), "written through a link");
     }
 }
+
+#[test]
+fn files_of_others_are_refused_before_work_and_left_alone() {
+    let demo = Demo::copy();
+    let out = demo.folder().join("out");
+    let (checkpoint, dataset) = (demo.checkpoint(), demo.dataset());
+    let source = |command: &str| {
+        let words = [command, "--checkpoint", checkpoint.to_str().unwrap(), "--dataset-path"];
+        let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+        words.extend([dataset.to_str().unwrap().to_owned(), "--out".to_owned()]);
+        words.push(out.to_str().unwrap().to_owned());
+        words
+    };
+    let with = |command: &str, more: &[&str]| {
+        let more = more.iter().map(|word| (*word).to_owned());
+        source(command).into_iter().chain(more).collect::<Vec<_>>()
+    };
+    let compare = with("compare", &["--b", "cpu:bf16"]);
+    let diagnose = with("diagnose", &["--b", "cpu:bf16"]);
+    let tune = with("tune", &["--target", "cpu"]);
+    let cases = [
+        (&compare, &["comparison.json", "comparison.png"][..]),
+        (&diagnose, &["diagnosis.json", "diagnosis.html"]),
+        (&tune, &["policy.toml", "tuning.json", "tuning.png", "calibration.json", "pareto/01-mine.toml"]),
+        (&tune, &["state.jsonl"]),
+    ];
+    for (args, files) in cases {
+        for file in files {
+            let path = out.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "mine").unwrap();
+            let run = steady(demo.folder(), args).output().unwrap();
+            let text = String::from_utf8_lossy(&run.stderr);
+            assert_eq!(run.status.code(), Some(2), "{args:?}: {text}");
+            assert!(text.contains(path.file_name().unwrap().to_str().unwrap()), "{text}");
+            assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+            std::fs::remove_dir_all(&out).unwrap();
+        }
+        // A file in the folder's place.
+        std::fs::write(&out, "mine").unwrap();
+        let run = steady(demo.folder(), args).output().unwrap();
+        assert_eq!(run.status.code(), Some(2), "{args:?}");
+        assert_eq!(std::fs::read(&out).unwrap(), b"mine");
+        std::fs::remove_file(&out).unwrap();
+    }
+    let graph = demo.folder().join("policy.onnx");
+    std::fs::write(demo.folder().join("policy.onnx.data"), "mine").unwrap();
+    let words = ["export", "onnx", "--checkpoint", checkpoint.to_str().unwrap(), "--out"];
+    let mut args: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    args.push(graph.to_str().unwrap().to_owned());
+    let run = steady(demo.folder(), &args).output().unwrap();
+    assert_eq!(run.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&run.stderr).contains("policy.onnx.data"));
+    assert!(!graph.exists());
+}
+
+#[test]
+fn own_outputs_are_replaced_and_no_part_is_left() {
+    let demo = Demo::copy();
+    let (checkpoint, dataset) = (demo.checkpoint(), demo.dataset());
+    for command in ["compare", "diagnose"] {
+        for _ in 0..2 {
+            let words = [command, "--checkpoint", checkpoint.to_str().unwrap(), "--dataset-path"];
+            let mut args: Vec<String> = words.into_iter().map(str::to_owned).collect();
+            args.push(dataset.to_str().unwrap().to_owned());
+            args.extend(["--b", "cpu:bf16", "--out", command].map(str::to_owned));
+            let run = steady(demo.folder(), &args).output().unwrap();
+            assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
+        }
+        let left = std::fs::read_dir(demo.folder().join(command)).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+    }
+}

@@ -26,7 +26,13 @@ pub struct Run {
 /// Runs `steady` in `folder`, which also takes its temporary files.
 pub fn steady<A: AsRef<OsStr>>(folder: &Path, args: impl IntoIterator<Item = A>) -> Run {
     let mut command = assert_cmd::cargo::cargo_bin_cmd!("steady");
-    let output = command.current_dir(folder).env("TMPDIR", folder).args(args).output().expect("runs");
+    let output = command
+        .current_dir(folder)
+        .env("TMPDIR", folder)
+        .env("COLUMNS", "1000")
+        .args(args)
+        .output()
+        .expect("runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     let run = Run {
         code: output.status.code().expect("ends by itself"),

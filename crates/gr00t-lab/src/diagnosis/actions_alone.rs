@@ -80,6 +80,7 @@ fn from_actions(place: &str, cause: Cause, floor: f64, evidence: &Evidence, base
         error: None,
         expected: floor,
         unshown: Vec::new(),
+        slot_unshown: false,
         cause: Some(cause),
         likeness: None,
         rivals: Vec::new(),

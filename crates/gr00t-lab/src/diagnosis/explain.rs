@@ -10,7 +10,7 @@ use super::report::{Considered, Hypothesis};
 use super::teacher_forced::LocalError;
 use super::verdict::{self, Cause, Located, Nearest, Proof, Unit};
 use crate::Result;
-use crate::fault::{Fault, PIXELS, Results};
+use crate::fault::{Fault, PIXELS, Results, is_category_specific};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use steadyhand_fidelity::relative_l2;
@@ -149,6 +149,7 @@ fn difference(examined: &Examinations, path: &str, inferences: &[usize]) -> Opti
             error: None,
             expected: 0.0,
             unshown: Vec::new(),
+            slot_unshown: false,
             cause: None,
             likeness: Some(verdict::Likeness {
                 description,
@@ -243,6 +244,7 @@ fn place(
             error: worst.map(|error| error.error).filter(|error| error.is_finite()),
             expected: worst.map_or(0.0, |error| error.expected),
             unshown: worst.map(|error| error.unshown.clone()).unwrap_or_default(),
+            slot_unshown: is_category_specific(path) && !examined.evidence.shows_slot(inferences),
             likeness: likenesses.first().map(|likeness| verdict::Likeness {
                 description: likeness.description.clone(),
                 fix: likeness.fix.clone(),

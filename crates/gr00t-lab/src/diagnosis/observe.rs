@@ -1,5 +1,6 @@
 //! What is known of an engine: it runs here, or left something.
 
+use super::Observed;
 use super::actions;
 use super::rounding;
 use super::setup::Setup;
@@ -44,6 +45,15 @@ impl Evidence {
     /// The last inference and its tensors, where the engine shows any.
     pub(super) fn last(&self) -> Option<(usize, &OfInference)> {
         self.taps.last_key_value().map(|(inference, taps)| (*inference, taps))
+    }
+
+    /// Whether it is known which embodiment slot was taken in these inferences: an engine that runs here was given the
+    /// right one, another shows it or does not.
+    pub(super) fn shows_slot(&self, inferences: &[usize]) -> bool {
+        let shows = |inference: &usize| {
+            self.taps.get(inference).is_some_and(|taps| taps.read("embodiment_id").is_some())
+        };
+        self.repeats.is_some() || inferences.iter().all(shows)
     }
 
     /// What runs without a probe is what counts: where its actions lie beyond `limit` and those of the probed inferences

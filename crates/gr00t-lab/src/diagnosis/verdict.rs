@@ -45,6 +45,8 @@ pub struct Located {
     pub expected: f64,
     /// Operations whose results the engine does not show and that may be the ones that err instead.
     pub unshown: Vec<String>,
+    /// Whether its weights are those of an embodiment slot which the engine does not show.
+    pub slot_unshown: bool,
     /// What went wrong, where that is proven.
     pub cause: Option<Cause>,
     /// What the tensor looks like, where that is known.
@@ -320,6 +322,9 @@ impl Located {
             return format!("{place} that the engine works on differ from the reference's{when}{looks}");
         }
         match self.unshown.is_empty() {
+            true if self.slot_unshown => {
+                format!("{place} is wrong{when}{looks}, and the embodiment slot is not shown to be right")
+            }
             true => format!("{place} is wrong on inputs that are right{when}{looks}"),
             false => format!("{place} is the first tensor shown that is wrong{when}{looks}"),
         }
@@ -365,7 +370,7 @@ impl Located {
             (None, None) if given(&self.place).is_some() => {
                 let _ = write!(text, " Next: compare how {place} are made with the reference's.");
             }
-            (None, None) if self.unshown.is_empty() => {
+            (None, None) if self.unshown.is_empty() && !self.slot_unshown => {
                 let _ = write!(
                     text,
                     " Everything that it was computed from was compared and is right; what it does instead is not \
@@ -373,6 +378,7 @@ impl Located {
                     self.place
                 );
             }
+            (None, None) if self.unshown.is_empty() => {}
             (None, None) => {
                 let (first, last) = (&self.unshown[0], &self.unshown[self.unshown.len() - 1]);
                 let between = match first == last {
@@ -384,6 +390,10 @@ impl Located {
                     " The error is made there or in what leads to it and is not shown: {between}. Next: record those."
                 );
             }
+        }
+        if self.slot_unshown && self.cause.is_none() {
+            *text += " Its weights are those of one embodiment, and which slot the engine took is not known. Next: record \
+                      `embodiment_id`.";
         }
         if !self.rivals.is_empty() {
             let _ = write!(

@@ -39,6 +39,7 @@ pub use otherwise::{Change, Nonlinearity};
 pub use pointwise::{eps, swapped_gelu};
 pub(crate) use suspect::Suspect;
 pub use time::{timestep_angle, timestep_folded, timestep_offset};
+pub(crate) use weights::is_category_specific;
 pub use weights::{embodiment, old_weights};
 
 use std::fmt;

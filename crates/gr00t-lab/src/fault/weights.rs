@@ -3,6 +3,7 @@
 use super::{Case, Effect, Fault, Reach, Sites, Suspect, wobble};
 use std::sync::Arc;
 use steadyhand_gr00t::config::Config;
+use steadyhand_gr00t::ops::Site;
 
 /// Layers that have weights for each embodiment.
 const CATEGORY_SPECIFIC: [&str; 5] = [
@@ -12,6 +13,11 @@ const CATEGORY_SPECIFIC: [&str; 5] = [
     "action_features",
     "decoder",
 ];
+
+/// Whether the operation at `path` takes its weights by the embodiment's slot.
+pub(crate) fn is_category_specific(path: &str) -> bool {
+    CATEGORY_SPECIFIC.iter().any(|layers| Site::new(path).is_within(layers))
+}
 
 /// Another embodiment's weights are used.
 pub fn embodiment(slot: usize) -> Fault {

@@ -110,6 +110,11 @@ impl State {
         file.read_to_end(&mut bytes).map_err(io)?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let torn = whole < bytes.len();
+        // What a kill leaves of a first line begins as one; anything else is somebody's file.
+        let begins = bytes.iter().zip(BEFORE_CHECKSUM.as_bytes()).all(|(found, expected)| found == expected);
+        if whole == 0 && !begins {
+            return Err(Error::file(path, "expected measurements of steady tune, found another file"));
+        }
         bytes.truncate(whole);
         // Everything is checked before the file is changed.
         let records = read(path, &bytes, header)?;
@@ -329,6 +334,7 @@ mod tests {
             (exchanged, ["line 2", "checksum: expected"]),
             (cut, ["line 2", "expected {\"checksum\""]),
             (lines[1].to_owned() + "\n", ["line 1", "checksum"]),
+            ("somebody's only copy".to_owned(), ["measurements of steady tune", "another file"]),
         ] {
             std::fs::write(&path, &damaged).expect("written");
             let error = State::open(&path, &header()).expect_err("damaged").to_string();

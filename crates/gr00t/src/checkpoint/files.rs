@@ -18,7 +18,8 @@ const PROCESSOR_FOLDER: &str = "processor";
 /// # Errors
 /// It cannot be read, is something else, no JSON, has a key twice in one object, or is no `T`.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    json::from_slice(&read(path)?).map_err(|error| Error::file(path, error.to_string()))
+    let text = read(path)?;
+    json::from_slice(&text).map_err(|error| Error::file(path, json::why(&text, &error)))
 }
 
 /// The bytes of a text file, which must not be something else.
@@ -55,9 +56,9 @@ pub(crate) fn refuse_disguise(path: &Path, bytes: &[u8]) -> Result<()> {
 pub(crate) fn safetensors<'a>(path: &Path, file: &'a [u8]) -> Result<SafeTensors<'a>> {
     let parsed = SafeTensors::deserialize(file).map_err(|error| {
         // Only now: the length of a header may look like anything.
-        match refuse_disguise(path, file) {
-            Ok(()) => Error::file(path, format!("not a whole safetensors file: {error}")),
-            Err(disguised) => disguised,
+        match Disguise::of_binary(file) {
+            None => Error::file(path, format!("not a whole safetensors file: {error}")),
+            Some(found) => Error::file(path, format!("is {found}")),
         }
     })?;
     let header = file.split_first_chunk::<8>().and_then(|(length, rest)| {
@@ -71,7 +72,7 @@ pub(crate) fn safetensors<'a>(path: &Path, file: &'a [u8]) -> Result<SafeTensors
 }
 
 /// Where a file of the processor lies: in the folder itself, or in `processor/` where the folder has none.
-pub(crate) fn processor_file(checkpoint: &Path, name: &str) -> PathBuf {
+pub fn processor_file(checkpoint: &Path, name: &str) -> PathBuf {
     let (own, below) = (checkpoint.join(name), checkpoint.join(PROCESSOR_FOLDER).join(name));
     if !own.exists() && below.exists() { below } else { own }
 }
@@ -101,10 +102,30 @@ pub(crate) fn check_folder(folder: &Path, file: &Path) -> Result<()> {
     }
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let meant = folders::meant(folder, CONFIG).filter(|_| !folder.join(CONFIG).exists());
-    let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {}?", meant.display()));
+    let hint = match (meant, instead(folder)) {
+        (Some(meant), _) => format!("; did you mean {}?", meant.display()),
+        (None, Some(instead)) => format!("; {instead}"),
+        (None, None) => String::new(),
+    };
     // Weights may be in shards.
     let or = if name == "model.safetensors" { " (or model.safetensors.index.json)" } else { "" };
     Err(Error::file(folder, format!("expected a checkpoint folder with {name}{or}, found none there{hint}")))
+}
+
+/// What a folder without a checkpoint's file is or has instead, and what to do.
+fn instead(folder: &Path) -> Option<&'static str> {
+    let has = |name: &str| folder.join(name).exists();
+    match () {
+        () if has("meta/info.json") => Some("this is a LeRobot dataset, as meta/info.json says"),
+        () if has("adapter_config.json") || has("adapter_model.safetensors") => {
+            Some("this is a LoRA adapter: merge it into its base model, and save that")
+        }
+        () if has("pytorch_model.bin") || has("pytorch_model.bin.index.json") => Some(
+            "pytorch_model.bin is a pickle, which is not read: load the model in Python, and save it with \
+             save_pretrained(..., safe_serialization=True)",
+        ),
+        () => None,
+    }
 }
 
 /// Whether `config.json` is of a model that is known, and no version that this crate runs. What cannot be read is left to

@@ -11,6 +11,7 @@ mod mapped;
 mod synthetic;
 mod weight;
 
+pub use files::processor_file;
 pub use fingerprint::{fingerprint, try_fingerprint};
 pub use loader::Loader;
 pub use synthetic::Synthetic;

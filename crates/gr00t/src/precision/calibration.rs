@@ -4,7 +4,10 @@ use crate::checkpoint::{Checkpoint, files};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use steadyhand_files::whole;
 
 /// Largest magnitudes by site, and what they were found on. A file of JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,14 +69,15 @@ impl Calibration {
         Ok(Calibration { file: Some(file), ..read })
     }
 
-    /// Writes the calibration as JSON.
+    /// Writes the calibration as JSON, whole or not at all.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let text =
             serde_json::to_string_pretty(self).map_err(|error| Error::file(path, error.to_string()))?;
-        std::fs::write(path, text + "\n").map_err(|source| Error::io(path, source))
+        let write = |file: &mut File| file.write_all((text + "\n").as_bytes());
+        whole::write(path, write).map_err(|source| Error::io(path, source))
     }
 
     /// Where it was read from.

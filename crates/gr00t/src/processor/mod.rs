@@ -46,6 +46,7 @@ pub use image::{ImageStep, PixelValues};
 pub(crate) use synthetic::frame_side;
 pub use synthetic::random_instruction;
 pub use tokenizer::Tokenizer;
+pub use vocabulary::own_tokenizer;
 
 use action::ActionCodec;
 use image::Images;

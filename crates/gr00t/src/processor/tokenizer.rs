@@ -68,7 +68,8 @@ impl Tokenizer {
     /// Reads the contents of a `tokenizer.json`; `origin` is what errors name.
     pub(super) fn from_json(origin: &Path, contents: &[u8]) -> Result<Self> {
         let refused = |what: String| Error::file(origin, what);
-        let mut document = json::from_slice(contents).map_err(|error| refused(error.to_string()))?;
+        let mut document =
+            json::from_slice(contents).map_err(|error| refused(json::why(contents, &error)))?;
         tokenizer_json::check(&mut document).map_err(refused)?;
         let read = || serde_json::from_value(document).map_err(|error| refused(error.to_string()));
         Ok(Tokenizer { inner: guarded(origin, read)? })

@@ -34,7 +34,10 @@ pub(super) fn tokenizer(checkpoint: &Path, path: Option<&Path>, version: Version
 }
 
 /// The tokenizer's file or folder of a checkpoint that has its own.
-fn own_tokenizer(checkpoint: &Path, version: Version) -> Result<PathBuf> {
+///
+/// # Errors
+/// It has none: which one it takes, and where that is.
+pub fn own_tokenizer(checkpoint: &Path, version: Version) -> Result<PathBuf> {
     let file = processor_file(checkpoint, "tokenizer.json");
     if file.exists() {
         return Ok(file);

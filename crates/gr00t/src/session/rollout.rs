@@ -70,7 +70,8 @@ pub fn run(
     let steps = config.steps.min(episode.len());
     let failed = |what: String| Error::input(format!("episode {}", episode.index()), what);
     if steps == 0 {
-        return Err(failed("no steps to evaluate".to_owned()));
+        let what = if episode.is_empty() { "its data has no rows" } else { "no steps to evaluate" };
+        return Err(failed(what.to_owned()));
     }
     let inference_points: Vec<usize> = (0..steps).step_by(config.action_horizon).collect();
     let [horizon, dim] = policy.noise_shape();

@@ -251,12 +251,11 @@ impl Video {
 
     /// Opens a file that errors call `what`.
     pub(crate) fn open_as(path: &Path, what: &str, decoder: VideoDecoder) -> Result<Video> {
-        match Disguise::of_file(path) {
+        match Disguise::of_binary_file(path) {
             Some(Disguise::Other(kind)) if ffmpeg::demuxer(kind).is_some() => {
                 return Video::open_listed(path, what, kind, decoder);
             }
-            // An empty file is a damaged mp4.
-            Some(Disguise::Empty) | None => {}
+            None => {}
             Some(found) => return Err(Error::Disguised { path: path.into(), expected: what.into(), found }),
         }
         let movie = Movie::open(path, what)?;

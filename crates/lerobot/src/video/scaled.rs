@@ -187,10 +187,13 @@ fn filters(from: usize, to: usize, one: i64) -> Vec<Filter> {
 /// Six times the cubic at a distance in 1/2^30 of a row, in [`UNIT`]s.
 fn cubic(d: i64) -> i64 {
     const C: i64 = (0.6 * (1 << 24) as f64) as i64;
-    let squared = (d.min(1 << 31).pow(2)) >> 30;
-    let cubed = (squared * d.min(1 << 31)) >> 30;
+    // The cube of a distance beyond does not fit.
+    if d >= 1 << 31 {
+        return 0;
+    }
+    let squared = d.pow(2) >> 30;
+    let cubed = (squared * d) >> 30;
     match d {
-        d if d >= 1 << 31 => 0,
         d if d < 1 << 30 => {
             ((12 << 24) - 6 * C) * cubed + (6 * C - (18 << 24)) * squared + (6 << 24) * (1 << 30)
         }

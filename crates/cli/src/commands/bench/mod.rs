@@ -37,10 +37,11 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
         claim(path)?;
     }
     let report = measure(args)?;
+    let printed = output::print(&report.page());
     if let Some(path) = &args.json {
         write_json(path, &report)?;
     }
-    output::print(&report.page())?;
+    printed?;
     Ok(Outcome::Success)
 }
 

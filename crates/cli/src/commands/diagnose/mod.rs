@@ -12,18 +12,22 @@ pub use report::{Inference, inferences};
 pub use scene::{Opened, Scene};
 
 use crate::outcome::Outcome;
+use crate::output::say;
 use crate::progress::Progress;
 use crate::report::memory::peak_rss_bytes;
-use anyhow::{Context, Result, ensure};
+use crate::report::output::{claim, write_file, write_json};
+use anyhow::{Result, ensure};
 use declared::Declared;
 use report::Report;
 use std::cell::RefCell;
-use std::io::Write;
 use std::path::Path;
 use steadyhand_gr00t_lab::diagnosis::{Options, Progress as Told, Status, SwapWhen, Task, diagnose};
 
 /// Diagnoses, prints the verdict and leaves JSON and a page.
 pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
+    let (json, page) = (args.out.join("diagnosis.json"), args.out.join("diagnosis.html"));
+    claim(&json)?;
+    claim(&page)?;
     ensure!(!args.isolated || args.b.name() == "trace", "--isolated: expected with trace:DIR");
     ensure!(
         !args.swaps || args.b.exchanges(),
@@ -47,15 +51,12 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     let mut diagnosis = diagnosis.map_err(named(args.scratch.as_deref()))?;
     diagnosis.audit.splice(0..0, notes);
     let report = Report::new(&scene, args, diagnosis, peak_rss_bytes());
-    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    let json = args.out.join("diagnosis.json");
-    std::fs::write(&json, serde_json::to_string_pretty(&report)?)
-        .with_context(|| json.display().to_string())?;
-    let page = args.out.join("diagnosis.html");
-    std::fs::write(&page, html::page(&report)).with_context(|| page.display().to_string())?;
-    let mut out = std::io::stdout().lock();
-    print::print(&report.diagnosis, &mut out)?;
-    writeln!(out, "Page: {}\nJSON: {}", page.display(), json.display())?;
+    // A reader that leaves early costs no file, a full disk no verdict.
+    let printed = print::print(&report.diagnosis, &mut std::io::stdout().lock());
+    write_json(&json, &report)?;
+    write_file(&page, html::page(&report).as_bytes())?;
+    printed?;
+    say!("Page: {}\nJSON: {}", page.display(), json.display())?;
     let healthy = report.diagnosis.verdict.status == Status::NoFault;
     Ok(if healthy { Outcome::Success } else { Outcome::Failure })
 }

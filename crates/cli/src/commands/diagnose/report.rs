@@ -2,12 +2,14 @@
 
 use super::args::DiagnoseArgs;
 use super::scene::Scene;
+use crate::report::output::WRITTEN_BY;
 use serde::Serialize;
 use steadyhand_gr00t_lab::diagnosis::Diagnosis;
 
 /// Two engines on the same observations and the same noise, and why they differ.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
+    pub written_by: &'static str,
     pub checkpoint: String,
     pub dataset: String,
     pub embodiment_tag: String,
@@ -38,6 +40,7 @@ impl Report {
         peak_rss_bytes: Option<u64>,
     ) -> Self {
         Report {
+            written_by: WRITTEN_BY,
             checkpoint: scene.checkpoint.clone(),
             dataset: scene.dataset.clone(),
             embodiment_tag: scene.processor.embodiment_tag().to_owned(),

@@ -5,6 +5,7 @@ use super::graph::CheckpointGraph;
 use crate::options::{NamesArg, ProductsArg, image_size};
 use crate::outcome::Outcome;
 use crate::output::{self, say};
+use crate::report::output::{claim, write_file};
 use crate::report::table::Table;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
@@ -17,14 +18,16 @@ use steadyhand_external::tensorrt::{
 
 /// Shows the engine, and audits it where a policy was named.
 pub fn run(args: &InspectEngineArgs) -> Result<Outcome> {
+    if let Some(layers) = &args.layers {
+        claim(layers)?;
+    }
     let path = args.engine.as_path();
     let bytes = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
     let record = BuildRecord::read(path, &bytes)?;
     let opened = open(args, &bytes)?;
     if let Some(layers) = &args.layers {
         let engine = opened.as_ref().map_err(|reason| anyhow!("--layers: {reason}"))?;
-        std::fs::write(layers, engine.information()?)
-            .with_context(|| format!("{}: cannot be written", layers.display()))?;
+        write_file(layers, engine.information()?.as_bytes())?;
     }
     let mut checks = Vec::new();
     let bindings = match (&opened, &record) {

@@ -2,16 +2,18 @@
 
 use super::Page;
 use crate::report::table::{Table, thousands};
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use steadyhand_gr00t::checkpoint::{Checkpoint, Dtype, Weight};
+use steadyhand_files::json;
+use steadyhand_gr00t::checkpoint::{Checkpoint, Dtype, Weight, processor_file};
 use steadyhand_gr00t::config::Config;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::policy::{check_horizon, check_processor};
 use steadyhand_gr00t::processor::{
     ActionRepresentation, EmbodimentModalities, ModalityConfig, Processor, ProcessorConfig, embodiment_id,
+    own_tokenizer,
 };
 use steadyhand_gr00t::topology::{Layers, Topology};
 
@@ -24,6 +26,9 @@ const FILES: [(&str, &str); 6] = [
     ("embodiment_id.json", "slots, needed for tags other than the official ones"),
     ("tokenizer.json", "needed unless --tokenizer names another"),
 ];
+
+/// Those of them that lie in the folder itself; the others may lie in `processor/`.
+const OWN: [&str; 2] = ["config.json", "model.safetensors"];
 
 /// Describes whatever the folder has.
 ///
@@ -39,14 +44,13 @@ pub(super) fn describe(folder: &Path, page: &mut Page) -> Result<()> {
         page.section("action head", &action_head(&config));
         return Ok(());
     }
-    ensure!(folder.is_dir(), "{}: expected a checkpoint folder, found none", folder.display());
     let has = |name: &str| folder.join(name).is_file();
     let has_weights = has("model.safetensors") || has("model.safetensors.index.json");
-    ensure!(
-        has("config.json") || has_weights || has("processor_config.json"),
-        "{}: expected config.json, model.safetensors or processor_config.json, found none",
-        folder.display()
-    );
+    let has_processor = processor_file(folder, "processor_config.json").is_file();
+    if !(has("config.json") || has_weights || has_processor) {
+        // Says what the folder is instead, or which one was meant.
+        Config::load(folder)?;
+    }
     page.line(&format!("checkpoint {}\n", folder.display()));
     page.section("files", &files(folder)?);
 
@@ -62,7 +66,7 @@ pub(super) fn describe(folder: &Path, page: &mut Page) -> Result<()> {
     if let Some(weights) = &weights {
         page.section("weights", &parts(weights, config.as_ref().map(Topology::of)));
     }
-    let processor = has("processor_config.json").then(|| ProcessorConfig::read(folder)).transpose();
+    let processor = has_processor.then(|| ProcessorConfig::read(folder)).transpose();
     let processor = processor.unwrap_or_else(|error| keep(&mut problems, error.into()));
     if let Some(processor) = &processor {
         page.section("embodiments", &embodiments(folder, processor));
@@ -76,14 +80,25 @@ pub(super) fn describe(folder: &Path, page: &mut Page) -> Result<()> {
             }
             Err(error) => keep(&mut problems, error.into()),
         },
-        _ => {
+        (weights, config) => {
             page.line("fit: not checked, it takes config.json and the weights");
+            let missing = [
+                (!has_weights && weights.is_none()).then(|| Checkpoint::open(folder).err()).flatten(),
+                (!has("config.json") && config.is_none()).then(|| Config::load(folder).err()).flatten(),
+            ];
+            missing.into_iter().flatten().for_each(|error| page.line(&format!("  {error}")));
             None
         }
     };
     match &processor {
         Some(processor) => check_embodiments(folder, processor, model.as_ref(), page, &mut problems),
-        None => page.line("processor: not checked, processor_config.json is missing or damaged"),
+        None if has_processor => page.line("processor: not checked, processor_config.json is damaged"),
+        None => {
+            page.line("processor: not checked, processor_config.json is missing");
+            if let Err(error) = ProcessorConfig::read(folder) {
+                page.line(&format!("  {error}"));
+            }
+        }
     }
     match problems.is_empty() {
         true => Ok(()),
@@ -101,17 +116,28 @@ fn keep<T>(problems: &mut Vec<anyhow::Error>, error: anyhow::Error) -> Option<T>
 fn files(folder: &Path) -> Result<Table> {
     let mut table = Table::new(&["file", "bytes", "note"]);
     let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
-        if let (true, Some(name)) = (path.is_file(), path.file_name()) {
-            found.insert(name.to_string_lossy().into_owned(), path.metadata()?.len() as usize);
+    for below in ["", "processor/"] {
+        let folder = folder.join(below);
+        if !below.is_empty() && !folder.is_dir() {
+            continue;
+        }
+        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            if let (true, Some(name)) = (path.is_file(), path.file_name()) {
+                let name = format!("{below}{}", name.to_string_lossy());
+                found.insert(name, path.metadata()?.len() as usize);
+            }
         }
     }
     for (name, bytes) in &found {
         table.row([name.clone(), thousands(*bytes)]);
     }
     let sharded = found.contains_key("model.safetensors.index.json");
-    let present = |name: &str| found.contains_key(name) || (sharded && name == "model.safetensors");
+    let present = |name: &str| {
+        found.contains_key(name)
+            || (sharded && name == "model.safetensors")
+            || (!OWN.contains(&name) && found.contains_key(&format!("processor/{name}")))
+    };
     for (name, what) in FILES.iter().filter(|(name, _)| !present(name)) {
         table.row([(*name).to_owned(), "-".to_owned(), format!("missing: {what}")]);
     }
@@ -185,9 +211,8 @@ fn dtypes(weights: &[&Weight]) -> String {
 /// Views, groups and time steps of each embodiment.
 fn embodiments(folder: &Path, processor: &ProcessorConfig) -> Table {
     // Damaged statistics are reported where the processor is checked; here they only leave dims out.
-    let statistics = std::fs::read_to_string(folder.join("statistics.json")).ok();
-    let statistics: Value =
-        statistics.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null);
+    let statistics = std::fs::read(processor_file(folder, "statistics.json")).ok();
+    let statistics: Value = statistics.and_then(|text| json::from_slice(&text).ok()).unwrap_or(Value::Null);
     let mut table = Table::new(&["embodiment", "slot", "modality", "time steps", "dims", "keys"]);
     for (tag, modalities) in &processor.modality_configs {
         let slot = embodiment_id(folder, processor.version, tag)
@@ -255,12 +280,7 @@ fn check_embodiments(
     page: &mut Page,
     problems: &mut Vec<anyhow::Error>,
 ) {
-    let has = |name: &str| folder.join(name).is_file();
-    let tokenizer = has("tokenizer.json") || (has("vocab.json") && has("merges.txt"));
-    if !tokenizer {
-        page.line("processor: not checked, the folder has no tokenizer");
-        return;
-    }
+    let missing = own_tokenizer(folder, config.version).err().map(|error| error.to_string());
     for tag in config.modality_configs.keys() {
         let check = || -> Result<()> {
             let processor = Processor::load(folder, tag, None)?;
@@ -271,6 +291,12 @@ fn check_embodiments(
         match check() {
             Ok(()) if model.is_some() => page.line(&format!("the processor of {tag} fits the model")),
             Ok(()) => page.line(&format!("the processor files of {tag} fit each other")),
+            // Many checkpoints have none; whoever runs them names one.
+            Err(error) if missing.as_ref() == Some(&error.to_string()) => {
+                page.line(&format!(
+                    "processor of {tag}: not checked further, the folder has no tokenizer\n  {error}"
+                ));
+            }
             Err(error) => problems.push(error),
         }
     }

@@ -11,8 +11,9 @@ use crate::engines::cuda;
 use crate::outcome::Outcome;
 use crate::output::{self, note};
 use crate::progress::Progress;
-use crate::report::output::{make_folder_of, write_file};
+use crate::report::output::{WRITTEN_BY, claim, write_file, write_json};
 use anyhow::{Context, Result, ensure};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use steadyhand_gr00t::precision::Calibration;
 use steadyhand_gr00t_lab::tuning::{
@@ -23,9 +24,25 @@ use subject::Loaded;
 /// The measurements' file in the folder of --out.
 const STATE: &str = "state.jsonl";
 const CALIBRATION: &str = "calibration.json";
+const POLICY: &str = "policy.toml";
+const PARETO: &str = "pareto";
+const PLOT: &str = "tuning.png";
+const EVIDENCE: &str = "tuning.json";
+
+/// The evidence, and who wrote it.
+#[derive(Serialize)]
+struct Evidence<'a> {
+    written_by: &'static str,
+    #[serde(flatten)]
+    outcome: &'a tuning::Outcome,
+}
 
 /// Tunes, prints the verdict and leaves policies, plot and evidence.
 pub fn run(args: &TuneArgs) -> Result<Outcome> {
+    let outputs = [POLICY, CALIBRATION, PLOT, EVIDENCE].map(|name| args.out.join(name));
+    for path in outputs.into_iter().chain(earlier(&args.out.join(PARETO))) {
+        claim(&path)?;
+    }
     let deadline = Deadline::after(Some(args.time_limit));
     if args.target.name() == "cpu" {
         for (option, given) in [
@@ -60,7 +77,6 @@ pub fn run(args: &TuneArgs) -> Result<Outcome> {
         denoising_steps: steps,
     };
     let state_path = args.out.join(STATE);
-    make_folder_of(&state_path)?;
     let state = State::open(&state_path, &subject.header(target.as_ref()))?;
     if state.torn {
         note!("{}: the last line was cut short and is dropped", state_path.display());
@@ -74,8 +90,10 @@ pub fn run(args: &TuneArgs) -> Result<Outcome> {
             show(&bar, event)
         })?;
     drop(bar);
+    // A reader that leaves early costs no file, a full disk no verdict.
+    let printed = output::print(&verdict::page(&outcome, &loaded.name, &args.out));
     write(&args.out, &outcome, &calibration, &loaded.name)?;
-    output::print(&verdict::page(&outcome, &loaded.name, &args.out))?;
+    printed?;
     Ok(Outcome::Success)
 }
 
@@ -92,16 +110,18 @@ fn write(out: &Path, outcome: &tuning::Outcome, calibration: &Calibration, name:
     if front.iter().chain([&outcome.choice()]).any(|policy| policy.policy.calibration().is_some()) {
         calibration.save(&out.join(CALIBRATION))?;
     }
-    write_policy(outcome, outcome.choice(), &out.join("policy.toml"), CALIBRATION)?;
-    let folder = out.join("pareto");
-    remove_earlier(&folder)?;
+    write_policy(outcome, outcome.choice(), &out.join(POLICY), CALIBRATION)?;
+    let folder = out.join(PARETO);
+    // Another front may have fewer.
+    for path in earlier(&folder) {
+        std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
+    }
     for (place, policy) in front.into_iter().enumerate() {
         let file = folder.join(format!("{:02}-{}.toml", place + 1, policy.name));
         write_policy(outcome, policy, &file, &format!("../{CALIBRATION}"))?;
     }
-    plot::write_png(outcome, name, &out.join("tuning.png"))?;
-    let json = serde_json::to_string_pretty(outcome).context("writing the evidence as JSON")?;
-    write_file(&out.join("tuning.json"), (json + "\n").as_bytes())
+    plot::write_png(outcome, name, &out.join(PLOT))?;
+    write_json(&out.join(EVIDENCE), &Evidence { written_by: WRITTEN_BY, outcome })
 }
 
 /// A policy with a line on what was measured.
@@ -113,7 +133,7 @@ fn write_policy(
 ) -> Result<()> {
     let calibration = policy.policy.calibration().map(|_| calibration);
     let text = format!(
-        "# {}, on {}: {}\n{}",
+        "# {}, on {}: {}\n# written by {WRITTEN_BY}\n{}",
         policy.name,
         outcome.of.device,
         verdict::measured(outcome, policy),
@@ -122,16 +142,13 @@ fn write_policy(
     write_file(path, text.as_bytes())
 }
 
-/// Policies that an earlier run left, by their names: another front may have fewer.
-fn remove_earlier(folder: &Path) -> Result<()> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+/// Policies that an earlier run left, by their names.
+fn earlier(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let ours = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let numbered = name.split_once('-').is_some_and(|(number, _)| number.parse::<usize>().is_ok());
         numbered && name.ends_with(".toml")
     };
-    for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(ours) {
-        std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
-    }
-    Ok(())
+    entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(ours).collect()
 }

@@ -25,17 +25,19 @@ fn located() -> impl Strategy<Value = Located> {
     }));
     let place = prop::sample::select(vec!["dit.block.3.fc1", "noise", "vision.patches", "action_pred"]);
     let unshown = vec(Just("a.hidden.site".to_owned()), 0..3);
+    let unshown = (unshown, any::<bool>());
     let rivals = vec(Just("RIVALLED it".to_owned()), 0..2);
     let (inferences, steps) = (vec(0usize..4, 1..4), vec(0usize..4, 0..4));
     let error = option::of(0.0..1e3f64);
     (place, inferences, steps, error, unshown, option::of(cause()), likeness, rivals).prop_map(
-        |(place, inferences, steps, error, unshown, cause, likeness, rivals)| Located {
+        |(place, inferences, steps, error, (unshown, slot_unshown), cause, likeness, rivals)| Located {
             place: place.to_owned(),
             inferences,
             steps,
             error,
             expected: 1e-6,
             unshown,
+            slot_unshown,
             cause,
             likeness,
             rivals,
@@ -85,15 +87,17 @@ proptest! {
             ("MEND", any(|found| found.cause.is_some())),
             ("LOOKS", any(|found| found.likeness.is_some() && found.cause.is_none())),
             ("UNDO", any(|found| found.likeness.is_some() && found.cause.is_none())),
-            ("inputs that are right", any(|found| found.unshown.is_empty())),
-            ("compared and is right", any(|found| found.unshown.is_empty())),
+            ("inputs that are right", any(|found| found.unshown.is_empty() && !found.slot_unshown)),
+            ("compared and is right", any(|found| found.unshown.is_empty() && !found.slot_unshown)),
+            ("embodiment slot is not shown", any(|found| found.slot_unshown && found.cause.is_none())),
+            ("record `embodiment_id`", any(|found| found.slot_unshown && found.cause.is_none())),
             ("a.hidden.site", any(|found| !found.unshown.is_empty())),
             ("RIVALLED", any(|found| !found.rivals.is_empty())),
             ("NEARLY", judgement.evidence.nearest.is_some()),
             ("Ruled out", judgement.evidence.nearest.is_none() && judgement.evidence.hypotheses > 0),
             ("other bits", judgement.evidence.repeats == Some(false)),
             ("`dit.block.3.fc1`", any(|found| found.place == "dit.block.3.fc1")),
-            ("weights", false),
+            ("weights", any(|found| found.slot_unshown && found.cause.is_none())),
         ];
         for (claim, held) in claims {
             prop_assert!(held || !text.contains(claim), "{claim:?} without evidence: {text}");

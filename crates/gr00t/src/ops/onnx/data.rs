@@ -8,7 +8,6 @@ use crate::checkpoint::Weight;
 use half::{bf16, f16};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use std::path::Path;
 use steadyhand_fidelity::Format;
 
 /// Where tensors begin: a page, so that a runtime may map each of them.
@@ -95,8 +94,8 @@ impl Data {
     }
 
     /// Writes the file.
-    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
-        let mut file = BufWriter::new(File::create(path)?);
+    pub(super) fn write(&self, file: &mut File) -> io::Result<()> {
+        let mut file = BufWriter::new(file);
         let mut values = Vec::new();
         let mut bytes = Vec::new();
         for tensor in &self.tensors {

@@ -6,7 +6,9 @@ use super::{Recorder, Value};
 use crate::{Error, Result};
 use prost::Message;
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use steadyhand_files::whole;
 
 /// Key and value pairs that say where a graph comes from.
 pub type Metadata = Vec<(String, String)>;
@@ -50,20 +52,12 @@ impl Recorder<'_> {
                 .map(|(key, value)| StringStringEntryProto { key, value })
                 .collect(),
         };
-        replace(&data_path, |partial| data.write(partial))?;
-        replace(path, |partial| std::fs::write(partial, model.encode_to_vec()))?;
+        // What was there before may be mapped by a running process.
+        whole::write(&data_path, |file| data.write(file)).map_err(|source| Error::io(&data_path, source))?;
+        whole::write(path, |file| file.write_all(&model.encode_to_vec()))
+            .map_err(|source| Error::io(path, source))?;
         Ok(Written { graph: path.to_path_buf(), data: data_path, data_bytes: data.len(), nodes })
     }
-}
-
-/// Writes a file beside `path` and moves it there when it is whole: what was there before may be mapped by a
-/// running process.
-fn replace(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
-    let mut partial = OsString::from(path);
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    write(&partial).map_err(|source| Error::io(&partial, source))?;
-    std::fs::rename(&partial, path).map_err(|source| Error::io(path, source))
 }
 
 /// The file format's version that came with an opset.

@@ -8,6 +8,7 @@ mod tests;
 use super::report::{Inference, Report};
 use crate::report::html::STYLE;
 use crate::report::html::text::{escape, number, percent, times};
+use crate::report::output::WRITTEN_BY;
 use steadyhand_gr00t_lab::diagnosis::{
     ActionError, Considered, Diagnosis, EulerSplit, Hypothesis, Status, SwapErrors, Swaps, Unit, Verdict,
 };
@@ -38,6 +39,7 @@ pub fn page(report: &Report) -> String {
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="written by {WRITTEN_BY}">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta name="color-scheme" content="light dark">
 <title>{} – steady diagnose</title>

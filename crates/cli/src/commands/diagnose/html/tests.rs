@@ -2,6 +2,7 @@
 
 use super::page;
 use crate::commands::diagnose::report::{Inference, Report};
+use crate::report::output::WRITTEN_BY;
 use steadyhand_gr00t::config::Config;
 use steadyhand_gr00t::topology::Topology;
 use steadyhand_gr00t_lab::diagnosis::{
@@ -50,6 +51,7 @@ fn verdict(words: &str) -> Verdict {
         error: Some(0.1),
         expected: 1e-6,
         unshown: Vec::new(),
+        slot_unshown: false,
         cause: None,
         likeness: Some(Likeness { description: words.to_owned(), fix: words.to_owned(), left: 1e-3 }),
         rivals: vec![words.to_owned()],
@@ -115,6 +117,7 @@ fn full() -> Report {
         trajectories: (0..40).map(trajectory).collect(),
     };
     Report {
+        written_by: WRITTEN_BY,
         checkpoint: "demo".to_owned(),
         dataset: "episodes".to_owned(),
         embodiment_tag: "gr1".to_owned(),

@@ -49,13 +49,14 @@ pub(super) fn run(args: &TableArgs) -> Result<Outcome> {
         claim(path)?;
     }
     let table = fill(args, &subject, gpu.as_ref())?;
+    let printed = output::print(&table.page());
     if let Some(path) = &args.json {
         write_json(path, &table)?;
     }
     if let Some(path) = &args.png {
         plot::write_png(&table, path)?;
     }
-    output::print(&table.page())?;
+    printed?;
     Ok(if table.holds() { Outcome::Success } else { Outcome::Failure })
 }
 
