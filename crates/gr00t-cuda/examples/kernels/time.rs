@@ -87,11 +87,17 @@ pub fn measure(
     let tilings = Tiling::candidates(element, properties);
     let shape = [rows, n, row_stride(inner, element)];
     let chosen = Tiling::choose(&tilings, element, shape, properties.multiprocessors as usize);
-    let mut times = Vec::new();
+    let mut recorded = Vec::new();
     for tiling in tilings.into_iter().filter(|tiling| tiling.fits(element, shape[2])) {
         let mut b = Builder::new(device, policy, 1);
         b.tilings = Some(vec![tiling]);
         weights.iter().try_for_each(|weights| case.record(&mut b, weights, &inputs))?;
+        recorded.push((b, tiling));
+    }
+    // All at once: one after the other they would take longer to compile than to time.
+    kernels.prepare(recorded.iter().flat_map(|(b, _)| b.variants()))?;
+    let mut times = Vec::new();
+    for (b, tiling) in recorded {
         times.push((microseconds(device, b.finish(kernels)?)? / copies as f32, tiling));
     }
     times.sort_by(|a, b| a.0.total_cmp(&b.0));

@@ -6,7 +6,7 @@
 // warpgroup multiplies 64 features; K_GROUPS groups of warpgroups take turns at the stages, and their sums are added in the end. The
 // blocks of a cluster (grid z) share the inner dimension.
 //
-// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128), TOKENS (64, 128, 192, 256), STAGES, K_GROUPS;
+// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128, 192, 256), TOKENS (multiples of 8 from 40 to 256), STAGES, K_GROUPS;
 // SPLIT and what `epilogue.cuh` names.
 #include "epilogue.cuh"
 
@@ -96,104 +96,92 @@ __device__ __forceinline__ void wait_for_wgmma() {
 #define FLAGS "1, 1, 1, 0, 0;"
 #endif
 
-// d += a bᵀ for 64 rows of a and TOKENS of b, 32 bytes deep.
-__device__ __forceinline__ void multiply_add(float (&d)[SUMS], u64 a, u64 b) {
-#if TOKENS == 64
-    asm volatile(
-        PRODUCT("m64n64")
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "%32, %33, " FLAGS
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
-          "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
-          "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
-          "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]),
-          "+f"(d[30]), "+f"(d[31])
-        : "l"(a), "l"(b));
-#elif TOKENS == 128
-    asm volatile(
-        PRODUCT("m64n128")
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "%64, %65, " FLAGS
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
-          "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
-          "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
-          "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]),
-          "+f"(d[30]), "+f"(d[31]), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]),
-          "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]),
-          "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
-          "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]),
-          "+f"(d[54]), "+f"(d[55]), "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]),
-          "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
-        : "l"(a), "l"(b));
-#elif TOKENS == 192
-    asm volatile(
-        PRODUCT("m64n192")
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
-        "%96, %97, " FLAGS
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
-          "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
-          "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
-          "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]),
-          "+f"(d[30]), "+f"(d[31]), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]),
-          "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]),
-          "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
-          "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]),
-          "+f"(d[54]), "+f"(d[55]), "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]),
-          "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]), "+f"(d[64]), "+f"(d[65]),
-          "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]),
-          "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]),
-          "+f"(d[78]), "+f"(d[79]), "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]),
-          "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), "+f"(d[88]), "+f"(d[89]),
-          "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
-        : "l"(a), "l"(b));
-#elif TOKENS == 256
-    asm volatile(
-        PRODUCT("m64n256")
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-        "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-        "%128, %129, " FLAGS
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
-          "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
-          "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
-          "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]),
-          "+f"(d[30]), "+f"(d[31]), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]),
-          "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]),
-          "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
-          "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]),
-          "+f"(d[54]), "+f"(d[55]), "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]),
-          "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]), "+f"(d[64]), "+f"(d[65]),
-          "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]),
-          "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]),
-          "+f"(d[78]), "+f"(d[79]), "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]),
-          "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), "+f"(d[88]), "+f"(d[89]),
-          "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]),
-          "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]),
-          "+f"(d[102]), "+f"(d[103]), "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]),
-          "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111]), "+f"(d[112]), "+f"(d[113]),
-          "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119]),
-          "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]),
-          "+f"(d[126]), "+f"(d[127])
-        : "l"(a), "l"(b));
+// d += a bᵀ for 64 rows of a and TOKENS of b, 32 bytes deep. The instruction names every sum, half as many as tokens, then a
+// and b: the preprocessor writes the names and the registers, ten at a time.
+#define NAMES_0(T)
+#define NAMES_2(T) ", %" #T "0, %" #T "1"
+#define NAMES_4(T) NAMES_2(T) ", %" #T "2, %" #T "3"
+#define NAMES_6(T) NAMES_4(T) ", %" #T "4, %" #T "5"
+#define NAMES_8(T) NAMES_6(T) ", %" #T "6, %" #T "7"
+#define NAMES_10(T) NAMES_8(T) ", %" #T "8, %" #T "9"
+#define NAMES_TO_2 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9" NAMES_10(1)
+#define NAMES_TO_3 NAMES_TO_2 NAMES_10(2)
+#define NAMES_TO_4 NAMES_TO_3 NAMES_10(3)
+#define NAMES_TO_5 NAMES_TO_4 NAMES_10(4)
+#define NAMES_TO_6 NAMES_TO_5 NAMES_10(5)
+#define NAMES_TO_7 NAMES_TO_6 NAMES_10(6)
+#define NAMES_TO_8 NAMES_TO_7 NAMES_10(7)
+#define NAMES_TO_9 NAMES_TO_8 NAMES_10(8)
+#define NAMES_TO_10 NAMES_TO_9 NAMES_10(9)
+#define NAMES_TO_11 NAMES_TO_10 NAMES_10(10)
+#define NAMES_TO_12 NAMES_TO_11 NAMES_10(11)
+#define SUMS_0(I)
+#define SUMS_2(I) , "+f"(d[I]), "+f"(d[I + 1])
+#define SUMS_4(I) SUMS_2(I) SUMS_2(I + 2)
+#define SUMS_6(I) SUMS_4(I) SUMS_2(I + 4)
+#define SUMS_8(I) SUMS_4(I) SUMS_4(I + 4)
+#define SUMS_10(I) SUMS_8(I) SUMS_2(I + 8)
+#define SUMS_TO_2 "+f"(d[0]), "+f"(d[1]) SUMS_8(2) SUMS_10(10)
+#define SUMS_TO_3 SUMS_TO_2 SUMS_10(20)
+#define SUMS_TO_4 SUMS_TO_3 SUMS_10(30)
+#define SUMS_TO_5 SUMS_TO_4 SUMS_10(40)
+#define SUMS_TO_6 SUMS_TO_5 SUMS_10(50)
+#define SUMS_TO_7 SUMS_TO_6 SUMS_10(60)
+#define SUMS_TO_8 SUMS_TO_7 SUMS_10(70)
+#define SUMS_TO_9 SUMS_TO_8 SUMS_10(80)
+#define SUMS_TO_10 SUMS_TO_9 SUMS_10(90)
+#define SUMS_TO_11 SUMS_TO_10 SUMS_10(100)
+#define SUMS_TO_12 SUMS_TO_11 SUMS_10(110)
+#define A_AND_B_0(T) ", %" #T "0, %" #T "1, "
+#define A_AND_B_2(T) ", %" #T "2, %" #T "3, "
+#define A_AND_B_4(T) ", %" #T "4, %" #T "5, "
+#define A_AND_B_6(T) ", %" #T "6, %" #T "7, "
+#define A_AND_B_8(T) ", %" #T "8, %" #T "9, "
+#if TOKENS / 20 == 2
+#define TENS 2
+#elif TOKENS / 20 == 3
+#define TENS 3
+#elif TOKENS / 20 == 4
+#define TENS 4
+#elif TOKENS / 20 == 5
+#define TENS 5
+#elif TOKENS / 20 == 6
+#define TENS 6
+#elif TOKENS / 20 == 7
+#define TENS 7
+#elif TOKENS / 20 == 8
+#define TENS 8
+#elif TOKENS / 20 == 9
+#define TENS 9
+#elif TOKENS / 20 == 10
+#define TENS 10
+#elif TOKENS / 20 == 11
+#define TENS 11
+#elif TOKENS / 20 == 12
+#define TENS 12
 #endif
+#if TOKENS / 2 % 10 == 0
+#define ONES 0
+#elif TOKENS / 2 % 10 == 2
+#define ONES 2
+#elif TOKENS / 2 % 10 == 4
+#define ONES 4
+#elif TOKENS / 2 % 10 == 6
+#define ONES 6
+#elif TOKENS / 2 % 10 == 8
+#define ONES 8
+#endif
+#define JOINED(A, B) A##B
+#define CALLED(A, B) JOINED(A, B)
+#define TEXT(A) #A
+#define APPLIED(LIST, T) LIST(T)
+#define SHAPE(N) "m64n" TEXT(N)
+
+__device__ __forceinline__ void multiply_add(float (&d)[SUMS], u64 a, u64 b) {
+    asm volatile(PRODUCT(SHAPE(TOKENS)) "{" CALLED(NAMES_TO_, TENS) APPLIED(CALLED(NAMES_, ONES), TENS) "}"
+                 APPLIED(CALLED(A_AND_B_, ONES), TENS) FLAGS
+                 : CALLED(SUMS_TO_, TENS) APPLIED(CALLED(SUMS_, ONES), TENS * 10)
+                 : "l"(a), "l"(b));
 }
 
 // The products of one stage, added to d once they are waited for.

@@ -118,6 +118,7 @@ __device__ __forceinline__ void multiply_add(float (&sums)[4], const u32 (&a)[4]
 // Two values as one register of 16-bit operands.
 template <int TYPE>
 __device__ __forceinline__ u32 pack2(float low, float high) {
+    if (TYPE == BF16) return to_bf16x2(low, high);
     return u32(encode16(TYPE, low)) | u32(encode16(TYPE, high)) << 16;
 }
 

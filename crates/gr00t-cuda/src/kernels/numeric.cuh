@@ -68,9 +68,22 @@ __device__ __forceinline__ void each8(float (&values)[8], F f) {
     for (int i = 0; i < 8; ++i) values[i] = f(values[i]);
 }
 
+// Two values as bf16, the first in the low half: one instruction for both.
+__device__ __forceinline__ u32 to_bf16x2(float low, float high) {
+    u32 bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+}
+
 // The format is the same for all: one of the loops runs, without a branch in it.
 __device__ __forceinline__ void round8(int format, float (&values)[8]) {
-    if (format == BF16) each8(values, [](float x) { return from_bf16(to_bf16(x)); });
+    if (format == BF16) {
+#pragma unroll
+        for (int i = 0; i < 8; i += 2) {
+            const u32 bits = to_bf16x2(values[i], values[i + 1]);
+            values[i] = __uint_as_float(bits << 16), values[i + 1] = __uint_as_float(bits & 0xffff0000u);
+        }
+    }
     if (format == FP16) each8(values, [](float x) { return from_fp16(to_fp16(x)); });
 }
 
@@ -114,7 +127,8 @@ __device__ __forceinline__ void decode8(int element, const Raw8& raw, float (&va
         for (int i = 0; i < 8; ++i) values[i] = __uint_as_float(words[i]);
     } else if (element == BF16) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) values[2 * i] = from_bf16(u16(words[i])), values[2 * i + 1] = from_bf16(u16(words[i] >> 16));
+        for (int i = 0; i < 4; ++i)
+            values[2 * i] = __uint_as_float(words[i] << 16), values[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
     } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i) values[2 * i] = from_fp16(u16(words[i])), values[2 * i + 1] = from_fp16(u16(words[i] >> 16));
@@ -150,7 +164,7 @@ __device__ __forceinline__ void store8(void* base, int element, size_t index, co
     u32 words[4];
     if (element == BF16) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) words[i] = u32(to_bf16(values[2 * i])) | u32(to_bf16(values[2 * i + 1])) << 16;
+        for (int i = 0; i < 4; ++i) words[i] = to_bf16x2(values[2 * i], values[2 * i + 1]);
     } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i) words[i] = u32(to_fp16(values[2 * i])) | u32(to_fp16(values[2 * i + 1])) << 16;
@@ -183,17 +197,30 @@ __device__ __forceinline__ float sigmoid(float x) {
     return divisor > 0x1p126f ? 0.0f : result;
 }
 
+// The same by the special function unit alone, within some 1e-6 of it: where 16 bits are kept of what it is multiplied
+// into. What is too large for the unit's reciprocal becomes 0, as it should.
+__device__ __forceinline__ float rough_sigmoid(float x) {
+    float power, result;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * -1.4426950408889634f));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(1.0f + power));
+    return result;
+}
+
 // As `Activation` in `ops/mod.rs`, with none.
 enum Activation { IDENTITY = 0, GELU = 1, GELU_TANH = 2, SILU = 3, SWISH = 4, RELU = 5 };
 
-// `format` is where SWISH keeps its sigmoid. The kind is the same for all: one of the loops runs.
+// `format` is what the result is rounded to, and where SWISH keeps its sigmoid. The kind is the same for all: one of the
+// loops runs.
 __device__ __forceinline__ void activate8(int kind, int format, float (&values)[8]) {
     if (kind == GELU) each8(values, [](float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); });
     // 1 + tanh(y) is 2 sigmoid(2 y), which has no branch and loses no digits where tanh is close to -1.
-    if (kind == GELU_TANH) {
+    const bool rough = format == BF16 || format == FP16;
+    if (kind == GELU_TANH && rough) {
+        each8(values, [](float x) { return x * rough_sigmoid(x * __fmaf_rn(1.5957691216f * 0.044715f, x * x, 1.5957691216f)); });
+    } else if (kind == GELU_TANH) {
         each8(values, [](float x) { return x * sigmoid(1.5957691216f * (x + 0.044715f * x * x * x)); });
     }
-    if (kind == SILU) each8(values, [](float x) { return x * sigmoid(x); });
+    if (kind == SILU) each8(values, [&](float x) { return x * (rough ? rough_sigmoid(x) : sigmoid(x)); });
     if (kind == SWISH) each8(values, [&](float x) { return x * round_to(format, sigmoid(x)); });
     // What is not a number stays so.
     if (kind == RELU) each8(values, [](float x) { return x <= 0.0f ? 0.0f : x; });
