@@ -58,10 +58,10 @@ fn place(text: &[u8], line: usize, column: usize) -> String {
             b'[' => open.push("0".to_owned()),
             b'}' | b']' => drop(open.pop()),
             b',' => {
-                if let Some(number) = open.last_mut().filter(|entry| !entry.is_empty()) {
-                    if let Ok(index) = number.parse::<usize>() {
-                        *number = (index + 1).to_string();
-                    }
+                if let Some(number) = open.last_mut()
+                    && let Ok(index) = number.parse::<usize>()
+                {
+                    *number = (index + 1).to_string();
                 }
             }
             _ => {}

@@ -1,10 +1,10 @@
 //! `steady completions`: what makes a shell complete commands and options.
 
 use crate::outcome::Outcome;
+use crate::output;
 use anyhow::Result;
 use clap::{Args, Command};
 use clap_complete::Shell;
-use std::io::Write;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -21,6 +21,6 @@ pub struct CompletionsArgs {
 pub fn run(args: &CompletionsArgs, program: &mut Command) -> Result<Outcome> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, program, "steady", &mut script);
-    std::io::stdout().lock().write_all(&script)?;
+    output::print(&String::from_utf8(script)?)?;
     Ok(Outcome::Success)
 }

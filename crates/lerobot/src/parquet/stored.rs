@@ -69,7 +69,8 @@ fn big_endian(bytes: &[u8]) -> Option<f64> {
     let negative = bytes.first().is_some_and(|byte| *byte >= 0x80);
     let (sign, bytes) = bytes.split_at(bytes.len().saturating_sub(16));
     let begins = bytes.first().is_some_and(|byte| (*byte >= 0x80) == negative);
-    if !sign.is_empty() && !(begins && sign.iter().all(|byte| *byte == if negative { 0xff } else { 0 })) {
+    let fill = if negative { 0xff } else { 0 };
+    if !(sign.is_empty() || begins && sign.iter().all(|byte| *byte == fill)) {
         return None;
     }
     let mut whole = if negative { [0xff; 16] } else { [0; 16] };

@@ -2,6 +2,7 @@
 
 use super::evaluation::{Row, Spread};
 use super::plan::Run;
+use crate::output::say;
 use crate::report::table::Table;
 use crate::report::{EpisodeReport, Report};
 use std::io::{self, Write};
@@ -25,7 +26,7 @@ pub fn place(run: &Run, episode: usize) -> String {
 /// The reader went away.
 pub fn episode(run: &Run, report: &EpisodeReport) -> anyhow::Result<()> {
     let place = place(run, report.episode_index);
-    Ok(writeln!(io::stdout(), "{place}: MSE {:.6}, MAE {:.6}", report.mse, report.mae)?)
+    say!("{place}: MSE {:.6}, MAE {:.6}", report.mse, report.mae)
 }
 
 /// The errors of a run by episode and joint group, and the episodes that were skipped.

@@ -3,10 +3,10 @@
 use super::Listed;
 use super::args::DiffArgs;
 use super::listing::{Group, Used, amax, groups};
+use crate::output::say;
 use crate::report::table::Table;
 use anyhow::Result;
 use serde::Serialize;
-use std::io::Write;
 use steadyhand_gr00t::ops::ModelSite;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
@@ -61,7 +61,6 @@ pub(super) fn run(args: &DiffArgs) -> Result<()> {
     let (a, b) = (listed.precision(&args.a)?, listed.precision(&args.b)?);
     let row = |site| Ok(Row { site, a: Side::of(&a, site)?, b: Side::of(&b, site)? });
     let rows = listed.sites.iter().map(row).collect::<Result<Vec<_>>>()?;
-    let mut out = std::io::stdout().lock();
     let table = table(&listed.sites, &rows, args.listing.all);
     let difference = Difference {
         a: a.name(),
@@ -71,14 +70,14 @@ pub(super) fn run(args: &DiffArgs) -> Result<()> {
         sites: rows.into_iter().filter(|row| row.a != row.b).collect(),
     };
     if args.listing.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&difference)?)?;
+        say!("{}", serde_json::to_string_pretty(&difference)?)?;
         return Ok(());
     }
     if !difference.sites.is_empty() {
-        writeln!(out, "{table}")?;
+        say!("{table}")?;
     }
     let Difference { a, b, checkpoint, of, sites } = &difference;
-    writeln!(out, "{a} and {b}: {} of {of} sites of {checkpoint} differ", sites.len())?;
+    say!("{a} and {b}: {} of {of} sites of {checkpoint} differ", sites.len())?;
     Ok(())
 }
 

@@ -3,10 +3,10 @@
 use super::Listed;
 use super::args::ShowArgs;
 use super::listing::{Group, Used, amax, groups};
+use crate::output::say;
 use crate::report::table::Table;
 use anyhow::{Context, Result};
 use serde::Serialize;
-use std::io::Write;
 use steadyhand_gr00t::ops::ModelSite;
 use steadyhand_gr00t::session::dataset_hash;
 
@@ -52,16 +52,14 @@ pub(super) fn run(args: &ShowArgs) -> Result<()> {
         activation_scales: scaled.then_some(source),
         sites,
     };
-    let mut out = std::io::stdout().lock();
     if args.listing.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&shown)?)?;
+        say!("{}", serde_json::to_string_pretty(&shown)?)?;
         return Ok(());
     }
-    writeln!(out, "{}", table(&listed.sites, &shown.sites, args.listing.all))?;
-    writeln!(out, "{}: {} sites of {}", shown.policy, shown.sites.len(), shown.checkpoint)?;
+    say!("{}", table(&listed.sites, &shown.sites, args.listing.all))?;
+    say!("{}: {} sites of {}", shown.policy, shown.sites.len(), shown.checkpoint)?;
     match policy.calibration() {
-        Some(calibration) if scaled => writeln!(
-            out,
+        Some(calibration) if scaled => say!(
             "activation scales: {}, {} frames of dataset {}, {} Euler steps, {} % of the values",
             shown.activation_scales.unwrap_or_default(),
             calibration.frames,
@@ -70,7 +68,7 @@ pub(super) fn run(args: &ShowArgs) -> Result<()> {
             calibration.percentile
         )?,
         None if scaled => {
-            writeln!(out, "activation scales: dynamic, of each observation's tensor at hand")?;
+            say!("activation scales: dynamic, of each observation's tensor at hand")?;
         }
         _ => {}
     }
