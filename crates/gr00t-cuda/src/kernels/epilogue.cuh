@@ -21,11 +21,10 @@ template <int ROWS, int COLUMNS, int THREADS>
 struct ThreadMap {
     u32 share, from, step, column, first;
     __device__ ThreadMap() {
+        static_assert(THREADS % (COLUMNS / 8) == 0, "a thread keeps its columns");
         constexpr u32 width = GATED ? 16 : 8, chunks = COLUMNS / width;
         from = ROWS * blockIdx.z / SPLIT, share = ROWS * (blockIdx.z + 1) / SPLIT - from, step = THREADS / chunks;
         column = threadIdx.x % chunks * width, first = threadIdx.x / chunks;
-        // Threads beyond whole rows have none.
-        if (THREADS % chunks != 0 && first == step) first = ROWS;
     }
 };
 

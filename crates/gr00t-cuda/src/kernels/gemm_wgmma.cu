@@ -6,7 +6,7 @@
 // warpgroup multiplies 64 features; K_GROUPS groups of warpgroups take turns at the stages, and their sums are added in the end. The
 // blocks of a cluster (grid z) share the inner dimension.
 //
-// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128, 192, 256), TOKENS (multiples of 8 from 40 to 256), STAGES, K_GROUPS;
+// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128), TOKENS (multiples of 8 from 64 to 256), STAGES, K_GROUPS;
 // SPLIT and what `epilogue.cuh` names.
 #include "epilogue.cuh"
 

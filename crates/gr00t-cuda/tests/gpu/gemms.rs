@@ -62,8 +62,15 @@ pub fn of_every_tiling() {
             let mut worst: f64 = 0.0;
             let split = |tiling| splits.iter().map(move |&split| Tiling { split, ..tiling });
             let tilings = tilings.iter().copied().flat_map(split);
-            for tiling in tilings.filter(|tiling| tiling.fits(element, shape[2])) {
-                let error = error_of(&device, &kernels, &policy, tiling, shape);
+            let tilings = tilings.filter(|tiling| tiling.fits(element, shape[2]));
+            let recorded: Vec<(Tiling, Product)> = tilings
+                .map(|tiling| (tiling, Product::record(&device, &kernels, &policy, tiling, shape)))
+                .collect();
+            // Several at a time: there are more tilings than a minute compiles one by one.
+            let variants = recorded.iter().flat_map(|(_, product)| product.builder.variants());
+            must(kernels.prepare(variants), "compile");
+            for (tiling, product) in recorded {
+                let error = product.error(&device, &kernels, &policy, shape);
                 worst = worst.max(error);
                 assert!(error <= limit, "{format:?} {shape:?} {tiling:?}: {error:.2e}");
             }
@@ -72,46 +79,66 @@ pub fn of_every_tiling() {
     }
 }
 
-/// Relative L2 between the device's product and the same in f64.
-fn error_of(
-    device: &Device,
-    kernels: &Kernels,
-    policy: &PrecisionPolicy,
-    tiling: Tiling,
-    [rows, n, inner]: [usize; 3],
-) -> f64 {
-    let at = Site::new("product");
-    let mut loader = Loader::synthetic(7);
-    let layer = Linear {
-        weight: loader.weight("product.weight", &[n, inner]),
-        bias: Some(loader.weight("product.bias", &[n])),
-    };
-    let mut layout = Layout::new(policy);
-    let linear = must(layout.linear(&layer, &at), "layout");
-    must(layout.load(device, kernels, "a product"), "load");
-    // Quarters are exact in every format.
-    let values: Vec<f32> = (0..rows * inner).map(|i| ((i * 37 % 61) as f32 - 30.0) / 4.0).collect();
-    let mut b = Builder::new(device, policy, 1);
-    b.tilings = Some(vec![tiling]);
-    let x = must(b.persistent_tensor(rows, inner, Element::F32), "x");
-    must(x.upload(&values), "upload");
-    must(b.linear(&linear, &x, Element::F32, at.clone(), Fusion::Store), "record");
-    let mut recorder = Recorder::all();
-    let (stream, mut scratch) = (must(device.stream(), "stream"), must(Scratch::new(device), "scratch"));
-    must(must(b.finish(kernels), "compile").probe(&stream, &mut scratch, &mut recorder), "run");
-    let formats = policy.formats(&at);
-    let x = as_multiplied(&values, values.len(), formats.compute);
-    let rows_alike = if formats.scale == Scale::PerTensor { n } else { 1 };
-    let weight = as_multiplied(&layer.weight.to_vec(Format::F32), rows_alike * inner, formats.compute);
-    let bias = layer.bias.map(|bias| bias.to_vec(Format::F32));
-    let mut expected = Vec::with_capacity(rows * n);
-    for row in x.chunks_exact(inner) {
-        for (weights, bias) in weight.chunks_exact(inner).zip(bias.iter().flatten()) {
-            let products = row.iter().zip(weights).map(|(x, w)| x * w);
-            expected.push((products.sum::<f64>() + f64::from(*bias)) as f32);
-        }
+/// A product that is recorded in one tiling.
+struct Product<'a> {
+    layer: Linear,
+    values: Vec<f32>,
+    builder: Builder<'a>,
+}
+
+impl<'a> Product<'a> {
+    fn record(
+        device: &'a Device,
+        kernels: &Kernels,
+        policy: &'a PrecisionPolicy,
+        tiling: Tiling,
+        [rows, n, inner]: [usize; 3],
+    ) -> Self {
+        let at = Site::new("product");
+        let mut loader = Loader::synthetic(7);
+        let layer = Linear {
+            weight: loader.weight("product.weight", &[n, inner]),
+            bias: Some(loader.weight("product.bias", &[n])),
+        };
+        let mut layout = Layout::new(policy);
+        let linear = must(layout.linear(&layer, &at), "layout");
+        must(layout.load(device, kernels, "a product"), "load");
+        // Quarters are exact in every format.
+        let values: Vec<f32> = (0..rows * inner).map(|i| ((i * 37 % 61) as f32 - 30.0) / 4.0).collect();
+        let mut builder = Builder::new(device, policy, 1);
+        builder.tilings = Some(vec![tiling]);
+        let x = must(builder.persistent_tensor(rows, inner, Element::F32), "x");
+        must(x.upload(&values), "upload");
+        must(builder.linear(&linear, &x, Element::F32, at, Fusion::Store), "record");
+        Product { layer, values, builder }
     }
-    relative_l2(&recorder.tensors["product"].1, &expected)
+
+    /// Relative L2 between the device's product and the same in f64.
+    fn error(
+        self,
+        device: &Device,
+        kernels: &Kernels,
+        policy: &PrecisionPolicy,
+        [rows, n, inner]: [usize; 3],
+    ) -> f64 {
+        let Product { layer, values, builder } = self;
+        let mut recorder = Recorder::all();
+        let (stream, mut scratch) = (must(device.stream(), "stream"), must(Scratch::new(device), "scratch"));
+        must(must(builder.finish(kernels), "compile").probe(&stream, &mut scratch, &mut recorder), "run");
+        let formats = policy.formats(&Site::new("product"));
+        let x = as_multiplied(&values, values.len(), formats.compute);
+        let rows_alike = if formats.scale == Scale::PerTensor { n } else { 1 };
+        let weight = as_multiplied(&layer.weight.to_vec(Format::F32), rows_alike * inner, formats.compute);
+        let bias = layer.bias.map(|bias| bias.to_vec(Format::F32));
+        let mut expected = Vec::with_capacity(rows * n);
+        for row in x.chunks_exact(inner) {
+            for (weights, bias) in weight.chunks_exact(inner).zip(bias.iter().flatten()) {
+                let products = row.iter().zip(weights).map(|(x, w)| x * w);
+                expected.push((products.sum::<f64>() + f64::from(*bias)) as f32);
+            }
+        }
+        relative_l2(&recorder.tensors["product"].1, &expected)
+    }
 }
 
 /// Operands as they are multiplied: e4m3 with a scale for every `together` values, others as they are.
