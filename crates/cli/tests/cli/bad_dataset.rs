@@ -19,7 +19,7 @@ fn the_folder_or_its_description_is_missing() {
 fn the_description_is_not_json() {
     let demo = Demo::copy();
     truncate(&demo.dataset().join("meta/info.json"), 0.5);
-    demo.eval(&[]).refuses(&["meta/info.json", "invalid JSON"]);
+    demo.eval(&[]).refuses(&["meta/info.json", "ends in the middle of a value"]);
 }
 
 #[test]

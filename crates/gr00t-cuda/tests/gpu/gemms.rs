@@ -11,7 +11,7 @@ use steadyhand_gr00t::probe::Recorder;
 use steadyhand_gr00t_cuda::builder::Builder;
 use steadyhand_gr00t_cuda::elements::Element;
 use steadyhand_gr00t_cuda::kernels::Kernels;
-use steadyhand_gr00t_cuda::linear::Fusion;
+use steadyhand_gr00t_cuda::linear::{Fusion, Linear as OnDevice};
 use steadyhand_gr00t_cuda::program::Scratch;
 use steadyhand_gr00t_cuda::sources::Sources;
 use steadyhand_gr00t_cuda::tiling::{SPLITS, Tiling};
@@ -84,6 +84,8 @@ struct Product<'a> {
     layer: Linear,
     values: Vec<f32>,
     builder: Builder<'a>,
+    /// Its weights lie on the device as long as this lives.
+    _linear: OnDevice,
 }
 
 impl<'a> Product<'a> {
@@ -110,7 +112,7 @@ impl<'a> Product<'a> {
         let x = must(builder.persistent_tensor(rows, inner, Element::F32), "x");
         must(x.upload(&values), "upload");
         must(builder.linear(&linear, &x, Element::F32, at, Fusion::Store), "record");
-        Product { layer, values, builder }
+        Product { layer, values, builder, _linear: linear }
     }
 
     /// Relative L2 between the device's product and the same in f64.
@@ -121,7 +123,7 @@ impl<'a> Product<'a> {
         policy: &PrecisionPolicy,
         [rows, n, inner]: [usize; 3],
     ) -> f64 {
-        let Product { layer, values, builder } = self;
+        let Product { layer, values, builder, _linear } = self;
         let mut recorder = Recorder::all();
         let (stream, mut scratch) = (must(device.stream(), "stream"), must(Scratch::new(device), "scratch"));
         must(must(builder.finish(kernels), "compile").probe(&stream, &mut scratch, &mut recorder), "run");
