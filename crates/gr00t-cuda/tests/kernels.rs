@@ -154,7 +154,7 @@ fn of_a_folder(compiler: &Compiler) -> Result<(), Failed> {
         let entry = entry?;
         std::fs::copy(entry.path(), folder.path().join(entry.file_name()))?;
     }
-    let variant = Variant::rotary(64).compiled_for([("EIGHT_BITS", 0)]);
+    let variant = Variant::rotary(64).compiled_for([("EIGHT_BITS", 0), ("NORMS", 1)]);
     let compile = |sources: &Sources| variant.compile(sources, compiler, Arch::of((9, 0)));
     let embedded = compile(&Sources::embedded())?;
     let read = compile(&Sources::read(folder.path())?)?;
