@@ -250,12 +250,12 @@ mod tests {
     #[test]
     fn why_names_the_field() {
         #[derive(Debug, serde::Deserialize)]
-        #[allow(dead_code)]
+        #[allow(dead_code)] // Only read into: what is looked at is the error.
         struct Inner {
             list: Vec<usize>,
         }
         #[derive(Debug, serde::Deserialize)]
-        #[allow(dead_code)]
+        #[allow(dead_code)] // Only read into: what is looked at is the error.
         struct Outer {
             fps: Option<f64>,
             inner: Option<Inner>,
