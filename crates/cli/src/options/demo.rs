@@ -1,7 +1,9 @@
 //! The embedded demo: a small policy and four held-out episodes of a Unitree G1.
 
 use anyhow::{Context, Result, bail, ensure};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use steadyhand_files::whole;
 
 macro_rules! assets {
     ($($path:literal),* $(,)?) => {
@@ -117,9 +119,7 @@ pub fn unpack(folder: &Path) -> Result<Demo> {
         }
         let write = || {
             std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
-            let whole = path.with_extension(format!("{}.part", std::process::id()));
-            std::fs::write(&whole, contents)?;
-            std::fs::rename(&whole, &path)
+            whole::write(&path, |file| file.write_all(contents))
         };
         write().with_context(|| format!("{}: cannot be written", path.display()))?;
     }

@@ -44,6 +44,19 @@ fn a_tokenizer_may_lie_elsewhere() {
 }
 
 #[test]
+fn a_configuration_that_was_cut_short_or_has_another_encoding_is_told_as_such() {
+    let demo = Demo::copy();
+    let path = demo.checkpoint().join("config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &text[..text.len() / 2]).unwrap();
+    demo.eval(&[]).refuses(&["config.json", "ends in the middle of a value"]);
+    let wide: Vec<u8> =
+        "\u{feff}".chars().chain(text.chars()).flat_map(|c| (c as u16).to_le_bytes()).collect();
+    fs::write(&path, wide).unwrap();
+    demo.eval(&[]).refuses(&["config.json", "expected UTF-8, found UTF-16 text"]);
+}
+
+#[test]
 fn the_weights_are_truncated() {
     for part in [0.0, 1e-6, 1e-4, 0.5, 0.9999999] {
         let demo = Demo::copy();
@@ -172,7 +185,10 @@ fn the_processor_pads_to_other_widths() {
 fn an_embodiment_has_no_slot_in_the_model() {
     let demo = Demo::copy();
     demo.rewrite_json("embodiment_id.json", |ids| ids["new_embodiment"] = json!(2));
-    demo.eval(&[]).refuses(&["embodiment_id.json", "max_num_embodiments = 2", "found 2"]);
+    demo.eval(&[]).refuses(&["new_embodiment", "max_num_embodiments = 2", "found 2"]);
+    // Without the file, the id is that of the official code.
+    fs::remove_file(demo.checkpoint().join("embodiment_id.json")).unwrap();
+    demo.eval(&[]).refuses(&["official table of GR00T N1.6", "max_num_embodiments = 2", "found 10"]);
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn everything_that_does_not_fit_is_told_after_the_tables() {
         all["new_embodiment"]["state"]["left_arm"]["max"] = "x".into()
     });
     let run = inspect("checkpoint", &demo.checkpoint());
-    let parts = ["1 tensors do not fit", "language_model.model.norm.weight: missing", "state.left_arm.max"];
+    let parts = ["1 tensor does not fit", "language_model.model.norm.weight: missing", "state.left_arm.max"];
     let run = run.refuses(&parts);
     has_line(&run, &["all", "214", "bf16"]);
     has_line(&run, &["new_embodiment", "7", "video"]);

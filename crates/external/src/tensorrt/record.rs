@@ -129,7 +129,7 @@ impl BuildRecord {
         }
         let text = std::fs::read(&path).map_err(|source| Error::io(&path, source))?;
         let record: BuildRecord = steadyhand_files::json::from_slice(&text)
-            .map_err(|error| Error::file(&path, error.to_string()))?;
+            .map_err(|error| Error::file(&path, steadyhand_files::json::why(&text, &error)))?;
         if (record.format.as_str(), record.version) != (FORMAT, VERSION) {
             let found = format!("{} {}", record.format, record.version);
             return Err(Error::file(&path, format!("expected {FORMAT} {VERSION}, found {found}")));

@@ -62,8 +62,11 @@ impl<'a> Loader<'a> {
         if self.problems.is_empty() {
             return Ok(());
         }
-        let count = self.problems.len();
+        let count = match self.problems.len() {
+            1 => "1 tensor does".to_owned(),
+            count => format!("{count} tensors do"),
+        };
         let list = self.problems.join("\n  ");
-        Err(Error::file(checkpoint.folder(), format!("{count} tensors do not fit config.json:\n  {list}")))
+        Err(Error::file(checkpoint.folder(), format!("{count} not fit config.json:\n  {list}")))
     }
 }

@@ -189,7 +189,7 @@ impl Config {
         let config: Config =
             json::from_slice(&text).map_err(|error| Error::file(&path, misfit(&text, &error)))?;
         let document: Value =
-            json::from_slice(&text).map_err(|error| Error::file(&path, error.to_string()))?;
+            json::from_slice(&text).map_err(|error| Error::file(&path, json::why(&text, &error)))?;
         if document.get("model_type").is_none() {
             let what = format!(
                 "model_type: expected {}, found none; is this the config.json of the whole policy?",
@@ -371,7 +371,7 @@ fn check_square(name: &str, value: usize) -> Checked {
 /// What to say of a text that is no [`Config`]: the first field that does not fit, where it is JSON at all.
 fn misfit(text: &[u8], error: &serde_json::Error) -> String {
     let fields = json::from_slice(text).ok().and_then(|value: Value| misfitting_field(&value, &[]));
-    let Some((field, what)) = fields else { return error.to_string() };
+    let Some((field, what)) = fields else { return json::why(text, error) };
     let found = what.strip_prefix("invalid type: ").or(what.strip_prefix("invalid value: "));
     let what = match found.and_then(|what| what.rsplit_once(", expected ")) {
         Some((found, expected)) => format!("expected {expected}, found {found}"),

@@ -257,8 +257,11 @@ pub fn check_processor(processor: &Processor, model: &Model) -> Result<()> {
     }
     let (slot, slots) = (processor.embodiment_id(), model.config.max_num_embodiments);
     if slot >= slots {
-        let field = format!("embodiment_id.json: {}", processor.embodiment_tag());
-        let what = format!("expected below max_num_embodiments = {slots} of config.json, found {slot}");
+        let field = format!("embodiment id of {}", processor.embodiment_tag());
+        let what = format!(
+            "expected below max_num_embodiments = {slots} of config.json, found {slot}; embodiment_id.json gives the ids, \
+             and the official table of {expected} those of tags that the file leaves out"
+        );
         return Err(Error::input(field, what));
     }
     let rows = processor.modalities().state.delta_indices.len();

@@ -94,10 +94,9 @@ pub fn embodiment_id(checkpoint: &Path, version: Version, tag: &str) -> Result<u
         }
     };
     own.or(official).ok_or_else(|| {
-        Error::file(
-            &path,
-            format!("no id for embodiment '{tag}', and the official table of {version} has none either"),
-        )
+        let own =
+            if path.exists() { "no id for embodiment" } else { "not there, to give an id for embodiment" };
+        Error::file(&path, format!("{own} '{tag}', and the official table of {version} has none either"))
     })
 }
 
