@@ -4,6 +4,7 @@ use super::actions_alone;
 use super::baseline::Baseline;
 use super::examine::Examinations;
 use super::given;
+use super::inferred;
 use super::likeness::{self, Likeness, Pair};
 use super::replay::{AS_WELL, Finding, Progress, prefer_wider};
 use super::report::{Considered, Hypothesis};
@@ -150,6 +151,7 @@ fn difference(examined: &Examinations, path: &str, inferences: &[usize]) -> Opti
             expected: 0.0,
             unshown: Vec::new(),
             slot_unshown: false,
+            shown_by: None,
             cause: None,
             likeness: Some(verdict::Likeness {
                 description,
@@ -232,20 +234,27 @@ fn place(
         (Some(_), Some(best)) if best.proven => best.explains.clone(),
         _ => errors().map(|error| error.name.clone()).collect(),
     };
+    let before = match cause {
+        Some(_) => None,
+        None => inferred::place_before(examined, path, inferences)?,
+    };
     // The same fault explains the same taps in every inference.
     let mut steps: Vec<usize> = errors().filter_map(|error| step(&error.name)).collect();
     steps.sort_unstable();
     steps.dedup();
     Ok(Place {
         located: Located {
-            place: path.to_owned(),
+            place: before.unwrap_or(path).to_owned(),
+            shown_by: before.map(|_| path.to_owned()),
             inferences: inferences.to_vec(),
             steps,
             error: worst.map(|error| error.error).filter(|error| error.is_finite()),
             expected: worst.map_or(0.0, |error| error.expected),
             unshown: worst.map(|error| error.unshown.clone()).unwrap_or_default(),
-            slot_unshown: is_category_specific(path) && !examined.evidence.shows_slot(inferences),
-            likeness: likenesses.first().map(|likeness| verdict::Likeness {
+            slot_unshown: before.is_none()
+                && is_category_specific(path)
+                && !examined.evidence.shows_slot(inferences),
+            likeness: likenesses.first().filter(|_| before.is_none()).map(|likeness| verdict::Likeness {
                 description: likeness.description.clone(),
                 fix: likeness.fix.clone(),
                 left: likeness.residual,
@@ -400,7 +409,7 @@ fn looks_like(examined: &Examinations, path: &str, inferences: &[usize]) -> Resu
 
 /// The reference's results at `path` on the engine's own inputs. What is handed on to the caller is what the last Euler
 /// step gave.
-fn right_results(examined: &Examinations, inference: usize, path: &str) -> Result<Results> {
+pub(super) fn right_results(examined: &Examinations, inference: usize, path: &str) -> Result<Results> {
     let (examination, base) = examined.at(inference);
     if path == "action_pred" {
         return Ok([(path.to_owned(), base.actions.data.clone())].into());

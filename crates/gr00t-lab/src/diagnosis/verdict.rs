@@ -47,6 +47,8 @@ pub struct Located {
     pub unshown: Vec<String>,
     /// Whether its weights are those of an embodiment slot which the engine does not show.
     pub slot_unshown: bool,
+    /// The tensor that shows the error, where the place itself is not shown and nothing else can be wrong.
+    pub shown_by: Option<String>,
     /// What went wrong, where that is proven.
     pub cause: Option<Cause>,
     /// What the tensor looks like, where that is known.
@@ -318,6 +320,12 @@ impl Located {
             Some(likeness) => format!(": {}", likeness.description),
             None => String::new(),
         };
+        if let Some(behind) = &self.shown_by {
+            return format!(
+                "{place}, which is not shown, is wrong{when}: what `{behind}` errs by is the same in every token, and only \
+                 that input of it is"
+            );
+        }
         if given(&self.place).is_some() {
             return format!("{place} that the engine works on differ from the reference's{when}{looks}");
         }
@@ -334,9 +342,10 @@ impl Located {
     fn explain(&self, evidence: &Evidence, text: &mut String) {
         let place = self.place();
         if let Some(error) = self.error {
+            let at = self.shown_by.as_ref().map_or(place.clone(), |behind| format!("`{behind}`"));
             let _ = write!(
                 text,
-                " At {place}{} the error is {error:.2e} on the engine's own inputs, where {:.2e} is healthy.",
+                " At {at}{} the error is {error:.2e} on the engine's own inputs, where {:.2e} is healthy.",
                 self.when(evidence),
                 self.expected
             );
@@ -365,6 +374,12 @@ impl Located {
                     text,
                     " The tensor looks like the right one but for this: {description}, which leaves {left:.2e}. \
                      Next: {fix}."
+                );
+            }
+            (None, None) if self.shown_by.is_some() => {
+                let _ = write!(
+                    text,
+                    " It is the same in every token and not in every Euler step, as only that of {place} can be. Next: record it."
                 );
             }
             (None, None) if given(&self.place).is_some() => {

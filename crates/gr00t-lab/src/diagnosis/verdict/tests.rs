@@ -25,12 +25,13 @@ fn located() -> impl Strategy<Value = Located> {
     }));
     let place = prop::sample::select(vec!["dit.block.3.fc1", "noise", "vision.patches", "action_pred"]);
     let unshown = vec(Just("a.hidden.site".to_owned()), 0..3);
-    let unshown = (unshown, any::<bool>());
+    let shown_by = option::of(Just("SHOWN by it".to_owned()));
+    let unshown = (unshown, any::<bool>(), shown_by);
     let rivals = vec(Just("RIVALLED it".to_owned()), 0..2);
     let (inferences, steps) = (vec(0usize..4, 1..4), vec(0usize..4, 0..4));
     let error = option::of(0.0..1e3f64);
     (place, inferences, steps, error, unshown, option::of(cause()), likeness, rivals).prop_map(
-        |(place, inferences, steps, error, (unshown, slot_unshown), cause, likeness, rivals)| Located {
+        |(place, inferences, steps, error, (unshown, slot_unshown, shown_by), cause, likeness, rivals)| Located {
             place: place.to_owned(),
             inferences,
             steps,
@@ -38,6 +39,7 @@ fn located() -> impl Strategy<Value = Located> {
             expected: 1e-6,
             unshown,
             slot_unshown,
+            shown_by,
             cause,
             likeness,
             rivals,
@@ -92,6 +94,8 @@ proptest! {
             ("embodiment slot is not shown", any(|found| found.slot_unshown && found.cause.is_none())),
             ("record `embodiment_id`", any(|found| found.slot_unshown && found.cause.is_none())),
             ("a.hidden.site", any(|found| !found.unshown.is_empty())),
+            ("SHOWN", any(|found| found.shown_by.is_some() && (found.cause.is_none() || found.error.is_some()))),
+            ("same in every token", any(|found| found.shown_by.is_some() && found.cause.is_none())),
             ("RIVALLED", any(|found| !found.rivals.is_empty())),
             ("NEARLY", judgement.evidence.nearest.is_some()),
             ("Ruled out", judgement.evidence.nearest.is_none() && judgement.evidence.hypotheses > 0),

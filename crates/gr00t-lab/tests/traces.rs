@@ -1,0 +1,126 @@
+//! What is said of an engine that left tensors, by what it did not leave.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use steadyhand_fidelity::{Trace, TraceWriter};
+use steadyhand_gr00t::engine::{Engine, ModelInput};
+use steadyhand_gr00t::noise::gaussian;
+use steadyhand_gr00t::policy::prepare;
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::probe::Recorder;
+use steadyhand_gr00t::synthetic::{Shapes, Synthetic, tiny};
+use steadyhand_gr00t_lab::diagnosis::{
+    Inputs, OfInference, Options, Setup, Status, Subject, SwapWhen, Verdict, diagnose,
+};
+use steadyhand_gr00t_lab::fault::{Fault, FaultyEngine, old_weights, timestep_offset};
+
+const STEPS: usize = 4;
+
+fn f32() -> PrecisionPolicy {
+    PrecisionPolicy::preset("f32").expect("a preset")
+}
+
+/// The verdict on the tensors, but those that end in a name of `hidden`, that the reference with these faults left at
+/// `ran`, judged by `declared`; `slot` says whether the embodiment slot is among them.
+fn judged_at(
+    (ran, declared): (&PrecisionPolicy, &PrecisionPolicy),
+    faults: &[Fault],
+    hidden: &[&str],
+    slot: bool,
+) -> Verdict {
+    let made = Synthetic::make("synth:tiny", tiny(), 3, &Shapes::default()).expect("consistent sizes");
+    let (model, processor) = (&made.parts.model, &*made.parts.processor);
+    let [rows, cols] = made.parts.noise_shape();
+    let observations = [made.observation(1), made.observation(2)];
+    let input = |(index, observation)| {
+        prepare(processor, observation, gaussian(5, 0, index, rows, cols)).expect("an observation that fits")
+    };
+    let inputs: Vec<ModelInput> = (0u32..).zip(&observations).map(input).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("trace");
+    let mut writer = TraceWriter::create(&path, BTreeMap::new()).expect("a trace");
+    for (inference, input) in inputs.iter().enumerate() {
+        let mut taps = Recorder::all();
+        let mut engine = FaultyEngine::with_all(model, ran, STEPS, faults.to_vec());
+        let actions = engine.infer(std::slice::from_ref(input), Some(&mut taps)).expect("an inference").remove(0);
+        let shown = taps.tensors.iter().filter(|(name, _)| !hidden.iter().any(|end| name.ends_with(end)));
+        for (name, (shape, values)) in shown {
+            writer.add(&OfInference::name(inference, name), shape, values).expect("a tensor");
+        }
+        if !taps.tensors.contains_key("action_pred") {
+            let shape = [1, actions.rows, actions.cols];
+            writer.add(&OfInference::name(inference, "action_pred"), &shape, &actions.data).expect("a tensor");
+        }
+        if slot {
+            let id = input.embodiment_id as f32;
+            writer.add(&OfInference::name(inference, "embodiment_id"), &[1], &[id]).expect("a tensor");
+        }
+    }
+    writer.finish().expect("a trace");
+    let setup = Setup {
+        model,
+        processor,
+        denoising_steps: STEPS,
+        observations: &observations,
+        inputs: &inputs,
+        steps: &[0, 1],
+        recorded: &[],
+        names: &[],
+    };
+    let policy = declared.clone();
+    let options = Options { policy, inputs: Inputs::Own, swaps: SwapWhen::Never, scratch: None };
+    let trace = Rc::new(Trace::open(&path).expect("a trace"));
+    diagnose(&setup, Subject::Trace(trace), &options, &|_| {}).expect("a diagnosis").verdict
+}
+
+fn judged(faults: &[Fault], hidden: &[&str], slot: bool) -> Verdict {
+    judged_at((&f32(), &f32()), faults, hidden, slot)
+}
+
+/// Layers with weights for each embodiment are not blamed while the slot that was taken is not known.
+#[test]
+fn an_embodiment_slot_that_is_not_shown_is_said_not_to_be() {
+    let fault = [old_weights("decoder.layer1", 0.3)];
+    let verdict = judged(&fault, &[], false);
+    assert_eq!((verdict.status, verdict.place.as_deref()), (Status::Place, Some("decoder.layer1")));
+    assert!(verdict.headline.contains("the embodiment slot is not shown to be right"), "{}", verdict.headline);
+    assert!(verdict.paragraph.contains("record `embodiment_id`"), "{}", verdict.paragraph);
+    let verdict = judged(&fault, &[], true);
+    assert!(verdict.headline.contains("wrong on inputs that are right"), "{}", verdict.headline);
+    assert!(!verdict.paragraph.contains("embodiment"), "{}", verdict.paragraph);
+}
+
+const TIME: [&str; 3] = ["action_encoder.time", "dit.timestep_projection", ".timestep"];
+
+/// No known time: the layer that works on its encoding is right, as it errs by the same in every token.
+#[test]
+fn a_time_encoding_that_is_not_shown_is_the_place_and_not_the_layer_behind_it() {
+    let verdict = judged(&[timestep_offset(77)], &TIME, true);
+    assert_eq!((verdict.status, verdict.place.as_deref()), (Status::Place, Some("action_encoder.time")));
+    assert!(verdict.headline.contains("which is not shown, is wrong"), "{}", verdict.headline);
+    let verdict = judged(&[old_weights("action_encoder.layer2", 0.3)], &TIME, true);
+    assert_eq!(verdict.place.as_deref(), Some("action_encoder.layer2"), "{}", verdict.headline);
+}
+
+/// The middle of each of four Euler steps: known by its effect alone.
+#[test]
+fn a_known_time_is_the_cause_where_its_encoding_is_not_shown() {
+    let verdict = judged(&[timestep_offset(125)], &TIME, true);
+    assert_eq!(verdict.status, Status::Cause, "{}", verdict.headline);
+    assert!(verdict.headline.contains("the middle of each Euler step"), "{}", verdict.headline);
+}
+
+/// An engine with quantized activations is judged by what that costs, not by its weights' rounding alone.
+#[test]
+fn quantized_activations_are_rounding_where_they_are_declared() {
+    let declared = |rest: &str| {
+        let text = format!(
+            "base = \"f32\"\n[[site]]\npattern = \"dit.block\"\nweights = \"uint8_per_channel\"\n{rest}"
+        );
+        PrecisionPolicy::from_identity(&text, "a test".as_ref()).expect("a policy")
+    };
+    let (both, weights) = (declared("activations = \"uint8_per_tensor\"\n"), declared(""));
+    assert_eq!(judged_at((&both, &both), &[], &[], true).status, Status::NoFault);
+    let verdict = judged_at((&both, &weights), &[], &[], true);
+    assert_ne!(verdict.status, Status::NoFault, "{}", verdict.headline);
+}
