@@ -12,7 +12,7 @@ use steadyhand_gr00t::synthetic::{Shapes, Synthetic, tiny};
 use steadyhand_gr00t_lab::diagnosis::{
     Inputs, OfInference, Options, Setup, Status, Subject, SwapWhen, Verdict, diagnose,
 };
-use steadyhand_gr00t_lab::fault::{Fault, FaultyEngine, old_weights, timestep_offset};
+use steadyhand_gr00t_lab::fault::{Fault, FaultyEngine, old_weights, stale, timestep_offset};
 
 const STEPS: usize = 4;
 
@@ -39,9 +39,9 @@ fn judged_at(
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("trace");
     let mut writer = TraceWriter::create(&path, BTreeMap::new()).expect("a trace");
+    let mut engine = FaultyEngine::with_all(model, ran, STEPS, faults.to_vec());
     for (inference, input) in inputs.iter().enumerate() {
         let mut taps = Recorder::all();
-        let mut engine = FaultyEngine::with_all(model, ran, STEPS, faults.to_vec());
         let actions = engine.infer(std::slice::from_ref(input), Some(&mut taps)).expect("an inference").remove(0);
         let shown = taps.tensors.iter().filter(|(name, _)| !hidden.iter().any(|end| name.ends_with(end)));
         for (name, (shape, values)) in shown {
@@ -123,4 +123,25 @@ fn quantized_activations_are_rounding_where_they_are_declared() {
     assert_eq!(judged_at((&both, &both), &[], &[], true).status, Status::NoFault);
     let verdict = judged_at((&both, &weights), &[], &[], true);
     assert_ne!(verdict.status, Status::NoFault, "{}", verdict.headline);
+}
+
+/// Two places that err by themselves are both told, also where it is not known what was done; a part that errs all over
+/// is told once.
+#[test]
+fn a_second_place_of_unknown_origin_is_told_where_nothing_else_errs() {
+    let places = ["dit.block.1.fc1", "dit.output"];
+    let verdict = judged(&places.map(|place| old_weights(place, 0.3)), &[], true);
+    let found: Vec<&str> = verdict.judgement().found.iter().map(|found| found.place.as_str()).collect();
+    assert_eq!((verdict.status, &found[..]), (Status::Place, &places[..]), "{}", verdict.headline);
+    assert!(verdict.headline.contains("; and `dit.output` is wrong on inputs that are right"), "{}", verdict.headline);
+    let all = ["query", "fc1", "fc2"].map(|name| old_weights(&format!("dit.block.1.{name}"), 0.3));
+    assert_eq!(judged(&all, &[], true).judgement().found.len(), 1);
+}
+
+/// Of a buffer that was not written before the first call nothing else is told than that.
+#[test]
+fn zeros_of_a_first_call_are_no_unwritten_tail() {
+    let verdict = judged(&[stale("dit.output_modulation")], &[], true);
+    assert_eq!(verdict.status, Status::Cause, "{}", verdict.headline);
+    assert!(verdict.headline.contains("previous inference's `dit.output_modulation`"), "{}", verdict.headline);
 }

@@ -13,7 +13,8 @@ use std::fmt::Write;
 pub enum Status {
     /// Rounding at the engine's precision explains everything.
     NoFault,
-    /// What went wrong is known: made in the reference too, it leaves no error that rounding does not explain.
+    /// What went wrong first is known: made in the reference too, it leaves no error that rounding does not explain, but at
+    /// other places that are told.
     Cause,
     /// The first result that is wrong is known; what went wrong there is not proven.
     Place,
@@ -188,7 +189,7 @@ impl Judgement {
         match &self.found[..] {
             [] if within => Status::NoFault,
             [] => Status::Unexplained,
-            found if found.iter().all(|one| one.cause.is_some()) => Status::Cause,
+            [first, ..] if first.cause.is_some() => Status::Cause,
             _ => Status::Place,
         }
     }
@@ -210,7 +211,8 @@ impl Judgement {
             Status::Cause | Status::Place => self
                 .found
                 .iter()
-                .map(|found| found.headline(&self.evidence))
+                .enumerate()
+                .map(|(at, found)| found.headline(&self.evidence, at == 0))
                 .collect::<Vec<_>>()
                 .join("; and "),
         }
@@ -310,7 +312,7 @@ impl Located {
         when
     }
 
-    fn headline(&self, evidence: &Evidence) -> String {
+    fn headline(&self, evidence: &Evidence, first: bool) -> String {
         let when = self.when(evidence);
         if let Some(Cause { description, .. }) = &self.cause {
             return format!("the engine {description}{when}");
@@ -334,7 +336,8 @@ impl Located {
                 format!("{place} is wrong{when}{looks}, and the embodiment slot is not shown to be right")
             }
             true => format!("{place} is wrong on inputs that are right{when}{looks}"),
-            false => format!("{place} is the first tensor shown that is wrong{when}{looks}"),
+            false if first => format!("{place} is the first tensor shown that is wrong{when}{looks}"),
+            false => format!("{place} is wrong beyond what it was handed{when}{looks}"),
         }
     }
 

@@ -57,15 +57,16 @@ pub fn stale(site: &str) -> Fault {
     }
 }
 
-/// The last `unwritten` tokens of a buffer are never written and hold zeros.
+/// The last `unwritten` tokens of a buffer are never written and hold zeros. Of a buffer that has no more than those nothing
+/// was written, which is no tail: see [`stale`].
 pub fn unwritten_tail(site: &str, unwritten: usize) -> Fault {
     Fault {
         kind: "unwritten-tail",
         place: site.to_owned(),
         reach: Reach::Place,
         effect: Effect::Result(Arc::new(move |[_, tokens, features], values| {
-            for item in values.chunks_exact_mut(tokens * features) {
-                item[tokens.saturating_sub(unwritten) * features..].fill(0.0);
+            for item in values.chunks_exact_mut(tokens * features).filter(|_| unwritten < tokens) {
+                item[(tokens - unwritten) * features..].fill(0.0);
             }
         })),
         opaque: false,
