@@ -145,3 +145,15 @@ fn zeros_of_a_first_call_are_no_unwritten_tail() {
     assert_eq!(verdict.status, Status::Cause, "{}", verdict.headline);
     assert!(verdict.headline.contains("previous inference's `dit.output_modulation`"), "{}", verdict.headline);
 }
+
+/// Tokens that are joined are no operation's result: where they are not shown, what reads them is not said to have had the
+/// right ones.
+#[test]
+fn tokens_that_are_joined_are_not_said_to_be_right_where_they_are_not_shown() {
+    let fault = [old_weights("dit.block.0.norm1", 0.3)];
+    let verdict = judged(&fault, &["dit.tokens"], true);
+    assert_eq!(verdict.place.as_deref(), Some("dit.block.0.norm1"));
+    assert!(verdict.headline.contains("is the first tensor shown that is wrong"), "{}", verdict.headline);
+    let verdict = judged(&fault, &[], true);
+    assert!(verdict.headline.contains("is wrong on inputs that are right"), "{}", verdict.headline);
+}
