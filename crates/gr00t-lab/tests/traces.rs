@@ -42,14 +42,17 @@ fn judged_at(
     let mut engine = FaultyEngine::with_all(model, ran, STEPS, faults.to_vec());
     for (inference, input) in inputs.iter().enumerate() {
         let mut taps = Recorder::all();
-        let actions = engine.infer(std::slice::from_ref(input), Some(&mut taps)).expect("an inference").remove(0);
+        let actions =
+            engine.infer(std::slice::from_ref(input), Some(&mut taps)).expect("an inference").remove(0);
         let shown = taps.tensors.iter().filter(|(name, _)| !hidden.iter().any(|end| name.ends_with(end)));
         for (name, (shape, values)) in shown {
             writer.add(&OfInference::name(inference, name), shape, values).expect("a tensor");
         }
         if !taps.tensors.contains_key("action_pred") {
             let shape = [1, actions.rows, actions.cols];
-            writer.add(&OfInference::name(inference, "action_pred"), &shape, &actions.data).expect("a tensor");
+            writer
+                .add(&OfInference::name(inference, "action_pred"), &shape, &actions.data)
+                .expect("a tensor");
         }
         if slot {
             let id = input.embodiment_id as f32;
@@ -83,7 +86,11 @@ fn an_embodiment_slot_that_is_not_shown_is_said_not_to_be() {
     let fault = [old_weights("decoder.layer1", 0.3)];
     let verdict = judged(&fault, &[], false);
     assert_eq!((verdict.status, verdict.place.as_deref()), (Status::Place, Some("decoder.layer1")));
-    assert!(verdict.headline.contains("the embodiment slot is not shown to be right"), "{}", verdict.headline);
+    assert!(
+        verdict.headline.contains("the embodiment slot is not shown to be right"),
+        "{}",
+        verdict.headline
+    );
     assert!(verdict.paragraph.contains("record `embodiment_id`"), "{}", verdict.paragraph);
     let verdict = judged(&fault, &[], true);
     assert!(verdict.headline.contains("wrong on inputs that are right"), "{}", verdict.headline);
@@ -133,7 +140,11 @@ fn a_second_place_of_unknown_origin_is_told_where_nothing_else_errs() {
     let verdict = judged(&places.map(|place| old_weights(place, 0.3)), &[], true);
     let found: Vec<&str> = verdict.judgement().found.iter().map(|found| found.place.as_str()).collect();
     assert_eq!((verdict.status, &found[..]), (Status::Place, &places[..]), "{}", verdict.headline);
-    assert!(verdict.headline.contains("; and `dit.output` is wrong on inputs that are right"), "{}", verdict.headline);
+    assert!(
+        verdict.headline.contains("; and `dit.output` is wrong on inputs that are right"),
+        "{}",
+        verdict.headline
+    );
     let all = ["query", "fc1", "fc2"].map(|name| old_weights(&format!("dit.block.1.{name}"), 0.3));
     assert_eq!(judged(&all, &[], true).judgement().found.len(), 1);
 }
@@ -143,7 +154,11 @@ fn a_second_place_of_unknown_origin_is_told_where_nothing_else_errs() {
 fn zeros_of_a_first_call_are_no_unwritten_tail() {
     let verdict = judged(&[stale("dit.output_modulation")], &[], true);
     assert_eq!(verdict.status, Status::Cause, "{}", verdict.headline);
-    assert!(verdict.headline.contains("previous inference's `dit.output_modulation`"), "{}", verdict.headline);
+    assert!(
+        verdict.headline.contains("previous inference's `dit.output_modulation`"),
+        "{}",
+        verdict.headline
+    );
 }
 
 /// Tokens that are joined are no operation's result: where they are not shown, what reads them is not said to have had the
@@ -156,4 +171,13 @@ fn tokens_that_are_joined_are_not_said_to_be_right_where_they_are_not_shown() {
     assert!(verdict.headline.contains("is the first tensor shown that is wrong"), "{}", verdict.headline);
     let verdict = judged(&fault, &[], true);
     assert!(verdict.headline.contains("is wrong on inputs that are right"), "{}", verdict.headline);
+}
+
+/// What the model is given is not said to be a result of the engine's.
+#[test]
+fn an_image_of_the_observation_before_is_told_as_such() {
+    let verdict = judged(&[stale("vision.patches")], &[], true);
+    assert_eq!(verdict.status, Status::Cause, "{}", verdict.headline);
+    let words = "works on the pixels of the image (`vision.patches`) of the previous inference";
+    assert!(verdict.headline.contains(words), "{}", verdict.headline);
 }

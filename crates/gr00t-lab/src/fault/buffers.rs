@@ -1,6 +1,6 @@
 //! Faults of the buffers between an engine and its caller.
 
-use super::{Case, Effect, Fault, Reach, Sites, Suspect};
+use super::{Case, Effect, Fault, PIXELS, Reach, Sites, Suspect};
 use std::sync::Arc;
 use steadyhand_fidelity::Format;
 use steadyhand_fidelity::format::reinterpret_bytes;
@@ -44,6 +44,16 @@ pub fn misread(site: &str, stored: Format, read: Format) -> Fault {
 const BUFFER_FIX: &str = "check that the buffer bound is the one that is read, its size, and that reading waits for \
                           the stream";
 
+/// What the model is given at a site, in words.
+fn given(site: &str) -> Option<&'static str> {
+    match site {
+        PIXELS => Some("pixels of the image"),
+        "action_head.state" => Some("state"),
+        "noise" => Some("noise"),
+        _ => None,
+    }
+}
+
 /// The buffer still holds the result of the previous inference.
 pub fn stale(site: &str) -> Fault {
     Fault {
@@ -52,7 +62,10 @@ pub fn stale(site: &str) -> Fault {
         reach: Reach::Place,
         effect: Effect::Stale,
         opaque: false,
-        description: format!("gives the previous inference's `{site}`"),
+        description: match given(site) {
+            Some(what) => format!("works on the {what} (`{site}`) of the previous inference"),
+            None => format!("gives the previous inference's `{site}`"),
+        },
         fix: BUFFER_FIX.to_owned(),
     }
 }

@@ -84,7 +84,8 @@ fn other_angles(of: usize) -> Vec<Fault> {
             let fix = "pass int(t * num_timestep_buckets) with t = step / steps";
             add(Change::TimeUnit(unit), kind, what, fix);
         }
-        let what = format!("encodes the timestep with other frequencies in {whose}: the last is left out, or added");
+        let what =
+            format!("encodes the timestep with other frequencies in {whose}: the last is left out, or added");
         let fix = "the DiT's frequencies end at 1e-4, the action encoder's one before it";
         add(Change::OtherFrequencies, "time-frequencies", what, fix);
     }
@@ -96,10 +97,16 @@ fn other_time(of: usize) -> Vec<Fault> {
     type Time = (&'static str, Arc<dyn Fn(usize) -> usize + Send + Sync>);
     let times: [Time; 11] = [
         ("the time of the end of each Euler step (4 steps)", Arc::new(move |right| right + of / 4)),
-        ("the last bucket of each Euler step (4 steps)", Arc::new(move |right| (right + of / 4).saturating_sub(1))),
+        (
+            "the last bucket of each Euler step (4 steps)",
+            Arc::new(move |right| (right + of / 4).saturating_sub(1)),
+        ),
         ("the middle of each Euler step (4 steps)", Arc::new(move |right| right + of / 8)),
         ("4 times from 0 to 1, both ends counted", Arc::new(move |right| right * 4 / 3)),
-        ("a share of the largest bucket instead of their number", Arc::new(move |right| right * (of - 1) / of)),
+        (
+            "a share of the largest bucket instead of their number",
+            Arc::new(move |right| right * (of - 1) / of),
+        ),
         ("the time backwards", Arc::new(move |right| of - right)),
         (
             "the time of the steps in reverse order (4 steps)",

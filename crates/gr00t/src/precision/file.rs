@@ -267,7 +267,10 @@ activations = "none"
             (format!("{site}storage = \"int8\""), &["[[site]] 1", "storage: expected f32", "`int8`"]),
             (format!("{site}scale = \"per_row\""), &["scale: expected none", "`per_row`"]),
             (format!("{site}compute = \"bf16\"\nscale = \"per_tensor\""), &["`dit`", "scale", "`bf16`"]),
-            (format!("{site}activations = \"int4\""), &["activations: expected", "uint8_per_token", "`int4`"]),
+            (
+                format!("{site}activations = \"int4\""),
+                &["activations: expected", "uint8_per_token", "`int4`"],
+            ),
             (format!("{site}dtype = \"bf16\""), &["line 4", "dtype"]),
             (
                 "base = \"f32\"\n[[site]]\npattern = \"dit..x\"\nstorage = \"f32\"".to_owned(),

@@ -264,7 +264,13 @@ mod tests {
 
     #[test]
     fn forms_are_read_as_they_are_written() {
-        for form in ["int8_per_tensor", "int8_per_channel", "int4_per_block_128", "uint4_per_block_32", "fp8_e4m3_per_channel"] {
+        for form in [
+            "int8_per_tensor",
+            "int8_per_channel",
+            "int4_per_block_128",
+            "uint4_per_block_32",
+            "fp8_e4m3_per_channel",
+        ] {
             assert_eq!(form.parse::<WeightFormat>().expect(form).to_string(), form);
         }
         for wrong in ["int8", "int2_per_tensor", "int4_per_block_0", "int4_per_block_x", "per_tensor", ""] {

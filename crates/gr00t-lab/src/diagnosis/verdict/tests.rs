@@ -31,18 +31,20 @@ fn located() -> impl Strategy<Value = Located> {
     let (inferences, steps) = (vec(0usize..4, 1..4), vec(0usize..4, 0..4));
     let error = option::of(0.0..1e3f64);
     (place, inferences, steps, error, unshown, option::of(cause()), likeness, rivals).prop_map(
-        |(place, inferences, steps, error, (unshown, slot_unshown, shown_by), cause, likeness, rivals)| Located {
-            place: place.to_owned(),
-            inferences,
-            steps,
-            error,
-            expected: 1e-6,
-            unshown,
-            slot_unshown,
-            shown_by,
-            cause,
-            likeness,
-            rivals,
+        |(place, inferences, steps, error, (unshown, slot_unshown, shown_by), cause, likeness, rivals)| {
+            Located {
+                place: place.to_owned(),
+                inferences,
+                steps,
+                error,
+                expected: 1e-6,
+                unshown,
+                slot_unshown,
+                shown_by,
+                cause,
+                likeness,
+                rivals,
+            }
         },
     )
 }
