@@ -314,8 +314,11 @@ impl Located {
 
     fn headline(&self, evidence: &Evidence, first: bool) -> String {
         let when = self.when(evidence);
-        if let Some(Cause { description, .. }) = &self.cause {
-            return format!("the engine {description}{when}");
+        if let Some(Cause { kind, description, .. }) = &self.cause {
+            // Before the first call a buffer holds zeros.
+            let zeros =
+                if kind == "stale" && self.inferences.contains(&0) { ", zeros in the first" } else { "" };
+            return format!("the engine {description}{zeros}{when}");
         }
         let place = self.place();
         let looks = match &self.likeness {
