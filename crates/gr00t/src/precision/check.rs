@@ -95,7 +95,7 @@ impl PrecisionPolicy {
             ));
         }
         if let (Operation::Linear, Some(activations)) = (operation, formats.activations) {
-            return self.check_activations(path, formats, activations).or_else(|what| fail(what));
+            return self.check_activations(path, formats, activations).or_else(fail);
         }
         Ok(())
     }
