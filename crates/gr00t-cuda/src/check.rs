@@ -77,6 +77,9 @@ pub fn operands(policy: &PrecisionPolicy, path: &str, operation: Operation) -> R
     if let (Operation::Linear, Some(weights)) = (operation, policy.formats_of(path).weights) {
         return Err(refusal(policy, path, &format!("weights: expected none, found {weights}")));
     }
+    if let (Operation::Linear, Some(activations)) = (operation, policy.formats_of(path).activations) {
+        return Err(refusal(policy, path, &format!("activations: expected none, found {activations}")));
+    }
     sums_in_f32(policy, path)?;
     Ok(SiteElements { storage, compute, scaling })
 }

@@ -130,6 +130,48 @@ fn weights_are_rounded_to_what_a_policy_stores_them_in() {
     assert_eq!(error("none"), 0.0);
 }
 
+/// Activations in 8 bits, with and without a zero point: W8A8 costs more than W8, and a batch gives what its members give
+/// alone.
+#[test]
+fn activations_are_quantized_where_a_policy_says_so() {
+    let model = model();
+    let inputs = [input(&model, 1), input(&model, 2)];
+    let exact = actions(&model, &preset("f32"), &inputs);
+    let policy = |activations: &str| {
+        let text = format!(
+            "base = \"f32\"\n[[site]]\npattern = \"dit.block\"\nweights = \"int8_per_channel\"\nactivations = \"{activations}\"\n"
+        );
+        let policy = PrecisionPolicy::from_identity(&text, Path::new("a trace")).expect(activations);
+        let read = PrecisionPolicy::from_identity(&policy.identity(), Path::new("a trace"));
+        assert_eq!(read.expect("what was written"), policy);
+        policy.check(&model.sites().expect("sites")).expect(activations);
+        policy
+    };
+    let weights = relative_l2(&actions(&model, &policy("none"), &inputs), &exact);
+    for name in ["int8_per_tensor", "int8_per_token", "uint8_per_tensor", "uint8_per_token"] {
+        let together = actions(&model, &policy(name), &inputs);
+        let error = relative_l2(&together, &exact);
+        println!("weights {weights:.2e}, {name} {error:.2e}");
+        assert!(error > 1.2 * weights && error < 0.2, "{name}: {error:.2e}, weights alone {weights:.2e}");
+        let alone: Vec<f32> =
+            inputs.iter().flat_map(|one| actions(&model, &policy(name), std::slice::from_ref(one))).collect();
+        assert_eq!(together, alone, "{name}");
+    }
+}
+
+#[test]
+fn activations_are_quantized_for_weights_of_whole_numbers() {
+    let rule = |rest: &str| check(&format!("base = \"mixed\"\n[[site]]\npattern = \"dit\"\n{rest}\n"));
+    let int8 = "activations = \"int8_per_tensor\"";
+    assert_eq!(rule(&format!("weights = \"uint4_per_block_32\"\n{int8}")), Ok(()));
+    for weights in ["", "weights = \"fp8_e4m3_per_tensor\"\n"] {
+        let error = rule(&format!("{weights}{int8}")).expect_err("does not fit");
+        assert!(error.contains("activations int8_per_tensor: expected weights of int8"), "{error}");
+    }
+    let error = check(&format!("base = \"mixed\"\n[[site]]\npattern = \"euler\"\n{int8}\n"));
+    assert!(error.expect_err("nothing to reach").contains("no linear layer"));
+}
+
 #[test]
 fn weights_are_stored_narrowly_for_wider_products_of_linear_layers() {
     let rule = |base: &str, pattern: &str, rest: &str| {

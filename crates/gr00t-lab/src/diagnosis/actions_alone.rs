@@ -81,6 +81,7 @@ fn from_actions(place: &str, cause: Cause, floor: f64, evidence: &Evidence, base
         expected: floor,
         unshown: Vec::new(),
         slot_unshown: false,
+        shown_by: None,
         cause: Some(cause),
         likeness: None,
         rivals: Vec::new(),

@@ -178,10 +178,10 @@ fn marked(mut base: Localization, expected: &BTreeMap<String, f64>) -> Localizat
     base
 }
 
-/// Whether the operation at `path` rounds to less than f32, or its weights do.
+/// Whether the operation at `path` rounds to less than f32, or its weights or activations do.
 fn rounds(policy: &PrecisionPolicy, path: &str) -> bool {
-    let Formats { storage, compute, weights, .. } = policy.formats(&Site::new(path));
-    storage != Format::F32 || compute != Format::F32 || weights.is_some()
+    let Formats { storage, compute, weights, activations, .. } = policy.formats(&Site::new(path));
+    storage != Format::F32 || compute != Format::F32 || weights.is_some() || activations.is_some()
 }
 
 /// Other ways to round than the reference's that an engine of the declared precision may take at these paths; none
@@ -194,8 +194,12 @@ fn variants(policy: &PrecisionPolicy, paths: &BTreeSet<String>) -> Vec<Precision
     }
     let (mut wide, mut narrow) = (policy.clone(), policy.clone());
     for path in paths {
-        let Formats { storage, compute, weights, .. } = formats(path);
-        let other = |compute, accumulate| Formats { weights, ..Formats::new(storage, compute, accumulate) };
+        let Formats { storage, compute, weights, activations, .. } = formats(path);
+        let other = |compute, accumulate| Formats {
+            weights,
+            activations,
+            ..Formats::new(storage, compute, accumulate)
+        };
         wide = wide.with(path, other(Format::F32, Format::F32));
         // Products that accumulate in fp16 are emulated term by term, and are another engine's choice.
         if path.contains("norm") || path.ends_with("attention") {

@@ -4,6 +4,7 @@ use super::actions_alone;
 use super::baseline::Baseline;
 use super::examine::Examinations;
 use super::given;
+use super::inferred;
 use super::likeness::{self, Likeness, Pair};
 use super::replay::{AS_WELL, Finding, Progress, prefer_wider};
 use super::report::{Considered, Hypothesis};
@@ -76,11 +77,15 @@ pub(super) fn tensors(
         error: 0.0,
     };
     let mut explained = BTreeSet::new();
+    // Whether every place so far whose cause is not known was the only one of its kind.
+    let mut lone = true;
     for _ in 0..MOST_PLACES {
         let Some((path, inferences)) = first_place(examined, &explained) else { break };
         let one = place(examined, &path, &inferences, &explained, progress)?;
         // What the engine was given takes the place of what it should have been given: what comes behind is told apart.
         let settled = one.located.cause.is_some() || is_given(examined, &path);
+        // What errs alone among all that is left errs by itself: it was judged on the engine's own tensors.
+        let last = lone && paths(&open(examined, &explained)).len() == 1;
         all.considered.hypotheses += one.findings.len();
         all.considered.replays += one.replays;
         explained.extend(one.explains);
@@ -91,11 +96,14 @@ pub(super) fn tensors(
         }
         if !settled {
             // Operations of the same kind may err by the same fault, of which nothing more can be told.
-            explained.extend(alike(examined, &path));
+            let alike = alike(examined, &path);
+            lone &= paths(&alike).len() == 1;
+            explained.extend(alike.into_iter().map(|error| error.name.clone()));
         }
-        // Behind a place of which the cause is not known only what is proven is told.
-        if first || settled {
-            all.found.push(one.located);
+        // Behind a place of which the cause is not known only what is proven is told, and a place that is the only one left.
+        match first || settled || last {
+            true => all.found.push(one.located),
+            false => lone = false,
         }
         if all.found.len() == MOST_FAULTS {
             break;
@@ -115,12 +123,22 @@ pub(super) fn tensors(
     Ok(all)
 }
 
-/// Names of the taps that err whose operations are of the same kind as that at `path`.
-fn alike(examined: &Examinations, path: &str) -> Vec<String> {
-    let kind = |path: &str| path.rsplit('.').next().map(str::to_owned);
+/// The errors of all inferences that rounding cannot give and that are not `explained`.
+fn open<'e>(examined: &'e Examinations, explained: &BTreeSet<String>) -> Vec<&'e LocalError> {
     let errors = examined.of.values().flat_map(|one| &one.base.errors);
-    let alike = errors.filter(|error| error.is_fault() && kind(&error.path) == kind(path));
-    alike.map(|error| error.name.clone()).collect()
+    errors.filter(|error| error.is_fault() && !explained.contains(&error.name)).collect()
+}
+
+fn paths<'e>(errors: &[&'e LocalError]) -> BTreeSet<&'e str> {
+    errors.iter().map(|error| error.path.as_str()).collect()
+}
+
+/// The errors of operations of the same kind as that at `path`.
+fn alike<'e>(examined: &'e Examinations, path: &str) -> Vec<&'e LocalError> {
+    let kind = |path: &str| path.rsplit('.').next().map(str::to_owned);
+    let mut errors = open(examined, &BTreeSet::new());
+    errors.retain(|error| kind(&error.path) == kind(path));
+    errors
 }
 
 /// Whether `path` is an input that the engine shows and that differs.
@@ -150,6 +168,7 @@ fn difference(examined: &Examinations, path: &str, inferences: &[usize]) -> Opti
             expected: 0.0,
             unshown: Vec::new(),
             slot_unshown: false,
+            shown_by: None,
             cause: None,
             likeness: Some(verdict::Likeness {
                 description,
@@ -232,20 +251,27 @@ fn place(
         (Some(_), Some(best)) if best.proven => best.explains.clone(),
         _ => errors().map(|error| error.name.clone()).collect(),
     };
+    let before = match cause {
+        Some(_) => None,
+        None => inferred::place_before(examined, path, inferences)?,
+    };
     // The same fault explains the same taps in every inference.
     let mut steps: Vec<usize> = errors().filter_map(|error| step(&error.name)).collect();
     steps.sort_unstable();
     steps.dedup();
     Ok(Place {
         located: Located {
-            place: path.to_owned(),
+            place: before.unwrap_or(path).to_owned(),
+            shown_by: before.map(|_| path.to_owned()),
             inferences: inferences.to_vec(),
             steps,
             error: worst.map(|error| error.error).filter(|error| error.is_finite()),
             expected: worst.map_or(0.0, |error| error.expected),
             unshown: worst.map(|error| error.unshown.clone()).unwrap_or_default(),
-            slot_unshown: is_category_specific(path) && !examined.evidence.shows_slot(inferences),
-            likeness: likenesses.first().map(|likeness| verdict::Likeness {
+            slot_unshown: before.is_none()
+                && is_category_specific(path)
+                && !examined.evidence.shows_slot(inferences),
+            likeness: likenesses.first().filter(|_| before.is_none()).map(|likeness| verdict::Likeness {
                 description: likeness.description.clone(),
                 fix: likeness.fix.clone(),
                 left: likeness.residual,
@@ -400,7 +426,7 @@ fn looks_like(examined: &Examinations, path: &str, inferences: &[usize]) -> Resu
 
 /// The reference's results at `path` on the engine's own inputs. What is handed on to the caller is what the last Euler
 /// step gave.
-fn right_results(examined: &Examinations, inference: usize, path: &str) -> Result<Results> {
+pub(super) fn right_results(examined: &Examinations, inference: usize, path: &str) -> Result<Results> {
     let (examination, base) = examined.at(inference);
     if path == "action_pred" {
         return Ok([(path.to_owned(), base.actions.data.clone())].into());

@@ -169,10 +169,10 @@ fn permuted(pair: &Pair, floor: f64) -> Vec<Likeness> {
             .map(|(at, from)| format!("{at} is {from}"))
             .collect();
         let distinct = order.iter().collect::<BTreeSet<_>>().len() == order.len();
-        let how = if distinct {
-            "permuted, in another order"
-        } else {
-            "taken from other places, some of them twice"
+        let how = match (shift(&order), distinct) {
+            (Some(by), _) => format!("shifted by {by}, those at the end repeated"),
+            (None, true) => "permuted, in another order".to_owned(),
+            (None, false) => "taken from other places, some of them twice".to_owned(),
         };
         found.push(Likeness {
             kind: format!("{what} {order:?}"),
@@ -185,6 +185,15 @@ fn permuted(pair: &Pair, floor: f64) -> Vec<Likeness> {
         });
     }
     found
+}
+
+/// By how many places lines are shifted, where the last or the first one fills what is left.
+fn shift(order: &[usize]) -> Option<isize> {
+    let by = *order.first()? as isize;
+    let last = order.len() as isize - 1;
+    let by = if by == 0 { *order.last()? as isize - last } else { by };
+    let moved = |(at, from): (usize, &usize)| (at as isize + by).clamp(0, last) == *from as isize;
+    (by != 0 && order.iter().enumerate().all(moved)).then_some(by)
 }
 
 /// Most rows or columns that are looked for one by one.
@@ -230,4 +239,18 @@ fn nearest(right: &[Vec<f32>], found: &[Vec<f32>], floor: f64) -> Option<(Vec<us
     let residual = (left / total).sqrt();
     let moved = order.iter().enumerate().any(|(at, from)| at != *from);
     (moved && residual <= 3.0 * floor).then_some((order, residual))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shift;
+
+    #[test]
+    fn lines_are_shifted_where_all_move_alike_and_an_end_fills_up() {
+        assert_eq!(shift(&[1, 2, 3, 3]), Some(1));
+        assert_eq!(shift(&[0, 0, 0, 1]), Some(-2));
+        assert_eq!(shift(&[1, 2, 3, 0]), None);
+        assert_eq!(shift(&[0, 1, 2, 3]), None);
+        assert_eq!(shift(&[1, 0]), None);
+    }
 }

@@ -18,6 +18,7 @@ mod euler;
 mod examine;
 mod explain;
 mod given;
+mod inferred;
 mod likeness;
 mod observe;
 mod replay;

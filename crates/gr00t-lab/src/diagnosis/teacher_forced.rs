@@ -349,6 +349,10 @@ impl TeacherForced<'_> {
                 (!shown(format!("step.{step}.timestep"))).then_some("timestep")?
             }
             "language.layer.0.norm1" | "language.layer.0.residual1" => "image_tokens",
+            "dit.block.0.norm1" | "dit.block.0.residual1" => {
+                let step = at.step().unwrap_or_default();
+                (!shown(format!("step.{step}.dit.tokens"))).then_some("concat_tokens")?
+            }
             "connector.norm" => "pixel_unshuffle",
             "vision.merger.fc1" => "join_tokens",
             path if path.starts_with("vision.deepstack.") && path.ends_with(".norm") => "join_tokens",

@@ -13,7 +13,8 @@ use std::fmt::Write;
 pub enum Status {
     /// Rounding at the engine's precision explains everything.
     NoFault,
-    /// What went wrong is known: made in the reference too, it leaves no error that rounding does not explain.
+    /// What went wrong first is known: made in the reference too, it leaves no error that rounding does not explain, but at
+    /// other places that are told.
     Cause,
     /// The first result that is wrong is known; what went wrong there is not proven.
     Place,
@@ -47,6 +48,8 @@ pub struct Located {
     pub unshown: Vec<String>,
     /// Whether its weights are those of an embodiment slot which the engine does not show.
     pub slot_unshown: bool,
+    /// The tensor that shows the error, where the place itself is not shown and nothing else can be wrong.
+    pub shown_by: Option<String>,
     /// What went wrong, where that is proven.
     pub cause: Option<Cause>,
     /// What the tensor looks like, where that is known.
@@ -186,7 +189,7 @@ impl Judgement {
         match &self.found[..] {
             [] if within => Status::NoFault,
             [] => Status::Unexplained,
-            found if found.iter().all(|one| one.cause.is_some()) => Status::Cause,
+            [first, ..] if first.cause.is_some() => Status::Cause,
             _ => Status::Place,
         }
     }
@@ -208,7 +211,8 @@ impl Judgement {
             Status::Cause | Status::Place => self
                 .found
                 .iter()
-                .map(|found| found.headline(&self.evidence))
+                .enumerate()
+                .map(|(at, found)| found.headline(&self.evidence, at == 0))
                 .collect::<Vec<_>>()
                 .join("; and "),
         }
@@ -308,16 +312,25 @@ impl Located {
         when
     }
 
-    fn headline(&self, evidence: &Evidence) -> String {
+    fn headline(&self, evidence: &Evidence, first: bool) -> String {
         let when = self.when(evidence);
-        if let Some(Cause { description, .. }) = &self.cause {
-            return format!("the engine {description}{when}");
+        if let Some(Cause { kind, description, .. }) = &self.cause {
+            // Before the first call a buffer holds zeros.
+            let zeros =
+                if kind == "stale" && self.inferences.contains(&0) { ", zeros in the first" } else { "" };
+            return format!("the engine {description}{zeros}{when}");
         }
         let place = self.place();
         let looks = match &self.likeness {
             Some(likeness) => format!(": {}", likeness.description),
             None => String::new(),
         };
+        if let Some(behind) = &self.shown_by {
+            return format!(
+                "{place}, which is not shown, is wrong{when}: what `{behind}` errs by is the same in every token, and only \
+                 that input of it is"
+            );
+        }
         if given(&self.place).is_some() {
             return format!("{place} that the engine works on differ from the reference's{when}{looks}");
         }
@@ -326,7 +339,8 @@ impl Located {
                 format!("{place} is wrong{when}{looks}, and the embodiment slot is not shown to be right")
             }
             true => format!("{place} is wrong on inputs that are right{when}{looks}"),
-            false => format!("{place} is the first tensor shown that is wrong{when}{looks}"),
+            false if first => format!("{place} is the first tensor shown that is wrong{when}{looks}"),
+            false => format!("{place} is wrong beyond what it was handed{when}{looks}"),
         }
     }
 
@@ -334,9 +348,10 @@ impl Located {
     fn explain(&self, evidence: &Evidence, text: &mut String) {
         let place = self.place();
         if let Some(error) = self.error {
+            let at = self.shown_by.as_ref().map_or(place.clone(), |behind| format!("`{behind}`"));
             let _ = write!(
                 text,
-                " At {place}{} the error is {error:.2e} on the engine's own inputs, where {:.2e} is healthy.",
+                " At {at}{} the error is {error:.2e} on the engine's own inputs, where {:.2e} is healthy.",
                 self.when(evidence),
                 self.expected
             );
@@ -365,6 +380,12 @@ impl Located {
                     text,
                     " The tensor looks like the right one but for this: {description}, which leaves {left:.2e}. \
                      Next: {fix}."
+                );
+            }
+            (None, None) if self.shown_by.is_some() => {
+                let _ = write!(
+                    text,
+                    " It is the same in every token and not in every Euler step, as only that of {place} can be. Next: record it."
                 );
             }
             (None, None) if given(&self.place).is_some() => {

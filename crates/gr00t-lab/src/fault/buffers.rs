@@ -1,6 +1,6 @@
 //! Faults of the buffers between an engine and its caller.
 
-use super::{Case, Effect, Fault, Reach, Sites, Suspect};
+use super::{Case, Effect, Fault, PIXELS, Reach, Sites, Suspect};
 use std::sync::Arc;
 use steadyhand_fidelity::Format;
 use steadyhand_fidelity::format::reinterpret_bytes;
@@ -44,6 +44,16 @@ pub fn misread(site: &str, stored: Format, read: Format) -> Fault {
 const BUFFER_FIX: &str = "check that the buffer bound is the one that is read, its size, and that reading waits for \
                           the stream";
 
+/// What the model is given at a site, in words.
+fn given(site: &str) -> Option<&'static str> {
+    match site {
+        PIXELS => Some("pixels of the image"),
+        "action_head.state" => Some("state"),
+        "noise" => Some("noise"),
+        _ => None,
+    }
+}
+
 /// The buffer still holds the result of the previous inference.
 pub fn stale(site: &str) -> Fault {
     Fault {
@@ -52,20 +62,24 @@ pub fn stale(site: &str) -> Fault {
         reach: Reach::Place,
         effect: Effect::Stale,
         opaque: false,
-        description: format!("gives the previous inference's `{site}`"),
+        description: match given(site) {
+            Some(what) => format!("works on the {what} (`{site}`) of the previous inference"),
+            None => format!("gives the previous inference's `{site}`"),
+        },
         fix: BUFFER_FIX.to_owned(),
     }
 }
 
-/// The last `unwritten` tokens of a buffer are never written and hold zeros.
+/// The last `unwritten` tokens of a buffer are never written and hold zeros. Of a buffer that has no more than those nothing
+/// was written, which is no tail: see [`stale`].
 pub fn unwritten_tail(site: &str, unwritten: usize) -> Fault {
     Fault {
         kind: "unwritten-tail",
         place: site.to_owned(),
         reach: Reach::Place,
         effect: Effect::Result(Arc::new(move |[_, tokens, features], values| {
-            for item in values.chunks_exact_mut(tokens * features) {
-                item[tokens.saturating_sub(unwritten) * features..].fill(0.0);
+            for item in values.chunks_exact_mut(tokens * features).filter(|_| unwritten < tokens) {
+                item[(tokens - unwritten) * features..].fill(0.0);
             }
         })),
         opaque: false,

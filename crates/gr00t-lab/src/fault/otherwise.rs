@@ -60,6 +60,11 @@ pub enum Change {
     NoImages,
     /// A time encoding begins with the other half.
     OtherHalfFirst,
+    /// The angles of a time encoding are multiplied by this: the time is counted in another unit.
+    TimeUnit(f32),
+    /// The frequencies of a time encoding, from 1 down to 1e-4, do not end where they should: its last one is left out
+    /// where it is right to have it, or the reverse.
+    OtherFrequencies,
     /// A layer works on the initial noise in every Euler step.
     OnNoise,
     /// Nothing is added to tokens.
@@ -190,6 +195,14 @@ fn untransposed(x: &Tensor, layer: &Linear) -> Vec<f32> {
     values
 }
 
+/// Frequencies from 1 down to 1e-4, the last one left out where these have it and the reverse: diffusers'
+/// `downscale_freq_shift` of 0 where 1 is right, or 1 where 0 is.
+fn other_frequencies(right: &[f32]) -> Vec<f32> {
+    let ends = right.last().is_some_and(|last| (f64::from(*last) - 1e-4).abs() < 1e-6);
+    let intervals = if ends { right.len() } else { right.len().saturating_sub(1).max(1) };
+    (0..right.len()).map(|i| (-(1e4f64.ln()) * i as f64 / intervals as f64).exp() as f32).collect()
+}
+
 /// Where each image token stands when the square grid of every image is read by columns.
 fn by_column(tokens: usize, images: usize) -> Option<Vec<usize>> {
     let each = tokens.checked_div(images)?;
@@ -227,7 +240,14 @@ impl Ops for Otherwise<'_, '_> {
             (Some(Change::OtherHalfFirst), Leading::Cosines) => Leading::Sines,
             (_, right) => right,
         };
-        self.cpu.time_encoding(time, frequencies, leading, at)
+        let other = match self.change(&at) {
+            Some(Change::TimeUnit(unit)) => {
+                Some(frequencies.iter().map(|frequency| frequency * unit).collect())
+            }
+            Some(Change::OtherFrequencies) => Some(other_frequencies(frequencies)),
+            _ => None,
+        };
+        self.cpu.time_encoding(time, other.as_deref().unwrap_or(frequencies), leading, at)
     }
 
     fn tap(&self, x: &Tensor, at: Site) {

@@ -170,7 +170,8 @@ fn role(name: &str) -> String {
 
 fn rule(pattern: Pattern, format: Format, linear: bool) -> Rule {
     let scale = (linear && format.bits() == 8).then_some(Scale::PerChannel);
-    Rule { pattern, storage: None, compute: Some(format), accumulate: None, scale, weights: None }
+    let (storage, accumulate, weights, activations) = (None, None, None, None);
+    Rule { pattern, storage, compute: Some(format), accumulate, scale, weights, activations }
 }
 
 /// `fc1`, or `{query,key,value}`.

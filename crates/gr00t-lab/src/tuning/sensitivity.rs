@@ -188,6 +188,7 @@ impl Choices {
             accumulate: None,
             scale: None,
             weights: None,
+            activations: None,
         };
         sites.map(rule).collect()
     }

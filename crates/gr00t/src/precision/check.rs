@@ -1,6 +1,6 @@
 //! Whether a policy fits a model: patterns that match something, formats that exist together.
 
-use super::{Pattern, PrecisionPolicy, Scale};
+use super::{ActivationFormat, Formats, Pattern, PrecisionPolicy, Rule, Scale, WeightCode};
 use crate::ops::{ModelSite, Operation};
 use crate::{Error, Result};
 use steadyhand_fidelity::Format;
@@ -38,15 +38,23 @@ impl PrecisionPolicy {
                 }
             }
             if let Some(Some(weights)) = rule.weights {
-                let reaches =
-                    |site: &ModelSite| rule.pattern.covers(&site.path) && site.operation == Operation::Linear;
-                if !sites.iter().any(reaches) {
-                    let what = format!("`{}`: weights {weights} reach no linear layer", rule.pattern);
-                    return Err(self.fails(what));
-                }
+                self.reaches_linear(rule, sites, &format!("weights {weights} reach"))?;
+            }
+            if let Some(Some(activations)) = rule.activations {
+                self.reaches_linear(rule, sites, &format!("activations {activations} reach"))?;
             }
         }
         sites.iter().try_for_each(|site| self.check_site(site))
+    }
+
+    /// Whether a rule of linear layers covers one.
+    fn reaches_linear(&self, rule: &Rule, sites: &[ModelSite], what: &str) -> Result<()> {
+        let reaches =
+            |site: &ModelSite| rule.pattern.covers(&site.path) && site.operation == Operation::Linear;
+        match sites.iter().any(reaches) {
+            true => Ok(()),
+            false => Err(self.fails(format!("`{}`: {what} no linear layer", rule.pattern))),
+        }
     }
 
     fn check_site(&self, site: &ModelSite) -> Result<()> {
@@ -86,7 +94,35 @@ impl PrecisionPolicy {
                 "weights: expected none with compute = \"{compute}\", which rounds the weights too, found {weights}"
             ));
         }
+        if let (Operation::Linear, Some(activations)) = (operation, formats.activations) {
+            return self.check_activations(path, formats, activations).or_else(fail);
+        }
         Ok(())
+    }
+
+    /// Whether activations of whole numbers have weights to meet, and scales.
+    fn check_activations(
+        &self,
+        path: &str,
+        formats: Formats,
+        activations: ActivationFormat,
+    ) -> Result<(), String> {
+        if formats.weights.is_none_or(|weights| weights.code == WeightCode::Fp8E4m3) {
+            let found = formats.weights.map_or("none".to_owned(), |weights| weights.to_string());
+            return Err(format!(
+                "activations {activations}: expected weights of int8, int4, uint8 or uint4, found {found}"
+            ));
+        }
+        if activations.per_token || self.calibration().is_none() {
+            return Ok(());
+        }
+        if activations.zero_point {
+            return Err(format!(
+                "activations: expected int8_per_tensor with a calibration, which has magnitudes and no zero points, found \
+                 {activations}"
+            ));
+        }
+        self.activation_scale(path).map(|_| ()).map_err(|error| error.to_string())
     }
 
     /// An error about this policy: about its file where it has one.

@@ -1,6 +1,6 @@
 //! Policies as TOML files that a person can read and edit.
 
-use super::{Pattern, PrecisionPolicy, Rule, Scale, WeightFormat};
+use super::{Pattern, PrecisionPolicy, Rule, Scale};
 use crate::checkpoint::files;
 use crate::precision::Calibration;
 use crate::{Error, Result};
@@ -28,12 +28,13 @@ struct Table {
     accumulate: Option<String>,
     scale: Option<String>,
     weights: Option<String>,
+    activations: Option<String>,
 }
 
 impl PrecisionPolicy {
     /// Reads a policy: `base`, a preset; `calibration`, a file whose path starts from the policy's folder; and
-    /// ordered `[[site]]` tables of `pattern` and any of `storage`, `compute`, `accumulate`, `scale` and `weights`, of which
-    /// later ones win. The policy is named after the file. docs/PRECISION.md has an example.
+    /// ordered `[[site]]` tables of `pattern` and any of `storage`, `compute`, `accumulate`, `scale`, `weights` and
+    /// `activations`, of which later ones win. The policy is named after the file. docs/PRECISION.md has an example.
     ///
     /// # Errors
     /// A file that cannot be read, is not such TOML, or names a preset, format, scale or pattern that does not
@@ -97,9 +98,8 @@ impl PrecisionPolicy {
             put(&mut text, "compute", rule.compute);
             put(&mut text, "accumulate", rule.accumulate);
             put(&mut text, "scale", rule.scale);
-            let weights =
-                |format: Option<WeightFormat>| format.map_or("none".to_owned(), |format| format.to_string());
-            put(&mut text, "weights", rule.weights.map(weights));
+            put(&mut text, "weights", rule.weights.map(or_none));
+            put(&mut text, "activations", rule.activations.map(or_none));
         }
         text
     }
@@ -114,17 +114,15 @@ impl Table {
             compute: parse("compute", self.compute.as_deref())?,
             accumulate: parse("accumulate", self.accumulate.as_deref())?,
             scale: parse::<Scale>("scale", self.scale.as_deref())?,
-            weights: match self.weights.as_deref() {
-                Some("none") => Some(None),
-                named => parse("weights", named)?.map(Some),
-            },
+            weights: parse_or_none("weights", self.weights.as_deref())?,
+            activations: parse_or_none("activations", self.activations.as_deref())?,
         };
         let name = &self.pattern;
         let formats = [rule.storage, rule.compute, rule.accumulate];
-        if formats.iter().all(Option::is_none) && rule.scale.is_none() && rule.weights.is_none() {
-            return Err(format!(
-                "`{name}`: expected at least one of storage, compute, accumulate, scale, weights, found none"
-            ));
+        let quantized = rule.weights.is_some() || rule.activations.is_some();
+        if formats.iter().all(Option::is_none) && rule.scale.is_none() && !quantized {
+            let known = "storage, compute, accumulate, scale, weights, activations";
+            return Err(format!("`{name}`: expected at least one of {known}, found none"));
         }
         match (rule.compute, rule.scale) {
             (Some(compute), Some(scale)) if compute.bits() > 8 && scale != Scale::None => Err(format!(
@@ -143,6 +141,21 @@ where
         let error = error.to_string();
         format!("{field}: {}", error.split_once(": ").map_or(&*error, |(_, what)| what))
     })
+}
+
+/// A format, or `none`, which undoes an earlier rule's.
+fn parse_or_none<T: FromStr>(field: &str, text: Option<&str>) -> Result<Option<Option<T>>, String>
+where
+    T::Err: Display,
+{
+    match text {
+        Some("none") => Ok(Some(None)),
+        named => Ok(parse(field, named)?.map(Some)),
+    }
+}
+
+fn or_none(format: Option<impl Display>) -> String {
+    format.map_or("none".to_owned(), |format| format.to_string())
 }
 
 fn put(text: &mut String, field: &str, value: Option<impl Display>) {
@@ -188,6 +201,15 @@ compute = "bf16"
 pattern = "dit.block.31.attention"
 storage = "bf16"
 accumulate = "bf16"
+
+[[site]]
+pattern = "language"
+weights = "uint8_per_channel"
+activations = "int8_per_token"
+
+[[site]]
+pattern = "language.layer.0"
+activations = "none"
 "#;
 
     fn read(text: &str) -> Result<PrecisionPolicy> {
@@ -209,6 +231,10 @@ accumulate = "bf16"
         assert_eq!(at("dit.block.30.fc1"), mixed);
         let last = Formats { storage: Format::Bf16, accumulate: Format::Bf16, ..mixed };
         assert_eq!(at("dit.block.31.attention"), last);
+        let quantized = at("language.layer.1.gate");
+        assert_eq!(quantized.weights, "uint8_per_channel".parse().ok());
+        assert_eq!(quantized.activations, "int8_per_token".parse().ok());
+        assert_eq!(at("language.layer.0.gate"), Formats { activations: None, ..quantized });
         let all: Vec<_> = policy.all_formats().collect();
         assert!([mixed, fp8, last].iter().all(|formats| all.contains(formats)));
     }
@@ -241,6 +267,10 @@ accumulate = "bf16"
             (format!("{site}storage = \"int8\""), &["[[site]] 1", "storage: expected f32", "`int8`"]),
             (format!("{site}scale = \"per_row\""), &["scale: expected none", "`per_row`"]),
             (format!("{site}compute = \"bf16\"\nscale = \"per_tensor\""), &["`dit`", "scale", "`bf16`"]),
+            (
+                format!("{site}activations = \"int4\""),
+                &["activations: expected", "uint8_per_token", "`int4`"],
+            ),
             (format!("{site}dtype = \"bf16\""), &["line 4", "dtype"]),
             (
                 "base = \"f32\"\n[[site]]\npattern = \"dit..x\"\nstorage = \"f32\"".to_owned(),

@@ -9,7 +9,7 @@ mod weights;
 
 pub use calibration::Calibration;
 pub use pattern::Pattern;
-pub use weights::{Sharing, WeightCode, WeightFormat};
+pub use weights::{ActivationFormat, Extent, Sharing, WeightCode, WeightFormat};
 
 use crate::ops::Site;
 use crate::{Error, Result};
@@ -35,6 +35,8 @@ pub struct Formats {
     pub scale: Scale,
     /// What the weights of a linear layer are stored in, where that is narrower than the checkpoint.
     pub weights: Option<WeightFormat>,
+    /// What the activations of a linear layer are quantized to before they meet weights of whole numbers.
+    pub activations: Option<ActivationFormat>,
 }
 
 /// How the operands of a linear layer are scaled before they are rounded to an 8-bit compute format.
@@ -68,6 +70,8 @@ pub struct Rule {
     pub scale: Option<Scale>,
     /// In place of [`Formats::weights`].
     pub weights: Option<Option<WeightFormat>>,
+    /// In place of [`Formats::activations`].
+    pub activations: Option<Option<ActivationFormat>>,
 }
 
 /// Formats by site. A value like any other: an engine is given one and decides nothing itself.
@@ -99,7 +103,7 @@ pub enum ActivationScale {
 impl Formats {
     /// Formats without scales, weights as the checkpoint has them.
     pub const fn new(storage: Format, compute: Format, accumulate: Format) -> Self {
-        Formats { storage, compute, accumulate, scale: Scale::None, weights: None }
+        Formats { storage, compute, accumulate, scale: Scale::None, weights: None, activations: None }
     }
 }
 
@@ -112,6 +116,7 @@ impl Rule {
             accumulate: self.accumulate.unwrap_or(formats.accumulate),
             scale: self.scale.unwrap_or(formats.scale),
             weights: self.weights.unwrap_or(formats.weights),
+            activations: self.activations.unwrap_or(formats.activations),
         }
     }
 }
@@ -136,6 +141,7 @@ impl PrecisionPolicy {
             accumulate: Some(formats.accumulate),
             scale: Some(formats.scale),
             weights: Some(formats.weights),
+            activations: Some(formats.activations),
         })
     }
 

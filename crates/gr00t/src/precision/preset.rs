@@ -68,5 +68,6 @@ fn fp8(pattern: &str) -> Result<Rule> {
         accumulate: None,
         scale: Some(Scale::PerChannel),
         weights: None,
+        activations: None,
     })
 }

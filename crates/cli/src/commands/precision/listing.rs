@@ -3,7 +3,9 @@
 use serde::Serialize;
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::ops::{ModelSite, Operation};
-use steadyhand_gr00t::precision::{ActivationScale, Pattern, PrecisionPolicy, Scale, WeightFormat};
+use steadyhand_gr00t::precision::{
+    ActivationFormat, ActivationScale, Pattern, PrecisionPolicy, Scale, WeightFormat,
+};
 
 /// The formats that count at a site: what its operation does not use is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -18,6 +20,9 @@ pub struct Used {
     /// Of linear layers: what weights are stored in, where that is narrower than the checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightFormat>,
+    /// Of linear layers: what activations are quantized to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activations: Option<ActivationFormat>,
 }
 
 impl Used {
@@ -30,21 +35,26 @@ impl Used {
             accumulate: site.operation.accumulates().then_some(formats.accumulate),
             scale: Some(formats.scale).filter(|scale| site.operation.multiplies() && *scale != Scale::None),
             weights: formats.weights.filter(|_| site.operation == Operation::Linear),
+            activations: formats.activations.filter(|_| site.operation == Operation::Linear),
         }
     }
 
-    /// Storage, compute, accumulation and what becomes of weights (their scale, or their format) as cells of a table.
+    /// Storage, compute, accumulation and what becomes of weights (their scale, or their format and, where they are
+    /// quantized, that of the activations) as cells of a table.
     pub fn cells(&self) -> [String; 4] {
         let cell = |format: Option<Format>| format.map_or("-".to_owned(), |format| format.to_string());
         let scale = self.scale.map(|scale| scale.to_string());
-        let weights = self.weights.map(|weights| weights.to_string()).or(scale).unwrap_or("-".to_owned());
+        let of_activations = self.activations.map_or(String::new(), |format| format!(" by {format}"));
+        let weights = self.weights.map(|weights| format!("{weights}{of_activations}"));
+        let weights = weights.or(scale).unwrap_or("-".to_owned());
         [self.storage.to_string(), cell(self.compute), cell(self.accumulate), weights]
     }
 }
 
 /// The largest magnitude that a calibration gives the activations of a scaled site; none where it is dynamic.
 pub fn amax(policy: &PrecisionPolicy, site: &ModelSite, used: &Used) -> anyhow::Result<Option<f32>> {
-    if used.scale.is_none() {
+    let of_tensor = used.activations.is_some_and(|format| !format.per_token);
+    if used.scale.is_none() && !of_tensor {
         return Ok(None);
     }
     Ok(match policy.activation_scale(&site.path)? {

@@ -25,22 +25,26 @@ fn located() -> impl Strategy<Value = Located> {
     }));
     let place = prop::sample::select(vec!["dit.block.3.fc1", "noise", "vision.patches", "action_pred"]);
     let unshown = vec(Just("a.hidden.site".to_owned()), 0..3);
-    let unshown = (unshown, any::<bool>());
+    let shown_by = option::of(Just("SHOWN by it".to_owned()));
+    let unshown = (unshown, any::<bool>(), shown_by);
     let rivals = vec(Just("RIVALLED it".to_owned()), 0..2);
     let (inferences, steps) = (vec(0usize..4, 1..4), vec(0usize..4, 0..4));
     let error = option::of(0.0..1e3f64);
     (place, inferences, steps, error, unshown, option::of(cause()), likeness, rivals).prop_map(
-        |(place, inferences, steps, error, (unshown, slot_unshown), cause, likeness, rivals)| Located {
-            place: place.to_owned(),
-            inferences,
-            steps,
-            error,
-            expected: 1e-6,
-            unshown,
-            slot_unshown,
-            cause,
-            likeness,
-            rivals,
+        |(place, inferences, steps, error, (unshown, slot_unshown, shown_by), cause, likeness, rivals)| {
+            Located {
+                place: place.to_owned(),
+                inferences,
+                steps,
+                error,
+                expected: 1e-6,
+                unshown,
+                slot_unshown,
+                shown_by,
+                cause,
+                likeness,
+                rivals,
+            }
         },
     )
 }
@@ -92,6 +96,8 @@ proptest! {
             ("embodiment slot is not shown", any(|found| found.slot_unshown && found.cause.is_none())),
             ("record `embodiment_id`", any(|found| found.slot_unshown && found.cause.is_none())),
             ("a.hidden.site", any(|found| !found.unshown.is_empty())),
+            ("SHOWN", any(|found| found.shown_by.is_some() && (found.cause.is_none() || found.error.is_some()))),
+            ("same in every token", any(|found| found.shown_by.is_some() && found.cause.is_none())),
             ("RIVALLED", any(|found| !found.rivals.is_empty())),
             ("NEARLY", judgement.evidence.nearest.is_some()),
             ("Ruled out", judgement.evidence.nearest.is_none() && judgement.evidence.hypotheses > 0),
@@ -106,7 +112,7 @@ proptest! {
         prop_assert_eq!(verdict.status == Status::NoFault, judgement.found.is_empty() && within);
         prop_assert_eq!(verdict.headline.contains("explains the engine"), verdict.status == Status::NoFault);
         if verdict.status == Status::Cause {
-            prop_assert!(judgement.found.iter().all(|found| found.cause.is_some()) && verdict.place.is_some());
+            prop_assert!(judgement.found[0].cause.is_some() && verdict.place.is_some());
         }
         if verdict.status == Status::Unexplained {
             prop_assert!(verdict.place.is_none() && text.contains("Next:"));

@@ -5,7 +5,7 @@
 
 use super::fp16;
 use crate::checkpoint::Weight;
-use crate::precision::{Formats, Sharing};
+use crate::precision::{Extent, Formats, Sharing};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
@@ -23,14 +23,17 @@ const SERIAL: usize = 1 << 22;
 pub(super) fn by_transposed(x: &[f32], rows: usize, weight: &Weight, formats: Formats) -> Vec<f32> {
     let in_features = weight.shape()[1];
     let by_tensor = formats.weights.is_some_and(|stored| stored.sharing == Sharing::PerTensor);
-    let amax = if by_tensor { largest_weight(weight) } else { 0.0 };
+    let whole = if by_tensor { extent(weight) } else { Extent::default() };
     in_panels(rows, weight, |range, widened, mut out| {
         match formats.weights {
             None => weight.read_into(range, formats.compute, widened),
             Some(stored) => {
                 weight.read_into(range, Format::F32, widened);
-                stored.round_rows(widened, in_features, amax);
-                formats.compute.round_slice(widened);
+                stored.round_rows(widened, in_features, whole);
+                // Codes of both operands are multiplied as integers.
+                if formats.activations.is_none() {
+                    formats.compute.round_slice(widened);
+                }
             }
         }
         let panel = view(widened, out.ncols(), in_features);
@@ -100,15 +103,15 @@ pub(super) fn largest(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |largest, value| value.abs().max(largest))
 }
 
-/// The largest magnitude of a weight, found a row at a time.
-pub(super) fn largest_weight(weight: &Weight) -> f32 {
+/// The smallest and the largest value of a weight, found a row at a time.
+pub(super) fn extent(weight: &Weight) -> Extent {
     let features = weight.shape()[1];
     let mut row = vec![0.0; features];
     let of_row = |index: usize| {
         weight.read_into(index * features..(index + 1) * features, Format::F32, &mut row);
-        largest(&row)
+        Extent::of(&row)
     };
-    (0..weight.shape()[0]).map(of_row).fold(0.0, f32::max)
+    (0..weight.shape()[0]).map(of_row).fold(Extent::default(), Extent::with)
 }
 
 /// Callers pass slices of exactly `rows * cols` values, so the shape always fits.

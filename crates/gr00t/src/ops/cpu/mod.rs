@@ -28,7 +28,7 @@ use super::{
     Patching, Places, Resize, Rotary, Site, Tokens,
 };
 use crate::checkpoint::Weight;
-use crate::precision::{Formats, PrecisionPolicy, Scale};
+use crate::precision::{ActivationFormat, ActivationScale, Formats, PrecisionPolicy, Scale};
 use crate::probe::Probe;
 use crate::{Error, Result};
 use std::borrow::Cow;
@@ -84,6 +84,21 @@ impl<'a, 'p> Cpu<'a, 'p> {
         let mut values = x.values.to_vec();
         compute.round_slice(&mut values);
         Cow::Owned(values)
+    }
+
+    /// The tensor's values as quantized activations. An observation of a batch has its own scales: its result must not
+    /// depend on the others.
+    fn quantized(&self, x: &Tensor, format: ActivationFormat, at: &Site) -> Result<Vec<f32>> {
+        let scale = match format.per_token {
+            true => ActivationScale::Dynamic,
+            false => self.policy.activation_scale(at.path())?,
+        };
+        let mut values = x.values.to_vec();
+        let (features, tokens) = (x.features(), x.shape[1]);
+        values
+            .chunks_mut((tokens * features).max(1))
+            .for_each(|observation| format.round(observation, features, scale));
+        Ok(values)
     }
 }
 
@@ -198,7 +213,10 @@ impl Ops for Cpu<'_, '_> {
         self.intervention
             .product(&at, &Product { operation: Operation::Linear, operands: &[&x.values], weight });
         let mut values = if formats.scale == Scale::None {
-            let operand = self.operand(x, formats.compute);
+            let operand = match formats.activations {
+                Some(activations) => Cow::Owned(self.quantized(x, activations, &at)?),
+                None => self.operand(x, formats.compute),
+            };
             matmul::by_transposed(&operand, x.rows(), &layer.weight, formats)
         } else {
             let activations = self.policy.activation_scale(at.path())?;

@@ -3,7 +3,7 @@
 //! With M the format's largest value, an operand x whose largest magnitude is a becomes `round(x * (M / a))`,
 //! saturating; the product is summed as the policy says and multiplied by `(a_x / M) * (a_w / M)` in f32.
 
-use super::matmul::{in_panels, largest, largest_weight, product, view};
+use super::matmul::{extent, in_panels, largest, product, view};
 use super::tensor::Tensor;
 use crate::checkpoint::Weight;
 use crate::precision::{ActivationScale, Formats, Scale};
@@ -27,7 +27,7 @@ pub(super) fn by_transposed(
             ActivationScale::Calibrated(amax) => quantize(item, amax, compute),
         })
         .collect();
-    let whole = (formats.scale == Scale::PerTensor).then(|| largest_weight(weight));
+    let whole = (formats.scale == Scale::PerTensor).then(|| extent(weight).amax());
     in_panels(x.rows(), weight, |range, widened, mut out| {
         weight.read_into(range, Format::F32, widened);
         let rows = widened.chunks_exact_mut(in_features);

@@ -119,6 +119,9 @@ pub fn check(policy: &PrecisionPolicy, sites: &[ModelSite]) -> Result<()> {
             if let (Operation::Linear, Some(weights)) = (operation, formats.weights) {
                 return refuse(format!("weights: expected none, found {weights}"));
             }
+            if let (Operation::Linear, Some(activations)) = (operation, formats.activations) {
+                return refuse(format!("activations: expected none, found {activations}"));
+            }
             if formats.scale != Scale::None {
                 return refuse(format!("scale: expected none, found {}", formats.scale));
             }

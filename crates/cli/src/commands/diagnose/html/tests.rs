@@ -52,6 +52,7 @@ fn verdict(words: &str) -> Verdict {
         expected: 1e-6,
         unshown: Vec::new(),
         slot_unshown: false,
+        shown_by: None,
         cause: None,
         likeness: Some(Likeness { description: words.to_owned(), fix: words.to_owned(), left: 1e-3 }),
         rivals: vec![words.to_owned()],
