@@ -250,16 +250,16 @@ mod tests {
     #[test]
     fn why_names_the_field() {
         #[derive(Debug, serde::Deserialize)]
-        #[allow(dead_code)] // Only read into: what is looked at is the error.
         struct Inner {
             list: Vec<usize>,
         }
         #[derive(Debug, serde::Deserialize)]
-        #[allow(dead_code)] // Only read into: what is looked at is the error.
         struct Outer {
             fps: Option<f64>,
             inner: Option<Inner>,
         }
+        let right: Outer = from_slice(br#"{"fps": 30, "inner": {"list": [1, 2]}}"#).unwrap();
+        assert_eq!((right.fps, right.inner.map(|inner| inner.list)), (Some(30.0), Some(vec![1, 2])));
         let said = |text: &str| why(text.as_bytes(), &from_slice::<Outer>(text.as_bytes()).unwrap_err());
         for (text, start) in [
             (r#"{"a": NaN, "fps": "30"}"#, "fps: invalid type: string"),

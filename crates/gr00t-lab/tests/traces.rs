@@ -1,16 +1,16 @@
 //! What is said of an engine that left tensors, by what it did not leave.
 
+mod scene;
+
+use scene::Scene;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use steadyhand_fidelity::{Trace, TraceWriter};
-use steadyhand_gr00t::engine::{Engine, ModelInput};
-use steadyhand_gr00t::noise::gaussian;
-use steadyhand_gr00t::policy::prepare;
+use steadyhand_gr00t::engine::Engine;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Recorder;
-use steadyhand_gr00t::synthetic::{Shapes, Synthetic, tiny};
 use steadyhand_gr00t_lab::diagnosis::{
-    Inputs, OfInference, Options, Setup, Status, Subject, SwapWhen, Verdict, diagnose,
+    Inputs, OfInference, Options, Status, Subject, SwapWhen, Verdict, diagnose,
 };
 use steadyhand_gr00t_lab::fault::{Fault, FaultyEngine, old_weights, stale, timestep_offset};
 
@@ -28,19 +28,12 @@ fn judged_at(
     hidden: &[&str],
     slot: bool,
 ) -> Verdict {
-    let made = Synthetic::make("synth:tiny", tiny(), 3, &Shapes::default()).expect("consistent sizes");
-    let (model, processor) = (&made.parts.model, &*made.parts.processor);
-    let [rows, cols] = made.parts.noise_shape();
-    let observations = [made.observation(1), made.observation(2)];
-    let input = |(index, observation)| {
-        prepare(processor, observation, gaussian(5, 0, index, rows, cols)).expect("an observation that fits")
-    };
-    let inputs: Vec<ModelInput> = (0u32..).zip(&observations).map(input).collect();
+    let scene = Scene::new();
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("trace");
     let mut writer = TraceWriter::create(&path, BTreeMap::new()).expect("a trace");
-    let mut engine = FaultyEngine::with_all(model, ran, STEPS, faults.to_vec());
-    for (inference, input) in inputs.iter().enumerate() {
+    let mut engine = FaultyEngine::with_all(&scene.made.parts.model, ran, STEPS, faults.to_vec());
+    for (inference, input) in scene.inputs.iter().enumerate() {
         let mut taps = Recorder::all();
         let actions =
             engine.infer(std::slice::from_ref(input), Some(&mut taps)).expect("an inference").remove(0);
@@ -60,20 +53,10 @@ fn judged_at(
         }
     }
     writer.finish().expect("a trace");
-    let setup = Setup {
-        model,
-        processor,
-        denoising_steps: STEPS,
-        observations: &observations,
-        inputs: &inputs,
-        steps: &[0, 1],
-        recorded: &[],
-        names: &[],
-    };
     let policy = declared.clone();
     let options = Options { policy, inputs: Inputs::Own, swaps: SwapWhen::Never, scratch: None };
     let trace = Rc::new(Trace::open(&path).expect("a trace"));
-    diagnose(&setup, Subject::Trace(trace), &options, &|_| {}).expect("a diagnosis").verdict
+    diagnose(&scene.setup(STEPS), Subject::Trace(trace), &options, &|_| {}).expect("a diagnosis").verdict
 }
 
 fn judged(faults: &[Fault], hidden: &[&str], slot: bool) -> Verdict {

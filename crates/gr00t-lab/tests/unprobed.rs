@@ -1,15 +1,13 @@
 //! An engine that computes otherwise while a probe looks on is judged by what runs without one.
 
+mod scene;
+
+use scene::Scene;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
-use steadyhand_gr00t::noise::gaussian;
-use steadyhand_gr00t::policy::prepare;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
-use steadyhand_gr00t::synthetic::{Shapes, Synthetic, tiny};
 use steadyhand_gr00t::{Matrix, Result};
-use steadyhand_gr00t_lab::diagnosis::{
-    Diagnosis, Inputs, Options, Setup, Status, Subject, SwapWhen, diagnose,
-};
+use steadyhand_gr00t_lab::diagnosis::{Diagnosis, Inputs, Options, Status, Subject, SwapWhen, diagnose};
 
 const STEPS: usize = 2;
 
@@ -42,30 +40,12 @@ impl Engine for TwoForms {
 
 /// What is said of an engine in f32 whose actions without a probe are the reference's times `factor`.
 fn judged(factor: f32) -> Diagnosis {
-    let made = Synthetic::make("synth:tiny", tiny(), 3, &Shapes::default()).expect("consistent sizes");
-    let (model, processor) = (&made.parts.model, &*made.parts.processor);
-    let [rows, cols] = made.parts.noise_shape();
-    let observations = [made.observation(1), made.observation(2)];
-    let inputs: Vec<ModelInput> = (0..2u32)
-        .map(|index| {
-            let noise = gaussian(5, 0, index, rows, cols);
-            prepare(processor, &observations[index as usize], noise).expect("an observation that fits")
-        })
-        .collect();
-    let setup = Setup {
-        model,
-        processor,
-        denoising_steps: STEPS,
-        observations: &observations,
-        inputs: &inputs,
-        steps: &[0, 1],
-        recorded: &[],
-        names: &[],
-    };
+    let scene = Scene::new();
     let policy = PrecisionPolicy::preset("f32").expect("a preset");
-    let engine = CpuEngine::new(model.clone(), policy.clone(), STEPS);
+    let engine = CpuEngine::new(scene.made.parts.model.clone(), policy.clone(), STEPS);
     let options = Options { policy, inputs: Inputs::Own, swaps: SwapWhen::Never, scratch: None };
-    diagnose(&setup, Subject::Live(&mut TwoForms { engine, factor }), &options, &|_| {}).expect("a diagnosis")
+    diagnose(&scene.setup(STEPS), Subject::Live(&mut TwoForms { engine, factor }), &options, &|_| {})
+        .expect("a diagnosis")
 }
 
 #[test]

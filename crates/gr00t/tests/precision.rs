@@ -151,8 +151,9 @@ fn activations_are_quantized_where_a_policy_says_so() {
     for name in ["int8_per_tensor", "int8_per_token", "uint8_per_tensor", "uint8_per_token"] {
         let together = actions(&model, &policy(name), &inputs);
         let error = relative_l2(&together, &exact);
-        println!("weights {weights:.2e}, {name} {error:.2e}");
-        assert!(error > 1.2 * weights && error < 0.2, "{name}: {error:.2e}, weights alone {weights:.2e}");
+        // Measured: 1.59 to 2.02 times what the weights cost alone, 3.81e-3.
+        let times = error / weights;
+        assert!((1.2..3.0).contains(&times), "{name}: {error:.2e}, weights alone {weights:.2e}");
         let alone: Vec<f32> =
             inputs.iter().flat_map(|one| actions(&model, &policy(name), std::slice::from_ref(one))).collect();
         assert_eq!(together, alone, "{name}");

@@ -19,6 +19,17 @@ impl Table {
         row.resize(self.header.len(), String::new());
         self.rows.push(row);
     }
+
+    /// The table without the columns that say `nothing` in every row.
+    pub fn without(mut self, nothing: &str) -> Self {
+        for column in (0..self.header.len()).rev() {
+            if self.rows.iter().all(|row| row[column] == nothing) {
+                self.header.remove(column);
+                self.rows.iter_mut().for_each(|row| drop(row.remove(column)));
+            }
+        }
+        self
+    }
 }
 
 /// The narrowest that a column of text becomes where a table does not fit its terminal.
@@ -115,6 +126,14 @@ mod tests {
         table.row(["a".to_owned(), "5".to_owned()]);
         table.row(["longer".to_owned(), "1,234".to_owned()]);
         assert_eq!(table.to_string(), "name     size\n------  -----\na           5\nlonger  1,234\n");
+    }
+
+    #[test]
+    fn columns_that_say_nothing_are_left_out() {
+        let mut table = Table::new(&["site", "scale", "format"]);
+        table.row(["a", "-", "-"].map(str::to_owned));
+        table.row(["b", "-", "bf16"].map(str::to_owned));
+        assert_eq!(table.without("-").within(80), "site  format\n----  ------\na     -\nb     bf16\n");
     }
 
     #[test]

@@ -136,7 +136,11 @@ fn what_an_evaluation_would_refuse_is_said() {
 
 #[test]
 fn tables_fit_80_columns_where_no_terminal_says_otherwise() {
-    for args in [&["inspect", "checkpoint"][..], &["precision", "show", "bf16", "--checkpoint"]] {
+    for args in [
+        &["inspect", "checkpoint"][..],
+        &["precision", "show", "bf16", "--checkpoint"],
+        &["precision", "diff", "f32", "bf16", "--checkpoint"],
+    ] {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_steady"));
         // The folder as a user in the repository names it: a longer name of it would widen the title.
         command.current_dir(repo("")).args(args).arg("demo/checkpoint").env_remove("COLUMNS");

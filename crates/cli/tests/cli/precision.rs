@@ -143,6 +143,13 @@ fn sites_are_listed_for_machines_too() {
         (&differing[0]["a"]["storage"], &differing[0]["b"]["storage"]),
         (&"f32".into(), &"bf16".into())
     );
+    let text = "base = \"mixed\"\n[[site]]\npattern = \"dit.block\"\nweights = \"int8_per_channel\"\n";
+    for (name, rest) in [("w8", ""), ("w8a8", "activations = \"int8_per_token\"\n")] {
+        fs::write(folder.path().join(name).with_extension("toml"), text.to_owned() + rest).expect("written");
+    }
+    let run = steady(folder.path(), ["precision", "diff", "w8.toml", "w8a8.toml"]).succeeds();
+    let weights = ["int8_per_channel", "→", "int8_per_channel", "by", "int8_per_token"];
+    has_line(&run, &[&["dit.block.*.fc1"], &weights[..], &["-", "→", "dynamic"]].concat());
     let same = steady(folder.path(), ["precision", "diff", "mixed", "mixed"]).succeeds();
     assert!(same.stdout.contains("0 of 227"), "{}", same.stdout);
 }

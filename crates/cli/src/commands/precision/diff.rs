@@ -47,12 +47,13 @@ impl Side {
     /// Formats, what becomes of weights, and where the activations' scale comes from.
     fn cells(&self) -> [String; 5] {
         let [storage, compute, accumulate, weights] = self.formats.cells();
-        let activations = match (self.formats.scale, self.amax) {
-            (None, _) => "-".to_owned(),
-            (Some(_), None) => "dynamic".to_owned(),
-            (Some(_), Some(_)) => "calibrated".to_owned(),
+        let scaled = self.formats.scale.is_some() || self.formats.activations.is_some();
+        let activations = match (scaled, self.amax) {
+            (false, _) => "-",
+            (true, None) => "dynamic",
+            (true, Some(_)) => "calibrated",
         };
-        [storage, compute, accumulate, weights, activations]
+        [storage, compute, accumulate, weights, activations.to_owned()]
     }
 }
 
@@ -101,5 +102,5 @@ fn table(sites: &[ModelSite], rows: &[Row], all: bool) -> Table {
         });
         table.row([pattern, operation.to_string()].into_iter().chain(cells));
     }
-    table
+    table.without("-")
 }
