@@ -7,4 +7,4 @@ use steadyhand_fuzz::{Scratch, decode, with_pictures};
 
 static FOLDER: LazyLock<Scratch> = LazyLock::new(|| Scratch::new(None));
 
-fuzz_target!(|data: &[u8]| decode(&FOLDER.put("a.mp4", &with_pictures("av1_bt709", data))));
+fuzz_target!(|data: &[u8]| decode(&FOLDER.put("a.mp4", &with_pictures("av1_64x47", data))));

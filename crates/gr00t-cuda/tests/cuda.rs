@@ -7,8 +7,8 @@ mod gpu;
 mod variations;
 
 use gpu::{
-    Case, GOLDENS, N1_7, bits, distance, gemms, in_one, infer, like, made, patched, preset, probe, refusals,
-    taps_agree, tuning,
+    Case, GOLDENS, N1_7, bits, distance, endurance, gemms, in_one, infer, like, made, patched, preset, probe,
+    refusals, taps_agree, tuning,
 };
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -133,7 +133,8 @@ fn on_gpu() -> Vec<Trial> {
             }),
         ],
     };
-    let others: [(&str, fn()); 7] = [
+    let others: [(&str, fn()); 8] = [
+        ("two thousand inferences repeat to the bit and take no more memory", endurance::of_one_engine),
         ("GEMMs are right in every tiling", gemms::of_every_tiling),
         ("one block has formats of its own", one_block_has_formats_of_its_own),
         ("query, key and value have different formats", query_key_and_value_differ),

@@ -1,5 +1,6 @@
 //! Models and inputs for tests on a GPU, and how far apart results may lie.
 
+pub mod endurance;
 pub mod gemms;
 pub mod in_one;
 pub mod patched;
