@@ -3,8 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
-use steadyhand_fuzz::{Scratch, decode, with_pictures};
+use steadyhand_fuzz::{Scratch, decode, quiet_where_guarded, with_pictures};
 
 static FOLDER: LazyLock<Scratch> = LazyLock::new(|| Scratch::new(None));
 
-fuzz_target!(|data: &[u8]| decode(&FOLDER.put("a.mp4", &with_pictures("av1_64x47", data))));
+fuzz_target!(init: quiet_where_guarded(), |data: &[u8]| decode(&FOLDER.put("a.mp4", &with_pictures("av1_64x47", data))));

@@ -65,6 +65,22 @@ fn flipped_bytes_are_errors_or_pictures_but_never_panics() {
     }
 }
 
+/// Found by fuzzing: where overflow is checked in the AV1 decoder, these pictures end the process.
+#[test]
+fn pictures_that_overflow_a_decoders_sums_are_errors() {
+    let mut whole = fs::read(clip("av1_64x47")).unwrap();
+    let found =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/video_damage/av1_golomb.obu");
+    let found = fs::read(found).unwrap();
+    let start = whole.windows(4).position(|w| w == b"mdat").unwrap() + 4;
+    whole[start..start + found.len()].copy_from_slice(&found);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged.mp4");
+    fs::write(&path, whole).unwrap();
+    let error = decode_all(&path).unwrap_err();
+    assert!(error.to_string().contains("damaged.mp4"), "{error}");
+}
+
 #[test]
 fn damaged_indices_are_errors_or_pictures_but_never_panics() {
     let folder = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ use super::{
     mp4::Movie,
 };
 use crate::{Error, Result};
+use steadyhand_files::guarded;
 
 /// Pictures kept that were decoded ahead of their turn: H.264 reorders over at most 16.
 const KEPT_PICTURES: usize = 17;
@@ -37,6 +38,21 @@ enum Decoder {
     Av1(av1::Decoder),
 }
 
+impl Decoder {
+    /// One that has decoded nothing yet.
+    fn new(movie: &Movie) -> Result<Decoder> {
+        let failed = |reason| decode_error(&movie.path, 0, movie.codec, reason);
+        match movie.codec {
+            Codec::H264 => {
+                let config = h264::Config::parse(&movie.config).map_err(failed)?;
+                Ok(Decoder::H264(Box::new(h264::Decoder::new(config.clone())), config))
+            }
+            Codec::Av1 => Ok(Decoder::Av1(av1::Decoder::new().map_err(failed)?)),
+            _ => Err(failed("no decoder is built in".into())),
+        }
+    }
+}
+
 /// What of a file the decoders built in cannot decode, as far as its index tells.
 pub(super) fn refused(movie: &Movie) -> Option<String> {
     match movie.codec {
@@ -50,15 +66,7 @@ pub(super) fn refused(movie: &Movie) -> Option<String> {
 impl Native {
     /// Makes the decoder for a file; decodes nothing yet.
     pub(super) fn new(movie: Movie) -> Result<Native> {
-        let failed = |reason| decode_error(&movie.path, 0, movie.codec, reason);
-        let decoder = match movie.codec {
-            Codec::H264 => {
-                let config = h264::Config::parse(&movie.config).map_err(failed)?;
-                Decoder::H264(Box::new(h264::Decoder::new(config.clone())), config)
-            }
-            Codec::Av1 => Decoder::Av1(av1::Decoder::new().map_err(failed)?),
-            _ => return Err(failed("no decoder is built in".into())),
-        };
+        let decoder = Decoder::new(&movie)?;
         let mut frame_of = vec![usize::MAX; movie.samples.len()];
         for (frame, sample) in movie.shown.iter().enumerate() {
             frame_of[*sample] = frame_of[*sample].min(frame);
@@ -137,9 +145,16 @@ impl Native {
             return Err(self.failed(sample, "the sample does not exist".into()));
         };
         let data = self.movie.read_sample(place)?;
-        let decoded = match &mut self.decoder {
+        let decoder = &mut self.decoder;
+        // H.264's may panic on what fuzzing has not found; a panic of AV1's ends the process, guard or not.
+        let decoded = guarded(|| match decoder {
             Decoder::H264(decoder, _) => decoder.decode(&data),
             Decoder::Av1(decoder) => decoder.decode(data),
+        });
+        let Some(decoded) = decoded else {
+            // What it holds may be half done.
+            self.decoder = Decoder::new(&self.movie)?;
+            return Err(self.failed(sample, "the decoder panicked".into()));
         };
         decoded.map_err(|failure| match failure {
             Failure::Damaged(reason) => self.failed(sample, reason),

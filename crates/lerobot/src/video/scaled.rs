@@ -268,6 +268,13 @@ mod tests {
     use super::super::color::Tags;
     use super::*;
 
+    /// Beyond two rows a cube does not fit 64 bits: a build that checks for overflow would stop.
+    #[test]
+    fn nothing_comes_from_far_away() {
+        assert!(cubic((1 << 31) - 1) <= 0);
+        assert_eq!([1 << 31, (1 << 31) + 1, i64::MAX].map(cubic), [0; 3]);
+    }
+
     #[test]
     fn filters_add_up_and_stay_inside() {
         for height in [1usize, 3, 5, 7, 9, 51, 255, 479, 1081] {
