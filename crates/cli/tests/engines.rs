@@ -8,7 +8,7 @@ use libtest_mimic::{Arguments, Trial};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use steadyhand_external::onnxruntime::{OnnxRuntimeEngine, RuntimeOptions};
-use steadyhand_external::tensorrt::locate;
+use steadyhand_external::tensorrt::{Product, Target, locate};
 use steadyhand_fidelity::trace::Dtype;
 use steadyhand_fidelity::{Format, Trace, TraceWriter};
 use steadyhand_gr00t::policy::load_model;
@@ -23,7 +23,8 @@ fn main() -> ExitCode {
         };
         Trial::test(name, run).with_ignored_flag(!present)
     };
-    let (tensorrt, onnxruntime) = (locate(None).is_ok(), has_onnxruntime());
+    let (tensorrt, onnxruntime) =
+        (locate(None, Some(Target::any(Product::TensorRtRtx))).is_ok(), has_onnxruntime());
     let tests = vec![
         trial("a_checkpoint_is_built_and_audited", tensorrt, a_checkpoint_is_built_and_audited),
         trial("sizes_of_a_graph_are_asked_for", tensorrt, sizes_of_a_graph_are_asked_for),

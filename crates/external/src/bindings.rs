@@ -131,9 +131,12 @@ impl Tensor {
         &mut self.bytes
     }
 
-    /// The same tensor as another float type, and whether every value was kept; as it is where either type is no
-    /// float of [`Format`](steadyhand_fidelity::Format).
+    /// The same tensor as another float type, and whether every value was kept; int64 as int32 where all of them fit; as
+    /// it is where a type is another.
     pub fn in_format(self, dtype: Dtype) -> (Self, bool) {
+        if (self.dtype, dtype) == (Dtype::I64, Dtype::I32) {
+            return (self.narrowed(), true);
+        }
         let (Some(from), Some(to)) = (self.dtype.format(), dtype.format()) else { return (self, true) };
         if from == to {
             return (self, true);
@@ -148,6 +151,21 @@ impl Tensor {
             bytes.extend_from_slice(&code.to_le_bytes()[..dtype.size()]);
         }
         (Tensor { dtype, shape: self.shape, bytes }, exact)
+    }
+}
+
+impl Tensor {
+    /// An int64 tensor as int32, which TensorRT 8 has for it; as it is where a value does not fit.
+    fn narrowed(self) -> Self {
+        let (values, _) = self.bytes.as_chunks();
+        let narrow: Option<Vec<[u8; 4]>> = values
+            .iter()
+            .map(|bytes| i32::try_from(i64::from_le_bytes(*bytes)).ok().map(i32::to_le_bytes))
+            .collect();
+        match narrow {
+            Some(narrow) => Tensor { dtype: Dtype::I32, shape: self.shape, bytes: narrow.concat() },
+            None => self,
+        }
     }
 }
 
@@ -336,6 +354,16 @@ mod tests {
         assert!(!tensor(&[70000.0]).in_format(Dtype::F16).1);
         let (whole, exact) = zeros(Dtype::I64, &[1]).in_format(Dtype::Bf16);
         assert!(exact && whole.dtype() == Dtype::I64);
+    }
+
+    #[test]
+    fn whole_numbers_become_narrower_where_they_fit() {
+        let tensor =
+            |value: i64| Tensor::new(Dtype::I64, &[1], value.to_le_bytes().to_vec()).expect("as many");
+        let (narrow, exact) = tensor(-7).in_format(Dtype::I32);
+        assert!(exact && narrow.dtype() == Dtype::I32);
+        assert_eq!(narrow.bytes(), (-7i32).to_le_bytes());
+        assert_eq!(tensor(1 << 40).in_format(Dtype::I32).0.dtype(), Dtype::I64);
     }
 
     #[test]

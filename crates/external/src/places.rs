@@ -11,8 +11,8 @@ const SYSTEM: [&str; 5] =
 pub(crate) struct Wanted {
     /// The variable of the environment that names it, or its folder.
     pub(crate) variable: &'static str,
-    /// Where a folder of Python packages has it.
-    pub(crate) package: &'static str,
+    /// Where a folder of Python packages may have it.
+    pub(crate) packages: &'static [&'static str],
 }
 
 impl Wanted {
@@ -42,18 +42,20 @@ impl Wanted {
 
     /// What stands in an error where no folder of Python's packages was among the places.
     pub(crate) fn no_package(&self, places: &[PathBuf]) -> Option<String> {
-        let none = places.len() > 1 && !places.iter().any(|place| place.ends_with(self.package));
+        let of_package = |place: &PathBuf| self.packages.iter().any(|package| place.ends_with(package));
+        let none = places.len() > 1 && !places.iter().any(of_package);
         let roots = "Python's packages in VIRTUAL_ENV, beside a python3 in PATH, where python3 says that it is \
                      installed and in ~/.local";
-        none.then(|| format!("{roots}: no {}", self.package))
+        none.then(|| format!("{roots}: no {}", self.packages.join(" or ")))
     }
 
-    /// Folders with the package's library below a Python installation.
+    /// Folders with a package's library below a Python installation.
     fn wheels_in(&self, root: &Path) -> Vec<PathBuf> {
         let versions = names_in(&root.join("lib"), |name| name.starts_with("python3"));
         let packages = |version: &PathBuf| ["site-packages", "dist-packages"].map(|name| version.join(name));
         let folders = versions.iter().flat_map(packages);
-        folders.map(|folder| folder.join(self.package)).filter(|folder| folder.is_dir()).collect()
+        let found = folders.flat_map(|folder| self.packages.iter().map(move |package| folder.join(package)));
+        found.filter(|folder| folder.is_dir()).collect()
     }
 }
 

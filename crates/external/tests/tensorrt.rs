@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use steadyhand_external::bindings::Direction;
 use steadyhand_external::tensorrt::{
-    BuildOptions, BuildRecord, Built, Check, Range, TensorRt, audit_bindings, audit_operations, locate,
+    BuildOptions, BuildRecord, Built, Check, Product, Range, Target, TensorRt, audit_bindings,
+    audit_operations, locate,
 };
 use steadyhand_fidelity::trace::Dtype;
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
-use steadyhand_gr00t::ops::onnx::Products;
+use steadyhand_gr00t::ops::onnx::{OPSETS, Products};
 use steadyhand_gr00t::policy::load_model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use tempfile::TempDir;
@@ -23,7 +24,7 @@ use tempfile::TempDir;
 const OWN_TOKENS: usize = 17;
 
 fn main() -> ExitCode {
-    let absent = locate(None).is_err();
+    let absent = locate(None, Some(rtx())).is_err();
     let trial = |name: &str, test: fn()| {
         let run = move || {
             test();
@@ -33,12 +34,18 @@ fn main() -> ExitCode {
     };
     let tests = vec![
         trial("engines_have_the_precision_of_their_policy", engines_have_the_precision_of_their_policy),
+        trial("networks_made_layer_by_layer_are_the_graph_s", networks_made_layer_by_layer_are_the_graph_s),
+        trial("an_action_head_is_made_layer_by_layer", an_action_head_is_made_layer_by_layer),
         trial("another_precision_is_seen", another_precision_is_seen),
         trial("a_record_belongs_to_its_engine", a_record_belongs_to_its_engine),
         trial("what_cannot_be_built_is_named", what_cannot_be_built_is_named),
         trial("an_engine_runs_or_says_why_not", an_engine_runs_or_says_why_not),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
+}
+
+fn rtx() -> Target {
+    Target::any(Product::TensorRtRtx)
 }
 
 fn model() -> Model {
@@ -73,9 +80,9 @@ const STEADY_DIMS: [&str; 3] = ["batch", "tokens", "state_action_tokens"];
 const NVIDIA_DIMS: [&str; 3] = ["batch_size", "vl_seq_len", "sa_seq_len"];
 
 fn build(onnx: &Path, dims: [&str; 3]) -> Built {
-    let tensorrt = TensorRt::open(None).expect("libraries, or the test is ignored");
+    let tensorrt = TensorRt::open(None, Some(rtx())).expect("libraries, or the test is ignored");
     let ranges = ranges(dims);
-    tensorrt.build(&BuildOptions { onnx, ranges: &ranges, flags: &[] }).expect("an engine")
+    tensorrt.build(&BuildOptions::new(onnx, &ranges)).expect("an engine")
 }
 
 fn audit(built: &Built, policy: &PrecisionPolicy, names: Names) -> Vec<Check> {
@@ -106,6 +113,55 @@ fn engines_have_the_precision_of_their_policy() {
         // 5 inputs, 1 output; 76 products, 8 softmaxes, 17 normalizations of 8 blocks.
         assert_eq!((checks.len(), differing(&checks)), (6 + 76 + 8 + 17, Vec::new()), "{name}");
     }
+}
+
+/// As for TensorRT, whose graphs no parser reads here: sizes open and fixed.
+fn networks_made_layer_by_layer_are_the_graph_s() {
+    let tensorrt = TensorRt::open(None, Some(rtx())).expect("libraries, or the test is ignored");
+    for (name, names, dims) in [
+        ("f32", Names::Steady, STEADY_DIMS),
+        ("fp16", Names::Nvidia, NVIDIA_DIMS),
+        ("bf16", Names::Steady, STEADY_DIMS),
+    ] {
+        for fixed in [false, true] {
+            let (folder, policy) = (tempfile::tempdir().expect("a temporary folder"), policy(name));
+            let onnx = folder.path().join("dit.onnx");
+            let export = Export { opset: *OPSETS.start(), ..export(&policy, names) };
+            export.write(&model(), "test", &onnx).expect("the export");
+            let mut ranges = ranges(dims);
+            if fixed {
+                ranges.values_mut().for_each(|range| *range = Range::only(range.best));
+            }
+            let built = tensorrt.build_by_layers(&BuildOptions::new(&onnx, &ranges)).expect("an engine");
+            let checks = audit(&built, &policy, names);
+            // 5 inputs, 1 output; 76 products, 8 softmaxes; normalizations are in parts.
+            assert_eq!((checks.len(), differing(&checks)), (6 + 76 + 8, Vec::new()), "{name}, {fixed}");
+        }
+    }
+}
+
+/// The head's Euler steps, with everything between backbone features and actions, at fixed sizes.
+fn an_action_head_is_made_layer_by_layer() {
+    let tensorrt = TensorRt::open(None, Some(rtx())).expect("libraries, or the test is ignored");
+    let (folder, policy) = (tempfile::tempdir().expect("a temporary folder"), policy("f32"));
+    let onnx = folder.path().join("head.onnx");
+    let opset = *OPSETS.start();
+    let export = Export { component: Component::ActionHead, opset, ..export(&policy, Names::Steady) };
+    export.write(&model(), "test", &onnx).expect("the export");
+    let sizes = [("batch", 1), ("tokens", 121)];
+    let only = |(name, size): (&str, usize)| (name.to_owned(), Range::only(size));
+    let ranges: BTreeMap<String, Range> = sizes.into_iter().map(only).collect();
+    let built = tensorrt.build_by_layers(&BuildOptions::new(&onnx, &ranges)).expect("an engine");
+    let actions = built.record.bindings.get("action_pred").expect("an output");
+    assert_eq!((actions.dtype, &actions.shape[..]), (Dtype::F32, &[1, 16, 32][..]));
+    let open = ranges
+        .into_iter()
+        .chain([only(("batch", 1))])
+        .map(|(name, _)| (name, Range::new(1, 2, 4).expect("sizes that rise")));
+    let open: BTreeMap<String, Range> = open.collect();
+    let refused =
+        tensorrt.build_by_layers(&BuildOptions::new(&onnx, &open)).expect_err("a refusal").to_string();
+    assert!(refused.contains("give them one size each (--shapes)"), "{refused}");
 }
 
 fn another_precision_is_seen() {
@@ -140,9 +196,9 @@ fn a_record_belongs_to_its_engine() {
 
 fn what_cannot_be_built_is_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let tensorrt = TensorRt::open(None).expect("libraries, or the test is ignored");
+    let tensorrt = TensorRt::open(None, Some(rtx())).expect("libraries, or the test is ignored");
     let refusal = |onnx: &Path, ranges: &BTreeMap<String, Range>| {
-        let options = BuildOptions { onnx, ranges, flags: &[] };
+        let options = BuildOptions::new(onnx, ranges);
         tensorrt.build(&options).expect_err("a refusal").to_string()
     };
     let damaged = folder.path().join("damaged.onnx");
@@ -167,7 +223,7 @@ fn what_cannot_be_built_is_named() {
 fn an_engine_runs_or_says_why_not() {
     let (folder, policy) = (tempfile::tempdir().expect("a temporary folder"), policy("bf16"));
     let built = build(&graph(&folder, &policy, Names::Steady), STEADY_DIMS);
-    let tensorrt = TensorRt::open(None).expect("libraries, or the test is ignored");
+    let tensorrt = TensorRt::open(None, Some(rtx())).expect("libraries, or the test is ignored");
     match tensorrt.open_engine(&folder.path().join("dit.engine"), &built.engine, 0) {
         Ok(engine) => {
             use steadyhand_external::bindings::Runner;

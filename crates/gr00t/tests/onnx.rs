@@ -207,8 +207,8 @@ fn names_of_nvidia_are_for_a_dit_only() {
     let one = vec![[140, 196]];
     let refusal = export(Component::Policy, 20, one.clone(), Names::Nvidia);
     assert_eq!(refusal, "io_names: nvidia names are those of a dit, found policy");
-    let refusal = export(Component::Policy, 17, one, Names::Steady);
-    assert_eq!(refusal, "opset: expected 18 to 23, found 17");
+    let refusal = export(Component::Policy, 16, one, Names::Steady);
+    assert_eq!(refusal, "opset: expected 17 to 23, found 16");
     let refusal = export(Component::Backbone, 20, Vec::new(), Names::Steady);
     assert_eq!(refusal, "image: expected the size of at least one image, found none");
     let refusal = export(Component::Backbone, 20, vec![[141, 196]], Names::Steady);

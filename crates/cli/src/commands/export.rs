@@ -1,5 +1,6 @@
 //! `steady export`: a checkpoint's model as a file that other runtimes read.
 
+use super::engine::target;
 use crate::options::{NamesArg, ProductsArg, image_size, model, precision, refuse_unused};
 use crate::outcome::Outcome;
 use crate::output::say;
@@ -9,6 +10,7 @@ use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::time::Instant;
+use steadyhand_external::tensorrt::Target;
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout};
 use steadyhand_gr00t::policy;
 
@@ -39,9 +41,13 @@ pub struct OnnxArgs {
     /// How matrix products of narrow operands are written.
     #[arg(long, value_enum, default_value = "native")]
     pub products: ProductsArg,
-    /// Version of ONNX's operators, 18 to 23.
+    /// Version of ONNX's operators, 17 to 23.
     #[arg(long, default_value_t = DEFAULT_OPSET)]
     pub opset: i64,
+    /// What the graph is for: tensorrt:8.5 takes opset 17, LayerNormalization in its parts and no bf16; also rtx,
+    /// tensorrt:10, tensorrt:11.
+    #[arg(long, value_name = "TARGET", value_parser = target, conflicts_with = "opset")]
+    pub target: Option<Target>,
     /// The graph; its tensors go to FILE.data.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
@@ -78,11 +84,15 @@ fn onnx(args: &OnnxArgs) -> Result<()> {
     ensure!(denoising_steps > 0, "--denoising-steps: expected at least 1, found 0");
     ensure!(state_horizon > 0, "--state-horizon: expected at least 1, found 0");
     let formats = policy::precision(&model, &args.precision, None)?;
+    if let Some(target) = args.target {
+        target.check(&formats, &args.component.sites(&model)?)?;
+    }
+    let opset = args.target.map_or(args.opset, Target::opset);
     let export = Export {
         component: args.component,
         policy: &formats,
         products: args.products.into(),
-        opset: args.opset,
+        opset,
         names: args.io_names.into(),
         layout: Layout { images: args.image.clone(), state_horizon, denoising_steps },
     };
@@ -97,7 +107,7 @@ fn onnx(args: &OnnxArgs) -> Result<()> {
     let progress = Progress::of_unknown_length("exporting");
     let written = export.write(&model, &fingerprint, &args.out)?;
     drop(progress);
-    say!("{}: {} nodes, opset {}", written.graph.display(), written.nodes, args.opset)?;
+    say!("{}: {} nodes, opset {}", written.graph.display(), written.nodes, opset)?;
     say!("{}: {:.1} MB", written.data.display(), written.data_bytes as f64 / 1e6)?;
     say!("checkpoint {fingerprint}, {:.1} s", started.elapsed().as_secs_f64())?;
     Ok(())

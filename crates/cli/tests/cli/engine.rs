@@ -25,15 +25,35 @@ fn what_cannot_be_built_is_named() {
     };
     let of_demo =
         |option: &'static str, value: &'static str| ["--checkpoint", checkpoint.as_str(), option, value];
+    let of_target = |target: &'static str, option: &'static str, value: &'static str| {
+        ["--checkpoint", checkpoint.as_str(), "--target", target, option, value]
+    };
     for flag in ["fp16", "bf16", "prefer-precision-constraints"] {
         let name = format!("builder flag {flag}: TensorRT-RTX has none: its networks are strongly typed");
-        refused(&of_demo("--builder-flag", flag), &[&name]);
+        refused(&of_target("rtx", "--builder-flag", flag), &[&name]);
+        let name = format!("builder flag {flag}: TensorRT 10 has none: its networks are strongly typed");
+        refused(&of_target("tensorrt:10", "--builder-flag", flag), &[&name]);
     }
-    refused(&of_demo("--builder-flag", "tf32"), &["builder flag tf32: ", "rounded to TF32"]);
+    refused(&of_target("rtx", "--builder-flag", "tf32"), &["builder flag tf32: ", "rounded to TF32"]);
+    refused(
+        &of_target("tensorrt:8.5", "--builder-flag", "bf16"),
+        &["builder flag bf16: TensorRT 8 has none"],
+    );
+    refused(&of_target("tensorrt:8.5", "--builder-flag", "int8"), &["builder flag int8: ", "a calibrator"]);
+    refused(
+        &of_target("tensorrt:8.5", "--precision", "mixed"),
+        &["precision mixed: site `dit.block.0.", "bf16: TensorRT 8 has no such type"],
+    );
+    refused(&of_demo("--target", "trt"), &["target: expected rtx, tensorrt or tensorrt:VERSION"]);
     refused(&of_demo("--shapes", "tokens"), &["expected DIM=MIN:BEST:MAX"]);
     refused(&of_demo("--shapes", "tokens=3:2:1"), &["expected MIN <= BEST <= MAX, found 3:2:1"]);
-    let missing = ["expected TensorRT-RTX's libraries", "nowhere: nothing there"];
+    let missing =
+        ["expected the library of TensorRT-RTX 1.5 to 1.7 or of TensorRT 8.5", "nowhere: nothing there"];
     refused(&of_demo("--tensorrt", "nowhere"), &missing);
+    refused(
+        &of_target("tensorrt:8.5", "--tensorrt", "nowhere"),
+        &["expected the library of TensorRT 8.5", "tensorrt==8.5.3.1", "nowhere: nothing there"],
+    );
     refused(&["--onnx", "dit.onnx", "--precision", "bf16"], &["--precision: expected with --checkpoint"]);
     refused(&[], &["--onnx"]);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -146,6 +166,7 @@ fn what_cannot_be_run_is_named() {
     run("dit.engine", &[]).refuses(&["recorded: "]);
     steady(folder.path(), ["record", "--inferences", "1", "--out", "recorded"]).succeeds();
     run("dit.onnx", &["--device", "1"]).refuses(&["--device: expected with an engine"]);
+    run("dit.onnx", &["--repeat", "9"]).refuses(&["--repeat: expected with an engine"]);
     run("dit.onnx", &[]).refuses(&["dit.onnx: expected an ONNX file, found none"]);
     run("dit.engine", &["--onnxruntime", "x"]).refuses(&["--onnxruntime: expected with an ONNX graph"]);
     run("dit.engine", &["--tensorrt", "nowhere"]).refuses(&["nowhere: nothing there"]);

@@ -32,7 +32,11 @@ fn what_cannot_be_exported_is_named() {
     refused(&["--component", "policy"], "image: expected the size of at least one image, found none");
     refused(&["--component", "head"], "expected one of dit, action_head, backbone, policy, found `head`");
     refused(&["--image", "252"], "expected HEIGHTxWIDTH");
-    refused(&["--component", "dit", "--opset", "17"], "opset: expected 18 to 23, found 17");
+    refused(&["--component", "dit", "--opset", "16"], "opset: expected 17 to 23, found 16");
+    refused(
+        &["--component", "dit", "--target", "tensorrt:8.5", "--precision", "bf16"],
+        "precision bf16: site `dit.block.0.key`: bf16: TensorRT 8 has no such type",
+    );
     refused(&["--component", "action_head", "--denoising-steps", "0"], "expected at least 1, found 0");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

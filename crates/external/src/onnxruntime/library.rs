@@ -10,7 +10,7 @@ use steadyhand_gr00t::{Error, Result};
 /// One environment a process: ONNX Runtime allows no second one.
 static ENVIRONMENT: Mutex<Option<(Environment, PathBuf)>> = Mutex::new(None);
 
-const WANTED: Wanted = Wanted { variable: "ORT_DYLIB_PATH", package: "onnxruntime/capi" };
+const WANTED: Wanted = Wanted { variable: "ORT_DYLIB_PATH", packages: &["onnxruntime/capi"] };
 
 /// ONNX Runtime's library, as this process has loaded it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,13 +3,14 @@
 use super::TensorRt;
 use super::build::binding;
 use super::ffi::{Engine, Execution, Port};
+use super::target::Product;
 use crate::bindings::{Bindings, Direction, Runner, Tensor};
 use std::path::Path;
 use steadyhand_cuda_driver::Device;
 use steadyhand_gr00t::{Error, Result};
 
-/// Compute capabilities that engines can be built for, as the library's interface lists them; also of an engine that
-/// is built for all.
+/// Compute capabilities that TensorRT-RTX's engines can be built for, as its interface lists them; also of an engine
+/// that is built for all.
 const SUPPORTED: &str = "7.5, 8.0, 8.6, 8.9, 12.0 and 12.1";
 
 /// An engine that a GPU has taken.
@@ -33,8 +34,11 @@ impl TensorRt {
         let (major, minor) = properties.compute_capability;
         let gpu = format!("{} (compute capability {major}.{minor})", properties.name);
         let refuse = |what: String| {
-            let what = format!("{} does not take it on {gpu}: {what}; it supports {SUPPORTED}", self.name());
-            Error::file(path, what)
+            let supported = match self.located().product {
+                Product::TensorRtRtx => format!("; it supports {SUPPORTED}"),
+                Product::TensorRt => String::new(),
+            };
+            Error::file(path, format!("{} does not take it on {gpu}: {what}{supported}", self.name()))
         };
         let engine = Engine::deserialize(&self.library, bytes).map_err(refuse)?;
         let ports = engine.ports().map_err(refuse)?;
@@ -59,6 +63,28 @@ impl TensorRtEngine {
     /// The library's reasons.
     pub fn information(&self) -> Result<String> {
         self.execution.engine().information().map_err(|what| Error::input(&self.name, what))
+    }
+}
+
+/// How long runs of an engine took, in milliseconds.
+#[derive(Debug, Clone)]
+pub struct Times {
+    /// Queued by the library.
+    pub queued: Vec<f32>,
+    /// Replayed as one CUDA graph of the same work; none where it cannot be captured.
+    pub replayed: Option<Vec<f32>>,
+}
+
+impl TensorRtEngine {
+    /// Runs it `repeats` times on inputs that lie on the GPU.
+    ///
+    /// # Errors
+    /// As of [`Runner::run`].
+    pub fn time(&mut self, inputs: Vec<(String, Tensor)>, repeats: usize) -> Result<Times> {
+        let bound = self.bindings.bind(inputs)?;
+        let times = self.execution.time(&bound, &self.outputs, repeats);
+        let (queued, replayed) = times.map_err(|what| Error::input(&self.name, what))?;
+        Ok(Times { queued, replayed })
     }
 }
 

@@ -1,7 +1,7 @@
-//! TensorRT-RTX: engines built from exported graphs, audited against a precision policy, and run.
+//! TensorRT and TensorRT-RTX: engines built from exported graphs, audited against a precision policy, and run.
 //!
-//! Building needs no GPU. Reading an engine's bytes needs an NVIDIA driver and a GPU that the runtime supports, so a
-//! [`BuildRecord`] is kept beside each engine.
+//! TensorRT-RTX builds without a GPU; TensorRT needs the one that it builds for. Reading an engine's bytes needs an
+//! NVIDIA driver and a GPU that the runtime supports, so a [`BuildRecord`] is kept beside each engine.
 
 mod audit;
 mod build;
@@ -11,20 +11,25 @@ mod flags;
 mod library;
 mod profile;
 mod record;
+mod target;
+mod translate;
 
 pub use audit::{Check, audit_bindings, audit_operations};
 pub use build::{BuildOptions, Built};
-pub use engine::TensorRtEngine;
+pub use engine::{TensorRtEngine, Times};
 pub use ffi::Version;
 pub use flags::BuilderFlag;
 pub use library::{Located, locate};
 pub use profile::Range;
 pub use record::{BuildRecord, Operation, OperationKind};
+pub use target::{Product, Target};
 
 use std::path::Path;
 use steadyhand_gr00t::Result;
+use steadyhand_gr00t::export::DEFAULT_OPSET;
+use steadyhand_gr00t::ops::onnx::OPSETS;
 
-/// TensorRT-RTX, loaded.
+/// TensorRT or TensorRT-RTX, loaded.
 pub struct TensorRt {
     library: ffi::Library,
     located: Located,
@@ -35,8 +40,8 @@ impl TensorRt {
     ///
     /// # Errors
     /// As there.
-    pub fn open(given: Option<&Path>) -> Result<Self> {
-        let (library, located) = library::load(given)?;
+    pub fn open(given: Option<&Path>, target: Option<Target>) -> Result<Self> {
+        let (library, located) = library::load(given, target)?;
         Ok(TensorRt { library, located })
     }
 
@@ -45,8 +50,13 @@ impl TensorRt {
         &self.located
     }
 
+    /// The opset of graphs that are exported for it: the first one where networks are made layer by layer.
+    pub fn opset(&self) -> i64 {
+        if self.library.has_parser() { DEFAULT_OPSET } else { *OPSETS.start() }
+    }
+
     /// Such as `TensorRT-RTX 1.7.1`.
     pub fn name(&self) -> String {
-        format!("TensorRT-RTX {}", self.located.version)
+        format!("{} {}", self.located.product, self.located.version)
     }
 }

@@ -29,13 +29,16 @@ pub struct BuildRecord {
     pub source: BTreeMap<String, String>,
     /// Flags that were set.
     pub flags: Vec<String>,
+    /// Whether the network was weakly typed: the builder then chose types within what the flags allow.
+    #[serde(default)]
+    pub weakly_typed: bool,
     /// Inputs and outputs of the network that was built.
     pub bindings: Bindings,
     /// The operations of that network whose type a policy decides.
     pub operations: Vec<Operation>,
 }
 
-/// An operation of the network that the builder was given. The network is strongly typed: the builder keeps its types.
+/// An operation of the network that the builder was given. Of a strongly typed network the builder keeps its types.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
     /// The graph's node, such as `dit.block.7.query/MatMul`.
@@ -90,6 +93,7 @@ impl BuildRecord {
             engine: engine_fingerprint(engine),
             source: BTreeMap::new(),
             flags: Vec::new(),
+            weakly_typed: false,
             bindings,
             operations: Vec::new(),
         }

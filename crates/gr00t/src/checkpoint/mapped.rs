@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 /// A whole file, mapped.
 #[derive(Debug)]
-pub(super) struct MappedFile {
+pub(crate) struct MappedFile {
     path: PathBuf,
     map: Mmap,
 }
 
 impl MappedFile {
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = steadyhand_files::open(path).map_err(|source| Error::io(path, source))?;
         // SAFETY: the map is only read, and every access is bounds-checked against the length mapped
         // here. What remains is the operating system's rule that a mapped file must not be truncated
@@ -22,11 +22,11 @@ impl MappedFile {
         Ok(MappedFile { path: path.to_path_buf(), map })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.map
     }
 }

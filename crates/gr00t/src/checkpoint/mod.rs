@@ -18,7 +18,7 @@ pub use synthetic::Synthetic;
 pub use weight::{Dtype, Weight};
 
 use crate::{Error, Result};
-use mapped::MappedFile;
+pub(crate) use mapped::MappedFile;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

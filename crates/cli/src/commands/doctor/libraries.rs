@@ -5,11 +5,24 @@ use super::cuda;
 use super::machine::{Found, Gpus, Library};
 use std::path::PathBuf;
 use steadyhand_external::onnxruntime::{self, Provider};
-use steadyhand_external::tensorrt;
+use steadyhand_external::tensorrt::{self, Product, Target};
 
 /// All of them, those of the engine that runs most first.
 pub fn look(args: &DoctorArgs, gpus: &Gpus) -> Vec<Library> {
-    vec![cuda::nvrtc(gpus), onnx_runtime(args), tensorrt_rtx(args)]
+    vec![
+        cuda::nvrtc(gpus),
+        onnx_runtime(args),
+        tensorrt_of(
+            args,
+            Product::TensorRtRtx,
+            "pip install tensorrt-rtx-cu13-libs, if steady engine is wanted",
+        ),
+        tensorrt_of(
+            args,
+            Product::TensorRt,
+            "pip download tensorrt==8.5.3.1, if engines of TensorRT are wanted",
+        ),
+    ]
 }
 
 fn onnx_runtime(args: &DoctorArgs) -> Library {
@@ -29,14 +42,13 @@ fn onnx_runtime(args: &DoctorArgs) -> Library {
     )
 }
 
-fn tensorrt_rtx(args: &DoctorArgs) -> Library {
-    let found = tensorrt::locate(args.tensorrt.as_deref()).map(|found| Found {
+fn tensorrt_of(args: &DoctorArgs, product: Product, mend: &str) -> Library {
+    let found = tensorrt::locate(args.tensorrt.as_deref(), Some(Target::any(product))).map(|found| Found {
         path: Some(found.runtime),
         version: Some(found.version.to_string()),
-        notes: vec![format!("parser: {}", found.parser.display())],
+        notes: found.parser.map(|parser| format!("parser: {}", parser.display())).into_iter().collect(),
     });
-    let mend = "pip install tensorrt-rtx-cu13-libs, if steady engine is wanted";
-    Library::looked_for("TensorRT-RTX", "steady engine", found, mend)
+    Library::looked_for(product.name(), "steady engine", found, mend)
 }
 
 /// The file that a library of this name was loaded from into this process, as Linux lists it.

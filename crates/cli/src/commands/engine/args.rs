@@ -3,7 +3,7 @@
 use crate::options::{NamesArg, ProductsArg, image_size, precision};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
-use steadyhand_external::tensorrt::{BuilderFlag, Range};
+use steadyhand_external::tensorrt::{BuilderFlag, Range, Target};
 use steadyhand_gr00t::Error;
 use steadyhand_gr00t::export::Component;
 
@@ -15,7 +15,8 @@ pub struct EngineCommandArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum EngineCommand {
-    /// Build a TensorRT-RTX engine from an ONNX graph or a checkpoint; needs no GPU.
+    /// Build an engine of TensorRT-RTX, without a GPU, or of TensorRT, on the GPU that it is for, from a checkpoint or an
+    /// ONNX graph.
     Build(BuildArgs),
     /// Show what an engine takes, gives and was built from, and audit it against a precision policy.
     Inspect(InspectEngineArgs),
@@ -80,10 +81,22 @@ pub struct BuildArgs {
     /// 1 to 8 observations and prompts of up to 512 tokens otherwise.
     #[arg(long, num_args = 1.., value_name = "DIM=MIN:BEST:MAX", value_parser = dimension)]
     pub shapes: Vec<(String, Range)>,
-    /// A flag of the builder: refit, strict-nans, distributive-independence. Those that choose precisions are refused.
+    /// A flag of the builder: refit, strict-nans, distributive-independence; for tensorrt:8.5 refit, fp16, tf32,
+    /// obey-precision-constraints, prefer-precision-constraints. Where networks are strongly typed, those that choose
+    /// precisions are refused.
     #[arg(long, num_args = 1.., value_name = "FLAG", value_parser = flag)]
     pub builder_flag: Vec<BuilderFlag>,
-    /// TensorRT-RTX's library, or the folder that it is in; looked for otherwise.
+    /// What a layer may use of the GPU's memory, in MiB; the library's limit otherwise.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub workspace: Option<u32>,
+    /// Times that the builder measured: read where the file is there, and written after the build. For TensorRT, on the
+    /// GPU that they were measured on.
+    #[arg(long, value_name = "FILE")]
+    pub timing_cache: Option<PathBuf>,
+    /// rtx, tensorrt or tensorrt:VERSION, such as tensorrt:8.5; what is found otherwise, TensorRT-RTX first.
+    #[arg(long, value_name = "TARGET", value_parser = target)]
+    pub target: Option<Target>,
+    /// The library, or the folder that it is in; looked for otherwise.
     #[arg(long, value_name = "PATH")]
     pub tensorrt: Option<PathBuf>,
     /// The engine; what it was built from goes to FILE.json.
@@ -105,7 +118,7 @@ pub struct InspectEngineArgs {
     /// Where the engine's own account of its layers goes, as JSON; needs a GPU that runs it.
     #[arg(long, value_name = "FILE")]
     pub layers: Option<PathBuf>,
-    /// TensorRT-RTX's library, or the folder that it is in; looked for otherwise.
+    /// The library of what built the engine, or the folder that it is in; looked for otherwise.
     #[arg(long, value_name = "PATH")]
     pub tensorrt: Option<PathBuf>,
     /// Number of the GPU that reads the engine.
@@ -115,7 +128,7 @@ pub struct InspectEngineArgs {
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// An engine of TensorRT-RTX, or an ONNX graph (.onnx), which ONNX Runtime runs on the CPU.
+    /// An engine of TensorRT or TensorRT-RTX, or an ONNX graph (.onnx), which ONNX Runtime runs on the CPU.
     #[arg(value_name = "FILE")]
     pub engine: PathBuf,
     /// What `steady record` wrote.
@@ -124,10 +137,13 @@ pub struct RunArgs {
     /// Round recorded floats to a binding's narrower type; otherwise values that it does not hold are an error.
     #[arg(long)]
     pub round_inputs: bool,
+    /// Then run an engine this often on the first call's inputs, and say how long a run takes.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: Option<u32>,
     /// A folder that does not exist yet, for the engine's outputs in their own types.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// TensorRT-RTX's library, or the folder that it is in; looked for otherwise.
+    /// The library of what built the engine, or the folder that it is in; looked for otherwise.
     #[arg(long, value_name = "PATH")]
     pub tensorrt: Option<PathBuf>,
     /// ONNX Runtime's library, or the folder that it is in; looked for otherwise.
@@ -143,6 +159,11 @@ fn dimension(text: &str) -> Result<(String, Range), String> {
     let (name, range) = text.split_once('=').ok_or("expected DIM=MIN:BEST:MAX, such as tokens=1:121:512")?;
     let range = range.parse().map_err(|error: Error| error.to_string())?;
     Ok((name.to_owned(), range))
+}
+
+/// Reads a target's name.
+pub fn target(text: &str) -> Result<Target, String> {
+    text.parse().map_err(|error: Error| error.to_string())
 }
 
 fn flag(text: &str) -> Result<BuilderFlag, String> {

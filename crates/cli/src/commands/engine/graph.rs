@@ -5,7 +5,7 @@ use crate::options::{NamesArg, ProductsArg, model, refuse_unused};
 use anyhow::Result;
 use std::collections::BTreeMap;
 use std::path::Path;
-use steadyhand_external::tensorrt::Range;
+use steadyhand_external::tensorrt::{Range, Target};
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::onnx::{Port, PortDim, Products};
@@ -58,6 +58,14 @@ impl CheckpointGraph {
             names: args.io_names.unwrap_or(NamesArg::Steady).into(),
             layout,
         })
+    }
+
+    /// Refuses a policy with formats that a target has no types for.
+    ///
+    /// # Errors
+    /// As of [`Target::check`].
+    pub fn check(&self, target: Target) -> Result<()> {
+        Ok(target.check(&self.policy, &self.component.sites(&self.model)?)?)
     }
 
     /// How it is exported.

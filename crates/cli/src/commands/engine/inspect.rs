@@ -2,6 +2,7 @@
 
 use super::args::{GraphArgs, InspectEngineArgs};
 use super::graph::CheckpointGraph;
+use super::target_of;
 use crate::options::{NamesArg, ProductsArg, image_size};
 use crate::outcome::Outcome;
 use crate::output::{self, say};
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use steadyhand_external::bindings::{Bindings, Runner};
 use steadyhand_external::tensorrt::{
-    BuildRecord, Check, Operation, TensorRt, TensorRtEngine, audit_bindings, audit_operations,
+    BuildRecord, Check, Operation, Product, TensorRt, TensorRtEngine, audit_bindings, audit_operations,
 };
 
 /// Shows the engine, and audits it where a policy was named.
@@ -59,10 +60,14 @@ pub fn run(args: &InspectEngineArgs) -> Result<Outcome> {
 
 /// The engine on a GPU, or why it is not. A library that was named must be there.
 fn open(args: &InspectEngineArgs, bytes: &[u8]) -> Result<Result<TensorRtEngine, String>> {
-    let tensorrt = match TensorRt::open(args.tensorrt.as_deref()) {
+    let target = target_of(&args.engine, bytes);
+    let tensorrt = match TensorRt::open(args.tensorrt.as_deref(), target) {
         Ok(tensorrt) => tensorrt,
         Err(error) if args.tensorrt.is_some() => return Err(error.into()),
-        Err(_) => return Ok(Err("TensorRT-RTX's libraries were not found".to_owned())),
+        Err(_) => {
+            let product = target.map_or(Product::TensorRtRtx, |target| target.product);
+            return Ok(Err(format!("{product}'s library was not found")));
+        }
     };
     Ok(tensorrt.open_engine(&args.engine, bytes, args.device).map_err(|error| error.to_string()))
 }
@@ -84,7 +89,14 @@ fn bindings_table(bindings: &Bindings) -> Table {
 
 fn print_record(record: &BuildRecord) -> Result<()> {
     let flags = if record.flags.is_empty() { "none".to_owned() } else { record.flags.join(", ") };
-    say!("\nbuilt by {} from a strongly typed network; flags: {flags}; TF32: off", record.builder)?;
+    let (builder, has) = (&record.builder, |flag: &str| record.flags.iter().any(|set| set == flag));
+    let tf32 = if has("tf32") { "on" } else { "off" };
+    let typed = match record.weakly_typed {
+        false => "a strongly typed network",
+        true if has("obey-precision-constraints") => "a network whose every layer is held to its type",
+        true => "a weakly typed network, of whose types the builder may choose others within its flags",
+    };
+    say!("\nbuilt by {builder} from {typed}; flags: {flags}; TF32: {tf32}")?;
     for (key, value) in &record.source {
         // A policy file's text has lines.
         say!("  {key}: {}", value.lines().next().unwrap_or_default())?;

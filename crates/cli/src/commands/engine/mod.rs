@@ -1,4 +1,4 @@
-//! `steady engine`: engines of TensorRT-RTX built, inspected and run.
+//! `steady engine`: engines of TensorRT and TensorRT-RTX built, inspected and run.
 
 mod args;
 mod build;
@@ -7,11 +7,20 @@ mod graph;
 mod inspect;
 mod run;
 
-pub use args::EngineCommandArgs;
+pub use args::{EngineCommandArgs, target};
 
 use crate::outcome::Outcome;
 use anyhow::Result;
 use args::EngineCommand;
+use std::path::Path;
+use steadyhand_external::tensorrt::{BuildRecord, Target};
+
+/// What an engine's record says that it was built by; none where it has none. That it does not fit is said where it is
+/// used.
+fn target_of(engine: &Path, bytes: &[u8]) -> Option<Target> {
+    let record = BuildRecord::read(engine, bytes).ok()??;
+    Target::of_builder(&record.builder)
+}
 
 /// Runs the subcommand.
 pub fn run(args: &EngineCommandArgs) -> Result<Outcome> {

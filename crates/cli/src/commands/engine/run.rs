@@ -2,13 +2,14 @@
 
 use super::args::RunArgs;
 use super::feeds::{Call, Recording};
+use super::target_of;
 use crate::outcome::Outcome;
 use crate::output::say;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use steadyhand_external::bindings::{Binding, Runner, Tensor};
 use steadyhand_external::onnxruntime::OnnxRunner;
-use steadyhand_external::tensorrt::TensorRt;
+use steadyhand_external::tensorrt::{TensorRt, TensorRtEngine, Times};
 use steadyhand_fidelity::{Trace, TraceWriter};
 use steadyhand_gr00t_lab::diagnosis::{ISOLATED, MODE, PRECISION, RUN};
 
@@ -17,7 +18,8 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
     check(args)?;
     ensure!(!args.out.exists(), "--out: {}: expected a folder that does not exist yet", args.out.display());
     let recording = Recording::new(Trace::open(&args.bindings)?)?;
-    let mut runner = open(args)?;
+    let mut opened = open(args)?;
+    let runner = opened.runner();
     let metadata = [
         ("engine", args.engine.display().to_string()),
         ("recording", args.bindings.display().to_string()),
@@ -37,7 +39,7 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
     // Nothing is written where a call fails.
     let mut outputs = Vec::new();
     for call in &calls {
-        let inputs = inputs(&recording, runner.as_ref(), *call, args.round_inputs)?;
+        let inputs = inputs(&recording, runner, *call, args.round_inputs)?;
         for (name, tensor) in runner.run(inputs)? {
             outputs.extend(recording.output(&name, *call)?.map(|tap| (tap, tensor)));
         }
@@ -48,6 +50,10 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
     }
     writer.finish()?;
     say!("{}: outputs of {} calls on {} inferences", args.out.display(), calls.len(), recording.inferences)?;
+    if let (Some(repeats), Opened::Engine(engine), Some(call)) = (args.repeat, &mut opened, calls.first()) {
+        let inputs = inputs(&recording, engine.as_ref(), *call, args.round_inputs)?;
+        say_times(&engine.time(inputs, repeats as usize)?, repeats as usize)?;
+    }
     Ok(Outcome::Success)
 }
 
@@ -62,6 +68,7 @@ fn check(args: &RunArgs) -> Result<()> {
     for (option, given, used, by, found) in [
         ("--tensorrt", args.tensorrt.is_some(), !graph, "an engine", "an ONNX graph"),
         ("--device", args.device.is_some(), !graph, "an engine", "an ONNX graph"),
+        ("--repeat", args.repeat.is_some(), !graph, "an engine", "an ONNX graph"),
         ("--onnxruntime", args.onnxruntime.is_some(), graph, "an ONNX graph", "an engine"),
     ] {
         ensure!(!given || used, "{option}: expected with {by}, found with {found}");
@@ -70,14 +77,50 @@ fn check(args: &RunArgs) -> Result<()> {
 }
 
 /// The engine, by its file's name.
-fn open(args: &RunArgs) -> Result<Box<dyn Runner>> {
+fn open(args: &RunArgs) -> Result<Opened> {
     if is_graph(args) {
-        return Ok(Box::new(OnnxRunner::load(&args.engine, args.onnxruntime.as_deref())?));
+        let graph = OnnxRunner::load(&args.engine, args.onnxruntime.as_deref())?;
+        return Ok(Opened::Graph(Box::new(graph)));
     }
-    let tensorrt = TensorRt::open(args.tensorrt.as_deref())?;
+    Ok(Opened::Engine(Box::new(engine(args)?)))
+}
+
+/// An engine of TensorRT or TensorRT-RTX, opened by the library of what built it.
+fn engine(args: &RunArgs) -> Result<TensorRtEngine> {
     let path = &args.engine;
-    let bytes = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-    Ok(Box::new(tensorrt.open_engine(path, &bytes, args.device.unwrap_or(0))?))
+    let bytes = std::fs::read(path);
+    let target = bytes.as_deref().ok().and_then(|bytes| target_of(path, bytes));
+    let tensorrt = TensorRt::open(args.tensorrt.as_deref(), target)?;
+    let bytes = bytes.with_context(|| format!("{}: cannot be read", path.display()))?;
+    Ok(tensorrt.open_engine(path, &bytes, args.device.unwrap_or(0))?)
+}
+
+/// What runs.
+enum Opened {
+    Graph(Box<OnnxRunner>),
+    Engine(Box<TensorRtEngine>),
+}
+
+impl Opened {
+    fn runner(&mut self) -> &mut dyn Runner {
+        match self {
+            Opened::Graph(graph) => graph.as_mut(),
+            Opened::Engine(engine) => engine.as_mut(),
+        }
+    }
+}
+
+/// Says how long runs took: the middle one and the shortest.
+fn say_times(times: &Times, repeats: usize) -> Result<()> {
+    let replayed = times.replayed.as_deref().map(|times| ("replayed as a CUDA graph", times));
+    for (how, times) in [("queued", times.queued.as_slice())].into_iter().chain(replayed) {
+        let mut times = times.to_vec();
+        times.sort_by(f32::total_cmp);
+        if let (Some(middle), Some(shortest)) = (times.get(times.len() / 2), times.first()) {
+            say!("a run, {how}: {middle:.3} ms, the shortest of {repeats} {shortest:.3} ms")?;
+        }
+    }
+    Ok(())
 }
 
 /// A tensor for every input. Recorded floats take the binding's format; where that changes a value, only if asked to.

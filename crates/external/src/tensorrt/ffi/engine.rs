@@ -1,5 +1,6 @@
 //! An engine's bytes as a running engine. Needs an NVIDIA driver.
 
+use super::dims::Dims;
 use super::{Library, Port, SELECTORS, abi, data_type, logger, name, text};
 use crate::bindings::{Bound, Direction, Tensor};
 use steadyhand_cuda_driver::{Buffer, Device, Stream};
@@ -43,19 +44,22 @@ impl Engine {
     /// The runtime's reasons.
     pub(in crate::tensorrt) fn deserialize(library: &Library, bytes: &[u8]) -> Result<Self, String> {
         let runtime = library.runtime().ok_or_else(|| logger::errors("no runtime was made"))?;
-        let mut diagnostics = 0u64;
-        // SAFETY: the runtime lives, the bytes live over the call, and `diagnostics` is written.
-        let validity =
-            unsafe { runtime.validity(bytes.as_ptr().cast(), bytes.len() as i64, &mut diagnostics) };
-        let reasons = REASONS.iter().enumerate().filter(|(bit, _)| diagnostics >> bit & 1 == 1);
-        let reasons: Vec<&str> = reasons.map(|(_, reason)| *reason).collect();
-        if validity == INVALID && !reasons.is_empty() {
-            let reasons = reasons.join("; ");
-            return Err(format!("{reasons}: {}", logger::errors("the runtime says no more")));
+        if let Some(place) = library.tables().validity {
+            let mut diagnostics = 0u64;
+            let size = bytes.len() as i64;
+            // SAFETY: the runtime lives, the bytes live over the call, and `diagnostics` is written.
+            let validity = unsafe { runtime.validity(place, bytes.as_ptr().cast(), size, &mut diagnostics) };
+            let reasons = REASONS.iter().enumerate().filter(|(bit, _)| diagnostics >> bit & 1 == 1);
+            let reasons: Vec<&str> = reasons.map(|(_, reason)| *reason).collect();
+            if validity == INVALID && !reasons.is_empty() {
+                let reasons = reasons.join("; ");
+                return Err(format!("{reasons}: {}", logger::errors("the runtime says no more")));
+            }
         }
         // SAFETY: as above; the engine is given to this value alone.
         let engine = unsafe {
-            abi::Engine::from_address(runtime.deserialize_engine(bytes.as_ptr().cast(), bytes.len()))
+            let engine = runtime.deserialize_engine(bytes.as_ptr().cast(), bytes.len(), std::ptr::null());
+            abi::Engine::from_address(engine, library.tables())
         };
         let engine = engine.ok_or_else(|| logger::errors("the runtime gives no reason"))?;
         Ok(Engine { engine, _runtime: runtime })
@@ -87,7 +91,7 @@ impl Engine {
                 return Err(of(what));
             }
             let dtype = data_type(self.engine.data_type(c_name)).map_err(of)?;
-            let shape = self.engine.shape(c_name).to_vec().map_err(of)?;
+            let shape = self.engine.dims(c_name).to_vec().map_err(of)?;
             let port = Port { name: port_name.to_owned(), dtype, shape, dim_names: Vec::new() };
             if self.engine.mode(c_name) == OUTPUT {
                 return Ok((port, Direction::Output, None));
@@ -96,7 +100,7 @@ impl Engine {
                 return Ok((port, Direction::Input, None));
             }
             let [least, best, most] =
-                SELECTORS.map(|which| self.engine.profile_shape(c_name, 0, which).to_vec());
+                SELECTORS.map(|which| self.engine.profile_dims(c_name, 0, which).to_vec());
             let profile = [least.map_err(of)?, best.map_err(of)?, most.map_err(of)?];
             Ok((port, Direction::Input, Some(profile)))
         }
@@ -109,7 +113,7 @@ impl Engine {
     pub(in crate::tensorrt) fn information(&self) -> Result<String, String> {
         // SAFETY: the engine lives, the inspector is given to this value alone and its text copied while it lives.
         let information = unsafe {
-            let inspector = abi::Inspector::from_address(self.engine.create_inspector());
+            let inspector = abi::Inspector::from_address(self.engine.create_inspector(), self.engine.tables);
             let inspector = inspector.ok_or_else(|| logger::errors("no inspector was made"))?;
             text(inspector.engine_information(JSON))
         };
@@ -136,9 +140,12 @@ impl Execution {
     /// # Errors
     /// The library's or CUDA's reasons.
     pub(in crate::tensorrt) fn new(device: Device, engine: Engine) -> Result<Self, String> {
-        let stream = device.stream().map_err(|error| error.to_string())?;
+        let stream = device.stream().map_err(cuda)?;
         // SAFETY: the engine lives, and the context is given to this value alone.
-        let context = unsafe { abi::Context::from_address(engine.engine.create_context(STATIC_MEMORY)) };
+        let context = unsafe {
+            let context = engine.engine.create_context(STATIC_MEMORY);
+            abi::Context::from_address(context, engine.engine.tables)
+        };
         let context = context.ok_or_else(|| logger::errors("no execution context was made"))?;
         Ok(Execution { context, engine, stream, device })
     }
@@ -153,37 +160,84 @@ impl Execution {
         inputs: &[Bound<'_>],
         outputs: &[Port],
     ) -> Result<Vec<Tensor>, String> {
+        let memory = self.bind(inputs, outputs)?;
+        let queued = self.enqueue();
         // Device memory lives until the results have been copied: the stream is waited for before that.
-        let mut memory = Vec::with_capacity(inputs.len() + outputs.len());
+        let waited = self.stream.synchronize().map_err(cuda);
+        queued?;
+        waited?;
+        let copied = memory.outputs.into_iter().map(|(mut tensor, buffer)| {
+            buffer.download(0, tensor.bytes_mut()).map_err(cuda)?;
+            Ok(tensor)
+        });
+        copied.collect()
+    }
+
+    /// Milliseconds of `repeats` runs, each from the GPU's start to its end, with inputs that are on the GPU: queued by
+    /// the library, then replayed as a CUDA graph of its work; the second are none where it cannot be captured.
+    ///
+    /// # Errors
+    /// As of [`Execution::run`].
+    pub(in crate::tensorrt) fn time(
+        &mut self,
+        inputs: &[Bound<'_>],
+        outputs: &[Port],
+        repeats: usize,
+    ) -> Result<(Vec<f32>, Option<Vec<f32>>), String> {
+        let memory = self.bind(inputs, outputs)?;
+        let queued = self.timed(repeats, &mut || self.enqueue());
+        let captured = self.stream.capture::<Failure>(&mut || self.enqueue().map_err(Failure));
+        let replayed =
+            captured.ok().map(|graph| self.timed(repeats, &mut || self.stream.replay(&graph).map_err(cuda)));
+        self.stream.synchronize().map_err(cuda)?;
+        drop(memory);
+        Ok((queued?, replayed.transpose()?))
+    }
+
+    fn timed(&self, repeats: usize, run: &mut dyn FnMut() -> Result<(), String>) -> Result<Vec<f32>, String> {
+        let [start, end] = [self.device.event().map_err(cuda)?, self.device.event().map_err(cuda)?];
+        // The first runs warm caches and clocks.
+        for _ in 0..repeats.min(10) {
+            run()?;
+        }
+        self.stream.synchronize().map_err(cuda)?;
+        let mut times = Vec::with_capacity(repeats);
+        for _ in 0..repeats {
+            self.stream.record(&start).map_err(cuda)?;
+            run()?;
+            self.stream.record(&end).map_err(cuda)?;
+            end.synchronize().map_err(cuda)?;
+            times.push(end.milliseconds_since(&start).map_err(cuda)?);
+        }
+        Ok(times)
+    }
+
+    /// Gives every binding memory: inputs filled, outputs empty.
+    fn bind(&mut self, inputs: &[Bound<'_>], outputs: &[Port]) -> Result<Memory, String> {
+        let mut memory = Memory { inputs: Vec::new(), outputs: Vec::new() };
         for input in inputs {
             let tensor = input.tensor();
             let buffer = self.allocate(tensor.bytes().len())?;
-            buffer.upload(0, tensor.bytes()).map_err(|error| error.to_string())?;
+            buffer.upload(0, tensor.bytes()).map_err(cuda)?;
             self.set_input(&input.binding().name, tensor.shape())?;
             self.set_address(&input.binding().name, &buffer)?;
-            memory.push(buffer);
+            memory.inputs.push(buffer);
         }
-        let mut results = Vec::with_capacity(outputs.len());
         for output in outputs {
             let shape = self.shape(&output.name)?;
             let tensor = Tensor::zeros(output.dtype, &shape).map_err(|error| error.to_string())?;
             let buffer = self.allocate(tensor.bytes().len())?;
             self.set_address(&output.name, &buffer)?;
-            results.push((tensor, buffer));
+            memory.outputs.push((tensor, buffer));
         }
-        // SAFETY: the context and the stream live; every binding has memory of its size, which lives until the
-        // stream has been waited for.
+        Ok(memory)
+    }
+
+    fn enqueue(&self) -> Result<(), String> {
+        // SAFETY: the context and the stream live; every binding has memory of its size, which whoever bound it keeps
+        // until the stream has been waited for.
         let queued = unsafe { self.context.enqueue(self.stream.raw()) };
-        let waited = self.stream.synchronize();
-        if !queued {
-            return Err(logger::errors("the engine was not queued"));
-        }
-        waited.map_err(|error| error.to_string())?;
-        let copied = results.into_iter().map(|(mut tensor, buffer)| {
-            buffer.download(0, tensor.bytes_mut()).map_err(|error| error.to_string())?;
-            Ok(tensor)
-        });
-        copied.collect()
+        if queued { Ok(()) } else { Err(logger::errors("the engine was not queued")) }
     }
 
     /// The engine.
@@ -192,13 +246,13 @@ impl Execution {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Buffer, String> {
-        self.device.alloc_zeroed(bytes).map_err(|error| error.to_string())
+        self.device.alloc_zeroed(bytes).map_err(cuda)
     }
 
     fn set_input(&self, input: &str, shape: &[usize]) -> Result<(), String> {
-        let (c_name, dims) = (name(input)?, abi::Dims::new(shape)?);
+        let (c_name, dims) = (name(input)?, Dims::of_shape(shape)?);
         // SAFETY: the context lives; name and dimensions live over the call.
-        if unsafe { self.context.set_input_shape(c_name.as_ptr(), &dims) } {
+        if unsafe { self.context.set_shape(c_name.as_ptr(), &dims) } {
             return Ok(());
         }
         Err(logger::errors(&format!("input {input}: the shape {shape:?} is refused")))
@@ -217,15 +271,36 @@ impl Execution {
     fn shape(&self, output: &str) -> Result<Vec<usize>, String> {
         let c_name = name(output)?;
         // SAFETY: the context lives, and the name lives over the call.
-        let shape = unsafe { self.context.shape(c_name.as_ptr()) }.to_vec()?;
+        let shape = unsafe { self.context.dims(c_name.as_ptr()) }.to_vec()?;
         let sizes: Result<Vec<usize>, _> = shape.iter().map(|size| usize::try_from(*size)).collect();
         sizes.map_err(|_| logger::errors(&format!("output {output}: its shape {shape:?} is not known")))
     }
 }
 
+/// Memory of an engine's bindings.
+struct Memory {
+    inputs: Vec<Buffer>,
+    outputs: Vec<(Tensor, Buffer)>,
+}
+
+/// Why work was not captured.
+struct Failure(#[allow(dead_code)] String); // A run that cannot be captured is not timed that way: nothing is told.
+
+impl From<steadyhand_cuda_driver::Error> for Failure {
+    fn from(error: steadyhand_cuda_driver::Error) -> Self {
+        Failure(error.to_string())
+    }
+}
+
+fn cuda(error: steadyhand_cuda_driver::Error) -> String {
+    error.to_string()
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::{Version, tables};
     use super::*;
+    use crate::tensorrt::Product;
     use std::ffi::{CStr, c_char, c_void};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use steadyhand_fidelity::trace::Dtype;
@@ -267,12 +342,12 @@ mod tests {
         if is_output(name) { 0 } else { 7 }
     }
 
-    extern "C" fn shape(_: *mut c_void, _: *const c_char) -> abi::Dims {
-        abi::Dims { count: 2, sizes: [-1, 4, 0, 0, 0, 0, 0, 0] }
+    extern "C" fn shape(_: *mut c_void, _: *const c_char) -> Dims {
+        Dims { count: 2, sizes: [-1, 4, 0, 0, 0, 0, 0, 0] }
     }
 
-    extern "C" fn profile_shape(_: *mut c_void, _: *const c_char, _: i32, which: i32) -> abi::Dims {
-        abi::Dims { count: 2, sizes: [i64::from(which) + 1, 4, 0, 0, 0, 0, 0, 0] }
+    extern "C" fn profile_shape(_: *mut c_void, _: *const c_char, _: i32, which: i32) -> Dims {
+        Dims { count: 2, sizes: [i64::from(which) + 1, 4, 0, 0, 0, 0, 0, 0] }
     }
 
     /// Objects with these functions at these places of their implementation's table, which live until the test ends.
@@ -303,11 +378,13 @@ mod tests {
             (26, two as *const c_void),
             (27, tensor_name as *const c_void),
         ]);
+        let tables =
+            tables::of(Product::TensorRtRtx, Version { major: 1, minor: 6, patch: 0 }).expect("known");
         // SAFETY: the objects are laid out as the library's, with every function that is called below.
         let engine = unsafe {
             Engine {
-                engine: abi::Engine::from_address(address).expect("an address"),
-                _runtime: abi::Runtime::from_address(object(&[])).expect("an address"),
+                engine: abi::Engine::from_address(address, tables).expect("an address"),
+                _runtime: abi::Runtime::from_address(object(&[]), tables).expect("an address"),
             }
         };
         let ports = engine.ports().expect("two bindings");

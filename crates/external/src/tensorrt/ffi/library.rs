@@ -1,12 +1,11 @@
-//! TensorRT-RTX's two libraries, loaded from their files.
+//! The libraries of TensorRT and TensorRT-RTX, loaded from their files.
 
+use super::tables::{self, Tables};
 use super::{Version, abi, logger};
+use crate::tensorrt::Product;
 use libloading::{Library as File, Symbol};
 use std::ffi::{c_int, c_void};
 use std::path::Path;
-
-/// The versions whose tables are known: major, then first and last minor.
-pub(in crate::tensorrt) const KNOWN: (u32, [u32; 2]) = (1, [5, 7]);
 
 type Create = unsafe extern "C" fn(*mut c_void, c_int) -> *mut c_void;
 type CreateParser = unsafe extern "C" fn(*mut c_void, *mut c_void, c_int) -> *mut c_void;
@@ -16,42 +15,55 @@ type Number = unsafe extern "C" fn() -> c_int;
 pub(in crate::tensorrt) struct Library {
     create_builder: Create,
     create_runtime: Create,
-    create_parser: CreateParser,
-    parser_version: c_int,
+    /// What makes parsers, and the version that it asks for.
+    parser: Option<(CreateParser, c_int)>,
     version: Version,
+    tables: &'static Tables,
 }
 
 impl Library {
-    /// Loads the runtime's library and the parser's.
+    /// Loads the runtime's library, and the parser's where graphs are read by it.
     ///
     /// # Errors
     /// Why not: the loader's reason, a function that is missing, a version whose interface is not known.
-    pub(in crate::tensorrt) fn load(runtime: &Path, parser: &Path) -> Result<Self, String> {
+    pub(in crate::tensorrt) fn load(
+        product: Product,
+        runtime: &Path,
+        parser: Option<&Path>,
+    ) -> Result<Self, String> {
         if cfg!(not(target_os = "linux")) {
             return Err("expected Linux, whose C++ interface is known".to_owned());
         }
         let open = |path: &Path| {
-            // SAFETY: loading runs the initialisers of a library that the user chose as TensorRT-RTX's.
+            // SAFETY: loading runs the initialisers of a library that the user chose as TensorRT's.
             let file = unsafe { File::new(path) };
             file.map_err(|error| format!("{}: {error}", path.display()))
         };
-        let runtime_file = open(runtime)?;
-        let version = version(&runtime_file).map_err(|what| format!("{}: {what}", runtime.display()))?;
-        let parser_file = open(parser)?;
         let of_runtime = |what: String| format!("{}: {what}", runtime.display());
-        let of_parser = |what: String| format!("{}: {what}", parser.display());
+        let runtime_file = open(runtime)?;
+        let version = version(&runtime_file).map_err(of_runtime)?;
+        let tables = tables::of(product, version).map_err(of_runtime)?;
+        let parser = parser.map(|path| Ok::<_, String>((open(path)?, path))).transpose()?;
+        let parser_functions = parser.as_ref().map(|(file, path)| {
+            let of_parser = |what: String| format!("{}: {what}", path.display());
+            // SAFETY: the functions of these names have these signatures in every known version.
+            unsafe {
+                let create = symbol(file, "createNvOnnxParser_INTERNAL").map_err(of_parser)?;
+                let version = symbol::<Number>(file, "getNvOnnxParserVersion").map_err(of_parser)?();
+                Ok::<_, String>((create, version))
+            }
+        });
         // SAFETY: the functions of these names have these signatures in every known version.
         let library = unsafe {
             Library {
                 create_builder: symbol(&runtime_file, "createInferBuilder_INTERNAL").map_err(of_runtime)?,
                 create_runtime: symbol(&runtime_file, "createInferRuntime_INTERNAL").map_err(of_runtime)?,
-                create_parser: symbol(&parser_file, "createNvOnnxParser_INTERNAL").map_err(of_parser)?,
-                parser_version: symbol::<Number>(&parser_file, "getNvOnnxParserVersion")
-                    .map_err(of_parser)?(),
+                parser: parser_functions.transpose()?,
                 version,
+                tables,
             }
         };
-        std::mem::forget([runtime_file, parser_file]);
+        std::mem::forget((runtime_file, parser));
         Ok(library)
     }
 
@@ -60,53 +72,77 @@ impl Library {
         self.version
     }
 
+    /// Whether graphs can be read by the library's own parser.
+    pub(in crate::tensorrt) fn has_parser(&self) -> bool {
+        self.parser.is_some()
+    }
+
+    /// Whether its networks may be weakly typed: the builder then chooses precisions within what its flags allow.
+    pub(in crate::tensorrt) fn weakly_typed(&self) -> bool {
+        self.tables.weak.is_some()
+    }
+
+    /// The places of its functions.
+    pub(super) fn tables(&self) -> &'static Tables {
+        self.tables
+    }
+
     /// A builder.
     pub(super) fn builder(&self) -> Option<abi::Builder> {
         // SAFETY: the logger lives as long as the process; the object is given to this call alone.
-        unsafe { abi::Builder::from_address((self.create_builder)(logger::address(), self.number())) }
+        unsafe {
+            abi::Builder::from_address((self.create_builder)(self.logger(), self.number()), self.tables)
+        }
     }
 
     /// A runtime.
     pub(super) fn runtime(&self) -> Option<abi::Runtime> {
         // SAFETY: as in `builder`.
-        unsafe { abi::Runtime::from_address((self.create_runtime)(logger::address(), self.number())) }
+        unsafe {
+            abi::Runtime::from_address((self.create_runtime)(self.logger(), self.number()), self.tables)
+        }
     }
 
-    /// A parser into `network`, which must outlive it.
+    /// A parser into `network`, which must outlive it; none where the library has none.
     pub(super) fn parser(&self, network: &abi::Network) -> Option<abi::Parser> {
+        let (create, version) = self.parser?;
         // SAFETY: as in `builder`; the network is alive.
         unsafe {
-            let parser = (self.create_parser)(network.0.as_ptr(), logger::address(), self.parser_version);
-            abi::Parser::from_address(parser)
+            let parser = create(network.object.as_ptr(), self.logger(), version);
+            abi::Parser::from_address(parser, self.tables)
         }
+    }
+
+    fn logger(&self) -> *mut c_void {
+        logger::address(self.tables.versioned_logger)
     }
 
     /// The version as the functions that make objects take it: the interface that the caller was made for.
     fn number(&self) -> c_int {
         let Version { major, minor, patch } = self.version;
-        (major * 10_000 + minor * 100 + patch) as c_int
+        let number = match major {
+            // As `NV_TENSORRT_VERSION` was counted before TensorRT 10, and TensorRT-RTX counts from 1 the new way.
+            8 => major * 1000 + minor * 100 + patch,
+            _ => major * 10_000 + minor * 100 + patch,
+        };
+        number as c_int
     }
 }
 
-/// The version of a runtime's library, where its interface is known.
+/// The version of a runtime's library.
 fn version(file: &File) -> Result<Version, String> {
     let part = |name: &str| -> Result<u32, String> {
         // SAFETY: takes nothing and gives an int32 in every version of TensorRT and TensorRT-RTX.
         let number = unsafe { symbol::<Number>(file, name)?() };
         u32::try_from(number).map_err(|_| format!("{name} gives {number}"))
     };
-    let version = Version {
-        major: part("getInferLibMajorVersion")?,
-        minor: part("getInferLibMinorVersion")?,
-        patch: part("getInferLibPatchVersion")?,
-    };
-    let (major, [first, last]) = KNOWN;
-    if version.major != major || !(first..=last).contains(&version.minor) {
-        return Err(format!(
-            "version {version}, whose interface is not known: {major}.{first} to {major}.{last} are"
-        ));
+    if let Ok(major) = part("getInferLibMajorVersion") {
+        let [minor, patch] = ["getInferLibMinorVersion", "getInferLibPatchVersion"].map(part);
+        return Ok(Version { major, minor: minor?, patch: patch? });
     }
-    Ok(version)
+    // Up to TensorRT 8.5 there is only the whole number.
+    let number = part("getInferLibVersion")?;
+    Ok(Version { major: number / 1000, minor: number / 100 % 10, patch: number % 100 })
 }
 
 /// The function of this name.

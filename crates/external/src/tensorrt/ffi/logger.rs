@@ -10,34 +10,48 @@ const WARNING: i32 = 2;
 /// Most messages kept: a library may repeat itself.
 const MOST: usize = 64;
 
-/// Receives messages from the library, on any of its threads.
+/// What was said and not yet asked for.
+static ERRORS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Receives messages from the library, on any of its threads: an object without fields of its own.
 #[repr(C)]
-struct Logger {
-    /// Address of [`TABLE`]'s first function, where the library expects it.
-    _table: *const Functions,
-    errors: Mutex<Vec<String>>,
+struct Logger<T> {
+    /// Address of a table's first function, where the library expects it.
+    _table: *const T,
 }
 
-// SAFETY: the table is never written, and the errors are behind a lock.
-unsafe impl Sync for Logger {}
+// SAFETY: the tables are never written.
+unsafe impl<T> Sync for Logger<T> {}
 
-static LOGGER: Logger = Logger { _table: &raw const TABLE.functions, errors: Mutex::new(Vec::new()) };
+/// Of libraries that ask an interface first what it is.
+static VERSIONED: Logger<VersionedFunctions> = Logger { _table: &raw const VERSIONED_TABLE.functions };
+/// Of the others.
+static PLAIN: Logger<Functions> = Logger { _table: &raw const TABLE.functions };
 
-/// The table of virtual functions of `ILogger`, with what stands before it.
+/// A table of virtual functions, with what stands before it.
 #[repr(C)]
-struct Table {
+struct Table<T> {
     offset_to_top: isize,
     type_information: *const c_void,
-    functions: Functions,
+    functions: T,
 }
 
+/// Those of `ILogger`.
 #[repr(C)]
 struct Functions {
-    language: extern "C" fn(*const Logger) -> i32,
-    interface: extern "C" fn(*const Logger) -> Interface,
-    destroy: extern "C" fn(*const Logger),
-    destroy_and_free: extern "C" fn(*const Logger),
-    log: unsafe extern "C" fn(*const Logger, i32, *const c_char),
+    log: unsafe extern "C" fn(*const c_void, i32, *const c_char),
+    destroy: extern "C" fn(*const c_void),
+    destroy_and_free: extern "C" fn(*const c_void),
+}
+
+/// Those of `ILogger` where it is an `IVersionedInterface`.
+#[repr(C)]
+struct VersionedFunctions {
+    language: extern "C" fn(*const c_void) -> i32,
+    interface: extern "C" fn(*const c_void) -> Interface,
+    destroy: extern "C" fn(*const c_void),
+    destroy_and_free: extern "C" fn(*const c_void),
+    log: unsafe extern "C" fn(*const c_void, i32, *const c_char),
 }
 
 /// `InterfaceInfo`.
@@ -48,50 +62,59 @@ struct Interface {
     minor: i32,
 }
 
-// SAFETY: the table and what it points to are never written.
-unsafe impl Sync for Table {}
+// SAFETY: the tables and what they point to are never written.
+unsafe impl<T> Sync for Table<T> {}
 
-static TABLE: Table = Table {
+static VERSIONED_TABLE: Table<VersionedFunctions> = Table {
     offset_to_top: 0,
     type_information: std::ptr::null(),
-    functions: Functions { language, interface, destroy: keep, destroy_and_free: keep, log },
+    functions: VersionedFunctions { language, interface, destroy: keep, destroy_and_free: keep, log },
+};
+
+static TABLE: Table<Functions> = Table {
+    offset_to_top: 0,
+    type_information: std::ptr::null(),
+    functions: Functions { log, destroy: keep, destroy_and_free: keep },
 };
 
 /// `APILanguage::kCPP`: the interface is implemented in native code.
-extern "C" fn language(_: *const Logger) -> i32 {
+extern "C" fn language(_: *const c_void) -> i32 {
     0
 }
 
-extern "C" fn interface(_: *const Logger) -> Interface {
+extern "C" fn interface(_: *const c_void) -> Interface {
     Interface { kind: c"ILogger".as_ptr(), major: 1, minor: 0 }
 }
 
 /// The logger is Rust's to free.
-extern "C" fn keep(_: *const Logger) {}
+extern "C" fn keep(_: *const c_void) {}
 
 /// # Safety
-/// `logger` is a living [`Logger`], `text` a string that ends in a zero.
-unsafe extern "C" fn log(logger: *const Logger, severity: i32, text: *const c_char) {
+/// `text` is null or a string that ends in a zero.
+unsafe extern "C" fn log(_: *const c_void, severity: i32, text: *const c_char) {
     if severity >= WARNING || text.is_null() {
         return;
     }
-    // SAFETY: the library calls with the logger that it was given and with a string of its own.
-    let (logger, text) = unsafe { (&*logger, CStr::from_ptr(text)) };
-    let mut errors = logger.errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    // SAFETY: the library calls with a string of its own.
+    let text = unsafe { CStr::from_ptr(text) };
+    let mut errors = ERRORS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let text = text.to_string_lossy().trim().to_owned();
     if errors.len() < MOST && !errors.contains(&text) {
         errors.push(text);
     }
 }
 
-/// The logger as the library takes it.
-pub(super) fn address() -> *mut c_void {
-    (&raw const LOGGER).cast_mut().cast()
+/// The logger as a library takes it, with the table that it expects.
+pub(super) fn address(versioned: bool) -> *mut c_void {
+    match versioned {
+        true => (&raw const VERSIONED).cast_mut().cast(),
+        false => (&raw const PLAIN).cast_mut().cast(),
+    }
 }
 
 /// The errors since the last call, or `otherwise`.
 pub(super) fn errors(otherwise: &str) -> String {
-    let errors = std::mem::take(&mut *LOGGER.errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    let errors = std::mem::take(&mut *ERRORS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
     if errors.is_empty() { otherwise.to_owned() } else { errors.join("; ") }
 }
 
@@ -102,8 +125,8 @@ mod tests {
     #[test]
     fn errors_are_kept_once_and_the_rest_is_not() {
         let say = |severity, text: &CStr| {
-            // SAFETY: the logger and a string.
-            unsafe { (TABLE.functions.log)(&raw const LOGGER, severity, text.as_ptr()) };
+            // SAFETY: a string.
+            unsafe { (TABLE.functions.log)(address(false), severity, text.as_ptr()) };
         };
         say(1, c"first");
         say(2, c"a warning");

@@ -1,15 +1,20 @@
-//! A safe face of what is used of TensorRT-RTX. Everything unsafe is in this folder.
+//! A safe face of what is used of TensorRT and TensorRT-RTX. Everything unsafe is in this folder.
 #![allow(unsafe_code)] // Every call of the library crosses its C++ interface.
 
 mod abi;
+mod dims;
 mod engine;
+mod layers;
 mod library;
 mod logger;
 mod network;
+mod tables;
 
 pub(super) use engine::{Engine, Execution};
-pub(super) use library::{KNOWN, Library};
-pub(super) use network::{Parsed, Port};
+pub(super) use layers::{Activation, Draft, Elementwise, Unary, Wire};
+pub(super) use library::Library;
+pub(super) use network::{Network, Port};
+pub(super) use tables::known_versions;
 
 use std::ffi::{CStr, CString, c_char};
 use std::fmt;
@@ -63,29 +68,12 @@ unsafe fn text(text: *const c_char) -> String {
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
+/// The `DataType` of this type; none for one that the interface has no number for here.
+fn type_number(dtype: Dtype) -> Option<i32> {
+    (0..=8).find(|number| data_type(*number) == Ok(dtype))
+}
+
 /// A name for the library.
 fn name(name: &str) -> Result<CString, String> {
     CString::new(name).map_err(|_| format!("expected a name without zeros, found {name:?}"))
-}
-
-impl abi::Dims {
-    /// Dimensions for the library.
-    fn new(sizes: &[usize]) -> Result<Self, String> {
-        let mut dims = abi::Dims { count: sizes.len() as i32, sizes: [0; abi::MAX_DIMS] };
-        if sizes.len() > abi::MAX_DIMS {
-            return Err(format!("expected at most {} dimensions, found {sizes:?}", abi::MAX_DIMS));
-        }
-        for (to, from) in dims.sizes.iter_mut().zip(sizes) {
-            *to =
-                i64::try_from(*from).map_err(|_| format!("expected smaller dimensions, found {sizes:?}"))?;
-        }
-        Ok(dims)
-    }
-
-    /// Dimensions from the library; -1 where open.
-    fn to_vec(self) -> Result<Vec<i64>, String> {
-        let count = usize::try_from(self.count).ok().filter(|count| *count <= abi::MAX_DIMS);
-        let count = count.ok_or_else(|| format!("expected dimensions, found a number of {}", self.count))?;
-        Ok(self.sizes[..count].to_vec())
-    }
 }

@@ -12,11 +12,13 @@ mod layout;
 mod pointwise;
 mod ports;
 mod proto;
+mod read;
 mod record;
 mod scope;
 mod write;
 
 pub use ports::{Port, PortDim, file_metadata};
+pub use read::{Bytes, Constant, GraphFile, Node};
 pub use write::{Metadata, Written};
 
 use super::{Grid, ModelSite, Operation, Part, Site};
@@ -31,8 +33,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use steadyhand_fidelity::Format;
 
-/// The opsets that a graph can be recorded in: from reductions that take their axes as an input on.
-pub const OPSETS: std::ops::RangeInclusive<i64> = 18..=23;
+/// The opsets that a graph can be recorded in. At the first, normalizations are recorded in their parts: what reads no
+/// later opset (TensorRT 8.5) has no LayerNormalization either.
+pub const OPSETS: std::ops::RangeInclusive<i64> = 17..=23;
 
 /// How matrix products are recorded where operands are narrower than the accumulation format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

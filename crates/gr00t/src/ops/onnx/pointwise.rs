@@ -9,9 +9,22 @@ use crate::checkpoint::Weight;
 /// The first opset with Gelu.
 const GELU_OPSET: i64 = 20;
 
-/// LayerNorm over the features, which runtimes have as one operation.
-pub(super) fn layer_norm(scope: &mut Scope, x: &Value, affine: Option<&Affine>, eps: f64) -> Value {
+/// The first opset whose runtimes all have LayerNormalization, and whose reductions take their axes as an input.
+const NORM_OPSET: i64 = 18;
+
+/// LayerNorm over the features, which runtimes have as one operation from [`NORM_OPSET`] on.
+pub(super) fn layer_norm(
+    scope: &mut Scope,
+    x: &Value,
+    affine: Option<&Affine>,
+    eps: f64,
+    opset: i64,
+) -> Value {
     let wide = scope.wide(x);
+    if opset < NORM_OPSET {
+        let normalized = layer_norm_in_parts(scope, &wide, affine, eps, opset);
+        return scope.store(normalized, x.shape);
+    }
     let attributes = [Attribute::Int("axis", -1), Attribute::Float("epsilon", eps as f32)];
     let normalized = match affine {
         Some(affine) => {
@@ -27,19 +40,50 @@ pub(super) fn layer_norm(scope: &mut Scope, x: &Value, affine: Option<&Affine>, 
     scope.store(normalized, x.shape)
 }
 
+fn layer_norm_in_parts(
+    scope: &mut Scope,
+    wide: &str,
+    affine: Option<&Affine>,
+    eps: f64,
+    opset: i64,
+) -> String {
+    let mean = mean(scope, wide, opset);
+    let centred = scope.op("Sub", &[wide, &mean]);
+    let root = root_mean_square(scope, &centred, eps, opset);
+    let normalized = scope.op("Div", &[&centred, &root]);
+    let Some(affine) = affine else { return normalized };
+    let weight = scope.stored_weight(&affine.weight);
+    let bias = scope.stored_weight(&affine.bias);
+    let weighed = scope.op("Mul", &[&normalized, &weight]);
+    scope.op("Add", &[&weighed, &bias])
+}
+
+/// The mean over the features, which stay as one.
+fn mean(scope: &mut Scope, x: &str, opset: i64) -> String {
+    if opset < NORM_OPSET {
+        return scope.op_with("ReduceMean", &[x], &[Attribute::Ints("axes", vec![-1])]);
+    }
+    let axis = scope.graph.integers(&[-1]);
+    scope.op("ReduceMean", &[x, &axis])
+}
+
+/// The root of the features' mean square and `eps`.
+fn root_mean_square(scope: &mut Scope, x: &str, eps: f64, opset: i64) -> String {
+    let squares = scope.op("Mul", &[x, x]);
+    let mean = mean(scope, &squares, opset);
+    let eps = scope.number(eps as f32);
+    let mean = scope.op("Add", &[&mean, &eps]);
+    scope.op("Sqrt", &[&mean])
+}
+
 /// RMSNorm over each run of `weight.len()` features; the normalized value is stored before it meets the weight.
-pub(super) fn rms_norm(scope: &mut Scope, x: &Value, weight: &Weight, eps: f64) -> Value {
+pub(super) fn rms_norm(scope: &mut Scope, x: &Value, weight: &Weight, eps: f64, opset: i64) -> Value {
     let (features, run) = (x.shape[2], weight.len());
     let mut wide = scope.wide(x);
     if run != features {
         wide = scope.reshape(&wide, &[0, 0, (features / run) as i64, run as i64]);
     }
-    let squares = scope.op("Mul", &[&wide, &wide]);
-    let axis = scope.graph.integers(&[-1]);
-    let mean = scope.op("ReduceMean", &[&squares, &axis]);
-    let eps = scope.number(eps as f32);
-    let mean = scope.op("Add", &[&mean, &eps]);
-    let root = scope.op("Sqrt", &[&mean]);
+    let root = root_mean_square(scope, &wide, eps, opset);
     let normalized = scope.op("Div", &[&wide, &root]);
     let normalized = scope.round(normalized);
     let weight = scope.stored_weight(weight);

@@ -44,21 +44,26 @@ impl Recorder<'_> {
 }
 
 /// None for what this recorder does not record.
-fn port(info: &ValueInfoProto, is_output: bool) -> Option<Port> {
+pub(super) fn port(info: &ValueInfoProto, is_output: bool) -> Option<Port> {
     let tensor = info.r#type.as_ref()?.tensor_type.as_ref()?;
-    let dtype = match tensor.elem_type {
+    let dtype = dtype(tensor.elem_type)?;
+    let dims = tensor.shape.as_ref()?.dim.iter().map(|dim| match (dim.dim_value, &dim.dim_param) {
+        (Some(size), _) => PortDim::Fixed(usize::try_from(size).unwrap_or_default()),
+        (None, name) => PortDim::Open(name.clone().unwrap_or_default()),
+    });
+    Some(Port { name: info.name.clone(), is_output, dtype, dims: dims.collect() })
+}
+
+/// The type of this `TensorProto.DataType`; none for one that this recorder does not record.
+pub(super) fn dtype(element: i32) -> Option<Dtype> {
+    Some(match element {
         data_type::FLOAT => Dtype::F32,
         data_type::FLOAT16 => Dtype::F16,
         data_type::BFLOAT16 => Dtype::Bf16,
         data_type::INT64 => Dtype::I64,
         data_type::BOOL => Dtype::Bool,
         _ => return None,
-    };
-    let dims = tensor.shape.as_ref()?.dim.iter().map(|dim| match (dim.dim_value, &dim.dim_param) {
-        (Some(size), _) => PortDim::Fixed(usize::try_from(size).unwrap_or_default()),
-        (None, name) => PortDim::Open(name.clone().unwrap_or_default()),
-    });
-    Some(Port { name: info.name.clone(), is_output, dtype, dims: dims.collect() })
+    })
 }
 
 /// What an ONNX file's metadata says of an export of this crate: the entries whose keys begin with `steadyhand.`,
@@ -67,6 +72,18 @@ fn port(info: &ValueInfoProto, is_output: bool) -> Option<Port> {
 /// # Errors
 /// The file cannot be read or is no ONNX.
 pub fn file_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
+    let own = model_of_file(path)?.metadata_props.into_iter().filter_map(|entry| {
+        let key = entry.key.strip_prefix("steadyhand.")?.to_owned();
+        Some((key, entry.value))
+    });
+    Ok(own.collect())
+}
+
+/// An ONNX file's message.
+///
+/// # Errors
+/// As [`file_metadata`].
+pub(super) fn model_of_file(path: &Path) -> Result<ModelProto> {
     let length = std::fs::metadata(path).map_err(|source| Error::io(path, source))?.len();
     if length > MOST_BYTES {
         return Err(Error::file(
@@ -76,10 +93,5 @@ pub fn file_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
     }
     let bytes = std::fs::read(path).map_err(|source| Error::io(path, source))?;
     let model = ModelProto::decode(bytes.as_slice());
-    let model = model.map_err(|error| Error::file(path, format!("expected an ONNX file: {error}")))?;
-    let own = model.metadata_props.into_iter().filter_map(|entry| {
-        let key = entry.key.strip_prefix("steadyhand.")?.to_owned();
-        Some((key, entry.value))
-    });
-    Ok(own.collect())
+    model.map_err(|error| Error::file(path, format!("expected an ONNX file: {error}")))
 }

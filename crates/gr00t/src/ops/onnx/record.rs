@@ -201,7 +201,7 @@ impl Ops for Recorder<'_> {
     }
 
     fn layer_norm(&self, x: &Value, affine: Option<&Affine>, eps: f64, at: Site) -> Result<Value> {
-        let normalized = pointwise::layer_norm(&mut self.scope(&at), x, affine, eps);
+        let normalized = pointwise::layer_norm(&mut self.scope(&at), x, affine, eps, self.opset);
         Ok(Value { seen: x.seen.clone(), ..normalized })
     }
 
@@ -209,7 +209,7 @@ impl Ops for Recorder<'_> {
         if weight.is_empty() || !x.shape[2].is_multiple_of(weight.len()) {
             return Err(mismatch(&at, "rms_norm", format!("{:?} by {:?}", x.shape, weight.shape())));
         }
-        Ok(pointwise::rms_norm(&mut self.scope(&at), x, weight, eps))
+        Ok(pointwise::rms_norm(&mut self.scope(&at), x, weight, eps, self.opset))
     }
 
     fn rotary(&self, x: &Value, rotary: &Rotary, places: &Places, at: Site) -> Result<Value> {
