@@ -3,6 +3,7 @@
 use super::dims::{Dims, MAX_DIMS};
 use super::network::Network;
 use super::{Library, abi, logger, name, type_number};
+use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use steadyhand_fidelity::trace::Dtype;
@@ -52,6 +53,8 @@ struct Made {
 /// A network that is being made. Every wire is one that this draft gave.
 pub(in crate::tensorrt) struct Draft {
     made: Vec<Made>,
+    /// How many layers were to have a name.
+    names: HashMap<String, usize>,
     network: Network,
 }
 
@@ -61,7 +64,7 @@ impl Draft {
     /// # Errors
     /// The library's reasons.
     pub(in crate::tensorrt) fn new(library: &Library) -> Result<Self, String> {
-        Ok(Draft { made: Vec::new(), network: Network::empty(library)? })
+        Ok(Draft { made: Vec::new(), names: HashMap::new(), network: Network::empty(library)? })
     }
 
     /// The network that was made.
@@ -429,7 +432,9 @@ impl Draft {
 
     /// Names a layer and keeps its result.
     fn made_by(&mut self, at: &str, layer: *mut c_void) -> Result<Wire, String> {
-        let layer_name = name(at)?;
+        // The library refuses a name that another layer has.
+        let count = self.names.entry(at.to_owned()).and_modify(|count| *count += 1).or_insert(1);
+        let layer_name = if *count == 1 { name(at)? } else { name(&format!("{at} #{count}"))? };
         // SAFETY: the address is null or that of a layer of the living network; the library copies the name.
         let (layer, tensor) = unsafe {
             let layer = abi::Layer::from_address(layer, self.network.network.tables);

@@ -2,10 +2,11 @@
 
 use super::tables::{self, Tables};
 use super::{Version, abi, logger};
+use crate::places::names_in;
 use crate::tensorrt::Product;
 use libloading::{Library as File, Symbol};
 use std::ffi::{c_int, c_void};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 type Create = unsafe extern "C" fn(*mut c_void, c_int) -> *mut c_void;
 type CreateParser = unsafe extern "C" fn(*mut c_void, *mut c_void, c_int) -> *mut c_void;
@@ -19,6 +20,8 @@ pub(in crate::tensorrt) struct Library {
     parser: Option<(CreateParser, c_int)>,
     version: Version,
     tables: &'static Tables,
+    /// Libraries that the builder opens by name, which the loader finds where they are loaded already.
+    resources: Vec<PathBuf>,
 }
 
 impl Library {
@@ -61,6 +64,7 @@ impl Library {
                 parser: parser_functions.transpose()?,
                 version,
                 tables,
+                resources: resources_beside(runtime),
             }
         };
         std::mem::forget((runtime_file, parser));
@@ -89,6 +93,11 @@ impl Library {
 
     /// A builder.
     pub(super) fn builder(&self) -> Option<abi::Builder> {
+        for resource in &self.resources {
+            // SAFETY: loading runs the initialisers of a library beside the one that the user chose. One that does not
+            // load is missed by the builder, which says so.
+            std::mem::forget(unsafe { File::new(resource) });
+        }
         // SAFETY: the logger lives as long as the process; the object is given to this call alone.
         unsafe {
             abi::Builder::from_address((self.create_builder)(self.logger(), self.number()), self.tables)
@@ -127,6 +136,12 @@ impl Library {
         };
         number as c_int
     }
+}
+
+/// The builder's kernels, in files of their own.
+fn resources_beside(runtime: &Path) -> Vec<PathBuf> {
+    let folder = runtime.parent().unwrap_or(Path::new("."));
+    names_in(folder, |name| name.starts_with("libnvinfer_builder_resource"))
 }
 
 /// The version of a runtime's library.

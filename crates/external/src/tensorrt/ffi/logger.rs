@@ -11,7 +11,13 @@ const WARNING: i32 = 2;
 const MOST: usize = 64;
 
 /// What was said and not yet asked for.
-static ERRORS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static SAID: Mutex<Said> = Mutex::new(Said { errors: Vec::new(), warning: None });
+
+struct Said {
+    errors: Vec<String>,
+    /// The last one: libraries give some reasons as warnings, such as that there is no driver.
+    warning: Option<String>,
+}
 
 /// Receives messages from the library, on any of its threads: an object without fields of its own.
 #[repr(C)]
@@ -92,15 +98,17 @@ extern "C" fn keep(_: *const c_void) {}
 /// # Safety
 /// `text` is null or a string that ends in a zero.
 unsafe extern "C" fn log(_: *const c_void, severity: i32, text: *const c_char) {
-    if severity >= WARNING || text.is_null() {
+    if severity > WARNING || text.is_null() {
         return;
     }
     // SAFETY: the library calls with a string of its own.
     let text = unsafe { CStr::from_ptr(text) };
-    let mut errors = ERRORS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut said = SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let text = text.to_string_lossy().trim().to_owned();
-    if errors.len() < MOST && !errors.contains(&text) {
-        errors.push(text);
+    if severity == WARNING {
+        said.warning = Some(text);
+    } else if said.errors.len() < MOST && !said.errors.contains(&text) {
+        said.errors.push(text);
     }
 }
 
@@ -112,10 +120,15 @@ pub(super) fn address(versioned: bool) -> *mut c_void {
     }
 }
 
-/// The errors since the last call, or `otherwise`.
+/// The errors since the last call, or `otherwise` with the last warning.
 pub(super) fn errors(otherwise: &str) -> String {
-    let errors = std::mem::take(&mut *ERRORS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-    if errors.is_empty() { otherwise.to_owned() } else { errors.join("; ") }
+    let mut said = SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let (errors, warning) = (std::mem::take(&mut said.errors), said.warning.take());
+    match warning {
+        _ if !errors.is_empty() => errors.join("; "),
+        Some(warning) => format!("{otherwise}: {warning}"),
+        None => otherwise.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -123,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_kept_once_and_the_rest_is_not() {
+    fn errors_are_kept_once_and_of_warnings_the_last() {
         let say = |severity, text: &CStr| {
             // SAFETY: a string.
             unsafe { (TABLE.functions.log)(address(false), severity, text.as_ptr()) };
@@ -134,6 +147,9 @@ mod tests {
         say(0, c"second\n");
         say(1, c"first");
         assert_eq!(errors("nothing"), "first; second");
+        assert_eq!(errors("nothing"), "nothing");
+        say(2, c"no driver");
+        assert_eq!(errors("no builder"), "no builder: no driver");
         assert_eq!(errors("nothing"), "nothing");
     }
 }

@@ -33,6 +33,8 @@ enum Value {
 struct Translation {
     draft: Draft,
     values: HashMap<String, Value>,
+    /// Constants that are layers: by name, number of dimensions and whether they are transposed.
+    constants: HashMap<(String, usize, bool), Wire>,
     operations: Vec<Operation>,
     /// Whether whole numbers have 32 bits: the library's have no more.
     narrow_integers: bool,
@@ -54,6 +56,7 @@ pub(super) fn translate(
     let mut translation = Translation {
         draft: Draft::new(library)?,
         values: HashMap::new(),
+        constants: HashMap::new(),
         operations: Vec::new(),
         narrow_integers: library.weakly_typed(),
         held,
@@ -151,17 +154,24 @@ impl Translation {
     fn wire(&mut self, at: &str, value: &Value, rank: usize) -> Result<Wire, String> {
         match value {
             Value::Known { constant, transposed } => {
+                let key = (at.to_owned(), rank.max(constant.dims.len()), *transposed);
+                if let Some(wire) = self.constants.get(&key) {
+                    return Ok(*wire);
+                }
                 let constant = self.narrowed(constant)?;
                 let ones = rank.saturating_sub(constant.dims.len());
                 let dims: Vec<i64> =
                     std::iter::repeat_n(1, ones).chain(constant.dims.iter().map(|dim| *dim as i64)).collect();
                 let wire = self.draft.constant(at, constant.dtype, &dims, &constant.bytes)?;
-                if !transposed {
-                    return Ok(wire);
-                }
-                let mut order: Vec<usize> = (0..dims.len()).collect();
-                order[ones..].reverse();
-                self.draft.shuffle(at, wire, Some(&order), None)
+                let wire = if *transposed {
+                    let mut order: Vec<usize> = (0..dims.len()).collect();
+                    order[ones..].reverse();
+                    self.draft.shuffle(at, wire, Some(&order), None)?
+                } else {
+                    wire
+                };
+                self.constants.insert(key, wire);
+                Ok(wire)
             }
             Value::Made { wire, dtype } => {
                 let dims = self.draft.dims(*wire)?;

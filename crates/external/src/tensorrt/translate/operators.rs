@@ -264,9 +264,9 @@ impl Translation {
         let mut added = vec![0; dims.len()];
         added[axis] = size;
         let mut own = Vec::with_capacity(2);
-        for numbers in [kept, added] {
+        for (role, numbers) in [("kept", kept), ("added", added)] {
             let numbers = fold::integers(&numbers);
-            own.push(self.wire(&format!("{}/Shape", node.name), &numbers, 1)?);
+            own.push(self.wire(&format!("{}/{role}", node.name), &numbers, 1)?);
         }
         let at = format!("{}/Shape", node.name);
         let others = self.draft.elementwise(&at, [whole, own[0]], Elementwise::Product)?;
