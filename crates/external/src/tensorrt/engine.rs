@@ -2,8 +2,7 @@
 
 use super::TensorRt;
 use super::build::binding;
-use super::ffi::{Engine, Execution, Port};
-use super::target::Product;
+use super::ffi::{Engine, Execution, Port, Product};
 use crate::bindings::{Bindings, Direction, Runner, Tensor};
 use std::path::Path;
 use steadyhand_cuda_driver::Device;

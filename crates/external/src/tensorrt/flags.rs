@@ -1,7 +1,7 @@
 //! Flags of the builder, by version, and those that are refused.
 
-use super::ffi::Version;
-use super::target::{Product, Target};
+use super::ffi::{Product, Version};
+use super::target::Target;
 use std::fmt;
 use std::str::FromStr;
 use steadyhand_gr00t::{Error, Result};

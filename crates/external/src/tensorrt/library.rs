@@ -1,7 +1,7 @@
 //! Finds the libraries: they come with Python's packages, or with NVIDIA's archives.
 
-use super::ffi::{Library, Version, known_versions};
-use super::target::{Product, Target};
+use super::ffi::{Library, Product, Version, known_versions};
+use super::target::Target;
 use crate::places::{Wanted, libraries_in, nothing_at};
 use std::path::{Path, PathBuf};
 use steadyhand_gr00t::{Error, Result};

@@ -17,12 +17,12 @@ mod translate;
 pub use audit::{Check, audit_bindings, audit_operations};
 pub use build::{BuildOptions, Built};
 pub use engine::{TensorRtEngine, Times};
-pub use ffi::Version;
+pub use ffi::{Product, Version};
 pub use flags::BuilderFlag;
 pub use library::{Located, locate};
 pub use profile::Range;
 pub use record::{BuildRecord, Operation, OperationKind};
-pub use target::{Product, Target};
+pub use target::Target;
 
 use std::path::Path;
 use steadyhand_gr00t::Result;

@@ -1,6 +1,6 @@
 //! Whose engines are built, and for which version.
 
-use super::ffi::Version;
+use super::ffi::{Product, Version};
 use std::fmt;
 use std::str::FromStr;
 use steadyhand_fidelity::Format;
@@ -9,31 +9,6 @@ use steadyhand_gr00t::ops::ModelSite;
 use steadyhand_gr00t::ops::onnx::OPSETS;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::{Error, Result};
-
-/// Two libraries of NVIDIA's with nearly the same interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Product {
-    /// TensorRT, `libnvinfer`.
-    TensorRt,
-    /// TensorRT-RTX, `libtensorrt_rtx`.
-    TensorRtRtx,
-}
-
-impl Product {
-    /// As NVIDIA writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Product::TensorRt => "TensorRT",
-            Product::TensorRtRtx => "TensorRT-RTX",
-        }
-    }
-}
-
-impl fmt::Display for Product {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
-    }
-}
 
 /// What an engine is built for: `rtx`, `tensorrt`, `tensorrt:10` or `tensorrt:8.5`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

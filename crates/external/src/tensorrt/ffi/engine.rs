@@ -298,9 +298,8 @@ fn cuda(error: steadyhand_cuda_driver::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Version, tables};
+    use super::super::{Product, Version, tables};
     use super::*;
-    use crate::tensorrt::Product;
     use std::ffi::{CStr, c_char, c_void};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use steadyhand_fidelity::trace::Dtype;

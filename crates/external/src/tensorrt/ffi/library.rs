@@ -1,9 +1,8 @@
 //! The libraries of TensorRT and TensorRT-RTX, loaded from their files.
 
 use super::tables::{self, Tables};
-use super::{Version, abi, logger};
+use super::{Product, Version, abi, logger};
 use crate::places::names_in;
-use crate::tensorrt::Product;
 use libloading::{Library as File, Symbol};
 use std::ffi::{c_int, c_void};
 use std::path::{Path, PathBuf};

@@ -20,6 +20,31 @@ use std::ffi::{CStr, CString, c_char};
 use std::fmt;
 use steadyhand_fidelity::trace::Dtype;
 
+/// Two libraries of NVIDIA's with nearly the same interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Product {
+    /// TensorRT, `libnvinfer`.
+    TensorRt,
+    /// TensorRT-RTX, `libtensorrt_rtx`.
+    TensorRtRtx,
+}
+
+impl Product {
+    /// As NVIDIA writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Product::TensorRt => "TensorRT",
+            Product::TensorRtRtx => "TensorRT-RTX",
+        }
+    }
+}
+
+impl fmt::Display for Product {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
 /// A library's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {

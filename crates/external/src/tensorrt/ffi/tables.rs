@@ -4,13 +4,12 @@
 //! `NvInferImpl.h` has the classes that a library implements. What of a table was also checked by running a library of
 //! that version stands at the table.
 
-use super::Version;
 use super::abi::{
     BuilderPlaces, ConcatenationPlaces, ConfigPlaces, ContextPlaces, EnginePlaces, HostMemoryPlaces,
     InspectorPlaces, LayerPlaces, NetworkPlaces, ParserErrorPlaces, ParserPlaces, ProfilePlaces,
     RuntimePlaces, ShufflePlaces, SoftmaxPlaces, TensorPlaces, TimingCachePlaces,
 };
-use crate::tensorrt::Product;
+use super::{Product, Version};
 
 /// Places of one version, and what else of its interface differs from others'.
 #[derive(Debug)]
