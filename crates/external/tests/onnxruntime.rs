@@ -13,7 +13,7 @@ use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise::gaussian;
-use steadyhand_gr00t::ops::onnx::Products;
+use steadyhand_gr00t::ops::onnx::{OPSETS, Products};
 use steadyhand_gr00t::policy::load_model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Recorder;
@@ -93,10 +93,9 @@ fn distance(found: &[f32], expected: &[f32]) -> f32 {
     error / squares(&mut expected.iter().copied())
 }
 
-fn export(component: Component, file: &Path) {
+fn export(component: Component, opset: i64, file: &Path) {
     let layout = Layout { images: vec![[140, 196]], state_horizon: 1, denoising_steps: STEPS };
     let (policy, products) = (policy(), Products::Widened);
-    let opset = DEFAULT_OPSET;
     let export = Export { component, policy: &policy, products, opset, names: Names::Steady, layout };
     export.write(&model(), "test", file).expect("the export");
 }
@@ -115,18 +114,23 @@ fn the_policy_gives_the_reference_actions() {
     }
 }
 
-/// The head in the graph, the backbone in the reference.
+/// The head in the graph, the backbone in the reference; and everything in a graph whose normalizations are in parts.
 fn an_action_head_gives_the_reference_actions() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = folder.path().join("head.onnx");
-    export(Component::ActionHead, &file);
-    let mut engine = from_file(&file, "test", STEPS).expect("the head");
-    let model = model();
-    let inputs = [input(&model, 3, [84, 168])];
-    let expected = CpuEngine::new(model, policy(), STEPS).infer(&inputs, None).expect("the reference");
-    let found = engine.infer(&inputs, None).expect("onnxruntime");
-    let distance = distance(&found[0].data, &expected[0].data);
-    assert!(distance <= F32_LIMIT, "{distance:e}");
+    let first = *OPSETS.start();
+    for (component, opset) in
+        [(Component::ActionHead, DEFAULT_OPSET), (Component::ActionHead, first), (Component::Policy, first)]
+    {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("graph.onnx");
+        export(component, opset, &file);
+        let mut engine = from_file(&file, "test", STEPS).expect("the graph");
+        let model = model();
+        let inputs = [input(&model, 3, [140, 196])];
+        let expected = CpuEngine::new(model, policy(), STEPS).infer(&inputs, None).expect("the reference");
+        let found = engine.infer(&inputs, None).expect("onnxruntime");
+        let distance = distance(&found[0].data, &expected[0].data);
+        assert!(distance <= F32_LIMIT, "{component}, opset {opset}: {distance:e}");
+    }
 }
 
 fn graphs_that_do_not_fit_are_refused_by_name() {
@@ -139,9 +143,9 @@ fn graphs_that_do_not_fit_are_refused_by_name() {
     assert!(refusal("test", STEPS).contains("policy.onnx: expected an ONNX file, found none"));
     std::fs::write(&file, b"not a graph").expect("a file");
     assert!(refusal("test", STEPS).contains("policy.onnx: onnxruntime: "));
-    export(Component::Dit, &file);
+    export(Component::Dit, DEFAULT_OPSET, &file);
     assert!(refusal("test", STEPS).ends_with("expected a policy or an action_head, found a dit"));
-    export(Component::Policy, &file);
+    export(Component::Policy, DEFAULT_OPSET, &file);
     assert!(refusal("other", STEPS).contains("steadyhand.checkpoint: expected other, found test"));
     assert!(refusal("test", 8).contains("steadyhand.denoising_steps: expected 8, found 4"));
 
