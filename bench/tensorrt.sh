@@ -18,7 +18,8 @@ if [ $# -lt 5 ]; then
 fi
 steady=$(realpath "$1") recorded=$(realpath "$3")
 TENSORRT_PATH=$(realpath "$2")
-export TENSORRT_PATH
+# Its NVRTC looks for its builtins by name.
+export TENSORRT_PATH LD_LIBRARY_PATH=$TENSORRT_PATH${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 mkdir -p "$4" && out=$(realpath "$4") || exit 2
 cd "$(dirname "$0")/.." || exit 2
 work=${WORK:-/tmp/tensorrt-work}
