@@ -6,10 +6,10 @@
 # BINARY is `steady`; LIBRARIES the folder with libnvinfer (bench/tensorrt_libraries.py brings it to a machine without a
 # network); RECORDED what `steady record --checkpoint synth:n1.6 --inferences 1 --out RECORDED` wrote. Leaves log.txt, the
 # engines' records, what they are made of and their outputs in OUT_DIR, which the judging (`steady diagnose --b trace:`)
-# needs no GPU for. The parts are demo, f32, fp16, held, ours and head; a part that fails does not stop the others.
-#
-# fp16 is a graph in f32 whose builder may choose fp16 (`--builder-flag fp16`); held a graph in fp16, every layer held to
-# its type. Engines are built for one shape: one observation of 121 tokens.
+# needs no GPU for. The parts are ours and SIZE-KIND, SIZE one of demo, full and head (the four Euler steps of full size),
+# KIND one of f32, fp16 (a graph in f32 whose builder may choose fp16), held (a graph in fp16, every layer held to its
+# type) and mixed (likewise in mixed-fp16). A part that fails does not stop the others. Engines are built for one shape:
+# one observation of 121 tokens.
 set -uo pipefail
 
 if [ $# -lt 5 ]; then
@@ -51,31 +51,37 @@ engine() {
 }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader | tee -a "$out/log.txt"
-full=(--checkpoint synth:n1.6 --shapes batch=1 tokens=121 --target tensorrt:8.5)
 for part in "${@:5}"; do
+    shape=(--shapes batch=1 tokens=121 --target tensorrt:8.5)
     case $part in
-    demo)
-        small=(--checkpoint demo/checkpoint --shapes batch=1 tokens=121 --target tensorrt:8.5)
-        [ -d "$work/recorded" ] || step 60 "$steady" record --inferences 4 --out "$work/recorded"
-        engine demo-f32 120 "$work/recorded" 100 "${small[@]}"
-        engine demo-fp16 120 "$work/recorded" 100 "${small[@]}" --builder-flag fp16
-        engine demo-held 120 "$work/recorded" 100 "${small[@]}" --precision fp16
-        engine demo-mixed 120 "$work/recorded" 100 "${small[@]}" --precision mixed-fp16
-        ;;
-    f32) engine full-f32 240 "$recorded" 100 "${full[@]}" ;;
-    fp16) engine full-fp16 300 "$recorded" 200 "${full[@]}" --builder-flag fp16 ;;
-    held) engine full-held 300 "$recorded" 200 "${full[@]}" --precision fp16 ;;
-    head) engine head-fp16 400 "$recorded" 100 "${full[@]}" --component action_head --builder-flag fp16 ;;
     ours)
         for precision in bf16 fp16; do
             step 120 "$steady" bench --checkpoint synth:n1.6 --engine cuda --precision "$precision" --workload W1 \
                 --json "$out/bench-$precision.json"
         done
+        continue
         ;;
+    demo-*)
+        [ -d "$work/recorded" ] || step 60 "$steady" record --inferences 4 --out "$work/recorded"
+        inputs=$work/recorded model=(--checkpoint demo/checkpoint)
+        ;;
+    full-*) inputs=$recorded model=(--checkpoint synth:n1.6) ;;
+    head-*) inputs=$recorded model=(--checkpoint synth:n1.6 --component action_head) ;;
     *)
-        echo "$part: expected demo, f32, fp16, held, head or ours" >&2
+        echo "$part: expected ours, or demo, full or head with -f32, -fp16, -held or -mixed" >&2
         exit 2
         ;;
     esac
+    case ${part#*-} in
+    f32) kind=() ;;
+    fp16) kind=(--builder-flag fp16) ;;
+    held) kind=(--precision fp16) ;;
+    mixed) kind=(--precision mixed-fp16) ;;
+    *)
+        echo "$part: expected a kind of f32, fp16, held or mixed" >&2
+        exit 2
+        ;;
+    esac
+    engine "$part" 300 "$inputs" 200 "${model[@]}" "${shape[@]}" "${kind[@]}"
 done
 exit "$failed"
