@@ -9,7 +9,7 @@
 # needs no GPU for. The parts are ours and SIZE-KIND, SIZE one of demo, full and head (the four Euler steps of full size),
 # KIND one of f32, fp16 (a graph in f32 whose builder may choose fp16), held (a graph in fp16, every layer held to its
 # type) and mixed (likewise in mixed-fp16). A part that fails does not stop the others. Engines are built for one shape:
-# one observation of 121 tokens.
+# one observation, of 121 tokens in full size and of the demo's 117.
 set -uo pipefail
 
 if [ $# -lt 5 ]; then
@@ -52,7 +52,7 @@ engine() {
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader | tee -a "$out/log.txt"
 for part in "${@:5}"; do
-    shape=(--shapes batch=1 tokens=121 --target tensorrt:8.5)
+    shape=(--target tensorrt:8.5 --shapes batch=1)
     case $part in
     ours)
         for precision in bf16 fp16; do
@@ -63,10 +63,10 @@ for part in "${@:5}"; do
         ;;
     demo-*)
         [ -d "$work/recorded" ] || step 60 "$steady" record --inferences 4 --out "$work/recorded"
-        inputs=$work/recorded model=(--checkpoint demo/checkpoint)
+        inputs=$work/recorded model=(tokens=117 --checkpoint demo/checkpoint)
         ;;
-    full-*) inputs=$recorded model=(--checkpoint synth:n1.6) ;;
-    head-*) inputs=$recorded model=(--checkpoint synth:n1.6 --component action_head) ;;
+    full-*) inputs=$recorded model=(tokens=121 --checkpoint synth:n1.6) ;;
+    head-*) inputs=$recorded model=(tokens=121 --checkpoint synth:n1.6 --component action_head) ;;
     *)
         echo "$part: expected ours, or demo, full or head with -f32, -fp16, -held or -mixed" >&2
         exit 2
@@ -82,6 +82,6 @@ for part in "${@:5}"; do
         exit 2
         ;;
     esac
-    engine "$part" 300 "$inputs" 200 "${model[@]}" "${shape[@]}" "${kind[@]}"
+    engine "$part" 300 "$inputs" 200 "${shape[@]}" "${model[@]}" "${kind[@]}"
 done
 exit "$failed"

@@ -4,17 +4,25 @@
     xz -k -6 libnvinfer.so.8 libnvinfer_builder_resource.so.8.5.3
     bench/tensorrt_libraries.py split OUT [--mebibytes 55] libnvinfer.so.8.xz libnvinfer_builder_resource.so.8.5.3.xz
     bench/tensorrt_libraries.py join PIECES STORE FOLDER
+    bench/tensorrt_libraries.py stand-in FOLDER
 
 `split` cuts the files into OUT/NN.piece and writes OUT/pieces.json: which pieces make a file, the hash of each, and of
 what it holds. `join` keeps what PIECES has of them in STORE, which stays between calls, and says what is missing (exit
 code 3); once all are there it unpacks them into FOLDER and compares the hashes. Needs the standard library alone.
+
+TensorRT 8.5 asks cuBLASLt for its version before it compiles a network, also where the tactics of cuBLAS are off, and
+without an answer finds no implementation. Python's nvidia-cublas-cu11 has that library, in half a gigabyte. `stand-in`
+makes small ones in FOLDER, with the C compiler: they say that they are 11.11.3, make handles, and refuse every product,
+so that an engine that did multiply by them would fail.
 """
 
 import argparse
 import hashlib
 import json
 import lzma
+import re
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -88,6 +96,34 @@ def join(pieces: Path, store: Path, folder: Path) -> int:
     return 1 if wrong else 0
 
 
+def stand_in(folder: Path) -> None:
+    """Makes libcublas.so.11 and libcublasLt.so.11 that answer and multiply nothing."""
+    found = set(re.findall(rb"\bcublas(?:Lt)?[A-Z][A-Za-z0-9_]+\b", (folder / "libnvinfer.so.8").read_bytes()))
+    names = sorted(name.decode() for name in found if not name.endswith(b"_t"))
+    for library, own in (("cublasLt", True), ("cublas", False)):
+        lines = ["#include <stdlib.h>"]
+        answered = {
+            f"{library}GetProperty": "int {}(int part, int *value) {{ *value = part == 2 ? 3 : 11; return 0; }}",
+            f"{library}GetVersion": "size_t {}(void) {{ return 111103; }}",
+            f"{library}GetCudartVersion": "size_t {}(void) {{ return 11080; }}",
+            f"{library}Create": "int {}(void **handle) {{ *handle = calloc(1, 4096); return 0; }}",
+            f"{library}Create_v2": "int {}(void **handle) {{ *handle = calloc(1, 4096); return 0; }}",
+        }
+        lines += [form.format(name) for name, form in answered.items()]
+        for name in names:
+            if name.startswith("cublasLt") != own or name in answered:
+                continue
+            # CUBLAS_STATUS_NOT_SUPPORTED for what multiplies or says how it would; the rest is bookkeeping.
+            multiplies = re.search(r"Matmul(Algo|$|_)|Matmul$|[Gg]em[mv]|Heuristic|Transform$|trsm|axpy|dot", name)
+            lines.append(f"int {name}(void) {{ return {15 if multiplies else 0}; }}")
+        source = folder / f"{library}.c"
+        source.write_text("\n".join(lines) + "\n")
+        target = folder / f"lib{library}.so.11"
+        subprocess.run(["cc", "-w", "-shared", "-fPIC", str(source), "-o", str(target)], check=True)
+        source.unlink()
+        print(f"{target.name}: stands in for {library}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -98,7 +134,11 @@ def main() -> int:
     whole = commands.add_parser("join")
     for name in ("pieces", "store", "folder"):
         whole.add_argument(name, type=Path)
+    commands.add_parser("stand-in").add_argument("folder", type=Path)
     args = parser.parse_args()
+    if args.command == "stand-in":
+        stand_in(args.folder)
+        return 0
     if args.command == "split":
         split(args.out, args.mebibytes, args.packed)
         return 0

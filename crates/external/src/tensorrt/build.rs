@@ -116,7 +116,7 @@ impl TensorRt {
         if let Some(shapes) = &shapes {
             network.add_profile(shapes).map_err(refuse)?;
         }
-        let engine = network.build().map_err(refuse)?;
+        let engine = network.build().map_err(|what| refuse(with_help(what)))?;
         let profile_of = |name: &str| {
             let (_, sizes) = shapes.as_ref()?.iter().find(|(input, _)| input == name)?;
             Some(sizes.clone().map(|sizes| sizes.into_iter().map(|size| size as i64).collect()))
@@ -172,6 +172,17 @@ impl TensorRt {
     }
 }
 
+/// A reason of TensorRT 8 that says nothing of what helps, with that.
+fn with_help(what: String) -> String {
+    if !what.contains("cuBLASLt error") {
+        return what;
+    }
+    format!(
+        "{what}; it asks cuBLASLt for its version although the tactics of cuBLAS are off: have libcublasLt.so.11 and \
+         libcublas.so.11 of Python's nvidia-cublas-cu11 beside libnvinfer.so.8 or in LD_LIBRARY_PATH"
+    )
+}
+
 /// An input of a graph with its open dimensions' names.
 fn named_port(port: &onnx::Port) -> Port {
     let sizes = port.dims.iter().map(|dim| match dim {
@@ -185,4 +196,17 @@ fn named_port(port: &onnx::Port) -> Port {
 /// A port as a binding.
 pub(super) fn binding(port: Port, direction: Direction, profile: Option<[Vec<i64>; 3]>) -> Binding {
     Binding { name: port.name, direction, dtype: port.dtype, shape: port.shape, profile }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_cublaslt_is_named_with_what_helps() {
+        let said = "no implementation: Skipping tactic 0x0 due to exception cuBLASLt error 1 querying major version.";
+        let helped = with_help(said.to_owned());
+        assert!(helped.starts_with(said) && helped.contains("nvidia-cublas-cu11"), "{helped}");
+        assert_eq!(with_help("another".to_owned()), "another");
+    }
 }

@@ -32,7 +32,8 @@ static SOUGHT: [Sought; 2] = [
         runtime: "libnvinfer.so",
         parser: None,
         help: "pip download --no-deps --only-binary :all: --python-version 310 --platform manylinux_2_17_x86_64 \
-               tensorrt==8.5.3.1, unzip it, and name the folder with --tensorrt or TENSORRT_PATH",
+               tensorrt==8.5.3.1, unzip it, have libcublasLt.so.11 and libcublas.so.11 of nvidia-cublas-cu11 beside it to \
+               build, and name the folder with --tensorrt or TENSORRT_PATH",
     },
 ];
 

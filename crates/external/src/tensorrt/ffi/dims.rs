@@ -59,7 +59,7 @@ impl Dims {
     }
 
     /// [`Dims::new`] admits no size that is lost here.
-    fn narrow(&self) -> NarrowDims {
+    pub(super) fn narrow(&self) -> NarrowDims {
         NarrowDims { count: self.count, sizes: self.sizes.map(|size| size as i32) }
     }
 }

@@ -70,6 +70,21 @@ impl Library {
         Ok(library)
     }
 
+    /// A library whose builders a test makes.
+    ///
+    /// # Errors
+    /// A version whose interface is not known.
+    #[cfg(test)]
+    pub(super) fn standing_in(
+        product: Product,
+        version: Version,
+        create_builder: Create,
+    ) -> Result<Self, String> {
+        let tables = tables::of(product, version)?;
+        let (parser, resources) = (None, Vec::new());
+        Ok(Library { create_builder, create_runtime: create_builder, parser, version, tables, resources })
+    }
+
     /// The runtime's version.
     pub(in crate::tensorrt) fn version(&self) -> Version {
         self.version

@@ -15,7 +15,8 @@ static SAID: Mutex<Said> = Mutex::new(Said { errors: Vec::new(), warning: None }
 
 struct Said {
     errors: Vec<String>,
-    /// The last one: libraries give some reasons as warnings, such as that there is no driver.
+    /// The last one: libraries give some reasons as warnings, such as that there is no driver, or why an implementation
+    /// was left out before there was none.
     warning: Option<String>,
 }
 
@@ -120,14 +121,14 @@ pub(super) fn address(versioned: bool) -> *mut c_void {
     }
 }
 
-/// The errors since the last call, or `otherwise` with the last warning.
+/// The errors since the last call, or `otherwise`, each with the last warning.
 pub(super) fn errors(otherwise: &str) -> String {
     let mut said = SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let (errors, warning) = (std::mem::take(&mut said.errors), said.warning.take());
+    let errors = if errors.is_empty() { otherwise.to_owned() } else { errors.join("; ") };
     match warning {
-        _ if !errors.is_empty() => errors.join("; "),
-        Some(warning) => format!("{otherwise}: {warning}"),
-        None => otherwise.to_owned(),
+        Some(warning) => format!("{errors}: {warning}"),
+        None => errors,
     }
 }
 
@@ -146,8 +147,9 @@ mod tests {
         say(3, c"information");
         say(0, c"second\n");
         say(1, c"first");
-        assert_eq!(errors("nothing"), "first; second");
+        assert_eq!(errors("nothing"), "first; second: a warning");
         assert_eq!(errors("nothing"), "nothing");
+        say(2, c"another");
         say(2, c"no driver");
         assert_eq!(errors("no builder"), "no builder: no driver");
         assert_eq!(errors("nothing"), "nothing");

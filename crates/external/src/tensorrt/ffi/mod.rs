@@ -7,6 +7,8 @@ mod engine;
 mod layers;
 mod library;
 mod logger;
+#[cfg(test)]
+mod narrow_tests;
 mod network;
 mod tables;
 
