@@ -93,6 +93,33 @@ fn engine(folder: &Path, output: &str, operations: Vec<Value>) {
     fs::write(folder.join("dit.engine.json"), record.to_string()).unwrap();
 }
 
+/// TensorRT 8's networks are weakly typed: what a flag leaves to the builder is no type that an audit passes.
+#[test]
+fn types_that_a_builder_chose_are_not_those_of_a_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = b"stands for an engine";
+    let record = |flags: &[&str]| {
+        engine(folder.path(), "F16", operations(&|_| "F16"));
+        let path = folder.path().join("dit.engine.json");
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.replace("\"BF16\"", "\"F16\"").replace("\"I64\"", "\"I32\"");
+        let mut record: Value = serde_json::from_str(&text).unwrap();
+        record["builder"] = json!("TensorRT 8.5.3");
+        record["engine"] = json!(fingerprint([("engine", bytes.as_slice())]));
+        record["source"]["precision"] = json!(PrecisionPolicy::preset("fp16").unwrap().identity());
+        record["weakly_typed"] = json!(true);
+        record["flags"] = json!(flags);
+        fs::write(path, record.to_string()).unwrap();
+        inspect(folder.path(), "fp16")
+    };
+    let run = record(&["fp16", "obey-precision-constraints"]).succeeds();
+    assert!(run.stdout.contains("a network whose every layer is held to its type"), "{}", run.stdout);
+    let run = record(&["fp16"]);
+    assert_eq!(run.code, 1, "{run:#?}");
+    let found = "differs: types of operations: expected kept by the builder, found free to be fp16";
+    assert!(run.stdout.contains(found), "{}", run.stdout);
+}
+
 fn inspect(folder: &Path, precision: &str) -> Run {
     let checkpoint = demo();
     steady(folder, ["engine", "inspect", "dit.engine", "--checkpoint", &checkpoint, "--precision", precision])

@@ -13,6 +13,9 @@ use steadyhand_fidelity::trace::Dtype;
 use steadyhand_gr00t::ops::onnx::{self, GraphFile, PortDim, file_metadata};
 use steadyhand_gr00t::{Error, Result};
 
+/// The first opset whose operators are those that layers are made of: axes of Unsqueeze are an input.
+const LEAST_OPSET: i64 = 13;
+
 /// What to build.
 #[derive(Debug, Clone, Copy)]
 pub struct BuildOptions<'a> {
@@ -153,6 +156,9 @@ impl TensorRt {
     fn make(&self, options: &BuildOptions<'_>) -> Result<std::result::Result<Read, String>> {
         let graph = GraphFile::read(options.onnx)?;
         let weak = self.library.weakly_typed();
+        if graph.opset < LEAST_OPSET {
+            return Ok(Err(format!("opset: expected {LEAST_OPSET} or a later one, found {}", graph.opset)));
+        }
         if weak && graph.has(Dtype::Bf16) {
             return Ok(Err("bf16: it has no such type; f32, fp16 and mixed-fp16 have none of it".to_owned()));
         }

@@ -16,6 +16,7 @@ use steadyhand_external::bindings::{Bindings, Runner};
 use steadyhand_external::tensorrt::{
     BuildRecord, Check, Operation, Product, TensorRt, TensorRtEngine, audit_bindings, audit_operations,
 };
+use steadyhand_fidelity::trace::Dtype;
 
 /// Shows the engine, and audits it where a policy was named.
 pub fn run(args: &InspectEngineArgs) -> Result<Outcome> {
@@ -151,12 +152,31 @@ fn audit(
     for (key, expected) in expected {
         checks.extend(source.get(key).map(|found| Check::new(key, &expected, found)));
     }
-    checks.extend(audit_bindings(bindings, &graph.export().ports(&graph.model)?));
+    let weak = record.filter(|record| record.weakly_typed);
+    let mut ports = graph.export().ports(&graph.model)?;
+    if weak.is_some() {
+        // TensorRT 8 has no int64.
+        ports.iter_mut().filter(|port| port.dtype == Dtype::I64).for_each(|port| port.dtype = Dtype::I32);
+    }
+    checks.extend(audit_bindings(bindings, &ports));
+    checks.extend(weak.map(types_check));
     if let Some(record) = record {
         let sites = graph.component.sites(&graph.model)?;
         checks.extend(audit_operations(&record.operations, &graph.policy, graph.products, &sites));
     }
     Ok(checks)
+}
+
+/// Whether the builder of a weakly typed network had to keep its types: else they are not what it was given.
+fn types_check(record: &BuildRecord) -> Check {
+    let set = |flag: &str| record.flags.iter().any(|own| own == flag);
+    let free: Vec<&str> = ["fp16", "tf32"].into_iter().filter(|flag| set(flag)).collect();
+    let kept = "kept by the builder";
+    let found = match set("obey-precision-constraints") || free.is_empty() {
+        true => kept.to_owned(),
+        false => format!("free to be {}", free.join(", ")),
+    };
+    Check::new("types of operations", kept, found)
 }
 
 /// The arguments, with what the record says where they say nothing.

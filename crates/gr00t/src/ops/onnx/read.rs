@@ -47,8 +47,6 @@ pub struct Node {
 enum Attribute {
     Int(i64),
     Ints(Vec<i64>),
-    Float(f32),
-    Text(String),
 }
 
 impl Node {
@@ -73,30 +71,6 @@ impl Node {
             Some(Attribute::Ints(values)) => Ok(Some(values)),
             None => Ok(None),
             Some(_) => Err(self.other_kind(name, "whole numbers")),
-        }
-    }
-
-    /// A number, or `otherwise` where there is no such attribute.
-    ///
-    /// # Errors
-    /// It is of another kind.
-    pub fn float(&self, name: &str, otherwise: f32) -> Result<f32> {
-        match self.attributes.get(name) {
-            Some(Attribute::Float(value)) => Ok(*value),
-            None => Ok(otherwise),
-            Some(_) => Err(self.other_kind(name, "a number")),
-        }
-    }
-
-    /// A text, or `otherwise` where there is no such attribute.
-    ///
-    /// # Errors
-    /// It is of another kind.
-    pub fn text<'a>(&'a self, name: &str, otherwise: &'a str) -> Result<&'a str> {
-        match self.attributes.get(name) {
-            Some(Attribute::Text(value)) => Ok(value),
-            None => Ok(otherwise),
-            Some(_) => Err(self.other_kind(name, "a text")),
         }
     }
 
@@ -209,13 +183,11 @@ fn node(node: NodeProto) -> Node {
     }
 }
 
-/// None for a kind that no operation here has.
+/// None for numbers and texts, which no operation that is read here has.
 fn value(attribute: AttributeProto) -> Option<Attribute> {
     Some(match attribute.r#type {
         attribute_type::INT => Attribute::Int(attribute.i?),
         attribute_type::INTS => Attribute::Ints(attribute.ints),
-        attribute_type::FLOAT => Attribute::Float(attribute.f?),
-        attribute_type::STRING => Attribute::Text(String::from_utf8(attribute.s?).ok()?),
         _ => return None,
     })
 }
