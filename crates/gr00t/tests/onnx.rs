@@ -177,7 +177,9 @@ fn graphs_of_other_opsets_are_valid() {
     let policy = PrecisionPolicy::preset("bf16").expect("a preset");
     let mut folders = Vec::new();
     for (name, component) in Component::ALL {
-        for (opset, names) in [(18, Names::Steady), (20, Names::Nvidia), (23, Names::Steady)] {
+        for (opset, names) in
+            [(17, Names::Steady), (18, Names::Steady), (20, Names::Nvidia), (23, Names::Steady)]
+        {
             if names == Names::Nvidia && component != Component::Dit {
                 continue;
             }
