@@ -91,7 +91,10 @@ def inputs_of(read, said, wanted, inference, step):
     known = {
         "state_action_tokens": lambda: read(at + "dit.tokens"), "sa_embs": lambda: read(at + "dit.tokens"),
         "vl_features": lambda: read(memory), "vl_embs": lambda: read(memory),
-        "timestep": lambda: read(at + "timestep"), "image_mask": lambda: ids == int(said["image_token_index"]),
+        "vl_norm": lambda: read(f"{inference}/action_head.vl_norm"), "hidden_states": lambda: read(f"{inference}/action_head.vl_norm"),
+        "actions_in": lambda: read(at + "actions_in"), "actions": lambda: read(at + "actions_in"),
+        "dit_output": lambda: read(at + "dit.output"), "model_output": lambda: read(at + "dit.output"),
+        "timestep": lambda: read(at + "timestep"), "timesteps": lambda: read(at + "timestep"), "image_mask": lambda: ids == int(said["image_token_index"]),
         "backbone_attention_mask": lambda: np.ones(ids.shape, bool), "input_ids": lambda: ids,
         "state": lambda: read(f"{inference}/action_head.state"),
     }
@@ -103,6 +106,17 @@ def inputs_of(read, said, wanted, inference, step):
             raise SystemExit(f"{name}: the recording has no tensor for this input of the engine; record with --all, or map it in `inputs_of`")
         found[name] = cast(name, values, type_)
     return found
+
+
+def part_of(said, wanted):
+    """The tap that a part of NVIDIA's cut gives, which all call their one output `output`; None for an engine of more."""
+    parts = {
+        "dit.output": {"sa_embs", "state_action_tokens"}, said.get("dit_memory", "action_head.vl_norm"): {"hidden_states", "vl_norm"},
+        "action_features": {"actions", "actions_in"}, "decoder": {"model_output", "dit_output"},
+    }
+    if set(wanted) == {"state", "embodiment_id"}:
+        return "action_head.state_features"
+    return next((tap for tap, inputs in parts.items() if inputs & set(wanted)), None)
 
 
 def save(path, tensors):
@@ -139,10 +153,12 @@ def main(engine_path, recorded, out, *options):
         hint = " (its CPU multiplies no bf16: export with --products widened)" if "NOT_IMPLEMENTED" in str(error) else ""
         raise SystemExit(f"{engine_path}: ONNX Runtime does not load it: {error}{hint}")
     wanted, names = bindings(engine)
-    steps = range(euler_steps) if "timestep" in wanted else [None]
+    by_step = {"timestep", "timesteps", "dit_output", "model_output"}
+    steps = range(euler_steps) if by_step & set(wanted) else [None]
     metadata = {key: said[key] for key in KEPT if key in said}
     # A stage is fed what was recorded before it; a policy feeds itself.
-    metadata["mode"] = "isolated" if "timestep" in wanted or "backbone_features" in wanted else "run"
+    part = part_of(said, wanted)
+    metadata["mode"] = "isolated" if part or "backbone_features" in wanted else "run"
     if precision := precision or precision_of(engine):
         metadata["precision"] = precision
     traces = {}
@@ -157,8 +173,7 @@ def main(engine_path, recorded, out, *options):
             for name, typed in made.items():
                 if name == "image_mask":
                     continue
-                # The one output of a DiT has another name; any other output has that of its tap.
-                tap = "dit.output" if name in ("output", "dit_output") else name
+                tap = part or name
                 outputs[f"{inference}/step.{step}.{tap}" if step is not None else f"{inference}/{tap}"] = typed
         traces[inference] = outputs
     # Nothing is written where a call fails.

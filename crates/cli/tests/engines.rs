@@ -34,6 +34,11 @@ fn main() -> ExitCode {
             onnxruntime && has_onnx(),
             a_misread_output_is_found_from_whatever_is_known,
         ),
+        trial(
+            "parts_of_the_action_head_are_judged_one_by_one",
+            onnxruntime,
+            parts_of_the_action_head_are_judged_one_by_one,
+        ),
         trial("inputs_are_rounded_only_if_asked_to", onnxruntime, inputs_are_rounded_only_if_asked_to),
         trial("a_missing_provider_is_refused", onnxruntime, a_missing_provider_is_refused),
     ];
@@ -189,6 +194,35 @@ fn a_misread_output_is_found_from_whatever_is_known() {
         let found = "CAUSE FOUND: the engine writes bf16 at `dit.output` and the bytes are read as fp16";
         assert_eq!((run.code, headline), (1, found), "{known}: {run:#?}");
     }
+}
+
+/// Parts of the action head as NVIDIA's exporter cuts it, in ONNX Runtime: healthy ones, and one that
+/// gives half of what it should.
+fn parts_of_the_action_head_are_judged_one_by_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    steady(folder, ["record", "--inferences", "2", "--out", "recorded"]).succeeds();
+    for part in ["state_encoder", "action_encoder", "action_decoder"] {
+        for names in ["steady", "nvidia"] {
+            let (graph, out) = (format!("{part}.{names}.onnx"), format!("{part}.{names}"));
+            let options = ["--component", part, "--io-names", names, "--out", &graph];
+            with_demo(folder, &["export", "onnx"], &options).succeeds();
+            steady(folder, ["engine", "run", &graph, "--bindings", "recorded", "--out", &out]).succeeds();
+            let known = format!("trace:{out}");
+            let run = steady(folder, ["diagnose", "--inferences", "2", "--b", &known]).succeeds();
+            assert!(run.stdout.contains("NO FAULT"), "{part}: {}", run.stdout);
+        }
+    }
+    let trace = Trace::open(folder.join("action_decoder.nvidia")).expect("outputs");
+    let mut writer = TraceWriter::create(folder.join("wrong"), trace.metadata().clone()).expect("a folder");
+    for name in trace.names() {
+        let halved: Vec<f32> = trace.read(name).expect("a tensor").iter().map(|value| value / 2.0).collect();
+        writer.add(name, &trace.entry(name).expect("known").shape, &halved).expect("written");
+    }
+    writer.finish().expect("written");
+    let run = steady(folder, ["diagnose", "--inferences", "2", "--b", "trace:wrong"]);
+    let headline = run.stdout.lines().next().unwrap_or_default();
+    assert!(run.code == 1 && headline.contains("`decoder`"), "{headline}");
 }
 
 fn inputs_are_rounded_only_if_asked_to() {

@@ -6,7 +6,6 @@ use crate::ops::onnx::{Interface, Metadata, Port, Products, Recorder, Value, Wri
 use crate::ops::{ModelSite, Ops, Part};
 use crate::precision::PrecisionPolicy;
 use crate::{Error, Result};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -17,8 +16,16 @@ pub const DEFAULT_OPSET: i64 = 20;
 /// What is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Component {
-    /// One velocity of the diffusion transformer, on state and action tokens: what NVIDIA's exporter exports.
+    /// One velocity of the diffusion transformer, on state and action tokens.
     Dit,
+    /// The self-attention over the normalized features, where a model has it (N1.7).
+    VlSelfAttention,
+    /// The state to its tokens.
+    StateEncoder,
+    /// The actions of an Euler step and its time to tokens, before their positions are added.
+    ActionEncoder,
+    /// What the DiT gives to a velocity for each token.
+    ActionDecoder,
     /// Backbone features, state and noise to actions, over all Euler steps.
     ActionHead,
     /// Images and token ids to backbone features.
@@ -32,9 +39,40 @@ pub enum Component {
 pub enum Names {
     /// This crate's own, floats in f32.
     Steady,
-    /// Those of NVIDIA's exporter, floats in the storage format. For [`Component::Dit`] only.
+    /// Those of NVIDIA's exporter, floats in the storage format. For the components that it cuts the action head into.
     Nvidia,
 }
+
+/// A tensor that enters or leaves a component of the action head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edge {
+    /// Its name in graphs of this crate.
+    pub name: &'static str,
+    /// Its name in graphs of NVIDIA's exporter (`export_onnx_n1d7.py` of Isaac-GR00T).
+    pub nvidia: &'static str,
+    /// The tap that it is in a recording; none for what the DiT attends to, which depends on the model.
+    pub tap: Option<&'static str>,
+    /// Whether the component gives it.
+    pub is_output: bool,
+}
+
+impl Edge {
+    const fn input(name: &'static str, nvidia: &'static str, tap: &'static str) -> Edge {
+        Edge { name, nvidia, tap: Some(tap), is_output: false }
+    }
+
+    const fn output(name: &'static str, tap: &'static str) -> Edge {
+        Edge { name, nvidia: "output", tap: Some(tap), is_output: true }
+    }
+
+    /// Whether a graph calls it so.
+    pub fn is_called(&self, name: &str) -> bool {
+        name == self.name || name == self.nvidia
+    }
+}
+
+/// What several components take besides [`Component::edges`].
+const SHARED_INPUTS: [&str; 3] = ["embodiment_id", "image_mask", "backbone_attention_mask"];
 
 /// What a graph depends on that is not in its inputs.
 #[derive(Debug, Clone)]
@@ -92,8 +130,9 @@ impl Export<'_> {
         if self.takes_images() && layout.images.is_empty() {
             return Err(Error::input("image", "expected the size of at least one image, found none"));
         }
-        if self.names == Names::Nvidia && self.component != Component::Dit {
-            let what = format!("nvidia names are those of a dit, found {}", self.component);
+        if self.names == Names::Nvidia && self.component.edges().is_empty() {
+            let what =
+                format!("nvidia names are those of parts of the action head, found {}", self.component);
             return Err(Error::input("io_names", what));
         }
         check(self.policy, &self.component.sites(model)?)?;
@@ -139,6 +178,24 @@ impl Export<'_> {
                 let features = recorder.prompt_input(&features);
                 Ok((model.dit(recorder, &tokens, &features, &prompt, 0)?, "dit_output"))
             }
+            Component::VlSelfAttention => {
+                let features =
+                    recorder.input(Vec::new(), features_shape, Site::new("action_head.vl_norm"))?;
+                Ok((model.vl_self_attention(recorder, &features)?, "vl_features"))
+            }
+            Component::StateEncoder => Ok((model.state_encoder(recorder, batch)?, "state_features")),
+            Component::ActionEncoder => {
+                let shape = [1, config.action_horizon, config.max_action_dim];
+                let actions = recorder.input(Vec::new(), shape, Site::new("actions_in"))?;
+                recorder.time_input();
+                Ok((model.action_encoder(recorder, &actions, 0, batch)?, "action_features"))
+            }
+            Component::ActionDecoder => {
+                let count = config.state_shape(self.layout.state_horizon)[0] + config.action_horizon;
+                let shape = [1, count, config.diffusion_model_cfg.output_dim];
+                let output = recorder.input(Vec::new(), shape, Site::new("dit_output"))?;
+                Ok((model.action_decoder(recorder, &output, batch)?, "decoder"))
+            }
         }
     }
 
@@ -148,16 +205,21 @@ impl Export<'_> {
             true => ("batch_size", "vl_seq_len", "sa_seq_len"),
             false => ("batch", "tokens", "state_action_tokens"),
         };
-        let prompt =
-            ["input_ids", "image_mask", "backbone_attention_mask", "backbone_features", "vl_features"];
-        let names =
-            [("state_action_tokens", "sa_embs"), ("vl_features", "vl_embs"), ("dit_output", "output")];
+        let prompt = [
+            "input_ids",
+            "image_mask",
+            "backbone_attention_mask",
+            "backbone_features",
+            "vl_features",
+            "vl_norm",
+        ];
+        let names = self.component.edges().iter().filter(|_| nvidia).map(|edge| (edge.name, edge.nvidia));
         Interface {
-            names: if nvidia { BTreeMap::from(names) } else { BTreeMap::new() },
+            names: names.collect(),
             open_tokens: prompt
                 .map(|name| (name, tokens))
                 .into_iter()
-                .chain(["state_action_tokens", "dit_output"].map(|name| (name, own)))
+                .chain(["state_action_tokens", "dit_output", "decoder"].map(|name| (name, own)))
                 .collect(),
             batch,
             stored_formats: nvidia,
@@ -191,8 +253,12 @@ impl Export<'_> {
 
 impl Component {
     /// Every component by its name.
-    pub const ALL: [(&'static str, Component); 4] = [
+    pub const ALL: [(&'static str, Component); 8] = [
         ("dit", Component::Dit),
+        ("vl_self_attention", Component::VlSelfAttention),
+        ("state_encoder", Component::StateEncoder),
+        ("action_encoder", Component::ActionEncoder),
+        ("action_decoder", Component::ActionDecoder),
         ("action_head", Component::ActionHead),
         ("backbone", Component::Backbone),
         ("policy", Component::Policy),
@@ -204,16 +270,81 @@ impl Component {
     /// As [`Model::sites`].
     pub fn sites(self, model: &Model) -> Result<Vec<ModelSite>> {
         let within = |site: &ModelSite| {
-            let part = site.path.split('.').next().unwrap_or_default();
+            let path = site.path.as_str();
+            let part = path.split('.').next().unwrap_or_default();
             let backbone = matches!(part, "vision" | "connector" | "language");
             match self {
                 Component::Policy => true,
                 Component::Backbone => backbone,
                 Component::ActionHead => !backbone,
                 Component::Dit => matches!(part, "dit" | "timestep_embedding"),
+                Component::VlSelfAttention => path.starts_with("action_head.vl_self_attention."),
+                Component::StateEncoder => path.starts_with("action_head.state_"),
+                Component::ActionEncoder => matches!(part, "action_encoder" | "action_features"),
+                Component::ActionDecoder => part == "decoder",
             }
         };
         Ok(model.sites()?.into_iter().filter(within).collect())
+    }
+
+    /// The tensors that are its own; none of what is more than a part of the action head.
+    pub fn edges(self) -> &'static [Edge] {
+        const FEATURES: Edge = Edge { name: "vl_features", nvidia: "vl_embs", tap: None, is_output: false };
+        match self {
+            Component::Dit => {
+                const EDGES: [Edge; 4] = [
+                    Edge::input("state_action_tokens", "sa_embs", "dit.tokens"),
+                    FEATURES,
+                    Edge::input("timestep", "timestep", "timestep"),
+                    Edge::output("dit_output", "dit.output"),
+                ];
+                &EDGES
+            }
+            Component::VlSelfAttention => {
+                const EDGES: [Edge; 2] = [
+                    Edge::input("vl_norm", "hidden_states", "action_head.vl_norm"),
+                    Edge { nvidia: "output", is_output: true, ..FEATURES },
+                ];
+                &EDGES
+            }
+            Component::StateEncoder => {
+                const EDGES: [Edge; 2] = [
+                    Edge::input("state", "state", "action_head.state"),
+                    Edge::output("state_features", "action_head.state_features"),
+                ];
+                &EDGES
+            }
+            Component::ActionEncoder => {
+                const EDGES: [Edge; 3] = [
+                    Edge::input("actions_in", "actions", "actions_in"),
+                    Edge::input("timestep", "timesteps", "timestep"),
+                    Edge::output("action_features", "action_features"),
+                ];
+                &EDGES
+            }
+            Component::ActionDecoder => {
+                const EDGES: [Edge; 2] = [
+                    Edge::input("dit_output", "model_output", "dit.output"),
+                    Edge::output("decoder", "decoder"),
+                ];
+                &EDGES
+            }
+            Component::ActionHead | Component::Backbone | Component::Policy => &[],
+        }
+    }
+
+    /// The part of the action head that takes these inputs, by our names or NVIDIA's.
+    pub fn of_inputs(names: &[&str]) -> Option<Component> {
+        let takes = |component: &Component| {
+            let mut inputs = component.edges().iter().filter(|edge| !edge.is_output).peekable();
+            let known = |name: &&str| {
+                SHARED_INPUTS.contains(name) || component.edges().iter().any(|edge| edge.is_called(name))
+            };
+            inputs.peek().is_some()
+                && inputs.all(|edge| names.iter().any(|name| edge.is_called(name)))
+                && names.iter().all(known)
+        };
+        Component::ALL.into_iter().map(|(_, component)| component).find(takes)
     }
 }
 

@@ -46,7 +46,10 @@ fn main() -> ExitCode {
         .with_ignored_flag(no_python),
         trial("graphs_of_other_opsets_are_valid", graphs_of_other_opsets_are_valid)
             .with_ignored_flag(no_python),
-        trial("names_of_nvidia_are_for_a_dit_only", names_of_nvidia_are_for_a_dit_only),
+        trial(
+            "names_of_nvidia_are_for_parts_of_the_action_head_only",
+            names_of_nvidia_are_for_parts_of_the_action_head_only,
+        ),
         trial("weights_are_copied_as_they_are", weights_are_copied_as_they_are),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
@@ -94,6 +97,12 @@ fn export(
     export.write(model, "test", &folder.join("graph.onnx")).expect("the export");
 }
 
+/// The components that a model has.
+fn components(model: &Model) -> impl Iterator<Item = (&'static str, Component)> {
+    let attends = model.action_head.vl_self_attention.is_some();
+    Component::ALL.into_iter().filter(move |(_, part)| attends || *part != Component::VlSelfAttention)
+}
+
 /// Exported graphs with the distance from the f32 result that each may have.
 struct Cases {
     folder: tempfile::TempDir,
@@ -109,7 +118,7 @@ impl Cases {
     /// and with padding where a graph takes a mask.
     fn add(&mut self, label: &str, model: &Model, layout: &Layout, precisions: &[&str], products: Products) {
         let factor = if products == Products::Native { NATIVE_FACTOR } else { ROUNDED_FACTOR };
-        for (name, component) in Component::ALL {
+        for (name, component) in components(model) {
             let case = Case::new(model, component, layout);
             let truth = case.reference(model, &PrecisionPolicy::preset("f32").expect("a preset"));
             for precision in precisions {
@@ -176,11 +185,11 @@ fn graphs_of_other_opsets_are_valid() {
     let model = load_model(&repository("demo/checkpoint")).expect("the demo");
     let policy = PrecisionPolicy::preset("bf16").expect("a preset");
     let mut folders = Vec::new();
-    for (name, component) in Component::ALL {
+    for (name, component) in components(&model) {
         for (opset, names) in
             [(17, Names::Steady), (18, Names::Steady), (20, Names::Nvidia), (23, Names::Steady)]
         {
-            if names == Names::Nvidia && component != Component::Dit {
+            if names == Names::Nvidia && component.edges().is_empty() {
                 continue;
             }
             let folder = temporary.path().join(format!("{name}_{opset}"));
@@ -196,7 +205,7 @@ fn graphs_of_other_opsets_are_valid() {
     }
 }
 
-fn names_of_nvidia_are_for_a_dit_only() {
+fn names_of_nvidia_are_for_parts_of_the_action_head_only() {
     let model = load_model(&repository("demo/checkpoint")).expect("the demo");
     let policy = PrecisionPolicy::preset("f32").expect("a preset");
     let export = |component, opset, images: Vec<[usize; 2]>, names| {
@@ -208,7 +217,7 @@ fn names_of_nvidia_are_for_a_dit_only() {
     };
     let one = vec![[140, 196]];
     let refusal = export(Component::Policy, 20, one.clone(), Names::Nvidia);
-    assert_eq!(refusal, "io_names: nvidia names are those of a dit, found policy");
+    assert_eq!(refusal, "io_names: nvidia names are those of parts of the action head, found policy");
     let refusal = export(Component::Policy, 16, one, Names::Steady);
     assert_eq!(refusal, "opset: expected 17 to 23, found 16");
     let refusal = export(Component::Backbone, 20, Vec::new(), Names::Steady);

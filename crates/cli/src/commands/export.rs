@@ -31,7 +31,8 @@ pub struct OnnxArgs {
     /// Checkpoint folder; synth:n1.6 for random weights of the published size, synth:tiny for a very small model.
     #[arg(long, visible_alias = "model-path", value_name = "DIR")]
     pub checkpoint: PathBuf,
-    /// What is exported: dit, action_head, backbone or policy.
+    /// What is exported: policy, backbone, action_head, or a part of that: dit, vl_self_attention (N1.7), state_encoder,
+    /// action_encoder, action_decoder.
     #[arg(long, default_value = "policy")]
     pub component: Component,
     /// Number formats: f32, bf16 (as the official code rounds), fp16, mixed, mixed-fp16, fp8, or the path of a TOML
@@ -51,8 +52,8 @@ pub struct OnnxArgs {
     /// The graph; its tensors go to FILE.data.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Names of inputs and outputs: ours, with floats in f32, or those of NVIDIA's exporter for a dit, with
-    /// floats in the storage format.
+    /// Names of inputs and outputs: ours, with floats in f32, or those of NVIDIA's exporter for a part of the action head,
+    /// with floats in the storage format.
     #[arg(long, value_enum, default_value = "steady")]
     pub io_names: NamesArg,
     /// Euler steps to unroll (action_head, policy); the checkpoint's number otherwise.

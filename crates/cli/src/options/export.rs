@@ -52,7 +52,11 @@ pub fn refuse_unused(
     state_horizon: bool,
 ) -> Result<()> {
     let (sees, acts) = match component {
-        Component::Dit => (false, false),
+        Component::Dit
+        | Component::VlSelfAttention
+        | Component::StateEncoder
+        | Component::ActionEncoder
+        | Component::ActionDecoder => (false, false),
         Component::ActionHead => (false, true),
         Component::Backbone => (true, false),
         Component::Policy => (true, true),

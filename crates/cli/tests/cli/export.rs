@@ -30,7 +30,11 @@ fn what_cannot_be_exported_is_named() {
         export(folder.path(), &[options, &["--out", "x.onnx"]].concat()).refuses(&[words]);
     };
     refused(&["--component", "policy"], "image: expected the size of at least one image, found none");
-    refused(&["--component", "head"], "expected one of dit, action_head, backbone, policy, found `head`");
+    let known = "dit, vl_self_attention, state_encoder, action_encoder, action_decoder, action_head, backbone, policy";
+    refused(&["--component", "head"], &format!("expected one of {known}, found `head`"));
+    let missing =
+        "vl_self_attention: expected a model with self-attention over the features, found GR00T N1.6";
+    refused(&["--component", "vl_self_attention"], missing);
     refused(&["--image", "252"], "expected HEIGHTxWIDTH");
     refused(&["--component", "dit", "--opset", "16"], "opset: expected 17 to 23, found 16");
     refused(

@@ -132,11 +132,11 @@ pub(super) fn forward<O: Ops>(
 
 /// A point on the way from noise to actions.
 #[derive(Debug, Clone, Copy)]
-struct Time {
+pub(super) struct Time {
     /// The Euler step.
-    step: usize,
+    pub step: usize,
     /// The flow-matching time in buckets, what the model is given.
-    bucket: usize,
+    pub bucket: usize,
 }
 
 /// The velocity at the actions, `[batch, action_horizon, max_action_dim]`.
@@ -161,15 +161,27 @@ fn velocity<O: Ops>(
     let tokens = ops.concat_tokens(state, &encoded)?;
     ops.tap(&tokens, site("dit.tokens"));
     let output = dit::forward(ops, &w.dit, &tokens, memory, time.bucket, &site("dit"))?;
+    let decoded = decode(ops, w, &output, time.step, batch)?;
+    ops.last_tokens(&decoded, w.action_horizon)
+}
+
+/// What the DiT gives, `[batch, tokens, output_dim]`, to a velocity for each of its tokens: `[batch, tokens, max_action_dim]`.
+pub(super) fn decode<O: Ops>(
+    ops: &O,
+    w: &ActionHead,
+    output: &O::Tensor,
+    step: usize,
+    batch: &Batch,
+) -> Result<O::Tensor> {
+    let site = |path| Site::in_step(path, step);
     let [hidden, decoded] = &w.action_decoder;
-    let x = ops.category_linear(&output, hidden, &batch.embodiment_ids, site("decoder.layer1"))?;
+    let x = ops.category_linear(output, hidden, &batch.embodiment_ids, site("decoder.layer1"))?;
     let x = ops.activation(&x, Activation::Relu, site("decoder.relu"))?;
-    let x = ops.category_linear(&x, decoded, &batch.embodiment_ids, site("decoder"))?;
-    ops.last_tokens(&x, w.action_horizon)
+    ops.category_linear(&x, decoded, &batch.embodiment_ids, site("decoder"))
 }
 
 /// State tokens `[batch, state_horizon, input_embedding_dim]`, or one of all rows.
-fn encode_state<O: Ops>(ops: &O, w: &ActionHead, batch: &Batch, at: &Site) -> Result<O::Tensor> {
+pub(super) fn encode_state<O: Ops>(ops: &O, w: &ActionHead, batch: &Batch, at: &Site) -> Result<O::Tensor> {
     let shape = match w.state_rows {
         Some(rows) => [batch.len(), 1, rows * w.state_dim],
         None => [batch.len(), batch.state_horizon, w.state_dim],
@@ -183,7 +195,7 @@ fn encode_state<O: Ops>(ops: &O, w: &ActionHead, batch: &Batch, at: &Site) -> Re
 
 /// Action tokens `[batch, action_horizon, input_embedding_dim]`, before positions.
 /// Source: `MultiEmbodimentActionEncoder` in `embodiment_conditioned_mlp.py`.
-fn encode_actions<O: Ops>(
+pub(super) fn encode_actions<O: Ops>(
     ops: &O,
     w: &ActionHead,
     actions: &O::Tensor,

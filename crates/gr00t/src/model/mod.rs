@@ -182,6 +182,59 @@ impl Model {
         dit::forward(ops, dit, tokens, &memory, bucket, &Site::new("dit"))
     }
 
+    /// The self-attention over the backbone features alone: normalized features `[batch, tokens,
+    /// backbone_embedding_dim]` to what the DiT attends to.
+    ///
+    /// # Errors
+    /// As [`Model::infer`]; a model without it.
+    pub fn vl_self_attention<O: Ops>(&self, ops: &O, features: &O::Tensor) -> Result<O::Tensor> {
+        let stack = self.action_head.vl_self_attention.as_ref().ok_or_else(|| {
+            let what = format!(
+                "expected a model with self-attention over the features, found {}",
+                self.config.version
+            );
+            Error::input("vl_self_attention", what)
+        })?;
+        self_attention::forward(ops, stack, features, &Site::new("action_head.vl_self_attention"))
+    }
+
+    /// The state encoder alone: the batch's state to tokens `[batch, state tokens, input_embedding_dim]`.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn state_encoder<O: Ops>(&self, ops: &O, batch: &Batch) -> Result<O::Tensor> {
+        action_head::encode_state(ops, &self.action_head, batch, &Site::new("action_head"))
+    }
+
+    /// The action encoder alone: actions `[batch, action_horizon, max_action_dim]` at the time `bucket` to tokens `[batch,
+    /// action_horizon, input_embedding_dim]`, before their positions are added.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn action_encoder<O: Ops>(
+        &self,
+        ops: &O,
+        actions: &O::Tensor,
+        bucket: usize,
+        batch: &Batch,
+    ) -> Result<O::Tensor> {
+        action_head::encode_actions(
+            ops,
+            &self.action_head,
+            actions,
+            action_head::Time { step: 0, bucket },
+            batch,
+        )
+    }
+
+    /// The action decoder alone: what the DiT gives, `[batch, tokens, output_dim]`, to a velocity for each token.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn action_decoder<O: Ops>(&self, ops: &O, output: &O::Tensor, batch: &Batch) -> Result<O::Tensor> {
+        action_head::decode(ops, &self.action_head, output, 0, batch)
+    }
+
     /// Every operation of an inference of this layout, in the order of execution: the model's own code, run over
     /// operations that only take notes.
     ///

@@ -93,8 +93,19 @@ impl Case {
             Component::ActionHead | Component::Policy => {
                 ("action_pred", vec![BATCH, config.action_horizon, config.max_action_dim])
             }
+            Component::VlSelfAttention => ("vl_features", vec![BATCH, count, widths[0]]),
+            Component::StateEncoder => ("state_features", vec![BATCH, state_tokens, widths[1]]),
+            Component::ActionEncoder => ("action_features", vec![BATCH, config.action_horizon, widths[1]]),
+            Component::ActionDecoder => ("decoder", vec![BATCH, own, config.max_action_dim]),
         };
-        let (features, tokens) = (random(3, count, widths[0]), random(4, own, widths[1]));
+        // What a component of the DiT's own tokens is given.
+        let token_shape = match component {
+            Component::ActionEncoder => [config.action_horizon, config.max_action_dim],
+            Component::ActionDecoder => [own, config.diffusion_model_cfg.output_dim],
+            _ => [own, widths[1]],
+        };
+        let widths = [widths[0], token_shape[1]];
+        let (features, tokens) = (random(3, count, widths[0]), random(4, token_shape[0], token_shape[1]));
         Case { component, items, features, tokens, widths, output, state: [state_tokens, state_values] }
     }
 
@@ -119,6 +130,19 @@ impl Case {
                     let features = input(&self.features[index], self.widths[0], "dit.vl_features");
                     let tokens = input(&self.tokens[index], self.widths[1], "dit.state_action_tokens");
                     model.dit(ops, &tokens, &features, &prompt, TIMES[index])
+                }
+                Component::VlSelfAttention => {
+                    let features = input(&self.features[index], self.widths[0], "action_head.vl_norm");
+                    model.vl_self_attention(ops, &features)
+                }
+                Component::StateEncoder => model.state_encoder(ops, batch),
+                Component::ActionEncoder => {
+                    let actions = input(&self.tokens[index], self.widths[1], "actions_in");
+                    model.action_encoder(ops, &actions, TIMES[index], batch)
+                }
+                Component::ActionDecoder => {
+                    let output = input(&self.tokens[index], self.widths[1], "dit_output");
+                    model.action_decoder(ops, &output, batch)
                 }
             };
             values.extend_from_slice(result.expect("the reference runs").values());
@@ -152,11 +176,16 @@ impl Case {
             assert_eq!(dtype, Dtype::BOOL);
             tensors.push(self::floats("out.image_mask", &shape, &floats));
         }
-        if matches!(self.component, Component::Policy | Component::ActionHead) {
+        if matches!(self.component, Component::Policy | Component::ActionHead | Component::StateEncoder) {
             let state = all(&|item| item.state.clone());
             tensors.push(floats("in.state", &[BATCH, self.state[0], self.state[1]], &state));
+        }
+        if matches!(self.component, Component::Policy | Component::ActionHead) {
             let noise = all(&|item| item.noise.clone());
             tensors.push(floats("in.noise", &self.output.1, &noise));
+        }
+        let without_embodiment = [Component::Dit, Component::Backbone, Component::VlSelfAttention];
+        if !without_embodiment.contains(&self.component) {
             let slots = self.items.iter().map(|item| item.embodiment_ids[0]);
             tensors.push(integers("in.embodiment_id", &[BATCH], slots));
         }
@@ -176,10 +205,21 @@ impl Case {
                 &[vec![true; count], vec![false; PADDING]].concat(),
             ));
         }
-        if self.component == Component::Dit {
-            let own = self.tokens[0].len() / self.widths[1];
-            let shape = [BATCH, own, self.widths[1]];
-            tensors.push(floats("in.state_action_tokens", &shape, &self.tokens.concat()));
+        if self.component == Component::VlSelfAttention {
+            tensors.push(floats("in.vl_norm", &[BATCH, count, self.widths[0]], &self.features.concat()));
+        }
+        let own = match self.component {
+            Component::Dit => Some("state_action_tokens"),
+            Component::ActionEncoder => Some("actions_in"),
+            Component::ActionDecoder => Some("dit_output"),
+            _ => None,
+        };
+        if let Some(name) = own {
+            let rows = self.tokens[0].len() / self.widths[1];
+            let shape = [BATCH, rows, self.widths[1]];
+            tensors.push(floats(&format!("in.{name}"), &shape, &self.tokens.concat()));
+        }
+        if matches!(self.component, Component::Dit | Component::ActionEncoder) {
             tensors.push(integers("in.timestep", &[BATCH], TIMES.into_iter()));
         }
         let views = tensors.iter().map(|tensor| {

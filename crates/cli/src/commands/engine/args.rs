@@ -30,14 +30,14 @@ pub struct GraphArgs {
     /// Number formats: f32, bf16, fp16, mixed, mixed-fp16, or the path of a TOML file; f32 otherwise.
     #[arg(long, value_parser = precision, requires = "checkpoint")]
     pub precision: Option<String>,
-    /// dit, action_head, backbone or policy; dit otherwise.
+    /// A component that `steady export onnx` knows; dit otherwise.
     #[arg(long, requires = "checkpoint")]
     pub component: Option<Component>,
     /// How matrix products of narrow operands are written; native otherwise.
     #[arg(long, value_enum, requires = "checkpoint")]
     pub products: Option<ProductsArg>,
-    /// Names of inputs and outputs: ours, with floats in f32 (the default), or those of NVIDIA's exporter for a dit,
-    /// with floats in the storage format.
+    /// Names of inputs and outputs: ours, with floats in f32 (the default), or those of NVIDIA's exporter for a
+    /// part of the action head, with floats in the storage format.
     #[arg(long, value_enum, requires = "checkpoint")]
     pub io_names: Option<NamesArg>,
     /// Euler steps to unroll; the checkpoint's number otherwise.

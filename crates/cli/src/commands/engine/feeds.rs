@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use steadyhand_external::bindings::{Binding, Bindings, Tensor};
 use steadyhand_fidelity::Trace;
 use steadyhand_fidelity::trace::Dtype;
+use steadyhand_gr00t::export::{Component, Edge};
 use steadyhand_gr00t_lab::diagnosis::{MEMORY, OfInference};
 
 /// A recording, and the facts about it that inputs need.
@@ -75,10 +76,12 @@ impl Recording {
 
     /// The calls that an engine with these bindings makes: one an inference, or one an Euler step.
     pub fn calls(&self, bindings: &Bindings) -> Vec<Call> {
-        let steps: Vec<Option<usize>> = match bindings.inputs().any(|input| input.name == "timestep") {
-            true => (0..self.denoising_steps).map(Some).collect(),
-            false => vec![None],
-        };
+        let each_step = ["timestep", "timesteps", "dit_output", "model_output"];
+        let steps: Vec<Option<usize>> =
+            match bindings.inputs().any(|input| each_step.contains(&input.name.as_str())) {
+                true => (0..self.denoising_steps).map(Some).collect(),
+                false => vec![None],
+            };
         let calls = |inference| steps.iter().map(move |step| Call { inference, step: *step });
         (0..self.inferences).flat_map(calls).collect()
     }
@@ -90,9 +93,6 @@ impl Recording {
     pub fn input(&self, binding: &Binding, call: Call) -> Result<Tensor> {
         let whole = Call { step: None, ..call };
         match binding.name.as_str() {
-            "state_action_tokens" | "sa_embs" => self.read(&call.tap("dit.tokens")),
-            "vl_features" | "vl_embs" => self.read(&whole.tap(&self.memory)),
-            "timestep" => self.read(&call.tap("timestep")),
             "image_mask" => self.mask(whole, |id| id == self.image_token_index),
             "backbone_attention_mask" => self.mask(whole, |_| true),
             "state" => self.read(&whole.tap("action_head.state")),
@@ -100,19 +100,38 @@ impl Recording {
                 self.read(&whole.tap(name))
             }
             name if name.starts_with("pixel_values.") => self.read(&whole.tap(name)),
-            other => bail!(
-                "input {other}: expected an input of a graph exported by steady, which a recording has a tensor for"
-            ),
+            name => {
+                let edges = Component::ALL.iter().flat_map(|(_, component)| component.edges());
+                let edge = edges.filter(|edge| !edge.is_output).find(|edge| edge.is_called(name));
+                let edge = edge.with_context(|| {
+                    format!(
+                        "input {name}: expected an input of a graph exported by steady, which a recording has a tensor for"
+                    )
+                })?;
+                self.read(&self.tap_of(edge, call))
+            }
         }
     }
 
-    /// Where an output belongs in a trace; none for one that is no tap.
+    fn tap_of(&self, edge: &Edge, call: Call) -> String {
+        match edge.tap {
+            Some(tap) if tap.starts_with("action_head.") => Call { step: None, ..call }.tap(tap),
+            Some(tap) => call.tap(tap),
+            None => Call { step: None, ..call }.tap(&self.memory),
+        }
+    }
+
+    /// Where an output of an engine with these bindings belongs in a trace; none for one that is no tap.
     ///
     /// # Errors
     /// No trace knows an output of this name.
-    pub fn output(&self, name: &str, call: Call) -> Result<Option<String>> {
+    pub fn output(&self, bindings: &Bindings, name: &str, call: Call) -> Result<Option<String>> {
+        let inputs: Vec<&str> = bindings.inputs().map(|input| input.name.as_str()).collect();
+        let edges = Component::of_inputs(&inputs).map_or(&[][..], |component| component.edges());
+        if let Some(edge) = edges.iter().find(|edge| edge.is_output && edge.is_called(name)) {
+            return Ok(Some(self.tap_of(edge, call)));
+        }
         match name {
-            "dit_output" | "output" => Ok(Some(call.tap("dit.output"))),
             "action_pred" | "backbone_features" => Ok(Some(call.tap(name))),
             "image_mask" => Ok(None),
             other => bail!("output {other}: expected an output of a graph exported by steady"),

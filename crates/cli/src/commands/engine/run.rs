@@ -11,6 +11,7 @@ use steadyhand_external::bindings::{Binding, Runner, Tensor};
 use steadyhand_external::onnxruntime::OnnxRunner;
 use steadyhand_external::tensorrt::{TensorRt, TensorRtEngine, Times};
 use steadyhand_fidelity::{Trace, TraceWriter};
+use steadyhand_gr00t::export::Component;
 use steadyhand_gr00t_lab::diagnosis::{ISOLATED, MODE, PRECISION, RUN};
 
 /// Runs the engine and says what was written.
@@ -28,11 +29,11 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
     let mut metadata: BTreeMap<String, String> =
         metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     metadata.extend(recording.origin());
-    let fed = |input: &Binding| {
-        ["timestep", "backbone_features", "vl_features", "vl_embs"].contains(&input.name.as_str())
-    };
     // A graph of a stage is fed what the recording has there, not what the engine's own stages made.
-    let mode = if runner.bindings().inputs().any(fed) { ISOLATED } else { RUN };
+    let inputs_of_it: Vec<&str> = runner.bindings().inputs().map(|input| input.name.as_str()).collect();
+    let is_stage =
+        Component::of_inputs(&inputs_of_it).is_some() || inputs_of_it.contains(&"backbone_features");
+    let mode = if is_stage { ISOLATED } else { RUN };
     metadata.insert(MODE.to_owned(), mode.to_owned());
     metadata.extend(runner.precision().map(|precision| (PRECISION.to_owned(), precision)));
     let calls = recording.calls(runner.bindings());
@@ -41,7 +42,7 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
     for call in &calls {
         let inputs = inputs(&recording, runner, *call, args.round_inputs)?;
         for (name, tensor) in runner.run(inputs)? {
-            outputs.extend(recording.output(&name, *call)?.map(|tap| (tap, tensor)));
+            outputs.extend(recording.output(runner.bindings(), &name, *call)?.map(|tap| (tap, tensor)));
         }
     }
     let mut writer = TraceWriter::create(&args.out, metadata)?;
