@@ -9,7 +9,8 @@ use super::report::Considered;
 use super::setup::Setup;
 use super::verdict::{Cause, Located, Unit};
 use crate::Result;
-use crate::fault::{Fault, catalogue};
+use crate::fault::{Effect, Fault, catalogue};
+use std::ops::Range;
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::precision::PrecisionPolicy;
@@ -51,12 +52,12 @@ pub(super) fn actions(
         explained.matches = vec![("action_pred".to_owned(), likeness)];
         return Ok(explained);
     }
-    let (mut findings, considered) = search(setup, policy, evidence, floor, progress)?;
+    let (mut findings, considered) = search(setup, policy, evidence, baseline, floor, progress)?;
     if error < GAIN * floor {
         findings.iter_mut().for_each(|finding| finding.proven = false);
     }
     if let Some(best) = findings.first().filter(|best| best.proven) {
-        let same = |other: &Fault| other.kind == best.fault.kind && other.place == best.fault.place;
+        let same = |other: &Fault| other.is_alike(&best.fault) && other.place == best.fault.place;
         let as_well = (2.0 * best.residual).max(AS_WELL * floor);
         let rival = |other: &&Finding| other.proven && other.residual <= as_well && !same(&other.fault);
         if !findings.iter().any(|other| rival(&other)) {
@@ -107,34 +108,43 @@ fn of_actions(evidence: &Evidence, baseline: &Baseline, floor: f64) -> Option<Li
     likeness::common(&pairs, &[]).into_iter().next()
 }
 
-/// Replays every fault of the catalogue on the first two inferences, and the best of them on all.
+/// Replays every fault of the catalogue on the inference that errs most, with the one before it where that leaves something
+/// behind, and the best of them on all.
 fn search(
     setup: &Setup,
     policy: &PrecisionPolicy,
     evidence: &Evidence,
+    baseline: &Baseline,
     floor: f64,
     progress: &dyn Fn(Progress),
 ) -> Result<(Vec<Finding>, Considered)> {
-    /// Two, because a stale buffer shows only in the second.
-    const SCREENED: usize = 2;
-    const BEST: usize = 12;
-    let replay = |inferences: usize, faults| {
-        let inferences = inferences.min(setup.inputs.len());
+    const BEST: usize = 16;
+    let replay = |inferences: Range<usize>, faults| {
         let engine = ActionsOnly {
             model: setup.model,
             policy,
             denoising_steps: setup.denoising_steps,
-            inputs: &setup.inputs[..inferences],
-            found: &evidence.actions[..inferences],
+            inputs: &setup.inputs[inferences.clone()],
+            found: &evidence.actions[inferences],
             floor,
         };
         engine.explain(faults, progress)
     };
     let declared = |path: &str| policy.formats(&Site::new(path));
     let faults = [catalogue(setup.model, &declared), setup.images_made_otherwise()].concat();
-    let screened = replay(SCREENED, faults)?;
+    let errs = |inference: &usize| {
+        relative_l2(&evidence.actions[*inference].data, &baseline.actions[*inference].data)
+    };
+    // The first inference has none before it, which a stale buffer needs.
+    let of_all = (0..setup.inputs.len()).skip(usize::from(setup.inputs.len() > 1));
+    let worst = of_all.max_by(|a, b| errs(a).total_cmp(&errs(b))).unwrap_or_default();
+    let (stale, others): (Vec<_>, Vec<_>) =
+        faults.into_iter().partition(|fault| matches!(fault.effect, Effect::Stale));
+    let mut screened = replay(worst..worst + 1, others)?;
+    screened.extend(replay(worst.saturating_sub(1)..worst + 1, stale)?);
+    screened.sort_by(|a, b| a.residual.total_cmp(&b.residual));
     let hypotheses = screened.len();
     let best: Vec<_> = screened.into_iter().take(BEST).map(|finding| finding.fault).collect();
     let considered = Considered { hypotheses, replays: hypotheses + best.len() };
-    Ok((replay(setup.inputs.len(), best)?, considered))
+    Ok((replay(0..setup.inputs.len(), best)?, considered))
 }

@@ -24,7 +24,7 @@ const MOST_FAULTS: usize = 3;
 /// Places that are examined at most.
 const MOST_PLACES: usize = 4;
 /// Hypotheses that are verified in every inference.
-const VERIFIED: usize = 6;
+const VERIFIED: usize = 8;
 
 /// What was made of an engine.
 pub(super) struct Explained {
@@ -340,7 +340,7 @@ pub(super) fn cause(best: &Finding) -> Cause {
 /// Other kinds of faults, or the same elsewhere, that explain the error as well.
 fn rivals(best: &Finding, findings: &[Finding]) -> Vec<String> {
     let within = |a: &str, b: &str| Site::new(a).is_within(b) || Site::new(b).is_within(a);
-    let same = |other: &Fault| other.kind == best.fault.kind && within(&other.place, &best.fault.place);
+    let same = |other: &Fault| other.is_alike(&best.fault) && within(&other.place, &best.fault.place);
     let as_well = (2.0 * best.residual).max(AS_WELL);
     // What explains less than the best is no rival.
     let as_much = |other: &Finding| best.explains.is_subset(&other.explains);

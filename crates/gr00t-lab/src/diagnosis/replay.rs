@@ -3,7 +3,7 @@
 use super::reuse::Visit;
 use super::teacher_forced::{Examination, LocalError, Localization, distance};
 use crate::backbone::Backbone;
-use crate::fault::{Fault, FaultyEngine, Injection, Results, Suspect, candidates};
+use crate::fault::{Change, Effect, Fault, FaultyEngine, Injection, Results, Suspect, candidates};
 use std::collections::{BTreeMap, BTreeSet};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::Result;
@@ -56,16 +56,24 @@ pub(super) const GAIN: f64 = 3.0;
 /// healthy engine may show.
 pub(super) const AS_WELL: f64 = 0.1;
 
-/// What explains more comes before its part: all layers before the first of them, both encodings before one.
+/// What leaves more than this share of the first error at its place explains nothing, and is told nowhere.
+const WORTH: f64 = 0.5;
+
+/// What explains more comes before its part: all layers before the first of them, both encodings before one. The same
+/// mistake elsewhere too need only be proven; another must leave as little.
 pub(super) fn prefer_wider(findings: &mut [Finding]) {
-    let Some(best) = findings.first().filter(|best| best.proven) else { return };
-    let as_well = (2.0 * best.residual).max(AS_WELL);
-    let wider = findings.iter().position(|other| {
-        let contains = other.explains.len() > best.explains.len() && best.explains.is_subset(&other.explains);
-        other.proven && contains && other.residual <= as_well
-    });
-    if let Some(wider) = wider {
-        findings[..=wider].rotate_right(1);
+    while let Some(best) = findings.first().filter(|best| best.proven) {
+        let as_well = (2.0 * best.residual).max(AS_WELL);
+        let wider = findings.iter().position(|other| {
+            let contains =
+                other.explains.len() > best.explains.len() && best.explains.is_subset(&other.explains);
+            let little = other.residual <= as_well || other.fault.is_alike(&best.fault);
+            other.proven && contains && little
+        });
+        match wider {
+            Some(wider) => findings[..=wider].rotate_right(1),
+            None => break,
+        }
     }
 }
 
@@ -121,6 +129,7 @@ impl Examination<'_> {
         let faults = candidates(&suspect);
         let judged: Vec<Option<Finding>> =
             faults.iter().map(|fault| place.judge(fault, previous, &unexplained)).collect();
+        let judged = self.screen(base, first, previous, faults.iter().zip(judged))?;
         let (of, mut done) = (judged.iter().filter(|finding| finding.is_none()).count(), 0);
         let mut findings = Vec::new();
         for (fault, judged) in faults.into_iter().zip(judged) {
@@ -137,6 +146,45 @@ impl Examination<'_> {
         sort(&mut findings);
         prefer_wider(&mut findings);
         Ok(findings)
+    }
+
+    /// Gives up those hypotheses that are not judged yet and leave more than half of the first error where it is made: only
+    /// the others are worth a replay of all that they change.
+    fn screen<'f>(
+        &self,
+        base: &Localization,
+        first: &LocalError,
+        previous: &Results,
+        faults: impl Iterator<Item = (&'f Fault, Option<Finding>)>,
+    ) -> Result<Vec<Option<Finding>>> {
+        // The same change of the only operation that is computed does the same, whatever else is changed.
+        let alone = self.is_alone(base, first);
+        let mut known: Vec<(Change, bool)> = Vec::new();
+        let mut screened = Vec::new();
+        for (fault, judged) in faults {
+            if judged.is_some() {
+                screened.push(judged);
+                continue;
+            }
+            let change = match fault.effect {
+                Effect::Operation(change) if alone && fault.touches(&Site::new(&first.path)) => Some(change),
+                _ => None,
+            };
+            let before = known.iter().find(|(known, _)| Some(*known) == change).map(|(_, useless)| *useless);
+            let useless = match before {
+                Some(useless) => useless,
+                None => match self.replay_at(base, first, fault, previous)? {
+                    Some(left) => left > first.expected && left > WORTH * first.error,
+                    None => false,
+                },
+            };
+            known.extend(change.filter(|_| before.is_none()).map(|change| (change, useless)));
+            let explains = BTreeSet::new();
+            let given_up =
+                || Finding { fault: fault.clone(), residual: largest([first]), proven: false, explains };
+            screened.push(useless.then(given_up));
+        }
+        Ok(screened)
     }
 
     /// Whether the reference with `fault` in it leaves no more than rounding gives of the errors that the fault

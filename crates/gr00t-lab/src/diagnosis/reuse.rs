@@ -74,6 +74,38 @@ impl<'a> Plan<'a> {
         Plan { topology, complete, visits, touched, parts, layers, start }
     }
 
+    /// A replay that only computes the tensor `name`, of the run that made `visits`: besides it only what leads to it and was
+    /// not replaced by the engine's. None where the run has no such tensor.
+    pub(super) fn of_one(
+        topology: &'a Topology,
+        visits: &'a BTreeMap<String, Visit>,
+        name: &str,
+    ) -> Option<Self> {
+        let of = &visits.get(name)?.site;
+        let last = topology.separated(of.path());
+        let start = Plan::new(topology, visits, |at| at.path() == of.path()).start;
+        let first = start.map_or(0, |start| start + 1);
+        let leads_there = |visit: &Visit| {
+            let in_time = visit.site.step().is_none_or(|step| of.step().is_some_and(|own| step <= own));
+            !visit.taken && in_time && (first..=last).contains(&topology.separated(visit.site.path()))
+        };
+        let computed = |at: &Site| {
+            let name_of = at.to_string();
+            name_of == name || visits.get(&name_of).is_some_and(leads_there)
+        };
+        Some(Plan { complete: true, ..Plan::new(topology, visits, computed) })
+    }
+
+    /// Whether one of the operations that are computed is `touched`.
+    pub(super) fn computes(&self, touched: impl Fn(&Site) -> bool) -> bool {
+        self.touched.iter().any(|name| self.visits.get(*name).is_some_and(|visit| touched(&visit.site)))
+    }
+
+    /// Whether a single tensor is computed.
+    pub(super) fn is_of_one(&self) -> bool {
+        self.touched.len() == 1
+    }
+
     /// Where the result at a site comes from; none where it has to be computed.
     pub(super) fn reuse(&self, at: &Site, name: &str) -> Option<(Reuse, &'a Visit)> {
         let visit = self.visits.get(name)?;
@@ -83,7 +115,7 @@ impl<'a> Plan<'a> {
         let part = self.topology.separated(at.path());
         let boundary = self.topology.separating().any(|part| part.hands_over(at.path()));
         let read = if self.complete {
-            boundary || self.parts[part] && self.is_read_beside(at.path())
+            visit.taken && (boundary || self.parts[part] && self.is_read_beside(at.path()))
         } else if part > self.start? {
             return None;
         } else {

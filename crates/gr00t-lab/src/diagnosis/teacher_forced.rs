@@ -2,7 +2,7 @@
 
 use super::Observed;
 use super::reuse::{Plan, Reuse, Visit};
-use crate::fault::{Fault, Injection, Otherwise, Results};
+use crate::fault::{Change, Effect, Fault, Injection, Otherwise, Reach, Results};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use steadyhand_fidelity::{Format, relative_l2};
@@ -135,11 +135,6 @@ impl Examination<'_> {
         fault: &Fault,
         previous: &Results,
     ) -> Result<Vec<LocalError>> {
-        let injection = Some(Injection::new(fault, previous));
-        let (mut model, mut policy) = (self.model.clone(), self.policy.clone());
-        fault.damage_model(&mut model, &mut policy);
-        let mut input = [self.input.clone()];
-        fault.damage_inputs(&mut input);
         let (boundaries, plan) = match self.inputs {
             Inputs::Own => {
                 (Results::new(), Some(Plan::new(&self.model.topology, &base.visits, |at| fault.touches(at))))
@@ -147,13 +142,67 @@ impl Examination<'_> {
             // What a stage made is not handed on here, so nothing of the engine's can be started from.
             Inputs::Recorded => (self.boundaries()?, None),
         };
-        let run = TeacherForced { boundaries, injection, plan, ..TeacherForced::new(self) };
-        let [input] = input;
-        run.run(&model, &policy, input)?;
-        let mut errors = run.errors.into_inner();
+        let mut errors = self.run_with(fault, previous, boundaries, plan)?;
         // Those that the fault does not reach are as they were.
         errors.extend(base.copies.iter().filter(|copy| !fault.reaches_copy(&copy.path)).cloned());
         Ok(errors)
+    }
+
+    /// The error that a run with `fault` in it leaves of the tensor of `first`, which is all that is computed; none where
+    /// that says nothing: it has to be replayed.
+    ///
+    /// # Errors
+    /// The input does not fit the model.
+    pub(super) fn replay_at(
+        &self,
+        base: &Localization,
+        first: &LocalError,
+        fault: &Fault,
+        previous: &Results,
+    ) -> Result<Option<f64>> {
+        if self.inputs == Inputs::Recorded {
+            return Ok(None);
+        }
+        let Some(plan) = Plan::of_one(&self.model.topology, &base.visits, &first.name) else {
+            return Ok(None);
+        };
+        if !plan.computes(|at| fault.touches(at)) {
+            return Ok(Some(first.error));
+        }
+        // An operation that is the only one to be computed need not be computed otherwise anywhere else.
+        let alone = plan.is_of_one()
+            && matches!(fault.effect, Effect::Operation(change) if change != Change::PostNorm);
+        let fault = match alone {
+            true => &Fault { place: first.path.clone(), reach: Reach::Place, ..fault.clone() },
+            false => fault,
+        };
+        let errors = self.run_with(fault, previous, Results::new(), Some(plan))?;
+        Ok(errors.iter().rev().find(|error| error.name == first.name).map(|error| error.error))
+    }
+
+    /// Whether nothing but the tensor of `first` has to be computed to know its error.
+    pub(super) fn is_alone(&self, base: &Localization, first: &LocalError) -> bool {
+        let plan = Plan::of_one(&self.model.topology, &base.visits, &first.name);
+        self.inputs == Inputs::Own && plan.is_some_and(|plan| plan.is_of_one())
+    }
+
+    /// A run in which the reference makes `fault` too.
+    fn run_with(
+        &self,
+        fault: &Fault,
+        previous: &Results,
+        boundaries: Results,
+        plan: Option<Plan>,
+    ) -> Result<Vec<LocalError>> {
+        let injection = Some(Injection::new(fault, previous));
+        let (mut model, mut policy) = (self.model.clone(), self.policy.clone());
+        fault.damage_model(&mut model, &mut policy);
+        let mut input = [self.input.clone()];
+        fault.damage_inputs(&mut input);
+        let run = TeacherForced { boundaries, injection, plan, ..TeacherForced::new(self) };
+        let [input] = input;
+        run.run(&model, &policy, input)?;
+        Ok(run.errors.into_inner())
     }
 
     /// What the engine should have given at `path`, by tap name: the reference's results on the engine's own
@@ -249,7 +298,7 @@ impl<'a> TeacherForced<'a> {
         let actions = infer_by_layout(model, &[input], steps, probe, &mut |batch, probe| {
             let cpu = Cpu::new(policy, probe).with_intervention(self);
             let fault = self.injection.as_ref().and_then(Injection::fault);
-            model.infer(&Otherwise::new(cpu, policy, fault), batch)
+            model.infer(&Otherwise::new(cpu, policy, fault, model), batch)
         })?;
         Ok(actions.into_iter().next().unwrap_or_default())
     }
@@ -277,7 +326,7 @@ impl Intervention for TeacherForced<'_> {
         let name = at.to_string();
         if let Some((reuse, _)) = self.reuse(at, &name) {
             let found = (reuse == Reuse::Engines).then(|| self.examination.observed.read(&name)).flatten();
-            if let Some((_, found)) = found {
+            if let Some((_, found)) = found.filter(|(_, found)| found.len() == values.len()) {
                 values.copy_from_slice(&found);
             }
             return;

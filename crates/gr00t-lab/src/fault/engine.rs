@@ -67,7 +67,7 @@ impl FaultyEngine {
         let injection = Injection { backbone, ..Injection::all(faults, previous) };
         let actions = infer_by_layout(model, &input, *denoising_steps, None, &mut |batch, _| {
             let cpu = Cpu::new(policy, None).with_intervention(&injection);
-            model.infer(&Otherwise::new(cpu, policy, of_operation(faults)), batch)
+            model.infer(&Otherwise::new(cpu, policy, of_operation(faults), model), batch)
         });
         *previous = injection.current.into_inner();
         one(actions?)
@@ -90,7 +90,7 @@ impl Engine for FaultyEngine {
         infer_by_layout(model, &inputs, self.denoising_steps, probe, &mut |batch, probe| {
             let injection = Injection::all(faults, previous);
             let cpu = Cpu::new(policy, probe).with_intervention(&injection);
-            let actions = model.infer(&Otherwise::new(cpu, policy, of_operation(faults)), batch);
+            let actions = model.infer(&Otherwise::new(cpu, policy, of_operation(faults), model), batch);
             let current = injection.current.into_inner();
             *previous = current;
             actions
@@ -105,7 +105,7 @@ impl Engine for FaultyEngine {
             Patched { inner: &injection, patches: RefCell::new(patches), policy, topology: &model.topology };
         let actions = infer_by_layout(model, &input, *denoising_steps, None, &mut |batch, _| {
             let cpu = Cpu::new(policy, None).with_intervention(&intervention);
-            model.infer(&Otherwise::new(cpu, policy, of_operation(faults)), batch)
+            model.infer(&Otherwise::new(cpu, policy, of_operation(faults), model), batch)
         });
         *previous = injection.current.into_inner();
         one(actions?)

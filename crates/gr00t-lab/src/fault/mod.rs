@@ -35,7 +35,7 @@ pub use inject::Results;
 pub(crate) use inputs::{Otherwise as OtherImages, PIXELS, made_otherwise};
 pub use inputs::{channel_order, other_pixels, other_statistics, shifted_pixels, unpaired_noise};
 pub(crate) use otherwise::Otherwise;
-pub use otherwise::{Change, Nonlinearity};
+pub use otherwise::{Change, Modulation, Nonlinearity, Norm, Numbering, Rotation, Seen, Weighing};
 pub use pointwise::{eps, swapped_gelu};
 pub(crate) use suspect::Suspect;
 pub use time::{timestep_angle, timestep_folded, timestep_offset};
@@ -48,7 +48,7 @@ use steadyhand_fidelity::Format;
 use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::{Activation, Mask, Site};
-use steadyhand_gr00t::precision::{Formats, PrecisionPolicy};
+use steadyhand_gr00t::precision::{Formats, Pattern, PrecisionPolicy, Rule, WeightFormat};
 
 /// A mistake, and where it is made. It is made in every Euler step.
 #[derive(Debug, Clone)]
@@ -85,6 +85,8 @@ pub enum Reach {
     Below,
     /// The operations at and below its place whose paths end in one of these names.
     Named(&'static [&'static str]),
+    /// The sums at the end of the layers at its place: the layers' own paths.
+    Layers,
     /// These paths and everything below.
     Paths(&'static [&'static str]),
 }
@@ -119,6 +121,8 @@ pub enum Effect {
     Operation(Change),
     /// Number formats.
     Formats(Formats),
+    /// What the weights of linear layers are stored as.
+    StoredWeights(WeightFormat),
     /// What the model is given.
     Input(Arc<dyn Fn(&mut ModelInput) + Send + Sync>),
     /// Nothing that can be made here: what the engine did is not known.
@@ -139,6 +143,7 @@ impl fmt::Debug for Effect {
             Effect::Model(_) => "Model",
             Effect::Operation(_) => "Operation",
             Effect::Formats(_) => "Formats",
+            Effect::StoredWeights(_) => "StoredWeights",
             Effect::Input(_) => "Input",
             Effect::Unknown => "Unknown",
         })
@@ -151,8 +156,27 @@ impl Fault {
         match &self.effect {
             Effect::Model(change) => change(model),
             Effect::Formats(formats) => *policy = policy.clone().with(&self.place, *formats),
+            Effect::StoredWeights(weights) => *policy = self.with_weights(policy, *weights),
             _ => {}
         }
+    }
+
+    /// The policy with weights that are stored otherwise where the fault is, and with everything else as it was.
+    fn with_weights(&self, policy: &PrecisionPolicy, weights: WeightFormat) -> PrecisionPolicy {
+        let of_names = |names: &[&str]| Pattern::parse(&format!("{}.*.{{{}}}", self.place, names.join(",")));
+        let pattern = match self.reach {
+            Reach::Named(names) => of_names(names).unwrap_or_else(|_| Pattern::path(&self.place)),
+            _ => Pattern::path(&self.place),
+        };
+        policy.clone().with_rule(Rule {
+            pattern,
+            storage: None,
+            compute: None,
+            accumulate: None,
+            scale: None,
+            weights: Some(Some(weights)),
+            activations: None,
+        })
     }
 
     /// Makes the part of the fault that lies in the inputs.
@@ -171,8 +195,23 @@ impl Fault {
                 at.is_within(&self.place)
                     && at.path().rsplit('.').next().is_some_and(|name| names.contains(&name))
             }
+            Reach::Layers => {
+                let layer = at.path().strip_prefix(&self.place).and_then(|rest| rest.strip_prefix('.'));
+                layer.is_some_and(|number| number.parse::<usize>().is_ok())
+            }
             Reach::Paths(paths) => paths.iter().any(|path| at.is_within(path)),
         }
+    }
+
+    /// Whether the other one is the same mistake, wherever it is made.
+    pub fn is_alike(&self, other: &Fault) -> bool {
+        let same = match (&self.effect, &other.effect) {
+            (Effect::Operation(one), Effect::Operation(other)) => one == other,
+            (Effect::Eps(one), Effect::Eps(other)) => one == other,
+            (Effect::StoredWeights(one), Effect::StoredWeights(other)) => one == other,
+            _ => true,
+        };
+        self.kind == other.kind && same
     }
 
     /// Whether it names a tensor that is handed on under another name than that of the operation that made it.
@@ -230,6 +269,11 @@ pub(crate) fn candidates(suspect: &Suspect) -> Vec<Fault> {
     groups.concat()
 }
 
+/// What the operation at `site` may do otherwise, alone or with all of its kind; `declared`: its formats.
+pub fn of_operation(model: &Model, site: &str, declared: Formats) -> Vec<Fault> {
+    operations::at(model, site, declared)
+}
+
 /// Faults worth trying where nothing but the actions is known: those of whole parts, and of the buffers
 /// between the parts that deployments cut the model into. `declared`: the formats that a path should run in.
 pub fn catalogue(model: &Model, declared: &dyn Fn(&str) -> Formats) -> Vec<Fault> {
@@ -241,7 +285,7 @@ pub fn catalogue(model: &Model, declared: &dyn Fn(&str) -> Formats) -> Vec<Fault
         weights::of_any_engine(config),
         buffers::of_any_engine(model),
         pointwise::of_any_engine(model),
-        operations::of_any_engine(model),
+        operations::of_any_engine(model, declared),
         images::of_any_engine(model),
         formats::of_any_engine(model, declared),
     ];

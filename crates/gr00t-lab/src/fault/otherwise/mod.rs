@@ -1,11 +1,23 @@
 //! Operations that an engine computes otherwise: the reference's operations, but for one change.
 
+mod attention;
+mod change;
+mod layout;
+mod linear;
+mod norms;
+mod rotary;
+
+pub use change::{Change, Modulation, Nonlinearity, Norm, Numbering, Rotation, Seen, Weighing};
+
 use super::{Effect, Fault};
+use attention::Attention;
+use norms::Normed;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::checkpoint::Weight;
+use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::cpu::{Cpu, Tensor, rotated};
 use steadyhand_gr00t::ops::{
     Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Ops, Patching,
@@ -13,106 +25,33 @@ use steadyhand_gr00t::ops::{
 };
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
-/// What an operation does otherwise, where its kind is met at a site that the fault touches.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Change {
-    /// Attention: scores are multiplied by this too.
-    Scores(f32),
-    /// Attention: query head `h` reads key and value head `h % kv_heads`.
-    TiledHeads,
-    /// Attention with a causal mask: a query sees the next token too.
-    NextToken,
-    /// A norm gives its input.
-    NoNorm,
-    /// A non-linearity is this function instead.
-    Activation(Nonlinearity),
-    /// RoPE: the base of the frequencies, and the position of the first token.
-    Rotary {
-        /// Instead of the right base; none for the right one.
-        theta: Option<f64>,
-        /// The position that tokens are counted from.
-        first: usize,
-    },
-    /// RoPE gives its input.
-    NoRotary,
-    /// Modulation: `x scale + shift`.
-    ScaleWithoutOne,
-    /// Modulation: scale and shift are exchanged.
-    ScaleAsShift,
-    /// A linear layer has no bias.
-    NoBias,
-    /// A linear layer multiplies by its weight as it lies, not transposed; a square one.
-    Transposed,
-    /// A residual connection gives what was computed, without what it is added to, or the reverse.
-    OneTerm {
-        /// Whether the first term is the one that is kept.
-        first: bool,
-    },
-    /// A residual connection adds to another tensor of its block than to what entered it, by the name of its site.
-    ResidualOf(&'static str),
-    /// The size of an Euler step is multiplied by this.
-    StepSize(f64),
-    /// The velocity is that of the first tokens instead of the last.
-    FirstTokens,
-    /// Image tokens stand in columns instead of rows.
-    ImagesByColumn,
-    /// Image tokens are never put into the prompt.
-    NoImages,
-    /// A time encoding begins with the other half.
-    OtherHalfFirst,
-    /// The angles of a time encoding are multiplied by this: the time is counted in another unit.
-    TimeUnit(f32),
-    /// The frequencies of a time encoding, from 1 down to 1e-4, do not end where they should: its last one is left out
-    /// where it is right to have it, or the reverse.
-    OtherFrequencies,
-    /// A layer works on the initial noise in every Euler step.
-    OnNoise,
-    /// Nothing is added to tokens.
-    NoAddition,
-    /// Attention: so many keys and values of zeros are seen besides.
-    SeesPadding(usize),
-}
-
-/// Non-linearities that are taken for each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Nonlinearity {
-    /// `x sigmoid(1.702 x)`.
-    QuickGelu,
-    /// `x sigmoid(x)`.
-    Silu,
-    /// `max(x, 0)`.
-    Relu,
-    /// `x`.
-    Identity,
-}
-
-impl Nonlinearity {
-    fn of(self, x: f32) -> f32 {
-        match self {
-            Nonlinearity::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
-            Nonlinearity::Silu => x / (1.0 + (-x).exp()),
-            Nonlinearity::Relu => x.max(0.0),
-            Nonlinearity::Identity => x,
-        }
-    }
-}
-
 /// [`Cpu`] with a fault in it, if it is one of operations.
 pub(crate) struct Otherwise<'a, 'p> {
     cpu: Cpu<'a, 'p>,
     policy: &'a PrecisionPolicy,
     fault: Option<(&'a Fault, Change)>,
-    /// Results of norms and modulations, and the noise, by path.
+    model: &'a Model,
+    /// Results of norms, modulations and gates, and the noise, by path.
     seen: RefCell<BTreeMap<String, Tensor>>,
+    /// Norms that are computed behind the residual connections, by path.
+    later: RefCell<BTreeMap<String, Normed>>,
+    /// Where the image tokens of the prompt stand.
+    images: RefCell<Vec<usize>>,
 }
 
 impl<'a, 'p> Otherwise<'a, 'p> {
-    pub(crate) fn new(cpu: Cpu<'a, 'p>, policy: &'a PrecisionPolicy, fault: Option<&'a Fault>) -> Self {
+    pub(crate) fn new(
+        cpu: Cpu<'a, 'p>,
+        policy: &'a PrecisionPolicy,
+        fault: Option<&'a Fault>,
+        model: &'a Model,
+    ) -> Self {
         let fault = fault.and_then(|fault| match &fault.effect {
             Effect::Operation(change) => Some((fault, *change)),
             _ => None,
         });
-        Otherwise { cpu, policy, fault, seen: RefCell::default() }
+        let (seen, later, images) = (RefCell::default(), RefCell::default(), RefCell::default());
+        Otherwise { cpu, policy, fault, model, seen, later, images }
     }
 
     /// What is done otherwise at a site.
@@ -137,78 +76,63 @@ impl<'a, 'p> Otherwise<'a, 'p> {
         made
     }
 
-    fn causal_and_next(&self, [q, k, v]: [&Tensor; 3], heads: Heads, at: Site) -> Result<Tensor> {
+    /// The result of another norm, or none where the norm is right.
+    fn norm(&self, x: &Tensor, normed: Normed, at: &Site) -> Result<Option<Tensor>> {
+        let values = match self.change(at) {
+            Some(Change::Norm(other)) => normed.values(x, other),
+            Some(Change::PostNorm) if at.path().ends_with(".norm1") || at.path().ends_with(".norm2") => {
+                self.later.borrow_mut().insert(at.path().to_owned(), normed);
+                x.values().to_vec()
+            }
+            _ => return Ok(None),
+        };
+        self.cpu.input(values, x.shape(), at.clone()).map(Some)
+    }
+
+    /// The sum of a residual connection, normed by the norm that should have come before what is added.
+    fn normed_behind(&self, sum: &Tensor, at: &Site) -> Option<Vec<f32>> {
+        let path = match at.path().strip_suffix(".residual1") {
+            Some(block) => format!("{block}.norm1"),
+            None => format!("{}.norm2", at.path()),
+        };
+        let later = self.later.borrow();
+        Some(later.get(&path)?.right(sum))
+    }
+
+    /// Attention that weighs, or sees keys, otherwise; none where that cannot be.
+    fn attend(
+        &self,
+        operands: [&Tensor; 3],
+        heads: Heads,
+        mask: &Mask,
+        change: Change,
+        at: &Site,
+    ) -> Option<Vec<f32>> {
+        let (queries, keys) = (operands[0].shape()[1], operands[1].shape()[1]);
+        let (seen, weighing) = match change {
+            Change::Weights(weighing) => (attention::allowed(mask, queries, keys), Some(weighing)),
+            Change::Sees(other) if queries == keys => {
+                (attention::seen(other, queries, &self.images.borrow()), None)
+            }
+            _ => return None,
+        };
+        let formats = self.policy.formats(at);
+        Some(Attention { operands, heads, seen, formats }.values(weighing))
+    }
+
+    /// The non-linearity of a language layer's `up`, at the place of that of its `gate`.
+    fn activated_up(&self, kind: Activation, at: &Site) -> Result<Option<Tensor>> {
+        let layers = &self.model.language.layers;
+        let layer = at.path().strip_suffix(".silu").unwrap_or_default();
+        let index = layer.strip_prefix("language.layer.").and_then(|index| index.parse::<usize>().ok());
+        let normed = self.seen.borrow().get(&format!("{layer}.norm2")).cloned();
+        let (Some(normed), Some(weights)) = (normed, index.and_then(|index| layers.get(index))) else {
+            return Ok(None);
+        };
         let plain = Cpu::new(self.policy, None);
-        let [batch, tokens, features] = q.shape();
-        let zeros = |like: &Tensor| {
-            Tensor::from_values([batch, 1, like.shape()[2]], vec![0.0; batch * like.shape()[2]])
-        };
-        let (Some(no_query), Some(no_key), Some(no_value)) = (zeros(q), zeros(k), zeros(v)) else {
-            return self.cpu.attention(q, k, v, heads, &Mask::Causal, at);
-        };
-        // Each query one place later sees the key behind its own place; the last one, which has none, sees all.
-        let later = plain.concat_tokens(&no_query, q)?;
-        let (more_keys, more_values) = (plain.concat_tokens(k, &no_key)?, plain.concat_tokens(v, &no_value)?);
-        let shifted = plain.attention(&later, &more_keys, &more_values, heads, &Mask::Causal, at.clone())?;
-        let last = plain.attention(&plain.last_tokens(q, 1)?, k, v, heads, &Mask::None, at.clone())?;
-        let mut values = Vec::with_capacity(batch * tokens * features);
-        for (whole, last) in
-            shifted.values().chunks_exact((tokens + 1) * features).zip(last.values().chunks_exact(features))
-        {
-            values.extend_from_slice(&whole[features..tokens * features]);
-            values.extend_from_slice(last);
-        }
-        self.cpu.input(values, q.shape(), at)
+        let up = plain.linear(&normed, &weights.up, Site::new(&format!("{layer}.up")))?;
+        plain.activation(&up, kind, at.clone()).map(Some)
     }
-}
-
-/// Keys or values with a head for each query head, in the order 0, 1, .., 0, 1, ..
-fn tiled(x: &Tensor, heads: Heads) -> Option<Tensor> {
-    let [batch, tokens, features] = x.shape();
-    let times = heads.heads / heads.kv_heads;
-    let values = x.values().chunks_exact(features).flat_map(|token| token.repeat(times)).collect();
-    Tensor::from_values([batch, tokens, features * times], values)
-}
-
-/// So many tokens of zeros behind those of every item.
-fn padded(x: &Tensor, more: usize) -> Option<Tensor> {
-    let [batch, tokens, features] = x.shape();
-    let zeros = vec![0.0; more * features];
-    let items = x.values().chunks_exact(tokens * features);
-    let values = items.flat_map(|item| [item, &zeros].concat()).collect();
-    Tensor::from_values([batch, tokens + more, features], values)
-}
-
-/// `x W + b` of a square weight, where `x Wᵀ + b` is right.
-fn untransposed(x: &Tensor, layer: &Linear) -> Vec<f32> {
-    let side = layer.weight.shape()[0];
-    let weight = layer.weight.to_vec(Format::F32);
-    let bias = layer.bias.as_ref().map_or_else(|| vec![0.0; side], |bias| bias.to_vec(Format::F32));
-    let mut values = Vec::with_capacity(x.values().len());
-    for token in x.values().chunks_exact(side) {
-        let mut sums = vec![0.0f64; side];
-        for (value, row) in token.iter().zip(weight.chunks_exact(side)) {
-            sums.iter_mut().zip(row).for_each(|(sum, weight)| *sum += f64::from(*value) * f64::from(*weight));
-        }
-        values.extend(sums.iter().zip(&bias).map(|(sum, bias)| (*sum + f64::from(*bias)) as f32));
-    }
-    values
-}
-
-/// Frequencies from 1 down to 1e-4, the last one left out where these have it and the reverse: diffusers'
-/// `downscale_freq_shift` of 0 where 1 is right, or 1 where 0 is.
-fn other_frequencies(right: &[f32]) -> Vec<f32> {
-    let ends = right.last().is_some_and(|last| (f64::from(*last) - 1e-4).abs() < 1e-6);
-    let intervals = if ends { right.len() } else { right.len().saturating_sub(1).max(1) };
-    (0..right.len()).map(|i| (-(1e4f64.ln()) * i as f64 / intervals as f64).exp() as f32).collect()
-}
-
-/// Where each image token stands when the square grid of every image is read by columns.
-fn by_column(tokens: usize, images: usize) -> Option<Vec<usize>> {
-    let each = tokens.checked_div(images)?;
-    let side = each.isqrt();
-    let of = |image: usize| (0..each).map(move |at| image * each + at % side * side + at / side);
-    (side * side * images == tokens).then(|| (0..images).flat_map(of).collect())
 }
 
 impl Ops for Otherwise<'_, '_> {
@@ -244,7 +168,7 @@ impl Ops for Otherwise<'_, '_> {
             Some(Change::TimeUnit(unit)) => {
                 Some(frequencies.iter().map(|frequency| frequency * unit).collect())
             }
-            Some(Change::OtherFrequencies) => Some(other_frequencies(frequencies)),
+            Some(Change::OtherFrequencies) => Some(layout::other_frequencies(frequencies)),
             _ => None,
         };
         self.cpu.time_encoding(time, other.as_deref().unwrap_or(frequencies), leading, at)
@@ -267,14 +191,23 @@ impl Ops for Otherwise<'_, '_> {
     }
 
     fn linear(&self, x: &Tensor, layer: &Linear, at: Site) -> Result<Tensor> {
-        match self.change(&at) {
+        let change = self.change(&at);
+        let made = match change {
             Some(Change::NoBias) => {
-                self.cpu.linear(x, &Linear { weight: layer.weight.clone(), bias: None }, at)
+                self.cpu.linear(x, &Linear { weight: layer.weight.clone(), bias: None }, at.clone())
             }
-            Some(Change::Transposed) if layer.weight.shape()[0] == layer.weight.shape()[1] => {
-                self.cpu.input(untransposed(x, layer), x.shape(), at)
-            }
-            _ => self.cpu.linear(x, layer, at),
+            Some(change) => match linear::values(x, layer, change) {
+                Some(values) => {
+                    let [batch, tokens, _] = x.shape();
+                    self.cpu.input(values, [batch, tokens, layer.weight.shape()[0]], at.clone())
+                }
+                None => self.cpu.linear(x, layer, at.clone()),
+            },
+            None => self.cpu.linear(x, layer, at.clone()),
+        };
+        match at.path().ends_with(".gate") {
+            true => self.note(&at, made),
+            false => made,
         }
     }
 
@@ -291,7 +224,14 @@ impl Ops for Otherwise<'_, '_> {
                 return self.cpu.category_linear(&noise, layer, embodiments, at);
             }
         }
-        self.cpu.category_linear(x, layer, embodiments, at)
+        let factor = match self.change(&at) {
+            Some(Change::NoBias) => -1.0,
+            Some(Change::BiasTwice) => 1.0,
+            _ => return self.cpu.category_linear(x, layer, embodiments, at),
+        };
+        let right = Cpu::new(self.policy, None).category_linear(x, layer, embodiments, at.clone())?;
+        let values = linear::with_bias(&right, layer, embodiments, factor);
+        self.cpu.input(values, right.shape(), at)
     }
 
     fn attention(
@@ -310,7 +250,7 @@ impl Ops for Otherwise<'_, '_> {
                 self.cpu.attention(&q, k, v, heads, mask, at)
             }
             (Some(Change::TiledHeads), _) if heads.kv_heads < heads.heads => {
-                match (tiled(k, heads), tiled(v, heads)) {
+                match (attention::tiled(k, heads), attention::tiled(v, heads)) {
                     (Some(k), Some(v)) => {
                         let heads = Heads { kv_heads: heads.heads, ..heads };
                         self.cpu.attention(q, &k, &v, heads, mask, at)
@@ -319,27 +259,52 @@ impl Ops for Otherwise<'_, '_> {
                 }
             }
             (Some(Change::SeesPadding(tokens)), Mask::None) => {
-                let [k, v] = [k, v].map(|x| padded(x, tokens).unwrap_or_else(|| x.clone()));
+                let [k, v] = [k, v].map(|x| attention::padded(x, tokens).unwrap_or_else(|| x.clone()));
                 self.cpu.attention(q, &k, &v, heads, mask, at)
             }
-            (Some(Change::NextToken), Mask::Causal) => self.causal_and_next([q, k, v], heads, at),
-            _ => self.cpu.attention(q, k, v, heads, mask, at),
+            (Some(Change::NextToken), Mask::Causal) => {
+                match attention::causal_and_next([q, k, v], heads, self.policy, &at)? {
+                    Some(values) => self.cpu.input(values, q.shape(), at),
+                    None => self.cpu.attention(q, k, v, heads, mask, at),
+                }
+            }
+            (Some(change), _) => match self.attend([q, k, v], heads, mask, change, &at) {
+                Some(values) => self.cpu.input(values, q.shape(), at),
+                None => self.cpu.attention(q, k, v, heads, mask, at),
+            },
+            (None, _) => self.cpu.attention(q, k, v, heads, mask, at),
         }
     }
 
     fn layer_norm(&self, x: &Tensor, affine: Option<&Affine>, eps: f64, at: Site) -> Result<Tensor> {
-        let made = match self.change(&at) {
-            Some(Change::NoNorm) => self.cpu.input(x.values().to_vec(), x.shape(), at.clone()),
-            _ => self.cpu.layer_norm(x, affine, eps, at.clone()),
+        let storage = self.storage(&at);
+        let normed = |affine: Option<&Affine>| Normed {
+            centred: true,
+            width: x.shape()[2],
+            weight: affine.map(|affine| affine.weight.to_vec(storage)).unwrap_or_default(),
+            bias: affine.map(|affine| affine.bias.to_vec(storage)).unwrap_or_default(),
+            eps,
+            stored: Format::F32,
         };
+        let made = match self.change(&at) {
+            Some(_) => self.norm(x, normed(affine), &at)?,
+            None => None,
+        };
+        let made = made.map_or_else(|| self.cpu.layer_norm(x, affine, eps, at.clone()), Ok);
         self.note(&at, made)
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Weight, eps: f64, at: Site) -> Result<Tensor> {
+        let stored = self.storage(&at);
         let made = match self.change(&at) {
-            Some(Change::NoNorm) => self.cpu.input(x.values().to_vec(), x.shape(), at.clone()),
-            _ => self.cpu.rms_norm(x, weight, eps, at.clone()),
+            Some(_) => {
+                let weight = weight.to_vec(stored);
+                let (width, bias) = (weight.len(), Vec::new());
+                self.norm(x, Normed { centred: false, width, weight, bias, eps, stored }, &at)?
+            }
+            None => None,
         };
+        let made = made.map_or_else(|| self.cpu.rms_norm(x, weight, eps, at.clone()), Ok);
         self.note(&at, made)
     }
 
@@ -355,21 +320,48 @@ impl Ops for Otherwise<'_, '_> {
                 self.cpu.input(rotated(x, &rotary, &places, self.storage(&at)), x.shape(), at)
             }
             Some(Change::NoRotary) => self.cpu.input(x.values().to_vec(), x.shape(), at),
+            Some(Change::Rotation(other)) => {
+                let places = places.coordinates(x.shape()[1]);
+                let values = rotary::turned(x, rotary, &places, self.storage(&at), other);
+                self.cpu.input(values, x.shape(), at)
+            }
+            Some(Change::Positions(other)) => {
+                let places = rotary::numbered(x.shape()[1], &self.images.borrow(), other);
+                self.cpu.input(rotated(x, rotary, &places, self.storage(&at)), x.shape(), at)
+            }
             _ => self.cpu.rotary(x, rotary, places, at),
         }
     }
 
     fn modulate(&self, x: &Tensor, scale: &Tensor, shift: &Tensor, at: Site) -> Result<Tensor> {
+        let by = |formula: &dyn Fn(f32, f32, f32) -> f32| {
+            let features = x.shape()[2];
+            let of = |(index, value): (usize, &f32)| {
+                let feature = index % features;
+                formula(*value, scale.values()[feature], shift.values()[feature])
+            };
+            self.cpu.input(x.values().iter().enumerate().map(of).collect(), x.shape(), at.clone())
+        };
+        let storage = self.storage(&at);
+        let round = |value: f32| storage.round(value);
         let made = match self.change(&at) {
             Some(Change::ScaleAsShift) => self.cpu.modulate(x, shift, scale, at.clone()),
-            Some(Change::ScaleWithoutOne) => {
-                let (storage, features) = (self.storage(&at), x.shape()[2]);
-                let one = |(index, value): (usize, &f32)| {
-                    let feature = index % features;
-                    storage.round(value * scale.values()[feature]) + shift.values()[feature]
-                };
-                self.cpu.input(x.values().iter().enumerate().map(one).collect(), x.shape(), at.clone())
-            }
+            Some(Change::ScaleWithoutOne) => by(&|x, scale, shift| round(x * scale) + shift),
+            Some(Change::Modulation(other)) => match other {
+                Modulation::TwoPlus => by(&|x, scale, shift| round(x * round(2.0 + scale)) + shift),
+                Modulation::NoScale => by(&|x, _, shift| x + shift),
+                Modulation::NoShift => by(&|x, scale, _| x * round(1.0 + scale)),
+                Modulation::LeftOut => by(&|x, _, _| x),
+                Modulation::ShiftFirst => by(&|x, scale, shift| round(x + shift) * round(1.0 + scale)),
+                Modulation::Alternating => {
+                    // The DiT's blocks have scale first, its output norm shift first.
+                    let shift_first = at.path() == "dit.modulated";
+                    let halves = if shift_first { [shift, scale] } else { [scale, shift] };
+                    let [first, second] = layout::alternating(halves);
+                    let [scale, shift] = if shift_first { [&second, &first] } else { [&first, &second] };
+                    self.cpu.modulate(x, scale, shift, at.clone())
+                }
+            },
             _ => self.cpu.modulate(x, scale, shift, at.clone()),
         };
         self.note(&at, made)
@@ -377,9 +369,14 @@ impl Ops for Otherwise<'_, '_> {
 
     fn activation(&self, x: &Tensor, kind: Activation, at: Site) -> Result<Tensor> {
         match self.change(&at) {
+            Some(Change::Activation(Nonlinearity::As(other))) => self.cpu.activation(x, other, at),
             Some(Change::Activation(other)) => {
                 self.cpu.input(x.values().iter().map(|value| other.of(*value)).collect(), x.shape(), at)
             }
+            Some(Change::ActivatedUp) => match self.activated_up(kind, &at)? {
+                Some(up) => self.cpu.input(up.values().to_vec(), up.shape(), at),
+                None => self.cpu.activation(x, kind, at),
+            },
             _ => self.cpu.activation(x, kind, at),
         }
     }
@@ -389,6 +386,11 @@ impl Ops for Otherwise<'_, '_> {
             Some(Change::OneTerm { first }) if a.shape() == b.shape() => {
                 let kept = if first { a } else { b };
                 self.cpu.input(kept.values().to_vec(), kept.shape(), at)
+            }
+            Some(Change::TermTwice { first }) if a.shape() == b.shape() => {
+                let (twice, once) = if first { (a, b) } else { (b, a) };
+                let sum = twice.values().iter().zip(once.values()).map(|(twice, once)| twice + twice + once);
+                self.cpu.input(sum.collect(), a.shape(), at)
             }
             Some(Change::ResidualOf(name)) => {
                 let block = at.path().strip_suffix(".residual1").unwrap_or(at.path());
@@ -400,11 +402,23 @@ impl Ops for Otherwise<'_, '_> {
                     None => self.cpu.add(a, b, at),
                 }
             }
+            Some(Change::PostNorm) => {
+                let sum = Cpu::new(self.policy, None).add(a, b, at.clone())?;
+                match self.normed_behind(&sum, &at) {
+                    Some(values) => self.cpu.input(values, sum.shape(), at),
+                    None => self.cpu.add(a, b, at),
+                }
+            }
             _ => self.cpu.add(a, b, at),
         }
     }
 
     fn multiply(&self, a: &Tensor, b: &Tensor, at: Site) -> Result<Tensor> {
+        if self.change(&at) == Some(Change::ActivatedUp) {
+            let layer = at.path().strip_suffix(".gated").unwrap_or_default();
+            let gate = self.seen.borrow().get(&format!("{layer}.gate")).cloned();
+            return self.cpu.multiply(a, &gate.unwrap_or_else(|| b.clone()), at);
+        }
         self.cpu.multiply(a, b, at)
     }
 
@@ -453,11 +467,12 @@ impl Ops for Otherwise<'_, '_> {
     }
 
     fn replace_tokens(&self, x: &Tensor, tokens: &Tokens, values: &Tensor) -> Result<Tensor> {
+        self.images.borrow_mut().clone_from(&tokens.indices);
         match self.moves() {
             Some(Change::NoImages) => Ok(x.clone()),
             Some(Change::ImagesByColumn) => {
                 let runs = tokens.indices.windows(2).filter(|pair| pair[1] != pair[0] + 1).count() + 1;
-                let order = by_column(tokens.indices.len(), runs);
+                let order = layout::by_column(tokens.indices.len(), runs);
                 let moved = order.map(|indices| Tokens { part: tokens.part, indices });
                 match moved {
                     Some(moved) => {

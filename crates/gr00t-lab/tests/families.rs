@@ -1,0 +1,96 @@
+//! Every family of faults, planted and explained: what is named is what was done.
+
+mod scene;
+
+use scene::Scene;
+use std::collections::BTreeMap;
+use std::thread;
+use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
+use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::probe::Recorder;
+use steadyhand_gr00t_lab::diagnosis::{Examination, Finding, Inputs};
+use steadyhand_gr00t_lab::fault::{Fault, FaultyEngine, Results, of_operation};
+
+const STEPS: usize = 2;
+
+/// One operation of each kind, as their families differ.
+const SITES: [&str; 14] = [
+    "vision.layer.1.norm1",
+    "vision.layer.1.gelu",
+    "vision.layer.1.attention",
+    "vision.layer.1",
+    "connector",
+    "language.layer.1.query_norm",
+    "language.layer.1.query_rope",
+    "language.layer.1.attention",
+    "language.layer.1.gate",
+    "language.layer.1.silu",
+    "action_tokens",
+    "dit.block.1.norm1",
+    "dit.block.1.modulated",
+    "decoder.relu",
+];
+
+fn recorded(engine: &mut dyn Engine, input: &ModelInput) -> Recorder {
+    let mut taps = Recorder::all();
+    engine.infer(std::slice::from_ref(input), Some(&mut taps)).expect("an inference");
+    taps
+}
+
+fn f32() -> PrecisionPolicy {
+    PrecisionPolicy::preset("f32").expect("a preset")
+}
+
+/// What explains the engine that left `taps`, the best first; none where rounding explains it.
+fn explained(model: &Model, input: &ModelInput, taps: &Recorder) -> Option<Vec<Finding>> {
+    let examination = Examination {
+        model,
+        policy: &f32(),
+        denoising_steps: STEPS,
+        input,
+        observed: taps,
+        inputs: Inputs::Own,
+        expected: &BTreeMap::new(),
+        made_otherwise: &[],
+    };
+    let base = examination.localize().expect("an examination");
+    let wrong = base.errors.iter().any(|error| error.is_fault() && error.error > 3.0 * error.expected);
+    let findings = || examination.explain(&Results::new(), &base, &|_| {}).expect("findings");
+    wrong.then(findings)
+}
+
+/// Plants every fault of an operation that lies there alone; how many were seen.
+fn plant_all(model: &Model, input: &ModelInput, site: &str) -> usize {
+    let faults = of_operation(model, site, f32().formats_of(site));
+    let alone: Vec<Fault> = faults.into_iter().filter(|fault| fault.place.contains(site)).collect();
+    assert!(!alone.is_empty(), "{site}");
+    let mut seen = 0;
+    for fault in alone {
+        let taps = recorded(&mut FaultyEngine::new(model, &f32(), STEPS, fault.clone()), input);
+        let Some(findings) = explained(model, input, &taps) else { continue };
+        let best = findings.first().filter(|best| best.proven);
+        let best = best.unwrap_or_else(|| panic!("nothing is proven of: {}", fault.description));
+        let (planted, named) = (&fault.place, &best.fault.place);
+        let same = best.fault.is_alike(&fault) && (planted.starts_with(named) || named.starts_with(planted));
+        assert!(same, "{} is called: {}", fault.description, best.fault.description);
+        seen += 1;
+    }
+    seen
+}
+
+#[test]
+fn what_an_operation_does_otherwise_is_named() {
+    let scene = Scene::new();
+    let setup = scene.setup(STEPS);
+    let (model, input) = (setup.model, &setup.inputs[0]);
+    let right = recorded(&mut CpuEngine::new(model.clone(), f32(), STEPS), input);
+    assert!(explained(model, input, &right).is_none());
+    let of = |site: &&str| plant_all(model, input, site);
+    let [first, second] = [&SITES[..7], &SITES[7..]];
+    let seen: usize = thread::scope(|scope| {
+        let other = scope.spawn(|| second.iter().map(of).sum::<usize>());
+        first.iter().map(of).sum::<usize>() + other.join().expect("no panic")
+    });
+    assert!(seen > 100, "{seen}");
+}
