@@ -10,7 +10,7 @@ use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Recorder;
 use steadyhand_gr00t_lab::diagnosis::{Examination, Finding, Inputs};
-use steadyhand_gr00t_lab::fault::{Fault, FaultyEngine, Results, of_operation};
+use steadyhand_gr00t_lab::fault::{Change, Effect, Fault, FaultyEngine, Reach, Results, of_operation};
 
 const STEPS: usize = 2;
 
@@ -93,4 +93,26 @@ fn what_an_operation_does_otherwise_is_named() {
         first.iter().map(of).sum::<usize>() + other.join().expect("no panic")
     });
     assert!(seen > 100, "{seen}");
+}
+
+/// Where weights are cut off is in no list: it is found.
+#[test]
+fn the_share_that_weights_are_cut_off_at_is_found() {
+    let scene = Scene::new();
+    let setup = scene.setup(STEPS);
+    let (model, input) = (setup.model, &setup.inputs[0]);
+    let fault = Fault {
+        kind: "planted",
+        place: "dit.block.1.fc1".to_owned(),
+        reach: Reach::Place,
+        effect: Effect::Operation(Change::ClippedWeights(0.6137)),
+        opaque: false,
+        description: String::new(),
+        fix: String::new(),
+    };
+    let taps = recorded(&mut FaultyEngine::new(model, &f32(), STEPS, fault), input);
+    let findings = explained(model, input, &taps).expect("an error");
+    let best = &findings[0];
+    assert!(best.proven && best.fault.kind == "clipped-weights", "{}", best.fault.description);
+    assert!(best.fault.description.contains("0.6137"), "{}", best.fault.description);
 }

@@ -12,7 +12,7 @@ use steadyhand_gr00t::probe::Recorder;
 use steadyhand_gr00t_lab::diagnosis::{
     Inputs, OfInference, Options, Status, Subject, SwapWhen, Verdict, diagnose,
 };
-use steadyhand_gr00t_lab::fault::{Fault, FaultyEngine, old_weights, stale, timestep_offset};
+use steadyhand_gr00t_lab::fault::{Fault, FaultyEngine, masked_row, old_weights, stale, timestep_offset};
 
 const STEPS: usize = 4;
 
@@ -160,4 +160,31 @@ fn an_image_of_the_observation_before_is_told_as_such() {
     assert_eq!(verdict.status, Status::Cause, "{}", verdict.headline);
     let words = "works on the pixels of the image (`vision.patches`) of the previous inference";
     assert!(verdict.headline.contains(words), "{}", verdict.headline);
+}
+
+/// A result without a number in it is like any other without one: nothing that gives such a result is proven by that.
+#[test]
+fn what_gives_nothing_but_nan_too_is_no_cause() {
+    // Behind the first layer every token sees the one whose row is masked.
+    let inside = [
+        "norm1",
+        "query",
+        "key",
+        "value",
+        "_norm",
+        "_rope",
+        "attention",
+        "output",
+        "residual1",
+        "norm2",
+        "gate",
+        "silu",
+        "up",
+        "gated",
+        "down",
+        "layer.0",
+        "layer.1",
+    ];
+    let verdict = judged(&[masked_row("language.layer.0.attention")], &inside, true);
+    assert_eq!((verdict.status, verdict.place.as_deref()), (Status::Place, Some("language.norm")));
 }

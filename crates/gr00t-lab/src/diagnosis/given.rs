@@ -38,8 +38,15 @@ impl Given {
     }
 
     fn differs(&mut self, name: String, path: &str, error: f64, expected: f64, description: String) {
-        let error =
-            LocalError { name, path: path.to_owned(), error, expected, peak: 1.0, unshown: Vec::new() };
+        let error = LocalError {
+            name,
+            path: path.to_owned(),
+            error,
+            expected,
+            peak: 1.0,
+            blank: false,
+            unshown: Vec::new(),
+        };
         self.differences.push(Difference { error, description });
     }
 

@@ -17,6 +17,7 @@ mod diagnose;
 mod euler;
 mod examine;
 mod explain;
+mod fitted;
 mod given;
 mod inferred;
 mod likeness;

@@ -1,7 +1,7 @@
 //! Injects hypotheses into the reference and keeps those that explain the engine.
 
 use super::reuse::Visit;
-use super::teacher_forced::{Examination, LocalError, Localization, distance};
+use super::teacher_forced::{Examination, LocalError, Localization, distance, is_blank};
 use crate::backbone::Backbone;
 use crate::fault::{Change, Effect, Fault, FaultyEngine, Injection, Results, Suspect, candidates};
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,6 +143,15 @@ impl Examination<'_> {
                 }
             });
         }
+        let is_linear = |finding: &Finding| {
+            finding.fault.kind == "transposed-weight" && finding.fault.place == first.path
+        };
+        let open = findings.iter().any(is_linear) && !findings.iter().any(|finding| finding.proven);
+        let clipped = if open { self.clipped_at(base, first)? } else { None };
+        if let Some(fault) = clipped {
+            let left = self.replay(base, &fault, previous)?;
+            findings.push(weigh(fault, first, &base.errors, &left, &unexplained));
+        }
         sort(&mut findings);
         prefer_wider(&mut findings);
         Ok(findings)
@@ -228,7 +237,9 @@ fn weigh(
     };
     let healed = |name: &String| changed.iter().any(|error| error.name == *name && !error.is_fault());
     let explains = unexplained.iter().map(|error| error.name.clone()).filter(healed).collect();
-    let proven = residual <= 1.0 && largest([first]) >= GAIN && !fault.opaque;
+    // Two tensors without a number in them are alike, whatever was done.
+    let compared = changed.iter().any(|error| error.name == first.name && !error.blank);
+    let proven = residual <= 1.0 && largest([first]) >= GAIN && !fault.opaque && compared;
     Finding { fault, residual, proven, explains }
 }
 
@@ -288,14 +299,15 @@ impl<'a> FirstError<'a> {
             return None;
         }
         let injection = Injection::new(fault, previous);
-        let mut worst = 0.0f64;
+        let (mut worst, mut compared) = (0.0f64, false);
         for (visit, right, engines) in &self.results {
             let mut values = right.clone();
             injection.result(&visit.site, visit.shape, &mut values);
             let expected = visit.error.as_ref()?.expected;
             worst = worst.max(distance(engines, &values) / expected);
+            compared |= !is_blank(engines, &values);
         }
-        Some(found(worst, worst <= 1.0 && largest([self.first]) >= GAIN))
+        Some(found(worst, worst <= 1.0 && largest([self.first]) >= GAIN && compared))
     }
 }
 

@@ -30,6 +30,8 @@ pub struct LocalError {
     pub expected: f64,
     /// The engine's largest absolute value, relative to the reference's.
     pub peak: f64,
+    /// Whether no value was compared, as none is finite in both: the error then says nothing of what was computed.
+    pub blank: bool,
     /// Paths of the operations between the tensors shown before and this one whose results the engine does not show:
     /// the error may be any of theirs.
     pub unshown: Vec<String>,
@@ -425,7 +427,8 @@ impl TeacherForced<'_> {
         let expected = self.examination.expected.get(&name).copied().unwrap_or(rounding);
         let path = at.path().to_owned();
         let peak = peak(found) / peak(values).max(f64::MIN_POSITIVE);
-        LocalError { name, path, error, expected, peak, unshown: Vec::new() }
+        let blank = is_blank(found, values);
+        LocalError { name, path, error, expected, peak, blank, unshown: Vec::new() }
     }
 }
 
@@ -472,6 +475,11 @@ pub(super) fn distance(found: &[f32], expected: &[f32]) -> f64 {
         }
     }
     relative_l2(&pairs.0, &pairs.1)
+}
+
+/// Whether no value is finite in both.
+pub(super) fn is_blank(found: &[f32], expected: &[f32]) -> bool {
+    !found.iter().zip(expected).any(|(found, expected)| found.is_finite() && expected.is_finite())
 }
 
 fn peak(values: &[f32]) -> f64 {

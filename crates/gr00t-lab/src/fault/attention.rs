@@ -143,6 +143,9 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
             faults.extend(layer.parse().ok().map(not_causal));
         }
     }
+    if suspect.unshown.iter().any(|path| path.starts_with("language.layer.")) {
+        faults.push(not_causal(0));
+    }
     let keys = site.starts_with("dit.block.") && matches!(name, "key" | "value" | "attention");
     if keys || suspect.unshown.iter().any(|path| path.starts_with("dit.block.")) {
         faults.extend([swapped_masks(), no_masks()]);

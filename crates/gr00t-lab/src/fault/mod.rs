@@ -274,6 +274,11 @@ pub fn of_operation(model: &Model, site: &str, declared: Formats) -> Vec<Fault> 
     operations::at(model, site, declared)
 }
 
+/// Weights of the linear layer at `site` that are cut off at a share of their largest magnitude.
+pub(crate) fn clipped_weights(site: &str, share: f32) -> Fault {
+    operations::clipped(site, share)
+}
+
 /// Faults worth trying where nothing but the actions is known: those of whole parts, and of the buffers
 /// between the parts that deployments cut the model into. `declared`: the formats that a path should run in.
 pub fn catalogue(model: &Model, declared: &dyn Fn(&str) -> Formats) -> Vec<Fault> {

@@ -85,7 +85,12 @@ fn causal(spot: &Spot) -> Vec<Fault> {
         (
             Seen::Before,
             "causal-mask-off",
-            "lets a query see only tokens before its own: the causal mask is off by one",
+            "lets a query see only tokens before its own, the first one none: the causal mask is off by one",
+        ),
+        (
+            Seen::BeforeOrAll,
+            "causal-mask-off",
+            "lets a query see only tokens before its own, the first one all: the causal mask is off by one",
         ),
         (
             Seen::Behind,

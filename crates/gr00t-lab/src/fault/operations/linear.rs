@@ -3,6 +3,7 @@
 use super::super::{Change, Effect, Fault};
 use super::Spot;
 use super::layers::{self, Swap};
+use super::residual;
 use std::sync::Arc;
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::model::Model;
@@ -50,6 +51,13 @@ fn stored(model: &Model, spot: &Spot, declared: Formats) -> Vec<Fault> {
         faults.push(spot.otherwise("cast-weights", Change::WeightsAs(format), what, fix));
     }
     faults
+}
+
+/// Weights of the linear layer at `site` that are cut off at a share of the largest magnitude.
+pub(in super::super) fn clipped(site: &str, share: f32) -> Fault {
+    let what = format!("cuts the weights of `{site}` off at {share:.4} of their largest magnitude");
+    let fix = "store the weights in their whole range, or calibrate the range that is cut off";
+    Spot::at(site).otherwise("clipped-weights", Change::ClippedWeights(share), what, fix)
 }
 
 /// Biases and the way a weight lies.
@@ -146,9 +154,12 @@ pub(super) fn of_layer(model: &Model, site: &str) -> Vec<Fault> {
 pub(super) fn of_part(model: &Model, part: &str, declared: Formats) -> Vec<Fault> {
     let mut faults = stored(model, &Spot::below(part), declared);
     let stacks = model.topology.parts.iter().filter_map(|part| part.layers.as_ref());
-    for layers in stacks.filter(|layers| layers.path.starts_with(part)) {
+    for stack in stacks.filter(|stack| stack.path.starts_with(part)) {
+        faults.extend(stored(model, &Spot::below(stack.path), declared));
+        faults.extend(Spot::kinds(stack.path, &layers::LINEARS).iter().flat_map(of_spot));
+        faults.extend(residual::of_stack(stack.path));
         let pairs = PAIRS.into_iter().filter(|pair| !pair.contains(&"gate") || part == "language");
-        faults.extend(pairs.map(|pair| exchanged(layers.path, None, pair)));
+        faults.extend(pairs.map(|pair| exchanged(stack.path, None, pair)));
     }
     faults
 }

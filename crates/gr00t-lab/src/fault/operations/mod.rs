@@ -14,6 +14,7 @@ mod rotary;
 mod spots;
 
 use super::{Change, Effect, Fault, Reach, Suspect};
+pub(super) use linear::clipped;
 use spots::Spot;
 use std::collections::BTreeSet;
 use steadyhand_gr00t::model::Model;
@@ -109,9 +110,15 @@ fn of_part(model: &Model, part: &str, declared: Formats) -> Vec<Fault> {
             faults.extend(pointwise::modulations());
             faults.push(halves("dit.timestep_projection"));
         }
-        "action_encoder" => faults.extend([halves("action_encoder.time"), on_noise()]),
+        "action_encoder" => {
+            faults.extend([halves("action_encoder.time"), on_noise()]);
+            faults.extend(residual::of_positions("action_tokens"));
+        }
         "euler" => faults.extend(euler()),
         _ => {}
+    }
+    if part == "vision" {
+        faults.extend(residual::of_positions("vision.embeddings"));
     }
     if has_norms || part == "action_head" {
         faults.extend(norms::of_part(model, part));

@@ -73,6 +73,9 @@ fn variants(spot: &Spot, form: Form) -> Vec<Fault> {
 /// The norms of each query and each key head.
 const HEADS: &[&str] = &["query_norm", "key_norm"];
 
+/// The norms of the language model that are not of heads.
+const OF_HIDDEN: &[&str] = &["norm1", "norm2", "norm"];
+
 /// Faults of the norm at `site`.
 pub(super) fn at(model: &Model, site: &str) -> Vec<Fault> {
     let form = Form::of(site);
@@ -81,6 +84,9 @@ pub(super) fn at(model: &Model, site: &str) -> Vec<Fault> {
     let of_heads = HEADS.iter().any(|name| site.ends_with(name));
     if let Some((layers, _)) = model.topology.layers_of(site).filter(|_| of_heads) {
         spots.push(Spot::named(layers.path, HEADS));
+    }
+    if form == Form::Rms && !of_heads {
+        spots.push(Spot::named(part, OF_HIDDEN));
     }
     if spots.len() > 1 {
         spots.push(Spot::below(part));
@@ -106,6 +112,7 @@ pub(super) fn of_part(model: &Model, part: &str) -> Vec<Fault> {
                 Norm::AllHeads,
                 "statistics are those of all heads together instead of each head's",
             ));
+            faults.extend(variants(&Spot::named(part, OF_HIDDEN), form));
             faults.extend(variants(&Spot::at("language.norm"), form));
         }
         "dit" => faults.extend(variants(&Spot::at("dit.norm_out"), form)),
@@ -113,11 +120,8 @@ pub(super) fn of_part(model: &Model, part: &str) -> Vec<Fault> {
     }
     let stacks = model.topology.parts.iter().filter_map(|part| part.layers.as_ref());
     for layers in stacks.filter(|layers| layers.path.starts_with(part)) {
-        faults.extend(
-            [&["norm1"], &["norm2"]]
-                .into_iter()
-                .flat_map(|name: &'static [&'static str; 1]| variants(&Spot::named(layers.path, name), form)),
-        );
+        let kinds = Spot::kinds(layers.path, &["norm1", "norm2", "query_norm", "key_norm"]);
+        faults.extend(kinds.iter().flat_map(|spot| variants(spot, form)));
         faults.push(behind(&Spot::below(layers.path)));
     }
     faults

@@ -30,6 +30,12 @@ pub(super) fn at(model: &Model, site: &str) -> Vec<Fault> {
     Spot::around(model, site).iter().flat_map(|spot| of_spot(spot, true)).collect()
 }
 
+/// Faults of all residual connections of one kind in a stack of layers.
+pub(super) fn of_stack(stack: &str) -> Vec<Fault> {
+    let spots = [Spot::named(stack, &["residual1"]), Spot::layers(stack)];
+    spots.iter().flat_map(|spot| of_spot(spot, true)).collect()
+}
+
 /// Faults of the sum with a table of positions at `site`.
 pub(super) fn of_positions(site: &str) -> Vec<Fault> {
     of_spot(&Spot::at(site), false)

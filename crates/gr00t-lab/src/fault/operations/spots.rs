@@ -58,8 +58,14 @@ impl Spot {
         Spot { place: place.to_owned(), reach: Reach::Named(names), words }
     }
 
+    /// Each kind of operation of all layers of a stack, of those with these names.
+    pub(super) fn kinds(stack: &str, names: &[&str]) -> Vec<Spot> {
+        let kinds = KINDS.iter().filter(|kind| names.contains(&kind[0]));
+        kinds.map(|kind| Spot::named(stack, kind)).collect()
+    }
+
     /// The sums at the end of all layers of a stack.
-    fn layers(stack: &str) -> Self {
+    pub(super) fn layers(stack: &str) -> Self {
         let words = format!("the sums at the end of the layers of `{stack}`");
         Spot { place: stack.to_owned(), reach: Reach::Layers, words }
     }

@@ -12,7 +12,8 @@ pub(super) fn seen(other: Seen, tokens: usize, images: &[usize]) -> Vec<bool> {
     let is_image = |at: usize| images.binary_search(&at).is_ok();
     let last = images.last().copied().unwrap_or_default();
     let sees = |query: usize, key: usize| match other {
-        Seen::Before => key < query || query == 0,
+        Seen::Before => key < query,
+        Seen::BeforeOrAll => key < query || query == 0,
         Seen::Behind => key >= query,
         Seen::Prefix => key <= query.max(last),
         Seen::AllOfImages => key <= query || is_image(query) && is_image(key),
@@ -134,19 +135,16 @@ fn head_of(x: &Tensor, item: usize, token: usize, head: usize, head_dim: usize) 
     &x.values()[(item * tokens + token) * features + head * head_dim..][..head_dim]
 }
 
-/// Softmax of `count` values, `step` apart.
+/// Softmax of `count` values, `step` apart: 0 / 0 where none of them is of a key that is seen.
 fn softmax(values: &mut [f32], first: usize, step: usize, count: usize) {
     let places = || (0..count).map(move |at| first + at * step);
     let largest = places().map(|at| values[at]).fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0f64;
     for at in places() {
-        let exponential = if largest.is_finite() { (values[at] - largest).exp() } else { 0.0 };
-        values[at] = exponential;
-        sum += f64::from(exponential);
+        values[at] = (values[at] - largest).exp();
+        sum += f64::from(values[at]);
     }
-    if sum > 0.0 {
-        places().for_each(|at| values[at] = (f64::from(values[at]) / sum) as f32);
-    }
+    places().for_each(|at| values[at] = (f64::from(values[at]) / sum) as f32);
 }
 
 /// Attention with a causal mask that is off by one; none where there are no tokens to add.
@@ -239,12 +237,17 @@ mod tests {
         assert!((sum(&of(Some(Weighing::OverQueries)), 15 + 2, 5, 3) - 1.0).abs() < 1e-6);
         assert!((sum(&of(Some(Weighing::OverHeads)), 7, 15, 2) - 1.0).abs() < 1e-6);
         assert_eq!(of(Some(Weighing::Scores)), scores);
+        let mut unseen = [f32::NEG_INFINITY; 2];
+        softmax(&mut unseen, 0, 1, 2);
+        assert!(unseen.iter().all(|weight| weight.is_nan()), "{unseen:?}");
     }
 
     #[test]
     fn queries_see_what_they_should() {
         let row = |other, query: usize| seen(other, 4, &[1, 2])[query * 4..][..4].to_vec();
         assert_eq!(row(Seen::Before, 2), [true, true, false, false]);
+        assert_eq!(row(Seen::Before, 0), [false; 4]);
+        assert_eq!(row(Seen::BeforeOrAll, 0), [true; 4]);
         assert_eq!(row(Seen::Behind, 2), [false, false, true, true]);
         assert_eq!(row(Seen::Prefix, 0), [true, true, true, false]);
         assert_eq!(row(Seen::AllOfImages, 1), [true, true, true, false]);

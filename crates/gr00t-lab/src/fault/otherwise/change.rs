@@ -51,6 +51,8 @@ pub enum Change {
     BiasTwice,
     /// A linear layer multiplies by its weight as it lies, not transposed; a square one.
     Transposed,
+    /// A linear layer's weights are cut off at this share of their largest magnitude.
+    ClippedWeights(f32),
     /// A linear layer's weights are rounded to this format as they are, without a scale.
     WeightsAs(Format),
     /// A residual connection gives what was computed, without what it is added to, or the reverse.
@@ -154,8 +156,10 @@ pub enum Weighing {
 /// Which keys a query sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    /// Those before its own position; the first query all of them alike.
+    /// Those before its own position; the first query none.
     Before,
+    /// Those before its own position; the first query all of them.
+    BeforeOrAll,
     /// Those from its own position on.
     Behind,
     /// Those at its own position and before, and all up to the last image token.

@@ -15,6 +15,10 @@ pub(super) fn values(x: &Tensor, layer: &Linear, change: Change) -> Option<Vec<f
             weight = transposed(&weight, in_features);
         }
         Change::BiasTwice if layer.bias.is_some() => times = 2.0,
+        Change::ClippedWeights(share) => {
+            let bound = share * weight.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+            weight.iter_mut().for_each(|value| *value = value.clamp(-bound, bound));
+        }
         Change::WeightsAs(format) => format.round_slice(&mut weight),
         _ => return None,
     }
