@@ -9,7 +9,7 @@ use super::report::Considered;
 use super::setup::Setup;
 use super::verdict::{Cause, Located, Unit};
 use crate::Result;
-use crate::fault::{Effect, Fault, catalogue};
+use crate::fault::{Effect, catalogue};
 use std::ops::Range;
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::ops::Site;
@@ -57,9 +57,17 @@ pub(super) fn actions(
         findings.iter_mut().for_each(|finding| finding.proven = false);
     }
     if let Some(best) = findings.first().filter(|best| best.proven) {
-        let same = |other: &Fault| other.is_alike(&best.fault) && other.place == best.fault.place;
+        // The same mistake in a part and in all layers of it may be one and the same, to the last bit.
+        let within = |a: &str, b: &str| Site::new(a).is_within(b) || Site::new(b).is_within(a);
+        let equal = |other: &Finding| {
+            within(&other.fault.place, &best.fault.place)
+                && other.residual.to_bits() == best.residual.to_bits()
+        };
+        let same = |other: &Finding| {
+            other.fault.is_alike(&best.fault) && (other.fault.place == best.fault.place || equal(other))
+        };
         let as_well = (2.0 * best.residual).max(AS_WELL * floor);
-        let rival = |other: &&Finding| other.proven && other.residual <= as_well && !same(&other.fault);
+        let rival = |other: &&Finding| other.proven && other.residual <= as_well && !same(other);
         if !findings.iter().any(|other| rival(&other)) {
             let cause = Cause { unit: Unit::RelativeL2, ..cause(best) };
             explained.found = vec![from_actions(&best.fault.place, cause, floor, evidence, baseline)];

@@ -166,8 +166,7 @@ impl Examination<'_> {
         previous: &Results,
         faults: impl Iterator<Item = (&'f Fault, Option<Finding>)>,
     ) -> Result<Vec<Option<Finding>>> {
-        // The same change of the only operation that is computed does the same, whatever else is changed.
-        let alone = self.is_alone(base, first);
+        // The same change of the only operation that is computed otherwise does the same, whatever else is changed.
         let mut known: Vec<(Change, bool)> = Vec::new();
         let mut screened = Vec::new();
         for (fault, judged) in faults {
@@ -176,14 +175,14 @@ impl Examination<'_> {
                 continue;
             }
             let change = match fault.effect {
-                Effect::Operation(change) if alone && fault.touches(&Site::new(&first.path)) => Some(change),
+                Effect::Operation(change) if self.is_alone(base, first, fault) => Some(change),
                 _ => None,
             };
             let before = known.iter().find(|(known, _)| Some(*known) == change).map(|(_, useless)| *useless);
             let useless = match before {
                 Some(useless) => useless,
                 None => match self.replay_at(base, first, fault, previous)? {
-                    Some(left) => left > first.expected && left > WORTH * first.error,
+                    Some(left) => left > first.expected && (left > WORTH * first.error || left.is_infinite()),
                     None => false,
                 },
             };

@@ -96,14 +96,10 @@ impl<'a> Plan<'a> {
         Some(Plan { complete: true, ..Plan::new(topology, visits, computed) })
     }
 
-    /// Whether one of the operations that are computed is `touched`.
-    pub(super) fn computes(&self, touched: impl Fn(&Site) -> bool) -> bool {
-        self.touched.iter().any(|name| self.visits.get(*name).is_some_and(|visit| touched(&visit.site)))
-    }
-
-    /// Whether a single tensor is computed.
-    pub(super) fn is_of_one(&self) -> bool {
-        self.touched.len() == 1
+    /// How many of the tensors that are computed are `touched`.
+    pub(super) fn computes(&self, touched: impl Fn(&Site) -> bool) -> usize {
+        let visits = self.touched.iter().filter_map(|name| self.visits.get(*name));
+        visits.filter(|visit| touched(&visit.site)).count()
     }
 
     /// Where the result at a site comes from; none where it has to be computed.

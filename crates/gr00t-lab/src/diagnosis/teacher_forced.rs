@@ -150,6 +150,20 @@ impl Examination<'_> {
         Ok(errors)
     }
 
+    /// A run that only computes the tensor of `first` and what of the tensors that lead to it is not shown; none where stages
+    /// ran by themselves, or where no operation makes it.
+    pub(super) fn plan_at<'b>(&'b self, base: &'b Localization, first: &LocalError) -> Option<Plan<'b>> {
+        let own = self.inputs == Inputs::Own;
+        Plan::of_one(&self.model.topology, &base.visits, &first.name).filter(|_| own)
+    }
+
+    /// Whether `fault` touches the operation of `first` and none of the others that such a run computes.
+    pub(super) fn is_alone(&self, base: &Localization, first: &LocalError, fault: &Fault) -> bool {
+        let plan = self.plan_at(base, first);
+        let touched = |plan: Plan| plan.computes(|at| fault.touches(at)) == 1;
+        fault.touches(&site(&first.name)) && plan.is_some_and(touched)
+    }
+
     /// The error that a run with `fault` in it leaves of the tensor of `first`, which is all that is computed; none where
     /// that says nothing: it has to be replayed.
     ///
@@ -162,30 +176,18 @@ impl Examination<'_> {
         fault: &Fault,
         previous: &Results,
     ) -> Result<Option<f64>> {
-        if self.inputs == Inputs::Recorded {
-            return Ok(None);
-        }
-        let Some(plan) = Plan::of_one(&self.model.topology, &base.visits, &first.name) else {
-            return Ok(None);
-        };
-        if !plan.computes(|at| fault.touches(at)) {
+        let Some(plan) = self.plan_at(base, first) else { return Ok(None) };
+        if plan.computes(|at| fault.touches(at)) == 0 {
             return Ok(Some(first.error));
         }
-        // An operation that is the only one to be computed need not be computed otherwise anywhere else.
-        let alone = plan.is_of_one()
-            && matches!(fault.effect, Effect::Operation(change) if change != Change::PostNorm);
-        let fault = match alone {
+        // An operation that is the only one to be computed otherwise need not be so anywhere else.
+        let operation = matches!(fault.effect, Effect::Operation(change) if change != Change::PostNorm);
+        let fault = match operation && self.is_alone(base, first, fault) {
             true => &Fault { place: first.path.clone(), reach: Reach::Place, ..fault.clone() },
             false => fault,
         };
         let errors = self.run_with(fault, previous, Results::new(), Some(plan))?;
         Ok(errors.iter().rev().find(|error| error.name == first.name).map(|error| error.error))
-    }
-
-    /// Whether nothing but the tensor of `first` has to be computed to know its error.
-    pub(super) fn is_alone(&self, base: &Localization, first: &LocalError) -> bool {
-        let plan = Plan::of_one(&self.model.topology, &base.visits, &first.name);
-        self.inputs == Inputs::Own && plan.is_some_and(|plan| plan.is_of_one())
     }
 
     /// A run in which the reference makes `fault` too.

@@ -193,7 +193,8 @@ pub(super) fn candidates(suspect: &Suspect) -> Vec<Fault> {
     let unshown: Vec<&str> =
         suspect.unshown.iter().map(String::as_str).filter(|path| path.contains('.')).collect();
     if !unshown.is_empty() {
-        let parts: BTreeSet<&str> = unshown.iter().copied().chain([suspect.site]).map(part_of).collect();
+        let all = suspect.unshown.iter().map(String::as_str).chain([suspect.site]);
+        let parts: BTreeSet<&str> = all.map(part_of).collect();
         faults.extend(parts.into_iter().flat_map(|part| of_part(model, part, declared)));
     }
     if unshown.len() <= MOST_UNSHOWN {
