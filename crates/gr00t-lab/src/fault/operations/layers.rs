@@ -196,7 +196,9 @@ mod tests {
     fn a_block_of_the_dit_keeps_what_it_attends_to() {
         let right = Model::synthetic(tiny(), 1).expect("a model");
         let mut model = right.clone();
-        Swap { stack: "dit.block".to_owned(), index: None }.neighbour(&mut model, None, 1);
+        Swap { stack: "dit.block".to_owned(), index: None }.neighbour(&mut model, None, 2);
+        let [own, right_own] = [&model, &right].map(|model| &model.action_head.dit.blocks[0]);
+        assert_ne!(own.fc1.weight.name(), right_own.fc1.weight.name());
         for (own, right) in model.action_head.dit.blocks.iter().zip(&right.action_head.dit.blocks) {
             assert_eq!(own.attends, right.attends);
             assert_eq!(own.key.weight.shape(), right.key.weight.shape());
