@@ -187,4 +187,5 @@ fn what_gives_nothing_but_nan_too_is_no_cause() {
     ];
     let verdict = judged(&[masked_row("language.layer.0.attention")], &inside, true);
     assert_eq!((verdict.status, verdict.place.as_deref()), (Status::Place, Some("language.norm")));
+    assert!(verdict.rivals.is_empty(), "{:?}", verdict.rivals);
 }
