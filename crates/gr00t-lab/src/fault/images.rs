@@ -1,7 +1,7 @@
 //! Faults of how images reach the language layers and the action head: rows and columns in the prompt, layers of the vision
 //! tower that are added later, which layer's features are taken, and who attends to whom before the DiT.
 
-use super::otherwise::Change;
+use super::Change;
 use super::{Case, Effect, Fault, Reach, Suspect};
 use std::sync::Arc;
 use steadyhand_gr00t::model::Model;

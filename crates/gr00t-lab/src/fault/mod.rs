@@ -8,22 +8,32 @@
 //! effect and words stand together and none can be left out. The functions are grouped by what goes wrong; each group
 //! also says which of its faults a suspicious place suggests (`candidates`) and which the suite plants (`cases`).
 
+mod activations;
 mod attention;
 mod buffers;
+mod computed;
 mod engine;
 mod formats;
 mod images;
 mod inject;
 mod inputs;
+mod layers;
+mod linear;
+mod norms;
 mod operations;
 mod otherwise;
 mod pointwise;
+mod residual;
+mod rotary;
+mod scores;
+mod spots;
 mod suspect;
 mod time;
 mod weights;
 
 pub use attention::{masked_row, misgrouped_heads, not_causal, swapped_masks, transposed_heads};
 pub use buffers::{misread, stale, unwritten_tail};
+pub use computed::{Change, Modulation, Nonlinearity, Norm, Numbering, Rotation, Seen, Weighing};
 pub use engine::FaultyEngine;
 pub use formats::{narrow, stale_scale};
 pub use images::{
@@ -35,7 +45,6 @@ pub use inject::Results;
 pub(crate) use inputs::{Otherwise as OtherImages, PIXELS, made_otherwise};
 pub use inputs::{channel_order, other_pixels, other_statistics, shifted_pixels, unpaired_noise};
 pub(crate) use otherwise::Otherwise;
-pub use otherwise::{Change, Modulation, Nonlinearity, Norm, Numbering, Rotation, Seen, Weighing};
 pub use pointwise::{eps, swapped_gelu};
 pub(crate) use suspect::Suspect;
 pub use time::{timestep_angle, timestep_folded, timestep_offset};
@@ -276,7 +285,7 @@ pub fn of_operation(model: &Model, site: &str, declared: Formats) -> Vec<Fault> 
 
 /// Weights of the linear layer at `site` that are cut off at a share of their largest magnitude.
 pub(crate) fn clipped_weights(site: &str, share: f32) -> Fault {
-    operations::clipped(site, share)
+    linear::clipped(site, share)
 }
 
 /// Faults worth trying where nothing but the actions is known: those of whole parts, and of the buffers

@@ -1,7 +1,7 @@
 //! Norms that are computed otherwise, at one place or all over a part.
 
-use super::super::{Change, Fault, Norm};
-use super::Spot;
+use super::spots::Spot;
+use super::{Change, Fault, Norm};
 use steadyhand_gr00t::model::Model;
 
 /// What a norm of the reference does.

@@ -6,7 +6,7 @@ use steadyhand_gr00t::ops::cpu::{Tensor, rotary_turns};
 use steadyhand_gr00t::ops::{Rotary, Stores};
 
 /// `x` turned by its places, but for `other`.
-pub(super) fn turned(
+pub(crate) fn turned(
     x: &Tensor,
     rotary: &Rotary,
     places: &[[usize; 3]],
@@ -53,7 +53,7 @@ pub(super) fn turned(
 }
 
 /// Positions of tokens of which those at `images`, in ascending order, are of images.
-pub(super) fn numbered(tokens: usize, images: &[usize], other: Numbering) -> Vec<[usize; 3]> {
+pub(crate) fn numbered(tokens: usize, images: &[usize], other: Numbering) -> Vec<[usize; 3]> {
     let is_image = |at: usize| images.binary_search(&at).is_ok();
     let (mut places, mut next) = (Vec::with_capacity(tokens), 0);
     for at in 0..tokens {

@@ -4,18 +4,9 @@
 //! layers, or all over a part of the model: see [`Spot`]. What the operation at a suspicious place is says which families
 //! are tried there.
 
-mod attention;
-mod layers;
-mod linear;
-mod norms;
-mod pointwise;
-mod residual;
-mod rotary;
-mod spots;
-
+use super::spots::Spot;
 use super::{Change, Effect, Fault, Reach, Suspect};
-pub(super) use linear::clipped;
-use spots::Spot;
+use super::{activations, linear, norms, residual, rotary, scores};
 use std::collections::BTreeSet;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::precision::Formats;
@@ -95,9 +86,9 @@ fn on_noise() -> Fault {
 
 /// Faults of whole parts that may be behind an error in `part`, whose declared formats are these.
 fn of_part(model: &Model, part: &str, declared: Formats) -> Vec<Fault> {
-    let mut faults = pointwise::activations_of(model, part);
+    let mut faults = activations::activations_of(model, part);
     if matches!(part, "vision" | "language" | "dit") {
-        faults.extend(attention::of_part(model, part));
+        faults.extend(scores::of_part(model, part));
     }
     let has_norms = ["vision", "language", "dit", model.topology.image_tokens].contains(&part);
     match part {
@@ -107,7 +98,7 @@ fn of_part(model: &Model, part: &str, declared: Formats) -> Vec<Fault> {
         }
         "vision" if model.vision.rotary.is_some() => faults.extend(rotary::of_part(model, part)),
         "dit" => {
-            faults.extend(pointwise::modulations());
+            faults.extend(activations::modulations());
             faults.push(halves("dit.timestep_projection"));
         }
         "action_encoder" => {
@@ -142,11 +133,11 @@ fn part_of(path: &str) -> &str {
 pub(super) fn at(model: &Model, site: &str, declared: Formats) -> Vec<Fault> {
     let name = site.rsplit('.').next().unwrap_or(site);
     let mut faults = match name {
-        "attention" => attention::at(model, site),
+        "attention" => scores::at(model, site),
         "query_rope" | "key_rope" => rotary::at(model, site),
-        "modulated" => pointwise::modulation_at(model, site),
-        "gated" => pointwise::activation_at(model, site),
-        name if pointwise::ACTIVATIONS.contains(&name) => pointwise::activation_at(model, site),
+        "modulated" => activations::modulation_at(model, site),
+        "gated" => activations::activation_at(model, site),
+        name if activations::ACTIVATIONS.contains(&name) => activations::activation_at(model, site),
         "residual1" => residual::at(model, site),
         "embeddings" | "action_tokens" => residual::of_positions(site),
         "timestep_projection" => vec![halves("dit.timestep_projection")],
@@ -168,7 +159,7 @@ pub(super) fn at(model: &Model, site: &str, declared: Formats) -> Vec<Fault> {
         "layer2" => faults.push(halves("action_encoder.time")),
         "layer1" => faults.push(on_noise()),
         "key" | "value" => {
-            faults.extend(attention::memory(model, site));
+            faults.extend(scores::memory(model, site));
             // Those of blocks that attend to the features come first of all.
             if site.starts_with("dit.block.") {
                 faults.extend(linear::of_layer(model, site));

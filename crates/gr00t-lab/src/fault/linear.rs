@@ -1,9 +1,9 @@
 //! Linear layers with other weights, or with theirs in another form.
 
-use super::super::{Change, Effect, Fault};
-use super::Spot;
 use super::layers::{self, Swap};
 use super::residual;
+use super::spots::Spot;
+use super::{Change, Effect, Fault};
 use std::sync::Arc;
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::model::Model;
@@ -54,7 +54,7 @@ fn stored(model: &Model, spot: &Spot, declared: Formats) -> Vec<Fault> {
 }
 
 /// Weights of the linear layer at `site` that are cut off at a share of the largest magnitude.
-pub(in super::super) fn clipped(site: &str, share: f32) -> Fault {
+pub(super) fn clipped(site: &str, share: f32) -> Fault {
     let what = format!("cuts the weights of `{site}` off at {share:.4} of their largest magnitude");
     let fix = "store the weights in their whole range, or calibrate the range that is cut off";
     Spot::at(site).otherwise("clipped-weights", Change::ClippedWeights(share), what, fix)

@@ -6,7 +6,7 @@ use steadyhand_gr00t::ops::cpu::Tensor;
 use steadyhand_gr00t::ops::{CategoryLinear, Linear};
 
 /// `x Wᵀ + b` but for the change; none where it is right, or cannot be made.
-pub(super) fn values(x: &Tensor, layer: &Linear, change: Change) -> Option<Vec<f32>> {
+pub(crate) fn values(x: &Tensor, layer: &Linear, change: Change) -> Option<Vec<f32>> {
     let [out_features, in_features] = *layer.weight.shape() else { return None };
     let mut weight = layer.weight.to_vec(Format::F32);
     let mut times = 1.0;
@@ -42,7 +42,7 @@ fn transposed(values: &[f32], side: usize) -> Vec<f32> {
 }
 
 /// The results of a layer with one bias for each embodiment, and its bias so many times more.
-pub(super) fn with_bias(
+pub(crate) fn with_bias(
     right: &Tensor,
     layer: &CategoryLinear,
     embodiments: &[usize],

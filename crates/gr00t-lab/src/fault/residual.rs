@@ -1,7 +1,7 @@
 //! Residual connections with other terms.
 
-use super::super::{Change, Fault};
-use super::Spot;
+use super::spots::Spot;
+use super::{Change, Fault};
 use steadyhand_gr00t::model::Model;
 
 fn of_spot(spot: &Spot, in_layer: bool) -> Vec<Fault> {

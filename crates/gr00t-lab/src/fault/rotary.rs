@@ -1,7 +1,7 @@
 //! RoPE that turns otherwise.
 
-use super::super::{Change, Fault, Numbering, Rotation};
-use super::Spot;
+use super::spots::Spot;
+use super::{Change, Fault, Numbering, Rotation};
 use steadyhand_gr00t::model::Model;
 
 /// Bases of RoPE in published models.

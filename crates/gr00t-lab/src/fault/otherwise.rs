@@ -1,17 +1,9 @@
 //! Operations that an engine computes otherwise: the reference's operations, but for one change.
 
-mod attention;
-mod change;
-mod layout;
-mod linear;
-mod norms;
-mod rotary;
-
-pub use change::{Change, Modulation, Nonlinearity, Norm, Numbering, Rotation, Seen, Weighing};
-
+use super::computed::attention::Attention;
+use super::computed::norms::Normed;
+use super::computed::{Change, Modulation, Nonlinearity, attention, layout, linear, rotary};
 use super::{Effect, Fault};
-use attention::Attention;
-use norms::Normed;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use steadyhand_fidelity::Format;
@@ -277,17 +269,8 @@ impl Ops for Otherwise<'_, '_> {
     }
 
     fn layer_norm(&self, x: &Tensor, affine: Option<&Affine>, eps: f64, at: Site) -> Result<Tensor> {
-        let storage = self.storage(&at);
-        let normed = |affine: Option<&Affine>| Normed {
-            centred: true,
-            width: x.shape()[2],
-            weight: affine.map(|affine| affine.weight.to_vec(storage)).unwrap_or_default(),
-            bias: affine.map(|affine| affine.bias.to_vec(storage)).unwrap_or_default(),
-            eps,
-            stored: Format::F32,
-        };
         let made = match self.change(&at) {
-            Some(_) => self.norm(x, normed(affine), &at)?,
+            Some(_) => self.norm(x, Normed::layer(x, affine, eps, self.storage(&at)), &at)?,
             None => None,
         };
         let made = made.map_or_else(|| self.cpu.layer_norm(x, affine, eps, at.clone()), Ok);
@@ -295,13 +278,8 @@ impl Ops for Otherwise<'_, '_> {
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Weight, eps: f64, at: Site) -> Result<Tensor> {
-        let stored = self.storage(&at);
         let made = match self.change(&at) {
-            Some(_) => {
-                let weight = weight.to_vec(stored);
-                let (width, bias) = (weight.len(), Vec::new());
-                self.norm(x, Normed { centred: false, width, weight, bias, eps, stored }, &at)?
-            }
+            Some(_) => self.norm(x, Normed::rms(weight, eps, self.storage(&at)), &at)?,
             None => None,
         };
         let made = made.map_or_else(|| self.cpu.rms_norm(x, weight, eps, at.clone()), Ok);

@@ -215,7 +215,7 @@ pub enum Modulation {
 
 impl Nonlinearity {
     /// Its value; none of one that the model has.
-    pub(super) fn of(self, x: f32) -> f32 {
+    pub(crate) fn of(self, x: f32) -> f32 {
         match self {
             Nonlinearity::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
             Nonlinearity::Sigmoid => 1.0 / (1.0 + (-x).exp()),

@@ -2,33 +2,53 @@
 
 use super::change::Norm;
 use steadyhand_fidelity::Format;
+use steadyhand_gr00t::checkpoint::Weight;
+use steadyhand_gr00t::ops::Affine;
 use steadyhand_gr00t::ops::cpu::Tensor;
 
 /// What a norm does: its statistics, and what it multiplies and adds.
-pub(super) struct Normed {
+pub(crate) struct Normed {
     /// Whether the mean is subtracted.
-    pub(super) centred: bool,
+    pub(crate) centred: bool,
     /// Features that share statistics.
-    pub(super) width: usize,
+    pub(crate) width: usize,
     /// Of `width` features, or of as many as repeat.
-    pub(super) weight: Vec<f32>,
+    pub(crate) weight: Vec<f32>,
     /// Of all features; empty where there is none.
-    pub(super) bias: Vec<f32>,
-    pub(super) eps: f64,
+    pub(crate) bias: Vec<f32>,
+    pub(crate) eps: f64,
     /// What the normalized values are stored in before they meet the weight.
-    pub(super) stored: Format,
+    pub(crate) stored: Format,
 }
 
 impl Normed {
+    /// LayerNorm, of values and weights stored in `storage`.
+    pub(crate) fn layer(x: &Tensor, affine: Option<&Affine>, eps: f64, storage: Format) -> Self {
+        Normed {
+            centred: true,
+            width: x.shape()[2],
+            weight: affine.map(|affine| affine.weight.to_vec(storage)).unwrap_or_default(),
+            bias: affine.map(|affine| affine.bias.to_vec(storage)).unwrap_or_default(),
+            eps,
+            stored: Format::F32,
+        }
+    }
+
+    /// RMSNorm, which stores the normalized values.
+    pub(crate) fn rms(weight: &Weight, eps: f64, stored: Format) -> Self {
+        let weight = weight.to_vec(stored);
+        Normed { centred: false, width: weight.len(), weight, bias: Vec::new(), eps, stored }
+    }
+
     /// The values of `x` by this norm.
-    pub(super) fn right(&self, x: &Tensor) -> Vec<f32> {
+    pub(crate) fn right(&self, x: &Tensor) -> Vec<f32> {
         let values = x.values().chunks_exact(self.width);
         let values: Vec<f32> = values.flat_map(|row| self.row(row, self.centred, Norm::NoWeight)).collect();
         self.affine(values, x.shape()[2], None)
     }
 
     /// The values of `x` by this norm, but for `other`.
-    pub(super) fn values(&self, x: &Tensor, other: Norm) -> Vec<f32> {
+    pub(crate) fn values(&self, x: &Tensor, other: Norm) -> Vec<f32> {
         let features = x.shape()[2];
         let width = if other == Norm::AllHeads { features } else { self.width };
         let centred = self.centred != (other == Norm::OtherMean);

@@ -1,6 +1,6 @@
 //! Where a family of faults may lie: at one operation, at all of its kind in the layers, all over a part.
 
-use super::super::{Change, Effect, Fault, Reach};
+use super::{Change, Effect, Fault, Reach};
 use steadyhand_gr00t::model::Model;
 
 /// Operations that are computed otherwise together.

@@ -8,7 +8,7 @@ use steadyhand_gr00t::ops::{Heads, Mask, Ops, Site};
 use steadyhand_gr00t::precision::{Formats, PrecisionPolicy};
 
 /// Which keys each query sees: `[queries, keys]`.
-pub(super) fn seen(other: Seen, tokens: usize, images: &[usize]) -> Vec<bool> {
+pub(crate) fn seen(other: Seen, tokens: usize, images: &[usize]) -> Vec<bool> {
     let is_image = |at: usize| images.binary_search(&at).is_ok();
     let last = images.last().copied().unwrap_or_default();
     let sees = |query: usize, key: usize| match other {
@@ -23,7 +23,7 @@ pub(super) fn seen(other: Seen, tokens: usize, images: &[usize]) -> Vec<bool> {
 }
 
 /// The keys that a right mask lets each query see.
-pub(super) fn allowed(mask: &Mask, queries: usize, keys: usize) -> Vec<bool> {
+pub(crate) fn allowed(mask: &Mask, queries: usize, keys: usize) -> Vec<bool> {
     let segment = |at: usize| match mask {
         Mask::Segments(lengths) => {
             let mut end = 0;
@@ -43,16 +43,16 @@ pub(super) fn allowed(mask: &Mask, queries: usize, keys: usize) -> Vec<bool> {
 }
 
 /// Attention of queries that see the keys `seen`, `[queries, keys]`.
-pub(super) struct Attention<'a> {
-    pub(super) operands: [&'a Tensor; 3],
-    pub(super) heads: Heads,
-    pub(super) seen: Vec<bool>,
-    pub(super) formats: Formats,
+pub(crate) struct Attention<'a> {
+    pub(crate) operands: [&'a Tensor; 3],
+    pub(crate) heads: Heads,
+    pub(crate) seen: Vec<bool>,
+    pub(crate) formats: Formats,
 }
 
 impl Attention<'_> {
     /// `[batch, queries, heads * head_dim]`; `None` weighs by softmax over the keys.
-    pub(super) fn values(&self, weighing: Option<Weighing>) -> Vec<f32> {
+    pub(crate) fn values(&self, weighing: Option<Weighing>) -> Vec<f32> {
         let [q, k, v] = self.operands;
         let [batch, queries, features] = q.shape();
         let Heads { heads, kv_heads, head_dim } = self.heads;
@@ -148,7 +148,7 @@ fn softmax(values: &mut [f32], first: usize, step: usize, count: usize) {
 }
 
 /// Attention with a causal mask that is off by one; none where there are no tokens to add.
-pub(super) fn causal_and_next(
+pub(crate) fn causal_and_next(
     [q, k, v]: [&Tensor; 3],
     heads: Heads,
     policy: &PrecisionPolicy,
@@ -177,7 +177,7 @@ pub(super) fn causal_and_next(
 }
 
 /// Keys or values with a head for each query head, in the order 0, 1, .., 0, 1, ..
-pub(super) fn tiled(x: &Tensor, heads: Heads) -> Option<Tensor> {
+pub(crate) fn tiled(x: &Tensor, heads: Heads) -> Option<Tensor> {
     let [batch, tokens, features] = x.shape();
     let times = heads.heads / heads.kv_heads;
     let values = x.values().chunks_exact(features).flat_map(|token| token.repeat(times)).collect();
@@ -185,7 +185,7 @@ pub(super) fn tiled(x: &Tensor, heads: Heads) -> Option<Tensor> {
 }
 
 /// So many tokens of zeros behind those of every item.
-pub(super) fn padded(x: &Tensor, more: usize) -> Option<Tensor> {
+pub(crate) fn padded(x: &Tensor, more: usize) -> Option<Tensor> {
     let [batch, tokens, features] = x.shape();
     let zeros = vec![0.0; more * features];
     let items = x.values().chunks_exact(tokens * features);

@@ -1,7 +1,7 @@
 //! Non-linearities and modulations that are others.
 
-use super::super::{Change, Fault, Modulation, Nonlinearity};
-use super::Spot;
+use super::spots::Spot;
+use super::{Change, Fault, Modulation, Nonlinearity};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::ops::Activation;
 
@@ -9,7 +9,7 @@ use steadyhand_gr00t::ops::Activation;
 pub(super) const ACTIVATIONS: [&str; 5] = ["gelu", "silu", "relu", "swish", "timestep_silu"];
 
 /// Other functions than that at a site of this name. The two forms of GELU are confused elsewhere: see
-/// [`super::super::swapped_gelu`].
+/// [`super::swapped_gelu`].
 fn functions(name: &str) -> Vec<(&'static str, Nonlinearity)> {
     let own: &[Activation] = match name {
         "gelu" => &[Activation::Gelu, Activation::GeluTanh],

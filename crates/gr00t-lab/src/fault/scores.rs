@@ -1,7 +1,7 @@
 //! Attention with another scale, other weights of the values, other keys.
 
-use super::super::{Change, Effect, Fault, Seen, Weighing};
-use super::Spot;
+use super::spots::Spot;
+use super::{Change, Effect, Fault, Seen, Weighing};
 use std::sync::Arc;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::model::dit::Attends;

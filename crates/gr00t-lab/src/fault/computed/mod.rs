@@ -1,0 +1,10 @@
+//! What operations give that are computed otherwise: knows of changes, not of faults.
+
+pub(super) mod attention;
+mod change;
+pub(super) mod layout;
+pub(super) mod linear;
+pub(super) mod norms;
+pub(super) mod rotary;
+
+pub use change::{Change, Modulation, Nonlinearity, Norm, Numbering, Rotation, Seen, Weighing};
