@@ -128,6 +128,10 @@ fn a_second_place_of_unknown_origin_is_told_where_nothing_else_errs() {
         "{}",
         verdict.headline
     );
+    // Twice what rounding gives is no second place.
+    let little = [old_weights(places[0], 0.3), old_weights(places[1], 3e-6)];
+    assert_eq!(judged(&little, &[], true).judgement().found.len(), 1);
+    assert_eq!(judged(&little[1..], &[], true).place.as_deref(), Some(places[1]));
     let all = ["query", "fc1", "fc2"].map(|name| old_weights(&format!("dit.block.1.{name}"), 0.3));
     assert_eq!(judged(&all, &[], true).judgement().found.len(), 1);
 }

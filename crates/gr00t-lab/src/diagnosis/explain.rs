@@ -6,7 +6,7 @@ use super::examine::Examinations;
 use super::given;
 use super::inferred;
 use super::likeness::{self, Likeness, Pair};
-use super::replay::{AS_WELL, Finding, Progress, prefer_wider};
+use super::replay::{AS_WELL, Finding, GAIN, Progress, prefer_wider};
 use super::report::{Considered, Hypothesis};
 use super::teacher_forced::LocalError;
 use super::verdict::{self, Cause, Located, Nearest, Proof, Unit};
@@ -100,8 +100,9 @@ pub(super) fn tensors(
             lone &= paths(&alike).len() == 1;
             explained.extend(alike.into_iter().map(|error| error.name.clone()));
         }
-        // Behind a place of which the cause is not known only what is proven is told, and a place that is the only one left.
-        match first || settled || last {
+        // Behind a place of which the cause is not known only what is proven is told, and a place that is the only one left
+        // and lies far beyond rounding: behind a fault values are others than those that tolerances were measured on.
+        match first || settled || last && one.error >= GAIN {
             true => all.found.push(one.located),
             false => lone = false,
         }
