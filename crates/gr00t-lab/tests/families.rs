@@ -15,7 +15,7 @@ use steadyhand_gr00t_lab::fault::{Change, Effect, Fault, FaultyEngine, Reach, Re
 const STEPS: usize = 2;
 
 /// One operation of each kind, as their families differ.
-const SITES: [&str; 14] = [
+const SITES: [&str; 15] = [
     "vision.layer.1.norm1",
     "vision.layer.1.gelu",
     "vision.layer.1.attention",
@@ -27,6 +27,7 @@ const SITES: [&str; 14] = [
     "language.layer.1.gate",
     "language.layer.1.silu",
     "action_tokens",
+    "dit.block.0.attention",
     "dit.block.1.norm1",
     "dit.block.1.modulated",
     "decoder.relu",

@@ -2,7 +2,7 @@
 
 use super::computed::attention::Attention;
 use super::computed::norms::Normed;
-use super::computed::{Change, Modulation, Nonlinearity, attention, layout, linear, rotary};
+use super::computed::{Change, Modulation, Nonlinearity, attention, layout, linear, operands, rotary};
 use super::{Effect, Fault};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,9 +10,10 @@ use steadyhand_fidelity::Format;
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::checkpoint::Weight;
 use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::model::dit::Attends;
 use steadyhand_gr00t::ops::cpu::{Cpu, Tensor, rotated};
 use steadyhand_gr00t::ops::{
-    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Ops, Patching,
+    Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Ops, Part, Patching,
     Places, Resize, Rotary, Site, Tokens,
 };
 use steadyhand_gr00t::precision::PrecisionPolicy;
@@ -112,18 +113,20 @@ impl<'a, 'p> Otherwise<'a, 'p> {
         Some(Attention { operands, heads, seen, formats }.values(weighing))
     }
 
-    /// The non-linearity of a language layer's `up`, at the place of that of its `gate`.
-    fn activated_up(&self, kind: Activation, at: &Site) -> Result<Option<Tensor>> {
-        let layers = &self.model.language.layers;
-        let layer = at.path().strip_suffix(".silu").unwrap_or_default();
-        let index = layer.strip_prefix("language.layer.").and_then(|index| index.parse::<usize>().ok());
-        let normed = self.seen.borrow().get(&format!("{layer}.norm2")).cloned();
-        let (Some(normed), Some(weights)) = (normed, index.and_then(|index| layers.get(index))) else {
-            return Ok(None);
+    /// Keys and values of the tokens that a block of the DiT should not attend to, or of all; none of any other attention.
+    fn memory(&self, everything: bool, at: &Site) -> Result<Option<[Tensor; 2]>> {
+        let index = at.path().split('.').nth(2).and_then(|index| index.parse::<usize>().ok());
+        let block = index.and_then(|index| self.model.action_head.dit.blocks.get(index));
+        let name = match block.map(|block| block.attends) {
+            Some(Attends::Text | Attends::Images) if everything => "memory",
+            Some(Attends::Text) => "memory.images",
+            Some(Attends::Images) => "memory.text",
+            _ => return Ok(None),
         };
-        let plain = Cpu::new(self.policy, None);
-        let up = plain.linear(&normed, &weights.up, Site::new(&format!("{layer}.up")))?;
-        plain.activation(&up, kind, at.clone()).map(Some)
+        match self.seen.borrow().get(name) {
+            Some(features) => operands::memory(self.policy, self.model, features, at),
+            None => Ok(None),
+        }
     }
 }
 
@@ -260,6 +263,10 @@ impl Ops for Otherwise<'_, '_> {
                     None => self.cpu.attention(q, k, v, heads, mask, at),
                 }
             }
+            (Some(Change::Attends { everything }), _) => match self.memory(everything, &at)? {
+                Some([k, v]) => self.cpu.attention(q, &k, &v, heads, mask, at),
+                None => self.cpu.attention(q, k, v, heads, mask, at),
+            },
             (Some(change), _) => match self.attend([q, k, v], heads, mask, change, &at) {
                 Some(values) => self.cpu.input(values, q.shape(), at),
                 None => self.cpu.attention(q, k, v, heads, mask, at),
@@ -351,10 +358,15 @@ impl Ops for Otherwise<'_, '_> {
             Some(Change::Activation(other)) => {
                 self.cpu.input(x.values().iter().map(|value| other.of(*value)).collect(), x.shape(), at)
             }
-            Some(Change::ActivatedUp) => match self.activated_up(kind, &at)? {
-                Some(up) => self.cpu.input(up.values().to_vec(), up.shape(), at),
-                None => self.cpu.activation(x, kind, at),
-            },
+            Some(Change::ActivatedUp) => {
+                let layer = at.path().strip_suffix(".silu").unwrap_or_default();
+                let normed = self.seen.borrow().get(&format!("{layer}.norm2")).cloned();
+                let up = normed.map(|x| operands::activated_up(self.policy, self.model, &x, kind, &at));
+                match up.transpose()?.flatten() {
+                    Some(up) => self.cpu.input(up.values().to_vec(), up.shape(), at),
+                    None => self.cpu.activation(x, kind, at),
+                }
+            }
             _ => self.cpu.activation(x, kind, at),
         }
     }
@@ -427,7 +439,13 @@ impl Ops for Otherwise<'_, '_> {
     }
 
     fn select_tokens(&self, x: &Tensor, tokens: &Tokens) -> Result<Tensor> {
-        self.cpu.select_tokens(x, tokens)
+        let selected = self.cpu.select_tokens(x, tokens)?;
+        if self.fault.is_some() {
+            let part = if tokens.part == Part::Text { "memory.text" } else { "memory.images" };
+            let both = [("memory", x), (part, &selected)];
+            self.seen.borrow_mut().extend(both.map(|(name, x)| (name.to_owned(), x.clone())));
+        }
+        Ok(selected)
     }
 
     fn last_tokens(&self, x: &Tensor, count: usize) -> Result<Tensor> {

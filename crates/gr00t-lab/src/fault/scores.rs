@@ -130,6 +130,22 @@ fn masked(spot: &Spot, kind: &'static str, right: Mask, other: Mask, what: &str)
     )
 }
 
+/// The kinds of faults in which tokens are seen that are not masked, as in `attention.rs`.
+const SWAPPED: &str = "swapped-masks";
+const IGNORED: &str = "no-masks";
+
+/// Cross-attention that sees other tokens than those whose keys and values are shown, at one block or all.
+fn tokens(spot: &Spot) -> [Fault; 2] {
+    let at = &spot.words;
+    let fix = "pass image_mask to the blocks that attend to images, its reverse to those that attend to text";
+    let swapped = format!("shows image tokens to blocks that should see text, or the reverse, in {at}");
+    let ignored = format!("ignores the mask: lets the cross-attention see all tokens in {at}");
+    [
+        spot.otherwise(SWAPPED, Change::Attends { everything: false }, swapped, fix),
+        spot.otherwise(IGNORED, Change::Attends { everything: true }, ignored, fix),
+    ]
+}
+
 /// One block of the DiT that attends to something else.
 fn attends(model: &Model, site: &str) -> Vec<Fault> {
     let Some((layers, index)) =
@@ -138,32 +154,35 @@ fn attends(model: &Model, site: &str) -> Vec<Fault> {
         return Vec::new();
     };
     let right = model.action_head.dit.blocks.get(index).map(|block| block.attends);
-    let others: &[(Attends, &str)] = match right {
+    let others: &[(Attends, &'static str, &str)] = match right {
         Some(Attends::Text) => &[
-            (Attends::Images, "shows image tokens to a block that should see text"),
-            (Attends::Everything, "ignores the mask: shows all tokens to a block that should see text"),
+            (Attends::Images, SWAPPED, "shows image tokens to a block that should see text"),
+            (
+                Attends::Everything,
+                IGNORED,
+                "ignores the mask: shows all tokens to a block that should see text",
+            ),
         ],
         Some(Attends::Images) => &[
-            (Attends::Text, "shows text tokens to a block that should see images"),
-            (Attends::Everything, "ignores the mask: shows all tokens to a block that should see images"),
+            (Attends::Text, SWAPPED, "shows text tokens to a block that should see images"),
+            (
+                Attends::Everything,
+                IGNORED,
+                "ignores the mask: shows all tokens to a block that should see images",
+            ),
         ],
         _ => &[],
     };
     let spot = Spot::below(&layers.layer(index));
-    let of = |(attends, what): &(Attends, &str)| {
-        let attends = *attends;
+    let of = |(attends, kind, what): &(Attends, &'static str, &str)| {
+        let (attends, kind) = (*attends, *kind);
         let effect = Effect::Model(Arc::new(move |model: &mut Model| {
             if let Some(block) = model.action_head.dit.blocks.get_mut(index) {
                 block.attends = attends;
             }
         }));
         let description = format!("{what}, `{}`", layers.layer(index));
-        spot.fault(
-            "block-mask",
-            effect,
-            description,
-            "give each block the mask of the tokens that it attends to",
-        )
+        spot.fault(kind, effect, description, "give each block the mask of the tokens that it attends to")
     };
     others.iter().map(of).collect()
 }
@@ -196,6 +215,9 @@ pub(super) fn at(model: &Model, site: &str) -> Vec<Fault> {
     let mut faults: Vec<Fault> =
         Spot::around(model, site).iter().flat_map(|spot| of_spot(model, spot, site)).collect();
     faults.extend(attends(model, site));
+    if site.starts_with("dit.block.") {
+        faults.extend(Spot::around(model, site).iter().flat_map(tokens));
+    }
     if site.starts_with("language.") {
         // That of all layers is `not_causal`.
         let what = "runs without the causal mask";

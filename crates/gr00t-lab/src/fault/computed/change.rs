@@ -16,6 +16,11 @@ pub enum Change {
     Weights(Weighing),
     /// Attention: a query sees other keys.
     Sees(Seen),
+    /// Cross-attention of the DiT: to all tokens, or to those of the other part of the prompt.
+    Attends {
+        /// Whether to all.
+        everything: bool,
+    },
     /// Attention: so many keys and values of zeros are seen besides.
     SeesPadding(usize),
     /// A norm is computed otherwise.

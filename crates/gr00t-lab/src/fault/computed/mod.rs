@@ -5,6 +5,7 @@ mod change;
 pub(super) mod layout;
 pub(super) mod linear;
 pub(super) mod norms;
+pub(super) mod operands;
 pub(super) mod rotary;
 
 pub use change::{Change, Modulation, Nonlinearity, Norm, Numbering, Rotation, Seen, Weighing};
