@@ -22,7 +22,8 @@ TENSORRT_PATH=$(realpath "$2")
 export TENSORRT_PATH LD_LIBRARY_PATH=$TENSORRT_PATH${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 mkdir -p "$4" && out=$(realpath "$4") || exit 2
 cd "$(dirname "$0")/.." || exit 2
-work=${WORK:-/tmp/tensorrt-work}
+# Engines and graphs stay there for the parts of a later call.
+work=${WORK:-$TENSORRT_PATH/work}
 mkdir -p "$work"
 failed=0
 

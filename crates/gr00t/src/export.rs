@@ -292,42 +292,47 @@ impl Component {
         const FEATURES: Edge = Edge { name: "vl_features", nvidia: "vl_embs", tap: None, is_output: false };
         match self {
             Component::Dit => {
-                const EDGES: [Edge; 4] = [
-                    Edge::input("state_action_tokens", "sa_embs", "dit.tokens"),
-                    FEATURES,
-                    Edge::input("timestep", "timestep", "timestep"),
-                    Edge::output("dit_output", "dit.output"),
-                ];
-                &EDGES
+                const {
+                    &[
+                        Edge::input("state_action_tokens", "sa_embs", "dit.tokens"),
+                        FEATURES,
+                        Edge::input("timestep", "timestep", "timestep"),
+                        Edge::output("dit_output", "dit.output"),
+                    ]
+                }
             }
             Component::VlSelfAttention => {
-                const EDGES: [Edge; 2] = [
-                    Edge::input("vl_norm", "hidden_states", "action_head.vl_norm"),
-                    Edge { nvidia: "output", is_output: true, ..FEATURES },
-                ];
-                &EDGES
+                const {
+                    &[
+                        Edge::input("vl_norm", "hidden_states", "action_head.vl_norm"),
+                        Edge { nvidia: "output", is_output: true, ..FEATURES },
+                    ]
+                }
             }
             Component::StateEncoder => {
-                const EDGES: [Edge; 2] = [
-                    Edge::input("state", "state", "action_head.state"),
-                    Edge::output("state_features", "action_head.state_features"),
-                ];
-                &EDGES
+                const {
+                    &[
+                        Edge::input("state", "state", "action_head.state"),
+                        Edge::output("state_features", "action_head.state_features"),
+                    ]
+                }
             }
             Component::ActionEncoder => {
-                const EDGES: [Edge; 3] = [
-                    Edge::input("actions_in", "actions", "actions_in"),
-                    Edge::input("timestep", "timesteps", "timestep"),
-                    Edge::output("action_features", "action_features"),
-                ];
-                &EDGES
+                const {
+                    &[
+                        Edge::input("actions_in", "actions", "actions_in"),
+                        Edge::input("timestep", "timesteps", "timestep"),
+                        Edge::output("action_features", "action_features"),
+                    ]
+                }
             }
             Component::ActionDecoder => {
-                const EDGES: [Edge; 2] = [
-                    Edge::input("dit_output", "model_output", "dit.output"),
-                    Edge::output("decoder", "decoder"),
-                ];
-                &EDGES
+                const {
+                    &[
+                        Edge::input("dit_output", "model_output", "dit.output"),
+                        Edge::output("decoder", "decoder"),
+                    ]
+                }
             }
             Component::ActionHead | Component::Backbone | Component::Policy => &[],
         }
