@@ -39,6 +39,11 @@ fn main() -> ExitCode {
             onnxruntime,
             parts_of_the_action_head_are_judged_one_by_one,
         ),
+        trial(
+            "a_component_runs_with_the_reference_around_it",
+            onnxruntime,
+            a_component_runs_with_the_reference_around_it,
+        ),
         trial("inputs_are_rounded_only_if_asked_to", onnxruntime, inputs_are_rounded_only_if_asked_to),
         trial("a_missing_provider_is_refused", onnxruntime, a_missing_provider_is_refused),
     ];
@@ -103,6 +108,16 @@ fn a_checkpoint_is_built_and_audited() {
         "{}",
         run.stdout
     );
+
+    let engine = "tensorrt:new/dit.engine";
+    let run = steady(folder, ["demo", "--precision", "f32", "--engine", engine]);
+    run.refuses(&[&format!("--precision: expected bf16, which --engine {engine} was built at, found f32")]);
+    let run = steady(folder, ["diagnose", "--inferences", "1", "--b", engine]);
+    if run.code == 2 {
+        assert!(run.stderr.contains(&format!("{engine} cannot run: ")), "{run:#?}");
+    } else {
+        run.succeeds();
+    }
 
     steady(folder, ["record", "--inferences", "1", "--out", "recorded"]).succeeds();
     let run = steady(
@@ -223,6 +238,22 @@ fn parts_of_the_action_head_are_judged_one_by_one() {
     let run = steady(folder, ["diagnose", "--inferences", "2", "--b", "trace:wrong"]);
     let headline = run.stdout.lines().next().unwrap_or_default();
     assert!(run.code == 1 && headline.contains("`decoder`"), "{headline}");
+}
+
+/// The DiT in a graph, the rest on the reference: the whole policy is judged, and of the DiT what it gives.
+fn a_component_runs_with_the_reference_around_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    with_demo(folder, &["export", "onnx"], &["--component", "dit", "--out", "dit.onnx"]).succeeds();
+    let engine = ["--b", "onnxruntime", "--onnx", "dit.onnx", "--inferences", "2"];
+    let run = steady(folder, ["compare"].iter().chain(&engine)).succeeds();
+    assert!(run.stdout.contains("Every tap lies within what rounding gives."), "{}", run.stdout);
+    has_line(&run, &["step.3.dit.output"]);
+    let run = steady(folder, ["diagnose"].iter().chain(&engine)).succeeds();
+    assert!(run.stdout.contains("NO FAULT: "), "{}", run.stdout);
+    let other = ["--b", "onnxruntime:bf16", "--onnx", "dit.onnx"];
+    let refused = ["dit.onnx: steadyhand.precision: expected bf16, found f32"];
+    steady(folder, ["compare"].iter().chain(&other)).refuses(&refused);
 }
 
 fn inputs_are_rounded_only_if_asked_to() {

@@ -7,6 +7,8 @@
 //! needed to build or to start the program.
 
 pub mod bindings;
+pub mod composed;
+pub mod feeds;
 pub mod onnxruntime;
 mod places;
 pub mod tensorrt;

@@ -6,13 +6,20 @@
 use libtest_mimic::{Arguments, Trial};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use steadyhand_external::bindings::{Runner, Tensor};
-use steadyhand_external::onnxruntime::{OnnxRunner, OnnxRuntimeEngine, Provider, RuntimeOptions, locate};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use steadyhand_external::bindings::{Bindings, Runner, Tensor};
+use steadyhand_external::composed::ComposedEngine;
+use steadyhand_external::onnxruntime::{
+    self, OnnxRunner, OnnxRuntimeEngine, Provider, RuntimeOptions, locate,
+};
 use steadyhand_fidelity::trace::Dtype;
+use steadyhand_gr00t::Error;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise::gaussian;
+use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::ops::onnx::{OPSETS, Products};
 use steadyhand_gr00t::policy::load_model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
@@ -36,6 +43,8 @@ fn main() -> ExitCode {
         trial("the_library_says_what_it_is", the_library_says_what_it_is),
         trial("the_policy_gives_the_reference_actions", the_policy_gives_the_reference_actions),
         trial("an_action_head_gives_the_reference_actions", an_action_head_gives_the_reference_actions),
+        trial("components_give_the_reference_actions", components_give_the_reference_actions),
+        trial("a_component_that_fails_is_an_error", a_component_that_fails_is_an_error),
         trial("graphs_that_do_not_fit_are_refused_by_name", graphs_that_do_not_fit_are_refused_by_name),
         trial("providers_that_the_library_lacks_are_refused", providers_that_the_library_lacks_are_refused),
         trial("a_runner_holds_tensors_to_their_bindings", a_runner_holds_tensors_to_their_bindings),
@@ -66,8 +75,12 @@ fn exporting() -> Option<OnnxRuntimeEngine> {
     OnnxRuntimeEngine::exporting(model(), "test", policy(), STEPS, &RuntimeOptions::default()).ok()
 }
 
-fn from_file(file: &Path, fingerprint: &str, steps: usize) -> steadyhand_gr00t::Result<OnnxRuntimeEngine> {
-    OnnxRuntimeEngine::from_file(model(), fingerprint, policy(), steps, &RuntimeOptions::default(), file)
+fn from_file(
+    file: &Path,
+    fingerprint: &str,
+    steps: usize,
+) -> steadyhand_gr00t::Result<Box<dyn Engine + Send>> {
+    onnxruntime::from_file(model(), fingerprint, policy(), steps, &RuntimeOptions::default(), file)
 }
 
 /// An observation with an image of this size.
@@ -114,6 +127,106 @@ fn the_policy_gives_the_reference_actions() {
     }
 }
 
+/// Each component in a graph and the reference around it, as engines of TensorRT are run: a batch of two, and what a probe
+/// sees at the component's end.
+fn components_give_the_reference_actions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = model();
+    let inputs = [input(&model, 0, [140, 196]), input(&model, 2, [140, 196])];
+    let mut reference = Recorder::all();
+    let mut engine = CpuEngine::new(model.clone(), policy(), STEPS);
+    let expected = engine.infer(&inputs, Some(&mut reference)).expect("the reference");
+    for (component, tap) in [
+        (Component::StateEncoder, "action_head.state_features"),
+        (Component::ActionEncoder, "step.3.action_features"),
+        (Component::Dit, "step.3.dit.output"),
+        (Component::ActionDecoder, "step.3.decoder"),
+        (Component::ActionHead, "backbone_features"),
+        (Component::Backbone, "backbone_features"),
+        (Component::Policy, ""),
+    ] {
+        let file = folder.path().join(format!("{component}.onnx"));
+        export(component, DEFAULT_OPSET, &file);
+        let runner = Counted::new(OnnxRunner::load(&file, None).expect("a graph"));
+        let calls = Arc::clone(&runner.calls);
+        let mut engine = ComposedEngine::new("composed", model.clone(), policy(), STEPS, Box::new(runner))
+            .expect("it fits");
+        let found = engine.infer(&inputs, None).expect("an inference");
+        for (found, expected) in found.iter().zip(&expected) {
+            let distance = distance(&found.data, &expected.data);
+            println!("{component}: {distance:e}");
+            assert!(distance <= F32_LIMIT, "{component}: {distance:e}");
+        }
+        let in_steps = [Component::Dit, Component::ActionEncoder, Component::ActionDecoder];
+        let steps = if in_steps.contains(&component) { STEPS } else { 1 };
+        assert_eq!(calls.load(Ordering::Relaxed), inputs.len() * steps, "{component}");
+        assert_eq!(engine.shows_tensors(), component != Component::Policy);
+        if engine.shows_tensors() {
+            let mut seen = Recorder::all();
+            let own: Vec<String> =
+                component.sites(&model).expect("sites").into_iter().map(|site| site.path).collect();
+            let probed = engine.infer(&inputs, Some(&mut seen)).expect("a probed inference");
+            assert!(probed == found, "{component}: a probe changes the actions");
+            let shown =
+                seen.tensors.keys().filter(|name| own.iter().any(|path| Site::of_tap(name).path() == path));
+            let shown: Vec<_> = shown.map(|name| Site::of_tap(name).path().to_owned()).collect();
+            assert!(shown.iter().all(|path| tap.ends_with(path.as_str())), "{component}: {shown:?}");
+            let distance = distance(&seen.tensors[tap].1, &reference.tensors[tap].1);
+            assert!(distance <= F32_LIMIT, "{component}: {tap}: {distance:e}");
+        }
+    }
+}
+
+/// What an engine says is wrong is what the inference says.
+fn a_component_that_fails_is_an_error() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("dit.onnx");
+    export(Component::Dit, DEFAULT_OPSET, &file);
+    let runner = || Counted::new(OnnxRunner::load(&file, None).expect("a graph"));
+    let open = |runner| ComposedEngine::new("composed", model(), policy(), STEPS, Box::new(runner));
+    let inputs = [input(&model(), 0, [140, 196])];
+    let failing = Counted { allowed: 2, ..runner() };
+    let error = open(failing).expect("it fits").infer(&inputs, None).expect_err("the third call fails");
+    assert_eq!(error.to_string(), "runner: no third call");
+    let short = Counted { shortens: true, ..runner() };
+    let error = open(short).expect("it fits").infer(&inputs, None).expect_err("half an output");
+    assert!(error.to_string().starts_with("output dit_output: expected "), "{error}");
+}
+
+/// A runner that counts its calls, and fails or gives too little if it is told to.
+struct Counted {
+    runner: OnnxRunner,
+    calls: Arc<AtomicUsize>,
+    allowed: usize,
+    shortens: bool,
+}
+
+impl Counted {
+    fn new(runner: OnnxRunner) -> Self {
+        Counted { runner, calls: Arc::default(), allowed: usize::MAX, shortens: false }
+    }
+}
+
+impl Runner for Counted {
+    fn bindings(&self) -> &Bindings {
+        self.runner.bindings()
+    }
+
+    fn run(&mut self, inputs: Vec<(String, Tensor)>) -> steadyhand_gr00t::Result<Vec<(String, Tensor)>> {
+        if self.calls.fetch_add(1, Ordering::Relaxed) >= self.allowed {
+            return Err(Error::input("runner", "no third call"));
+        }
+        let outputs = self.runner.run(inputs)?.into_iter();
+        let shortened = outputs.map(|(name, tensor)| match self.shortens {
+            true => {
+                Ok((name, Tensor::zeros(tensor.dtype(), &[1, tensor.shape()[1] / 2, tensor.shape()[2]])?))
+            }
+            false => Ok((name, tensor)),
+        });
+        shortened.collect()
+    }
+}
+
 /// The head in the graph, the backbone in the reference; and everything in a graph whose normalizations are in parts.
 fn an_action_head_gives_the_reference_actions() {
     let first = *OPSETS.start();
@@ -144,7 +257,7 @@ fn graphs_that_do_not_fit_are_refused_by_name() {
     std::fs::write(&file, b"not a graph").expect("a file");
     assert!(refusal("test", STEPS).contains("policy.onnx: onnxruntime: "));
     export(Component::Dit, DEFAULT_OPSET, &file);
-    assert!(refusal("test", STEPS).ends_with("expected a policy or an action_head, found a dit"));
+    assert!(refusal("other", STEPS).contains("steadyhand.checkpoint: expected other, found test"));
     export(Component::Policy, DEFAULT_OPSET, &file);
     assert!(refusal("other", STEPS).contains("steadyhand.checkpoint: expected other, found test"));
     assert!(refusal("test", 8).contains("steadyhand.denoising_steps: expected 8, found 4"));

@@ -96,7 +96,7 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
 }
 
 fn open(spec: &EngineSpec, scene: &Scene, options: &Options) -> Result<(Opened, PrecisionPolicy)> {
-    let policy = scene.policy(spec.precision())?;
+    let policy = scene.policy(spec.precision()?)?;
     Ok((scene.engine(spec, &policy, options)?, policy))
 }
 

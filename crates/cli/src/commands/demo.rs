@@ -1,7 +1,7 @@
 //! `steady demo`: the embedded policy on its embedded episodes.
 
 use super::eval::{self, EvalArgs};
-use crate::options::{EngineArgs, demo, words_of};
+use crate::options::{EngineArgs, demo, one_precision, words_of};
 use crate::outcome::Outcome;
 use crate::output::say;
 use anyhow::Result;
@@ -25,9 +25,15 @@ pub fn run(args: &DemoArgs) -> Result<Outcome> {
     let mut options: Vec<OsString> = vec!["--model-path".into(), demo.checkpoint.into_os_string()];
     options.extend(["--dataset-path".into(), demo.dataset.into_os_string()]);
     options.extend(["--traj-ids", "0", "1", "2", "3"].map(OsString::from));
-    options.extend(["--precision".into(), args.engine.precision()?.into()]);
-    if args.engine.engine.name() != "auto" {
-        options.extend(["--engine".into(), args.engine.engine.name().into()]);
+    let (engine, given) = (&args.engine.engine, args.engine.precision.as_deref());
+    if engine.is_stored() {
+        options.extend(["--engine".into(), engine.to_string().into()]);
+        options.extend(given.iter().flat_map(|given| ["--precision".into(), given.into()]));
+    } else {
+        options.extend(["--precision".into(), one_precision(given, engine, "f32")?.into()]);
+        if engine.name() != "auto" {
+            options.extend(["--engine".into(), engine.name().into()]);
+        }
     }
     options.extend(["--out".into(), args.out.clone().into_os_string()]);
     let words: Vec<_> = options.iter().map(|word| quoted(&word.to_string_lossy())).collect();

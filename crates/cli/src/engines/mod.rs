@@ -13,12 +13,13 @@ mod expected;
 mod fault;
 mod onnxruntime;
 mod spec;
+mod tensorrt;
 mod trace;
 
 pub use spec::{EngineSpec, precision};
 
 use anyhow::{Result, ensure};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use steadyhand_external::onnxruntime::Provider;
 use steadyhand_fidelity::Trace;
@@ -28,8 +29,16 @@ use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::session::{NoiseSource, Scene};
 
 /// Every kind of engine, in the order of lists.
-const KINDS: &[Kind] =
-    &[cpu::KIND, cuda::KIND, auto::KIND, onnxruntime::KIND, trace::KIND, expected::KIND, fault::KIND];
+const KINDS: &[Kind] = &[
+    cpu::KIND,
+    cuda::KIND,
+    auto::KIND,
+    onnxruntime::KIND,
+    tensorrt::KIND,
+    trace::KIND,
+    expected::KIND,
+    fault::KIND,
+];
 
 /// One kind of engine.
 #[derive(Debug)]
@@ -55,6 +64,15 @@ pub enum Open {
         options: &'static [&'static str],
         /// What opens them.
         backend: fn(&Options) -> Result<Box<dyn Backend>>,
+    },
+    /// They run here, from the file that stands after the colon.
+    Stored {
+        /// As of those that run here.
+        options: &'static [&'static str],
+        /// The precision that the file says it runs at, if it does.
+        precision: fn(&Path) -> Result<Option<PrecisionPolicy>>,
+        /// What opens one.
+        backend: fn(&Path, &Options) -> Result<Box<dyn Backend>>,
     },
     /// They are there to be examined; what stands after the colon says where.
     Examined {
@@ -106,6 +124,8 @@ pub struct Options {
     pub provider: Option<Provider>,
     /// A graph for ONNX Runtime.
     pub onnx: Option<PathBuf>,
+    /// TensorRT's library.
+    pub tensorrt: Option<PathBuf>,
 }
 
 impl Options {
@@ -136,6 +156,7 @@ impl Options {
             ("--onnx", self.onnx.is_some()),
             ("--provider", self.provider.is_some()),
             ("--onnxruntime", self.onnxruntime.is_some()),
+            ("--tensorrt", self.tensorrt.is_some()),
         ];
         options.into_iter().filter(|(_, given)| *given).map(|(option, _)| option)
     }
@@ -145,7 +166,7 @@ impl Kind {
     /// Its own options, where it runs here.
     const fn options(&self) -> &'static [&'static str] {
         match self.open {
-            Open::Running { options, .. } => options,
+            Open::Running { options, .. } | Open::Stored { options, .. } => options,
             Open::Examined { .. } => &[],
         }
     }

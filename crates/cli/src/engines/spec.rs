@@ -3,6 +3,7 @@
 use super::{Asked, Examined, KINDS, Kind, Open, Options};
 use anyhow::{Context, Result, bail};
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use steadyhand_gr00t::Error;
 use steadyhand_gr00t::engine::Backend;
@@ -19,8 +20,8 @@ pub struct EngineSpec {
 impl EngineSpec {
     /// Help on engines that run here.
     pub fn running_help() -> String {
-        let kinds = KINDS.iter().filter(|kind| matches!(kind.open, Open::Running { .. }));
-        let kinds: Vec<String> = kinds.map(|kind| format!("{}: {}", kind.name, kind.about)).collect();
+        let kinds = KINDS.iter().filter(|kind| kind.runs());
+        let kinds: Vec<String> = kinds.map(|kind| format!("{}: {}", kind.alone(), kind.about)).collect();
         format!("What runs the model, alone or with its precision as cuda:bf16. {}", kinds.join("; "))
     }
 
@@ -35,12 +36,13 @@ impl EngineSpec {
     /// # Errors
     /// Another one: names those that do.
     pub fn running(text: &str) -> Result<Self, String> {
-        let kinds = KINDS.iter().filter(|kind| matches!(kind.open, Open::Running { .. }));
-        let known: Vec<&str> = kinds.map(|kind| kind.name).collect();
-        match text.split_once(':').map_or(text, |(name, _)| name) {
-            name if known.contains(&name) => text.parse(),
-            _ => Err(format!("expected {}, found `{text}`", either(&known))),
+        let kinds = || KINDS.iter().filter(|kind| kind.runs());
+        let name = text.split_once(':').map_or(text, |(name, _)| name);
+        if kinds().any(|kind| kind.name == name) {
+            return text.parse();
         }
+        let known: Vec<&str> = kinds().map(Kind::alone).collect();
+        Err(format!("expected {}, found `{text}`", either(&known)))
     }
 
     /// An engine of one of these kinds, alone.
@@ -66,7 +68,7 @@ impl EngineSpec {
 
     /// Whether it is the reference in f32.
     pub fn is_reference(&self) -> bool {
-        self.kind.name == "cpu" && self.precision() == "f32"
+        self.kind.name == "cpu" && self.named_precision().is_none_or(|name| name == "f32")
     }
 
     /// Whether its components take tensors from outside.
@@ -74,18 +76,53 @@ impl EngineSpec {
         self.kind.exchanges
     }
 
-    /// What it runs at where no other option says: its own word, or that of its kind.
-    pub fn precision(&self) -> &str {
+    /// The precision that is part of its name, as in `cuda:bf16`.
+    pub fn named_precision(&self) -> Option<&str> {
+        self.argument().filter(|_| matches!(self.kind.open, Open::Running { .. }))
+    }
+
+    /// Whether its name has the file that it is opened from.
+    pub fn is_stored(&self) -> bool {
+        matches!(self.kind.open, Open::Stored { .. })
+    }
+
+    /// The precision that its file says it runs at.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn stored_precision(&self) -> Result<Option<PrecisionPolicy>> {
         match self.kind.open {
-            Open::Running { .. } => self.argument().unwrap_or("f32"),
-            Open::Examined { precision, .. } => precision,
+            Open::Stored { precision, .. } => precision(self.file()),
+            Open::Running { .. } | Open::Examined { .. } => Ok(None),
         }
+    }
+
+    /// What it runs at where no option says: its own word, or that of its kind.
+    ///
+    /// # Errors
+    /// A preset or a file that cannot be read; a file that does not say it.
+    pub fn precision(&self) -> Result<PrecisionPolicy> {
+        let name = match self.kind.open {
+            Open::Running { .. } => self.named_precision().unwrap_or("f32"),
+            Open::Examined { precision, .. } => precision,
+            Open::Stored { .. } => {
+                return self.stored_precision()?.with_context(|| {
+                    format!("{self}: expected a record beside the file that says its precision, found none")
+                });
+            }
+        };
+        Ok(PrecisionPolicy::load(name)?)
+    }
+
+    /// The file that it is opened from.
+    fn file(&self) -> &Path {
+        Path::new(self.argument().unwrap_or_default())
     }
 
     /// The noise that came with it, if any.
     pub fn noise(&self) -> Option<NoiseSource> {
         match self.kind.open {
-            Open::Running { .. } => None,
+            Open::Running { .. } | Open::Stored { .. } => None,
             Open::Examined { noise, .. } => noise(self.argument().unwrap_or_default()),
         }
     }
@@ -103,6 +140,7 @@ impl EngineSpec {
     fn opening(&self, options: &Options) -> Result<Box<dyn Backend>> {
         match self.kind.open {
             Open::Running { backend, .. } => backend(options),
+            Open::Stored { backend, .. } => backend(self.file(), options),
             Open::Examined { .. } => bail!("{self}: expected an engine that runs here"),
         }
     }
@@ -114,10 +152,13 @@ impl EngineSpec {
     pub fn examine(&self, asked: &Asked) -> Result<Examined> {
         match self.kind.open {
             Open::Examined { open, .. } => open(self.argument().unwrap_or_default(), asked),
-            Open::Running { .. } => {
+            Open::Running { .. } | Open::Stored { .. } => {
                 let session = &asked.scene.session;
                 // Whatever it claims to run at.
-                let own = session.precision(self.precision())?;
+                let own = match self.stored_precision()? {
+                    None if self.is_stored() => asked.precision.clone(),
+                    _ => session.precision(self.precision()?)?,
+                };
                 let backend = self.opening(asked.options)?;
                 let opened = backend.open(session.parts.model.clone(), own, asked.denoising_steps);
                 Ok(Examined::Running(opened.with_context(|| format!("{self} cannot run"))?))
@@ -143,6 +184,9 @@ impl FromStr for EngineSpec {
             (Open::Examined { fits, .. }, argument) if !argument.is_some_and(fits) => {
                 return Err(format!("expected `{}`, found `{text}`", kind.form));
             }
+            (Open::Stored { .. }, None | Some("")) => {
+                return Err(format!("expected `{}`, found `{text}`", kind.form));
+            }
             _ => {}
         }
         Ok(EngineSpec { kind, argument: argument.map(str::to_owned) })
@@ -165,6 +209,21 @@ impl fmt::Debug for EngineSpec {
 impl PartialEq for EngineSpec {
     fn eq(&self, other: &Self) -> bool {
         (self.kind.name, &self.argument) == (other.kind.name, &other.argument)
+    }
+}
+
+impl Kind {
+    /// Whether its engines run here.
+    fn runs(&self) -> bool {
+        !matches!(self.open, Open::Examined { .. })
+    }
+
+    /// The least that names one: a file is part of it, a precision is not.
+    fn alone(&self) -> &'static str {
+        match self.open {
+            Open::Stored { .. } => self.form,
+            Open::Running { .. } | Open::Examined { .. } => self.name,
+        }
     }
 }
 
@@ -193,18 +252,24 @@ mod tests {
     #[test]
     fn engines_are_written_as_they_are_read() {
         for (text, name, precision) in [
-            ("cpu", "cpu", "f32"),
-            ("cpu:bf16", "cpu", "bf16"),
-            ("cuda:fp16", "cuda", "fp16"),
-            ("auto:mixed", "auto", "mixed"),
-            ("onnxruntime:f32", "onnxruntime", "f32"),
-            ("cpu:a/my.toml", "cpu", "a/my.toml"),
-            ("trace:a:b", "trace", "bf16"),
-            ("expected:a#b#misread", "expected", "bf16"),
-            ("fault:unwritten-tail:weak", "fault", "f32"),
+            ("cpu", "cpu", None),
+            ("cpu:bf16", "cpu", Some("bf16")),
+            ("cuda:fp16", "cuda", Some("fp16")),
+            ("auto:mixed", "auto", Some("mixed")),
+            ("onnxruntime:f32", "onnxruntime", Some("f32")),
+            ("tensorrt:dit.engine", "tensorrt", None),
+            ("cpu:a/my.toml", "cpu", Some("a/my.toml")),
+            ("trace:a:b", "trace", None),
+            ("expected:a#b#misread", "expected", None),
+            ("fault:unwritten-tail:weak", "fault", None),
         ] {
             let spec: EngineSpec = text.parse().expect(text);
-            assert_eq!((spec.name(), spec.precision(), spec.to_string().as_str()), (name, precision, text));
+            assert_eq!((spec.name(), spec.named_precision()), (name, precision), "{text}");
+            assert_eq!(spec.to_string(), text);
+        }
+        for (text, precision) in [("cpu", "f32"), ("cuda:fp16", "fp16"), ("trace:a:b", "bf16")] {
+            let spec: EngineSpec = text.parse().expect(text);
+            assert_eq!(spec.precision().expect(text).name(), precision);
         }
     }
 
@@ -219,9 +284,10 @@ mod tests {
         // `expected` is an engine too.
         let listed = running.strip_prefix("expected ").expect("what was expected");
         for kind in KINDS {
-            assert_eq!(listed.contains(kind.name), matches!(kind.open, Open::Running { .. }), "{running}");
+            assert_eq!(listed.contains(kind.name), kind.runs(), "{running}");
         }
-        assert!(EngineSpec::running("trace:a").is_err());
+        assert!(EngineSpec::running("trace:a").is_err() && EngineSpec::running("tensorrt:a").is_ok());
+        assert_eq!(refused("tensorrt"), "expected `tensorrt:FILE`, found `tensorrt`");
         assert!(EngineSpec::one_of("cpu:f32", &["cpu"]).is_err());
     }
 }

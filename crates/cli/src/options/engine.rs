@@ -1,12 +1,13 @@
 //! What runs the model, and at which number formats.
 
 use crate::engines::{self, EngineSpec, precision};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use std::path::PathBuf;
 use steadyhand_external::onnxruntime::Provider;
 use steadyhand_gr00t::Error;
 use steadyhand_gr00t::engine::Backend;
+use steadyhand_gr00t::precision::PrecisionPolicy;
 
 /// A GPU.
 #[derive(Debug, Clone, Default, Args)]
@@ -31,9 +32,12 @@ pub struct EngineOptions {
     /// What onnxruntime computes with: cpu (the default), cuda, tensorrt or nv-tensorrt-rtx; its library must have it.
     #[arg(long, value_name = "PROVIDER", value_parser = provider)]
     pub provider: Option<Provider>,
-    /// A policy or an action head for onnxruntime; exported to a temporary folder otherwise.
+    /// A policy, an action head or a part of one for onnxruntime; a policy is exported to a temporary folder otherwise.
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
+    /// TensorRT's library, or the folder that it is in; looked for otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub tensorrt: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -79,6 +83,7 @@ impl EngineOptions {
             onnxruntime: self.onnxruntime.clone(),
             provider: self.provider,
             onnx: self.onnx.clone(),
+            tensorrt: self.tensorrt.clone(),
             ..self.device.options()
         }
     }
@@ -93,12 +98,30 @@ impl EngineArgs {
         self.engine.backend(&self.options.engines())
     }
 
-    /// The precision that is asked for: of --precision or of --engine, f32 where neither says.
+    /// The precision that is asked for: of --precision, of --engine, or of the engine's file; f32 where none says.
     ///
     /// # Errors
-    /// Both say one, and not the same.
-    pub fn precision(&self) -> Result<&str> {
-        one_precision(self.precision.as_deref(), &self.engine, "f32")
+    /// Two say one, and not the same; a preset or a file that cannot be read; an engine's file alone, which does not say.
+    pub fn precision(&self) -> Result<PrecisionPolicy> {
+        let Some(stored) = self.engine.stored_precision()? else {
+            return match &self.precision {
+                Some(_) => {
+                    Ok(PrecisionPolicy::load(one_precision(self.precision.as_deref(), &self.engine, "f32")?)?)
+                }
+                None => self.engine.precision().context("--precision"),
+            };
+        };
+        if let Some(given) = &self.precision {
+            let loaded = PrecisionPolicy::load(given)?;
+            ensure!(
+                loaded.identity() == stored.identity(),
+                "--precision: expected {}, which --engine {} was built at, found {given}",
+                stored.name(),
+                self.engine
+            );
+            return Ok(loaded);
+        }
+        Ok(stored)
     }
 }
 
@@ -111,7 +134,7 @@ pub fn one_precision<'a>(
     engine: &'a EngineSpec,
     otherwise: &'a str,
 ) -> Result<&'a str> {
-    match (option, engine.argument()) {
+    match (option, engine.named_precision()) {
         (Some(option), Some(of_engine)) if option != of_engine => {
             bail!("--precision: expected {of_engine} as in --engine {engine}, found {option}")
         }

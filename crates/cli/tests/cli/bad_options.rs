@@ -38,7 +38,7 @@ fn numbers_that_make_no_sense() {
         "`dit.block.0.fc1`",
         "found fp8_e5m2",
     ]);
-    demo.eval(&["--engine", "cpu", "--device", "0"]).refuses(&["--device", "cuda or auto"]);
+    demo.eval(&["--engine", "cpu", "--device", "0"]).refuses(&["--device", "cuda, auto or tensorrt"]);
     demo.eval(&["--engine", "cpu", "--kernel-cache", "kernels"]).refuses(&["--kernel-cache", "cuda or auto"]);
     demo.eval(&["--save-plot-path", "plot.pdf"]).refuses(&["--save-plot-path", ".png", ".pdf"]);
     steady(demo.folder(), ["eval", "--no-such-option"]).refuses(&["--no-such-option"]);

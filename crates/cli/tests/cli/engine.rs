@@ -196,6 +196,8 @@ fn what_cannot_be_run_is_named() {
     run("dit.onnx", &["--repeat", "9"]).refuses(&["--repeat: expected with an engine"]);
     run("dit.onnx", &[]).refuses(&["dit.onnx: expected an ONNX file, found none"]);
     run("dit.engine", &["--onnxruntime", "x"]).refuses(&["--onnxruntime: expected with an ONNX graph"]);
+    run("dit.engine", &[]).refuses(&["dit.engine: No such file"]);
+    std::fs::write(folder.path().join("dit.engine"), "bytes").expect("a file");
     run("dit.engine", &["--tensorrt", "nowhere"]).refuses(&["nowhere: nothing there"]);
     assert!(!folder.path().join("out").exists());
 }

@@ -103,7 +103,7 @@ fn what_needs_a_gpu_is_refused_without_one() {
     table(&["--latency", "synth:n1.6"]).refuses(&["--latency", "--engine cuda or auto"]);
     table(&["--engine", "cuda", "--latency", "demo"]).refuses(&["--latency", "synth:n1.6", "`demo`"]);
     table(&["--workload", "W1"]).refuses(&["--latency"]);
-    table(&["--device", "0"]).refuses(&["--device", "cuda or auto"]);
+    table(&["--device", "0"]).refuses(&["--device", "cuda, auto"]);
     table(&["--max-ratio", "0.9"]).refuses(&["--max-ratio", "at least 1"]);
     table(&["--action-horizon", "17"]).refuses(&["action_horizon", "at most 16", "found 17"]);
     table(&["--traj-ids", "4"]).refuses(&["--traj-ids", "expected 0 to 3", "found 4"]);

@@ -1,7 +1,7 @@
 //! ONNX Runtime as a backend of policies.
 
 use super::provider::tf32_is_off;
-use super::{OnnxRuntimeEngine, RuntimeOptions};
+use super::{OnnxRuntimeEngine, RuntimeOptions, from_file};
 use std::path::PathBuf;
 use steadyhand_gr00t::checkpoint::Checkpoint;
 use steadyhand_gr00t::engine::{Backend, Engine};
@@ -15,7 +15,8 @@ use steadyhand_gr00t::{Error, Result};
 pub struct OnnxRuntime {
     /// How the library is loaded and what computes.
     pub options: RuntimeOptions,
-    /// A policy or an action head that was exported before; exported to a temporary folder otherwise.
+    /// A policy, an action head or a part of one that was exported before; a policy is exported to a temporary folder
+    /// otherwise.
     pub graph: Option<PathBuf>,
 }
 
@@ -44,11 +45,15 @@ impl Backend for OnnxRuntime {
             return Err(Error::input("onnxruntime", "expected a checkpoint folder, found synthetic weights"));
         };
         let options = &self.options;
-        Ok(Box::new(match &self.graph {
-            Some(file) => {
-                OnnxRuntimeEngine::from_file(model, &fingerprint, policy, denoising_steps, options, file)?
-            }
-            None => OnnxRuntimeEngine::exporting(model, &fingerprint, policy, denoising_steps, options)?,
-        }))
+        match &self.graph {
+            Some(file) => from_file(model, &fingerprint, policy, denoising_steps, options, file),
+            None => Ok(Box::new(OnnxRuntimeEngine::exporting(
+                model,
+                &fingerprint,
+                policy,
+                denoising_steps,
+                options,
+            )?)),
+        }
     }
 }

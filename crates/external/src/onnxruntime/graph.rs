@@ -1,6 +1,6 @@
 //! One loaded graph: its bindings say what each buffer must be, and nothing else is handed over.
 
-use super::Sessions;
+use super::{OnnxRunner, Sessions};
 use half::{bf16, f16};
 use ort::session::{Session, SessionInputValue};
 use ort::value::{
@@ -64,6 +64,11 @@ impl Graph {
         let mut builder = builder.map_err(|error| refused(path, &error))?;
         let session = builder.commit_from_file(path).map_err(|error| refused(path, &error))?;
         Ok(Graph { path: path.to_path_buf(), session })
+    }
+
+    /// The same graph, run by its bindings.
+    pub(super) fn into_runner(self) -> Result<OnnxRunner> {
+        OnnxRunner::new(&self.path, self.session)
     }
 
     /// The export's own words about itself.

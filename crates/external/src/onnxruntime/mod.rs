@@ -1,4 +1,4 @@
-//! ONNX Runtime: the exported policy, or its action head with the backbone on the reference engine.
+//! ONNX Runtime: the exported policy, or a component with the reference around it.
 
 mod backend;
 mod graph;
@@ -11,6 +11,7 @@ pub use library::{Located, locate};
 pub use provider::{Provider, RuntimeOptions};
 pub use runner::OnnxRunner;
 
+use crate::composed::ComposedEngine;
 use graph::{Feed, Graph};
 use ort::environment::Environment;
 use provider::tf32_is_off;
@@ -80,33 +81,33 @@ impl OnnxRuntimeEngine {
         let graphs = Graphs::Exported { folder, fingerprint: fingerprint.to_owned(), made: Vec::new() };
         Ok(OnnxRuntimeEngine { model, policy, denoising_steps, sessions, graphs })
     }
+}
 
-    /// An engine that runs the graph `file`, a policy or an action head exported from the same checkpoint.
-    ///
-    /// # Errors
-    /// No library, or one without the provider; a site that the provider does not keep; a file that ONNX Runtime does
-    /// not load; a graph of another checkpoint, component, precision or number of Euler steps than asked for, naming
-    /// both.
-    pub fn from_file(
-        model: Model,
-        fingerprint: &str,
-        policy: PrecisionPolicy,
-        denoising_steps: usize,
-        runtime: &RuntimeOptions,
-        file: &Path,
-    ) -> Result<Self> {
-        let sessions = Sessions::open(runtime, &policy, &model.sites()?)?;
-        let graph = Graph::load(&sessions, file)?;
-        if !matches!(graph.component()?, Component::Policy | Component::ActionHead) {
-            let what = format!("expected a policy or an action_head, found a {}", graph.component()?);
-            return Err(Error::file(file, what));
-        }
-        graph.expect_metadata("checkpoint", fingerprint)?;
-        graph.expect_metadata("precision", &policy.identity())?;
-        graph.expect_metadata("denoising_steps", &denoising_steps.to_string())?;
-        let graphs = Graphs::Given(Box::new(graph));
-        Ok(OnnxRuntimeEngine { model, policy, denoising_steps, sessions, graphs })
+/// An engine that runs the graph `file`, exported from the same checkpoint: a policy, or an action head or a part of it with
+/// the reference around it.
+///
+/// # Errors
+/// No library, or one without the provider; a site that the provider does not keep; a file that ONNX Runtime does not load; a
+/// graph of another checkpoint, precision or number of Euler steps than asked for, naming both.
+pub fn from_file(
+    model: Model,
+    fingerprint: &str,
+    policy: PrecisionPolicy,
+    denoising_steps: usize,
+    runtime: &RuntimeOptions,
+    file: &Path,
+) -> Result<Box<dyn Engine + Send>> {
+    let sessions = Sessions::open(runtime, &policy, &model.sites()?)?;
+    let graph = Graph::load(&sessions, file)?;
+    graph.expect_metadata("checkpoint", fingerprint)?;
+    graph.expect_metadata("precision", &policy.identity())?;
+    if !matches!(graph.component()?, Component::Policy | Component::ActionHead) {
+        let runner = Box::new(graph.into_runner()?);
+        return Ok(Box::new(ComposedEngine::new("onnxruntime", model, policy, denoising_steps, runner)?));
     }
+    graph.expect_metadata("denoising_steps", &denoising_steps.to_string())?;
+    let graphs = Graphs::Given(Box::new(graph));
+    Ok(Box::new(OnnxRuntimeEngine { model, policy, denoising_steps, sessions, graphs }))
 }
 
 impl Engine for OnnxRuntimeEngine {

@@ -31,7 +31,11 @@ impl OnnxRunner {
         }
         let environment = library::load(library)?;
         let mut builder = Session::builder(&environment).map_err(|error| refused(path, &error))?;
-        let session = builder.commit_from_file(path).map_err(|error| refused(path, &error))?;
+        OnnxRunner::new(path, builder.commit_from_file(path).map_err(|error| refused(path, &error))?)
+    }
+
+    /// A graph that was loaded from `path`.
+    pub(super) fn new(path: &Path, session: Session) -> Result<Self> {
         let inputs = session.inputs().iter().map(|outlet| binding(path, outlet, Direction::Input));
         let outputs = session.outputs().iter().map(|outlet| binding(path, outlet, Direction::Output));
         let bindings = inputs.chain(outputs).collect::<Result<_>>()?;

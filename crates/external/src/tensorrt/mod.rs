@@ -4,6 +4,7 @@
 //! NVIDIA driver and a GPU that the runtime supports, so a [`BuildRecord`] is kept beside each engine.
 
 mod audit;
+mod backend;
 mod build;
 mod engine;
 mod ffi;
@@ -15,6 +16,7 @@ mod target;
 mod translate;
 
 pub use audit::{Check, audit_bindings, audit_operations};
+pub use backend::{EngineFile, TensorRtBackend};
 pub use build::{BuildOptions, Built};
 pub use engine::{TensorRtEngine, Times};
 pub use ffi::{Product, Version};

@@ -152,7 +152,7 @@ fn difference(examined: &Examinations, path: &str, inferences: &[usize]) -> Opti
     let differences = |inference: &usize| examined.given[inference].differences.iter();
     let of = || inferences.iter().flat_map(differences).filter(|of| of.error.path == path);
     let first = of().next()?;
-    let mut steps: Vec<usize> = of().filter_map(|of| step(&of.error.name)).collect();
+    let mut steps: Vec<usize> = of().filter_map(|of| Site::of_tap(&of.error.name).step()).collect();
     steps.sort_unstable();
     steps.dedup();
     let made = (path == PIXELS).then(|| made_otherwise(examined, inferences)).flatten();
@@ -257,7 +257,7 @@ fn place(
         None => inferred::place_before(examined, path, inferences)?,
     };
     // The same fault explains the same taps in every inference.
-    let mut steps: Vec<usize> = errors().filter_map(|error| step(&error.name)).collect();
+    let mut steps: Vec<usize> = errors().filter_map(|error| Site::of_tap(&error.name).step()).collect();
     steps.sort_unstable();
     steps.dedup();
     Ok(Place {
@@ -287,11 +287,6 @@ fn place(
         shown,
         error: worst.map_or(0.0, |error| error.error / error.expected),
     })
-}
-
-/// The Euler step of a tap.
-fn step(name: &str) -> Option<usize> {
-    name.strip_prefix("step.")?.split('.').next()?.parse().ok()
 }
 
 /// Keeps as proven only what explains the error in every inference that shows it.

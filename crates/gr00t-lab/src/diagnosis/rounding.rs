@@ -10,6 +10,7 @@ use crate::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::engine::{CpuEngine, Engine};
+use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
 use steadyhand_gr00t::topology::Topology;
@@ -34,11 +35,10 @@ pub(super) fn table(
 ) -> Vec<TapError> {
     let row = |error: &LocalError| {
         let total = totals.get(&error.name)?;
-        let step = error.name.strip_prefix("step.").and_then(|rest| rest.split('.').next());
         let part = topology.part_of(&error.path).map_or("", |part| part.name);
         Some(TapError {
             name: error.name.clone(),
-            step: step.and_then(|step| step.parse().ok()),
+            step: Site::of_tap(&error.name).step(),
             part: part.to_owned(),
             total: total.error,
             expected: total.expected,

@@ -161,7 +161,7 @@ impl Examination<'_> {
     pub(super) fn is_alone(&self, base: &Localization, first: &LocalError, fault: &Fault) -> bool {
         let plan = self.plan_at(base, first);
         let touched = |plan: Plan| plan.computes(|at| fault.touches(at)) == 1;
-        fault.touches(&site(&first.name)) && plan.is_some_and(touched)
+        fault.touches(&Site::of_tap(&first.name)) && plan.is_some_and(touched)
     }
 
     /// The error that a run with `fault` in it leaves of the tensor of `first`, which is all that is computed; none where
@@ -249,14 +249,6 @@ impl Examination<'_> {
             self.model.infer(&Cpu::new(self.policy, probe), batch)
         })?;
         Ok(taps.tensors.into_iter().map(|(name, (_, values))| (name, values)).collect())
-    }
-}
-
-/// The site of a tap's name.
-fn site(name: &str) -> Site {
-    match name.strip_prefix("step.").and_then(|rest| rest.split_once('.')) {
-        Some((step, path)) => step.parse().map_or_else(|_| Site::new(name), |step| Site::in_step(path, step)),
-        None => Site::new(name),
     }
 }
 
@@ -439,7 +431,7 @@ struct Copies<'a, 'r>(&'r TeacherForced<'a>);
 
 impl Probe for Copies<'_, '_> {
     fn tap(&mut self, name: &str, _: &[usize], values: &[f32]) {
-        let (run, at) = (self.0, site(name));
+        let (run, at) = (self.0, Site::of_tap(name));
         let reached = || {
             let fault = run.injection.as_ref().and_then(Injection::fault);
             fault.is_some_and(|fault| fault.reaches_copy(at.path()))

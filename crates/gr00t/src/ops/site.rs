@@ -24,6 +24,15 @@ impl Site {
         Site { path: path.to_owned(), step: Some(step) }
     }
 
+    /// The site of a tap's name: the inverse of its display.
+    pub fn of_tap(name: &str) -> Self {
+        let parts = name.strip_prefix("step.").and_then(|rest| rest.split_once('.'));
+        match parts.and_then(|(step, path)| Some((step.parse().ok()?, path))) {
+            Some((step, path)) => Site::in_step(path, step),
+            None => Site::new(name),
+        }
+    }
+
     /// The path, without the step.
     pub fn path(&self) -> &str {
         &self.path

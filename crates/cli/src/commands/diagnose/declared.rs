@@ -27,7 +27,10 @@ impl Declared {
         let given = &args.b_precision;
         let inputs = if args.isolated { Inputs::Recorded } else { Inputs::Own };
         let Some(folder) = args.b.argument().filter(|_| args.b.name() == "trace") else {
-            let precision = scene.policy(given.as_deref().unwrap_or(args.b.precision()))?;
+            let precision = match given {
+                Some(given) => scene.policy(given.as_str())?,
+                None => scene.policy(args.b.precision()?)?,
+            };
             return Ok(Declared { precision, inputs, notes: Vec::new() });
         };
         let trace = Trace::open(Path::new(folder))?;

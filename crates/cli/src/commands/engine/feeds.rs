@@ -1,11 +1,11 @@
 //! What an engine's inputs are in a recording, and where its outputs belong.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
 use steadyhand_external::bindings::{Binding, Bindings, Tensor};
+use steadyhand_external::feeds::{Feeds, Tensors};
 use steadyhand_fidelity::Trace;
-use steadyhand_fidelity::trace::Dtype;
-use steadyhand_gr00t::export::{Component, Edge};
+use steadyhand_gr00t::Error;
 use steadyhand_gr00t_lab::diagnosis::{MEMORY, OfInference};
 
 /// A recording, and the facts about it that inputs need.
@@ -25,16 +25,6 @@ pub struct Recording {
 pub struct Call {
     pub inference: usize,
     pub step: Option<usize>,
-}
-
-impl Call {
-    /// The name of a tap of this call.
-    fn tap(self, name: &str) -> String {
-        match self.step {
-            Some(step) => OfInference::name(self.inference, &format!("step.{step}.{name}")),
-            None => OfInference::name(self.inference, name),
-        }
-    }
 }
 
 impl Recording {
@@ -74,14 +64,13 @@ impl Recording {
         kept.into_iter().filter_map(of).collect::<Vec<_>>().into_iter()
     }
 
+    fn feeds(&self) -> Feeds<'_> {
+        Feeds { image_token_index: self.image_token_index, memory: &self.memory }
+    }
+
     /// The calls that an engine with these bindings makes: one an inference, or one an Euler step.
     pub fn calls(&self, bindings: &Bindings) -> Vec<Call> {
-        let each_step = ["timestep", "timesteps", "dit_output", "model_output"];
-        let steps: Vec<Option<usize>> =
-            match bindings.inputs().any(|input| each_step.contains(&input.name.as_str())) {
-                true => (0..self.denoising_steps).map(Some).collect(),
-                false => vec![None],
-            };
+        let steps = Feeds::steps(bindings, self.denoising_steps);
         let calls = |inference| steps.iter().map(move |step| Call { inference, step: *step });
         (0..self.inferences).flat_map(calls).collect()
     }
@@ -91,34 +80,8 @@ impl Recording {
     /// # Errors
     /// The recording does not have it; no recording knows an input of this name.
     pub fn input(&self, binding: &Binding, call: Call) -> Result<Tensor> {
-        let whole = Call { step: None, ..call };
-        match binding.name.as_str() {
-            "image_mask" => self.mask(whole, |id| id == self.image_token_index),
-            "backbone_attention_mask" => self.mask(whole, |_| true),
-            "state" => self.read(&whole.tap("action_head.state")),
-            name @ ("backbone_features" | "noise" | "embodiment_id" | "input_ids") => {
-                self.read(&whole.tap(name))
-            }
-            name if name.starts_with("pixel_values.") => self.read(&whole.tap(name)),
-            name => {
-                let edges = Component::ALL.iter().flat_map(|(_, component)| component.edges());
-                let edge = edges.filter(|edge| !edge.is_output).find(|edge| edge.is_called(name));
-                let edge = edge.with_context(|| {
-                    format!(
-                        "input {name}: expected an input of a graph exported by steady, which a recording has a tensor for"
-                    )
-                })?;
-                self.read(&self.tap_of(edge, call))
-            }
-        }
-    }
-
-    fn tap_of(&self, edge: &Edge, call: Call) -> String {
-        match edge.tap {
-            Some(tap) if tap.starts_with("action_head.") => Call { step: None, ..call }.tap(tap),
-            Some(tap) => call.tap(tap),
-            None => Call { step: None, ..call }.tap(&self.memory),
-        }
+        let inference = OfRecording { recording: self, inference: call.inference };
+        Ok(self.feeds().input(&inference, binding, call.step)?)
     }
 
     /// Where an output of an engine with these bindings belongs in a trace; none for one that is no tap.
@@ -126,31 +89,21 @@ impl Recording {
     /// # Errors
     /// No trace knows an output of this name.
     pub fn output(&self, bindings: &Bindings, name: &str, call: Call) -> Result<Option<String>> {
-        let inputs: Vec<&str> = bindings.inputs().map(|input| input.name.as_str()).collect();
-        let edges = Component::of_inputs(&inputs).map_or(&[][..], |component| component.edges());
-        if let Some(edge) = edges.iter().find(|edge| edge.is_output && edge.is_called(name)) {
-            return Ok(Some(self.tap_of(edge, call)));
-        }
-        match name {
-            "action_pred" | "backbone_features" => Ok(Some(call.tap(name))),
-            "image_mask" => Ok(None),
-            other => bail!("output {other}: expected an output of a graph exported by steady"),
-        }
+        let tap = self.feeds().output(bindings, name, call.step)?;
+        Ok(tap.map(|tap| OfInference::name(call.inference, &tap)))
     }
+}
 
-    fn read(&self, name: &str) -> Result<Tensor> {
-        let entry = self.trace.entry(name)?;
-        Ok(Tensor::new(entry.dtype, &entry.shape, self.trace.read_bytes(name)?)?)
-    }
+/// One inference of a recording.
+struct OfRecording<'r> {
+    recording: &'r Recording,
+    inference: usize,
+}
 
-    /// A bool for each token of the prompt.
-    fn mask(&self, call: Call, holds: impl Fn(i64) -> bool) -> Result<Tensor> {
-        let name = call.tap("input_ids");
-        let ids = self.read(&name)?;
-        let found = ids.dtype();
-        ensure!(found == Dtype::I64, "{}: {name}: expected I64, found {found}", self.trace.path().display());
-        let (ids_bytes, _) = ids.bytes().as_chunks();
-        let mask = ids_bytes.iter().map(|bytes| u8::from(holds(i64::from_le_bytes(*bytes)))).collect();
-        Ok(Tensor::new(Dtype::Bool, ids.shape(), mask)?)
+impl Tensors for OfRecording<'_> {
+    fn tensor(&self, name: &str) -> steadyhand_gr00t::Result<Tensor> {
+        let (trace, name) = (&self.recording.trace, OfInference::name(self.inference, name));
+        let entry = trace.entry(&name).map_err(Error::engine)?;
+        Tensor::new(entry.dtype, &entry.shape, trace.read_bytes(&name).map_err(Error::engine)?)
     }
 }

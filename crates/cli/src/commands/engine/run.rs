@@ -2,14 +2,13 @@
 
 use super::args::RunArgs;
 use super::feeds::{Call, Recording};
-use super::target_of;
 use crate::outcome::Outcome;
 use crate::output::say;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 use steadyhand_external::bindings::{Binding, Runner, Tensor};
 use steadyhand_external::onnxruntime::OnnxRunner;
-use steadyhand_external::tensorrt::{TensorRt, TensorRtEngine, Times};
+use steadyhand_external::tensorrt::{EngineFile, TensorRtEngine, Times};
 use steadyhand_fidelity::{Trace, TraceWriter};
 use steadyhand_gr00t::export::Component;
 use steadyhand_gr00t_lab::diagnosis::{ISOLATED, MODE, PRECISION, RUN};
@@ -88,12 +87,8 @@ fn open(args: &RunArgs) -> Result<Opened> {
 
 /// An engine of TensorRT or TensorRT-RTX, opened by the library of what built it.
 fn engine(args: &RunArgs) -> Result<TensorRtEngine> {
-    let path = &args.engine;
-    let bytes = std::fs::read(path);
-    let target = bytes.as_deref().ok().and_then(|bytes| target_of(path, bytes));
-    let tensorrt = TensorRt::open(args.tensorrt.as_deref(), target)?;
-    let bytes = bytes.with_context(|| format!("{}: cannot be read", path.display()))?;
-    Ok(tensorrt.open_engine(path, &bytes, args.device.unwrap_or(0))?)
+    let engine = EngineFile::read(&args.engine)?;
+    Ok(engine.open(args.tensorrt.as_deref(), args.device.unwrap_or(0))?)
 }
 
 /// What runs.

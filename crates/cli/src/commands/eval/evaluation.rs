@@ -47,7 +47,7 @@ impl Loaded {
     /// # Errors
     /// One that cannot be opened; an episode, a precision or a horizon that does not fit.
     pub fn open(args: &EvalArgs) -> Result<Self> {
-        let wanted = PrecisionPolicy::load(args.engine.precision()?)?;
+        let wanted = args.engine.precision()?;
         let mut checkpoints = Vec::new();
         for folder in &args.checkpoint {
             let loading = Instant::now();

@@ -56,7 +56,7 @@ pub fn run(args: &ServeArgs) -> Result<Outcome> {
         "{}, {} in {}, {:.1} ms an inference",
         policy.processor().embodiment_tag(),
         policy.engine().name(),
-        args.engine.precision()?,
+        precision.name(),
         1e3 * trial.seconds
     );
     if !address.ip().is_loopback() && api_token.is_none() {
@@ -99,7 +99,7 @@ fn info(args: &ServeArgs, session: &Session, policy: &Policy, seconds: f64) -> R
         "state": described.state.iter().map(group).collect::<Vec<_>>(),
         "actions": described.actions.iter().map(group).collect::<Vec<_>>(),
         "engine": policy.engine().name(),
-        "precision": args.engine.precision()?,
+        "precision": policy.engine().precision().name(),
         "precision_identity": policy.engine().precision().identity(),
         "denoising_steps": args.denoising_steps,
         "seed": args.seed,

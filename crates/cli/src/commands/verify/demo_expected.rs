@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::policy::Parts;
-use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::session::{DatasetAtHand, NoiseSource, RolloutConfig, Stale, Tensors, rollout};
 use steadyhand_lerobot::Dataset;
 
@@ -40,18 +39,18 @@ struct Errors {
 /// Runs every episode that the folder has results for.
 pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut Vec<Row>) -> Result<()> {
     let (checkpoint, dataset) = subject(folder, args)?;
-    let precision = PrecisionPolicy::load(args.engine.precision()?)?;
+    let precision = args.engine.precision()?;
     DatasetAtHand::new(&dataset, Stale::Refuse).check(&precision)?;
     let parts = Parts::load(&checkpoint, None, args.tokenizer.as_deref())?;
     rollout::check_horizon(&parts.processor, ACTION_HORIZON)?;
     let precision = parts.precision(precision)?;
+    let exact = precision.name() == "f32";
     // Every episode starts from recorded noise: a seed is not asked.
     let mut policy = parts.policy(args.engine.backend()?.as_ref(), precision, DENOISING_STEPS, 0)?;
     let dataset = Dataset::open(&dataset)?;
     let path = folder.join("summary.json");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let summary: Summary = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-    let exact = args.engine.precision()? == "f32";
     let official = if exact { "f32" } else { "bf16" };
     for (name, errors) in &summary {
         let Some(index) = name.strip_prefix("episode_").and_then(|digits| digits.parse().ok()) else {

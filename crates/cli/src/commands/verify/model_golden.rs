@@ -33,7 +33,7 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
     let found = infer(model, input, args)?;
     let found = |name: &str, expected| taps.distance(&found, name, expected, folder);
     let expected = both(folder, "expected_f32", "expected_detail_f32")?;
-    if args.engine.precision()? == "f32" {
+    if args.engine.precision()?.name() == "f32" {
         let floor = official_floor(folder)?;
         for (name, tensor) in &expected {
             let limit = args.max_relative_l2.unwrap_or(F32_LIMIT);

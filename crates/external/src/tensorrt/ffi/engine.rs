@@ -134,6 +134,10 @@ pub(in crate::tensorrt) struct Execution {
     device: Device,
 }
 
+// SAFETY: the library's objects are bound to no thread, only to be used by one at a time, which `&mut self` sees to; the
+// device's context is made current where memory is made, before every use.
+unsafe impl Send for Execution {}
+
 impl Execution {
     /// Makes the engine ready to run on the device whose context it was taken into.
     ///

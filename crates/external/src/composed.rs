@@ -1,0 +1,287 @@
+//! A policy of which another engine computes a component, and the reference everything else.
+
+use crate::bindings::{Bindings, Runner, Tensor};
+use crate::feeds::{Feeds, Tensors};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use steadyhand_fidelity::trace::Dtype;
+use steadyhand_gr00t::engine::{Engine, ModelInput, infer_by_layout};
+use steadyhand_gr00t::export::{Component, Edge};
+use steadyhand_gr00t::model::action_head::timestep_bucket;
+use steadyhand_gr00t::model::{Batch, Model};
+use steadyhand_gr00t::ops::Site;
+use steadyhand_gr00t::ops::cpu::{self, Cpu, Intervention};
+use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::probe::Probe;
+use steadyhand_gr00t::{Error, Matrix, Result};
+
+/// A component on another engine, the rest of the policy on the reference.
+///
+/// The tensors at the component's edges pass through memory of the engine's own types: floats are rounded to those of its
+/// inputs. An engine of a part of the action head is called once for each observation of a batch; the reference computes
+/// that part too, and its result is replaced.
+pub struct ComposedEngine {
+    name: &'static str,
+    model: Model,
+    policy: PrecisionPolicy,
+    denoising_steps: usize,
+    component: Component,
+    /// Paths of the component's own sites.
+    own: BTreeSet<String>,
+    runner: Box<dyn Runner + Send>,
+}
+
+impl ComposedEngine {
+    /// A policy around `runner`, which says by its inputs what component it is. `name` is that of the kind of engine.
+    ///
+    /// # Errors
+    /// Inputs of no component that this project exports; a precision that does not fit the model.
+    pub fn new(
+        name: &'static str,
+        model: Model,
+        policy: PrecisionPolicy,
+        denoising_steps: usize,
+        runner: Box<dyn Runner + Send>,
+    ) -> Result<Self> {
+        policy.check(&model.sites()?)?;
+        let component = component_of(runner.bindings())?;
+        let own = component.sites(&model)?.into_iter().map(|site| site.path).collect();
+        Ok(ComposedEngine { name, model, policy, denoising_steps, component, own, runner })
+    }
+}
+
+/// The component that takes these inputs.
+fn component_of(bindings: &Bindings) -> Result<Component> {
+    let inputs: Vec<&str> = bindings.inputs().map(|input| input.name.as_str()).collect();
+    let takes = |name: &str| inputs.iter().any(|input| input.starts_with(name));
+    match Component::of_inputs(&inputs) {
+        Some(component) => Ok(component),
+        None if takes("pixel_values.") && takes("noise") => Ok(Component::Policy),
+        None if takes("pixel_values.") => Ok(Component::Backbone),
+        None if takes("backbone_features") => Ok(Component::ActionHead),
+        None => {
+            let what =
+                format!("expected those of a component that steady exports, found {}", inputs.join(", "));
+            Err(Error::input("inputs", what))
+        }
+    }
+}
+
+impl Engine for ComposedEngine {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn precision(&self) -> &PrecisionPolicy {
+        &self.policy
+    }
+
+    fn shows_tensors(&self) -> bool {
+        self.component != Component::Policy
+    }
+
+    /// As the trait says; a probe sees nothing of what the other engine computes but its results.
+    fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
+        let ComposedEngine { model, policy, denoising_steps, component, own, runner, .. } = self;
+        if probe.is_some() && *component == Component::Policy {
+            return Err(Error::input("probe", "expected none: the engine gives no intermediate tensors"));
+        }
+        let feeds = Feeds {
+            image_token_index: i64::from(model.config.image_token()),
+            memory: model.topology.memory(),
+        };
+        infer_by_layout(model, inputs, *denoising_steps, probe, &mut |batch, probe| {
+            if batch.strength.is_some() && matches!(component, Component::Policy | Component::ActionHead) {
+                let what = "expected none: exported graphs do not go on from a chunk before";
+                return Err(Error::input("rtc", what));
+            }
+            let tensors = (0..batch.len()).map(|item| of_item(model, batch, item)).collect::<Result<_>>()?;
+            let outside = Outside {
+                feeds,
+                component: *component,
+                own,
+                runner: RefCell::new(runner.as_mut()),
+                tensors: RefCell::new(tensors),
+                policy,
+                failure: RefCell::new(None),
+            };
+            let actions = outside.infer(model, batch, probe);
+            // What the reference says of what was not replaced is no reason.
+            match outside.failure.into_inner() {
+                Some(error) => Err(error),
+                None => actions,
+            }
+        })
+    }
+}
+
+/// One inference of a batch.
+struct Outside<'a> {
+    feeds: Feeds<'a>,
+    component: Component,
+    own: &'a BTreeSet<String>,
+    runner: RefCell<&'a mut (dyn Runner + Send)>,
+    /// Of each observation, what the engine may be given.
+    tensors: RefCell<Vec<BTreeMap<String, Tensor>>>,
+    policy: &'a PrecisionPolicy,
+    failure: RefCell<Option<Error>>,
+}
+
+impl Outside<'_> {
+    fn infer(&self, model: &Model, batch: &Batch, probe: Option<&mut dyn Probe>) -> Result<cpu::Tensor> {
+        let config = &model.config;
+        let of_actions = [batch.len(), config.action_horizon, config.max_action_dim];
+        let mut watch = Watch { outside: self, probe };
+        match self.component {
+            Component::Policy => self.result("action_pred", of_actions),
+            Component::ActionHead => {
+                let prompt = model.prompt(batch)?;
+                let features = model.backbone(&Cpu::new(self.policy, Some(&mut watch)), &prompt, batch)?;
+                watch.tap("backbone_features", &features.shape(), features.values());
+                let actions = self.result("action_pred", of_actions)?;
+                watch.tap("action_pred", &of_actions, actions.values());
+                Ok(actions)
+            }
+            Component::Backbone => {
+                let (prompt, tokens) = (model.prompt(batch)?, batch.input_ids.first().map_or(0, Vec::len));
+                let shape = [batch.len(), tokens, config.backbone_embedding_dim];
+                let features = self.result("backbone_features", shape)?;
+                watch.tap("backbone_features", &shape, features.values());
+                model.actions(&Cpu::new(self.policy, Some(&mut watch)), &features, &prompt, batch)
+            }
+            _ => model.infer(&Cpu::new(self.policy, Some(&mut watch)).with_intervention(self), batch),
+        }
+    }
+
+    /// The engine's output that is the tap `path`, of all observations, for what is called once in an inference.
+    fn result(&self, path: &str, shape: [usize; 3]) -> Result<cpu::Tensor> {
+        let mut values = vec![0.0; shape.iter().product()];
+        self.replace(path, None, &mut values)?;
+        cpu::Tensor::from_values(shape, values).ok_or_else(|| Error::input(path, "expected a whole tensor"))
+    }
+
+    /// Puts the engine's results at the tap `path` in the place of `values`, those of all observations.
+    fn replace(&self, path: &str, step: Option<usize>, values: &mut [f32]) -> Result<()> {
+        let (mut runner, tensors) = (self.runner.borrow_mut(), self.tensors.borrow());
+        let count = values.len() / tensors.len().max(1);
+        for (item, own) in tensors.iter().zip(values.chunks_exact_mut(count.max(1))) {
+            let input = |binding: &_| self.feeds.input(&Item(item), binding, step);
+            let inputs = runner.bindings().inputs().map(|binding| {
+                let (tensor, _) = input(binding)?.in_format(binding.dtype);
+                Ok((binding.name.clone(), tensor))
+            });
+            let inputs = inputs.collect::<Result<_>>()?;
+            let outputs = runner.run(inputs)?;
+            let wanted = |name: &str| self.feeds.output(runner.bindings(), name, step);
+            let mut found = None;
+            for (name, tensor) in outputs {
+                if wanted(&name)?.as_deref() == Some(path) {
+                    found = Some((name, tensor));
+                }
+            }
+            let Some((name, tensor)) = found else {
+                return Err(Error::input("outputs", format!("expected {path}, found none that is it")));
+            };
+            let (shape, dtype) = (tensor.shape().to_vec(), tensor.dtype());
+            let (tensor, _) = tensor.in_format(Dtype::F32);
+            let (elements, _) = tensor.bytes().as_chunks();
+            if tensor.dtype() != Dtype::F32 || elements.len() != own.len() {
+                let what = format!("expected {} floats, found {dtype} {shape:?}", own.len());
+                return Err(Error::input(format!("output {name}"), what));
+            }
+            own.iter_mut().zip(elements).for_each(|(own, bytes)| *own = f32::from_le_bytes(*bytes));
+        }
+        Ok(())
+    }
+
+    fn edges(&self, outputs: bool) -> impl Iterator<Item = &'static Edge> {
+        self.component.edges().iter().filter(move |edge| edge.is_output == outputs)
+    }
+}
+
+impl Intervention for Outside<'_> {
+    fn result(&self, site: &Site, _: [usize; 3], values: &mut [f32]) {
+        let is_own = |edge: &Edge| self.feeds.tap_of(edge, site.step()) == site.to_string();
+        if self.failure.borrow().is_some() || !self.edges(true).any(is_own) {
+            return;
+        }
+        match self.replace(&site.to_string(), site.step(), values) {
+            // What comes later reads what the policy stores.
+            Ok(()) => self.policy.round_stored(values, site),
+            Err(error) => *self.failure.borrow_mut() = Some(error),
+        }
+    }
+}
+
+/// Keeps what the engine is given of what passes by.
+struct Watch<'o, 'a, 'p> {
+    outside: &'o Outside<'a>,
+    probe: Option<&'p mut dyn Probe>,
+}
+
+impl Probe for Watch<'_, '_, '_> {
+    fn tap(&mut self, name: &str, shape: &[usize], values: &[f32]) {
+        let (outside, site) = (self.outside, Site::of_tap(name));
+        let is = |edge: &Edge| outside.feeds.tap_of(edge, site.step()) == name;
+        if name == "backbone_features" || outside.edges(false).any(is) {
+            let mut tensors = outside.tensors.borrow_mut();
+            let count = values.len() / tensors.len().max(1);
+            let shape: Vec<usize> = [1].iter().chain(&shape[1..]).copied().collect();
+            for (item, own) in tensors.iter_mut().zip(values.chunks_exact(count.max(1))) {
+                match Tensor::floats(&shape, own) {
+                    Ok(tensor) => drop(item.insert(name.to_owned(), tensor)),
+                    Err(error) => *outside.failure.borrow_mut() = Some(error),
+                }
+            }
+        }
+        // What the reference computed inside the component is not what made its result.
+        let hidden = outside.own.contains(site.path()) && !outside.edges(true).any(is);
+        if let Some(probe) = self.probe.as_mut().filter(|_| !hidden) {
+            probe.tap(name, shape, values);
+        }
+    }
+}
+
+/// What the engine may be given for one observation.
+struct Item<'i>(&'i BTreeMap<String, Tensor>);
+
+impl Tensors for Item<'_> {
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        let tensor = self.0.get(name).cloned();
+        tensor
+            .ok_or_else(|| Error::input(name, "expected a tensor that an inference has by then, found none"))
+    }
+}
+
+/// What an inference of one observation is given, by the names of a recording.
+fn of_item(model: &Model, batch: &Batch, item: usize) -> Result<BTreeMap<String, Tensor>> {
+    let config = &model.config;
+    let of = |values: &[f32], shape: &[usize]| {
+        let count: usize = shape.iter().product();
+        let own = values.get(item * count..(item + 1) * count).unwrap_or_default();
+        Tensor::floats(&[&[1], shape].concat(), own)
+    };
+    let integers = |values: &mut dyn Iterator<Item = i64>, shape: &[usize]| {
+        Tensor::new(Dtype::I64, shape, values.flat_map(i64::to_le_bytes).collect())
+    };
+    let ids = &batch.input_ids[item];
+    let slot = batch.embodiment_ids[item] as i64;
+    let mut tensors = BTreeMap::from([
+        ("noise".to_owned(), of(&batch.noise, &[config.action_horizon, config.max_action_dim])?),
+        ("action_head.state".to_owned(), of(&batch.state, &config.state_shape(batch.state_horizon))?),
+        ("embodiment_id".to_owned(), integers(&mut std::iter::once(slot), &[1])?),
+        ("input_ids".to_owned(), integers(&mut ids.iter().map(|id| i64::from(*id)), &[1, ids.len()])?),
+    ]);
+    for step in 0..batch.denoising_steps {
+        let bucket = timestep_bucket(step, batch.denoising_steps, config.num_timestep_buckets) as i64;
+        tensors.insert(format!("step.{step}.timestep"), integers(&mut std::iter::once(bucket), &[1])?);
+    }
+    for (index, image) in batch.images.iter().enumerate() {
+        let pixels = of(&image.pixels, &[3, image.height, image.width]);
+        // Graphs take one frame, which they repeat; of several none is given, and what asks for it says so.
+        if image.frames == 1 {
+            tensors.insert(format!("pixel_values.{index}"), pixels?);
+        }
+    }
+    Ok(tensors)
+}
