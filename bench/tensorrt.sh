@@ -3,13 +3,14 @@
 #
 # usage: bench/tensorrt.sh BINARY LIBRARIES RECORDED OUT_DIR PART...
 #
-# BINARY is `steady`; LIBRARIES the folder with libnvinfer (bench/tensorrt_libraries.py brings it to a machine without a
+# BINARY is `steady`, with examples/misread_buffers beside it; LIBRARIES the folder with libnvinfer (bench/tensorrt_libraries.py brings it to a machine without a
 # network); RECORDED what `steady record --checkpoint synth:n1.6 --inferences 1 --out RECORDED` wrote. Leaves log.txt, the
 # engines' records, what they are made of and their outputs in OUT_DIR, which the judging (`steady diagnose --b trace:`)
-# needs no GPU for. The parts are ours and SIZE-KIND, SIZE one of demo, full and head (the four Euler steps of full size),
-# KIND one of f32, fp16 (a graph in f32 whose builder may choose fp16), held (a graph in fp16, every layer held to its
-# type) and mixed (likewise in mixed-fp16). A part that fails does not stop the others. Engines are built for one shape:
-# one observation, of 121 tokens in full size and of the demo's 117.
+# needs no GPU for. The parts are ours, policy and SIZE-KIND, SIZE one of demo, full and head (the four Euler steps of full
+# size), KIND one of f32, fp16 (a graph in f32 whose builder may choose fp16), held (a graph in fp16, every layer held to its
+# type), mixed (likewise in mixed-fp16) and typed (the DiT in fp16 with fp16 bindings, the rest of the policy in bf16). `policy`
+# evaluates and diagnoses the demo's policy with each of its engines that is there. A part that fails does not stop the others.
+# Engines are built for one shape: one observation, of 121 tokens in full size and of the demo's 117.
 set -uo pipefail
 
 if [ $# -lt 5 ]; then
@@ -53,7 +54,6 @@ engine() {
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader | tee -a "$out/log.txt"
 for part in "${@:5}"; do
-    shape=(--target tensorrt:8.5 --shapes batch=1)
     case $part in
     ours)
         for precision in bf16 fp16; do
@@ -62,27 +62,45 @@ for part in "${@:5}"; do
         done
         continue
         ;;
+    policy)
+        for kind in f32 fp16 held mixed typed; do
+            file=$work/demo-$kind.engine
+            [ -f "$file" ] || continue
+            step 60 "$steady" eval --checkpoint demo/checkpoint --dataset-path demo/dataset --traj-ids 0,1,2,3 \
+                --engine "tensorrt:$file" --json "$out/eval-$kind.json" --out "$work/eval-$kind"
+            step 60 "$steady" diagnose --b "tensorrt:$file" --out "$work/diagnosis-$kind"
+            cp "$work/diagnosis-$kind/diagnosis.json" "$out/diagnosis-$kind.json"
+        done
+        step 120 "$(dirname "$steady")/examples/misread_buffers" "$work/demo-typed.engine"
+        continue
+        ;;
     demo-*)
         [ -d "$work/recorded" ] || step 60 "$steady" record --inferences 4 --out "$work/recorded"
-        inputs=$work/recorded model=(tokens=117 --checkpoint demo/checkpoint)
+        inputs=$work/recorded tokens=117 model=(--checkpoint demo/checkpoint)
         ;;
-    full-*) inputs=$recorded model=(tokens=121 --checkpoint synth:n1.6) ;;
-    head-*) inputs=$recorded model=(tokens=121 --checkpoint synth:n1.6 --component action_head) ;;
+    full-*) inputs=$recorded tokens=121 model=(--checkpoint synth:n1.6) ;;
+    head-*) inputs=$recorded tokens=121 model=(--checkpoint synth:n1.6 --component action_head) ;;
     *)
-        echo "$part: expected ours, or demo, full or head with -f32, -fp16, -held or -mixed" >&2
+        echo "$part: expected ours, policy, or demo, full or head with -f32, -fp16, -held, -mixed or -typed" >&2
         exit 2
         ;;
     esac
+    shapes=(batch=1 "tokens=$tokens")
     case ${part#*-} in
     f32) kind=() ;;
     fp16) kind=(--builder-flag fp16) ;;
     held) kind=(--precision fp16) ;;
     mixed) kind=(--precision mixed-fp16) ;;
+    typed)
+        kind=(--precision "$work/dit-fp16.toml" --io-names nvidia) shapes=(batch_size=1 "vl_seq_len=$tokens")
+        printf 'base = "bf16"\n[[site]]\npattern = "{dit,timestep_embedding}"\nstorage = "fp16"\ncompute = "fp16"\n' \
+            >"$work/dit-fp16.toml"
+        ;;
     *)
-        echo "$part: expected a kind of f32, fp16, held or mixed" >&2
+        echo "$part: expected a kind of f32, fp16, held, mixed or typed" >&2
         exit 2
         ;;
     esac
-    engine "$part" 300 "$inputs" 200 "${shape[@]}" "${model[@]}" "${kind[@]}"
+    engine "$part" 300 "$inputs" 200 --target tensorrt:8.5 "${model[@]}" "${kind[@]}" --shapes "${shapes[@]}"
 done
 exit "$failed"

@@ -205,10 +205,8 @@ impl Intervention for Outside<'_> {
         if self.failure.borrow().is_some() || !self.edges(true).any(is_own) {
             return;
         }
-        match self.replace(&site.to_string(), site.step(), values) {
-            // What comes later reads what the policy stores.
-            Ok(()) => self.policy.round_stored(values, site),
-            Err(error) => *self.failure.borrow_mut() = Some(error),
+        if let Err(error) = self.replace(&site.to_string(), site.step(), values) {
+            *self.failure.borrow_mut() = Some(error);
         }
     }
 }

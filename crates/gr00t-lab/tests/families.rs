@@ -5,12 +5,16 @@ mod scene;
 use scene::Scene;
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
+use steadyhand_fidelity::Format;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
 use steadyhand_gr00t::model::Model;
+use steadyhand_gr00t::ops::Site;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Recorder;
 use steadyhand_gr00t_lab::diagnosis::{Examination, Finding, Inputs};
-use steadyhand_gr00t_lab::fault::{Change, Effect, Fault, FaultyEngine, Reach, Results, of_operation};
+use steadyhand_gr00t_lab::fault::{
+    Change, Effect, Fault, FaultyEngine, Handed, Reach, Results, of_operation,
+};
 
 const STEPS: usize = 2;
 
@@ -158,4 +162,60 @@ fn the_share_that_weights_are_cut_off_at_is_found() {
     let best = &findings[0];
     assert!(best.proven && best.fault.kind == "clipped-weights", "{}", best.fault.description);
     assert!(best.fault.description.contains("0.6137"), "{}", best.fault.description);
+}
+
+/// An engine of one part that takes its buffers for another type, from every tensor and from what parts hand over alone.
+#[test]
+fn misread_buffers_of_a_part_are_named() {
+    let scene = Scene::new();
+    let setup = scene.setup(STEPS);
+    let (model, input) = (setup.model, &setup.inputs[0]);
+    let handed = |stored, read, memory, back| {
+        Effect::Operation(Change::Handed(Handed { stored, read, own: true, memory, back }))
+    };
+    let (bf16, fp16) = (Format::Bf16, Format::Fp16);
+    let planted: [(&str, &'static [&'static str], Effect); 6] = [
+        ("dit", &["dit"], handed(bf16, fp16, true, false)),
+        ("dit", &["dit"], handed(bf16, fp16, true, true)),
+        ("dit", &["dit"], handed(bf16, fp16, false, false)),
+        ("decoder", &["decoder"], handed(bf16, fp16, false, true)),
+        (
+            "action_head.state_encoder",
+            &["action_head.state_encoder", "action_head.state_features"],
+            handed(bf16, fp16, false, false),
+        ),
+        ("language", &["language"], handed(bf16, fp16, false, false)),
+    ];
+    for (place, paths, effect) in planted {
+        let fault = Fault {
+            kind: "misread-input",
+            place: place.to_owned(),
+            reach: Reach::Paths(paths),
+            effect,
+            opaque: false,
+            description: String::new(),
+            fix: String::new(),
+        };
+        let all = recorded(&mut FaultyEngine::new(model, &f32(), STEPS, fault.clone()), input);
+        let edges = |name: &String| {
+            let site = Site::of_tap(name);
+            let shown = model.topology.is_cut(site.path()) || site.path() == model.topology.features;
+            shown || site.path() == "dit.tokens"
+        };
+        let cut = all.tensors.iter().filter(|(name, _)| edges(name));
+        let mut few = Recorder::all();
+        few.tensors = cut.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+        for (taps, what) in [(&all, "every tensor"), (&few, "the edges")] {
+            let findings = explained(model, input, taps).unwrap_or_default();
+            let best = findings.first().unwrap_or_else(|| panic!("{place}: {what}: nothing found"));
+            assert!(best.proven, "{place}: {what}: {best:?}");
+            let (Effect::Operation(found), Effect::Operation(planted)) = (&best.fault.effect, &fault.effect)
+            else {
+                panic!("{place}: {what}: {best:?}");
+            };
+            assert_eq!((found, &*best.fault.place), (planted, place), "{what}");
+            let others = findings.iter().filter(|other| other.proven && other.fault.kind != best.fault.kind);
+            assert_eq!(others.count(), 0, "{place}: {what}");
+        }
+    }
 }

@@ -103,6 +103,8 @@ pub(super) fn tensors(
         // Behind a place of which the cause is not known only what is proven is told, and a place that is the only one left
         // and lies far beyond rounding: behind a fault values are others than those that tolerances were measured on.
         match first || settled || last && one.error >= GAIN {
+            // In some inferences the same fault may show at a step where in others nothing can be told.
+            true if all.found.iter().any(|before| before.is_same(&one.located)) => {}
             true => all.found.push(one.located),
             false => lone = false,
         }

@@ -407,6 +407,17 @@ impl TeacherForced<'_> {
         Some(feed.to_owned())
     }
 
+    /// Whether a part that the engine does not show the inside of was handed values that its format does not hold: what it
+    /// makes of them says nothing. Such values come from a fault before it.
+    fn is_beyond_range(&self, at: &Site, storage: Format) -> bool {
+        let hidden = self.unshown.borrow().iter().any(|path| path.starts_with("dit.block."));
+        let (true, Some(step)) = (hidden && at.is_within("dit"), at.step()) else { return false };
+        let handed = ["dit.tokens", "action_tokens", "action_features"];
+        let mut handed = handed.iter().map(|path| Site::in_step(path, step).to_string());
+        let tokens = handed.find_map(|name| self.examination.observed.read(&name));
+        tokens.is_some_and(|(_, values)| values.iter().any(|value| !storage.round(*value).is_finite()))
+    }
+
     /// The error of `found` against what the reference computed.
     fn compare(&self, at: &Site, name: String, found: &[f32], values: &[f32]) -> LocalError {
         let error = distance(found, values);
@@ -418,7 +429,14 @@ impl TeacherForced<'_> {
         let alone = self.unshown.borrow().is_empty();
         let sums = if alone { sums } else { sums.max(F32_STAGE) };
         let rounding = rounding.max(roundoff(compute) * exponentials).max(sums);
-        let expected = self.examination.expected.get(&name).copied().unwrap_or(rounding);
+        let expected = match self.is_beyond_range(at, storage) {
+            true => f64::INFINITY,
+            false => {
+                let fault = self.injection.as_ref().and_then(Injection::fault);
+                let spread = fault.map_or(1.0, |fault| fault.spread(at));
+                spread * self.examination.expected.get(&name).copied().unwrap_or(rounding)
+            }
+        };
         let path = at.path().to_owned();
         let peak = peak(found) / peak(values).max(f64::MIN_POSITIVE);
         let blank = is_blank(found, values);

@@ -58,6 +58,16 @@ pub struct Located {
     pub rivals: Vec<String>,
 }
 
+impl Located {
+    /// Whether the other one is the same proven fault at the same place, in other inferences.
+    pub(super) fn is_same(&self, other: &Located) -> bool {
+        let cause = |located: &Located| {
+            located.cause.as_ref().map(|cause| (cause.kind.clone(), cause.description.clone()))
+        };
+        self.place == other.place && cause(self).is_some() && cause(self) == cause(other)
+    }
+}
+
 /// A proven cause.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cause {

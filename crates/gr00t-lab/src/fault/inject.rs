@@ -1,6 +1,6 @@
 //! Faults made inside the model: as an intervention in its operations.
 
-use super::{Effect, Fault};
+use super::{Change, Effect, Fault, handed};
 use crate::backbone::Backbone;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -63,6 +63,7 @@ impl Intervention for Injection<'_> {
             match effect {
                 Effect::Result(change) => change(shape, values),
                 Effect::Stale => self.exchange_with_previous(at, values),
+                Effect::Operation(Change::Handed(buffers)) => handed::give_back(*buffers, at.path(), values),
                 _ => {}
             }
         }

@@ -14,6 +14,7 @@ mod buffers;
 mod computed;
 mod engine;
 mod formats;
+mod handed;
 mod images;
 mod inject;
 mod inputs;
@@ -33,7 +34,7 @@ mod weights;
 
 pub use attention::{masked_row, misgrouped_heads, not_causal, swapped_masks, transposed_heads};
 pub use buffers::{misread, stale, unwritten_tail};
-pub use computed::{Change, Modulation, Nonlinearity, Norm, Numbering, Rotation, Seen, Weighing};
+pub use computed::{Change, Handed, Modulation, Nonlinearity, Norm, Numbering, Rotation, Seen, Weighing};
 pub use engine::FaultyEngine;
 pub use formats::{narrow, stale_scale};
 pub use images::{
@@ -223,6 +224,14 @@ impl Fault {
         self.kind == other.kind && same
     }
 
+    /// How many times as much as otherwise rounding shows in the result at `at`.
+    pub(crate) fn spread(&self, at: &Site) -> f64 {
+        match self.effect {
+            Effect::Operation(Change::Handed(handed)) => handed::spread(handed, at.path()),
+            _ => 1.0,
+        }
+    }
+
     /// Whether it names a tensor that is handed on under another name than that of the operation that made it.
     pub(crate) fn reaches_copy(&self, path: &str) -> bool {
         matches!(self.reach, Reach::Paths(paths) if paths.contains(&path))
@@ -272,6 +281,7 @@ pub(crate) fn candidates(suspect: &Suspect) -> Vec<Fault> {
         operations::candidates(suspect),
         attention::candidates(suspect),
         buffers::candidates(suspect),
+        handed::candidates(suspect),
         formats::candidates(suspect),
         weights::candidates(suspect),
     ];
@@ -298,6 +308,7 @@ pub fn catalogue(model: &Model, declared: &dyn Fn(&str) -> Formats) -> Vec<Fault
         attention::of_any_engine(),
         weights::of_any_engine(config),
         buffers::of_any_engine(model),
+        handed::of_any_engine(model),
         pointwise::of_any_engine(model),
         operations::of_any_engine(model, declared),
         images::of_any_engine(model),

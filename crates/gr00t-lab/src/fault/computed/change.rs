@@ -58,6 +58,8 @@ pub enum Change {
     Transposed,
     /// A linear layer's weights are cut off at this share of their largest magnitude.
     ClippedWeights(f32),
+    /// An engine takes the buffers that it is handed for another type.
+    Handed(Handed),
     /// A linear layer's weights are rounded to this format as they are, without a scale.
     WeightsAs(Format),
     /// A residual connection gives what was computed, without what it is added to, or the reverse.
@@ -186,6 +188,21 @@ pub enum Rotation {
     SinesForCosines,
     /// Features of the first half of a head alone, by half as many frequencies.
     HalfOfHead,
+}
+
+/// Buffers that the engine of a part is handed in one type and reads as another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handed {
+    /// What was written.
+    pub stored: Format,
+    /// What the engine reads.
+    pub read: Format,
+    /// Whether that is so of the tensor of its own tokens or values.
+    pub own: bool,
+    /// Whether that is so of what the DiT attends to.
+    pub memory: bool,
+    /// Whether its result, written as `read`, is read as `stored`.
+    pub back: bool,
 }
 
 /// How image tokens and what comes behind them are numbered.

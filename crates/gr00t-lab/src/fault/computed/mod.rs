@@ -8,4 +8,4 @@ pub(super) mod norms;
 pub(super) mod operands;
 pub(super) mod rotary;
 
-pub use change::{Change, Modulation, Nonlinearity, Norm, Numbering, Rotation, Seen, Weighing};
+pub use change::{Change, Handed, Modulation, Nonlinearity, Norm, Numbering, Rotation, Seen, Weighing};

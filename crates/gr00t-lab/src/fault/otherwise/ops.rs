@@ -1,134 +1,16 @@
-//! Operations that an engine computes otherwise: the reference's operations, but for one change.
+//! The operations themselves, each with what may be done otherwise in it.
 
-use super::computed::attention::Attention;
-use super::computed::norms::Normed;
-use super::computed::{Change, Modulation, Nonlinearity, attention, layout, linear, operands, rotary};
-use super::{Effect, Fault};
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use steadyhand_fidelity::Format;
+use super::super::computed::norms::Normed;
+use super::super::computed::{Change, Modulation, Nonlinearity, attention, layout, linear, operands, rotary};
+use super::{Otherwise, reinterpreted};
+use std::borrow::Cow;
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::checkpoint::Weight;
-use steadyhand_gr00t::model::Model;
-use steadyhand_gr00t::model::dit::Attends;
 use steadyhand_gr00t::ops::cpu::{Cpu, Tensor, rotated};
 use steadyhand_gr00t::ops::{
     Activation, Affine, CategoryLinear, Grid, Heads, ImageBatch, Leading, Linear, Mask, Ops, Part, Patching,
     Places, Resize, Rotary, Site, Tokens,
 };
-use steadyhand_gr00t::precision::PrecisionPolicy;
-
-/// [`Cpu`] with a fault in it, if it is one of operations.
-pub(crate) struct Otherwise<'a, 'p> {
-    cpu: Cpu<'a, 'p>,
-    policy: &'a PrecisionPolicy,
-    fault: Option<(&'a Fault, Change)>,
-    model: &'a Model,
-    /// Results of norms, modulations and gates, and the noise, by path.
-    seen: RefCell<BTreeMap<String, Tensor>>,
-    /// Norms that are computed behind the residual connections, by path.
-    later: RefCell<BTreeMap<String, Normed>>,
-    /// Where the image tokens of the prompt stand.
-    images: RefCell<Vec<usize>>,
-}
-
-impl<'a, 'p> Otherwise<'a, 'p> {
-    pub(crate) fn new(
-        cpu: Cpu<'a, 'p>,
-        policy: &'a PrecisionPolicy,
-        fault: Option<&'a Fault>,
-        model: &'a Model,
-    ) -> Self {
-        let fault = fault.and_then(|fault| match &fault.effect {
-            Effect::Operation(change) => Some((fault, *change)),
-            _ => None,
-        });
-        let (seen, later, images) = (RefCell::default(), RefCell::default(), RefCell::default());
-        Otherwise { cpu, policy, fault, model, seen, later, images }
-    }
-
-    /// What is done otherwise at a site.
-    fn change(&self, at: &Site) -> Option<Change> {
-        self.fault.and_then(|(fault, change)| fault.touches(at).then_some(change))
-    }
-
-    /// What is done otherwise where tokens are moved, which has no site.
-    fn moves(&self) -> Option<Change> {
-        self.fault.map(|(_, change)| change)
-    }
-
-    fn storage(&self, at: &Site) -> Format {
-        self.policy.formats(at).storage
-    }
-
-    /// Keeps a result for residual connections.
-    fn note(&self, at: &Site, made: Result<Tensor>) -> Result<Tensor> {
-        if let (Some(_), Ok(made)) = (self.fault, &made) {
-            self.seen.borrow_mut().insert(at.path().to_owned(), made.clone());
-        }
-        made
-    }
-
-    /// The result of another norm, or none where the norm is right.
-    fn norm(&self, x: &Tensor, normed: Normed, at: &Site) -> Result<Option<Tensor>> {
-        let values = match self.change(at) {
-            Some(Change::Norm(other)) => normed.values(x, other),
-            Some(Change::PostNorm) if at.path().ends_with(".norm1") || at.path().ends_with(".norm2") => {
-                self.later.borrow_mut().insert(at.path().to_owned(), normed);
-                x.values().to_vec()
-            }
-            _ => return Ok(None),
-        };
-        self.cpu.input(values, x.shape(), at.clone()).map(Some)
-    }
-
-    /// The sum of a residual connection, normed by the norm that should have come before what is added.
-    fn normed_behind(&self, sum: &Tensor, at: &Site) -> Option<Vec<f32>> {
-        let path = match at.path().strip_suffix(".residual1") {
-            Some(block) => format!("{block}.norm1"),
-            None => format!("{}.norm2", at.path()),
-        };
-        let later = self.later.borrow();
-        Some(later.get(&path)?.right(sum))
-    }
-
-    /// Attention that weighs, or sees keys, otherwise; none where that cannot be.
-    fn attend(
-        &self,
-        operands: [&Tensor; 3],
-        heads: Heads,
-        mask: &Mask,
-        change: Change,
-        at: &Site,
-    ) -> Option<Vec<f32>> {
-        let (queries, keys) = (operands[0].shape()[1], operands[1].shape()[1]);
-        let (seen, weighing) = match change {
-            Change::Weights(weighing) => (attention::allowed(mask, queries, keys), Some(weighing)),
-            Change::Sees(other) if queries == keys => {
-                (attention::seen(other, queries, &self.images.borrow()), None)
-            }
-            _ => return None,
-        };
-        let formats = self.policy.formats(at);
-        Some(Attention { operands, heads, seen, formats }.values(weighing))
-    }
-
-    /// Keys and values of the tokens that a block of the DiT should not attend to, or of all; none of any other attention.
-    fn memory(&self, everything: bool, at: &Site) -> Result<Option<[Tensor; 2]>> {
-        let index = at.path().split('.').nth(2).and_then(|index| index.parse::<usize>().ok());
-        let block = index.and_then(|index| self.model.action_head.dit.blocks.get(index));
-        let name = match block.map(|block| block.attends) {
-            Some(Attends::Text | Attends::Images) if everything => "memory",
-            Some(Attends::Text) => "memory.images",
-            Some(Attends::Images) => "memory.text",
-            _ => return Ok(None),
-        };
-        match self.seen.borrow().get(name) {
-            Some(features) => operands::memory(self.policy, self.model, features, at),
-            None => Ok(None),
-        }
-    }
-}
 
 impl Ops for Otherwise<'_, '_> {
     type Tensor = Tensor;
@@ -186,6 +68,7 @@ impl Ops for Otherwise<'_, '_> {
     }
 
     fn linear(&self, x: &Tensor, layer: &Linear, at: Site) -> Result<Tensor> {
+        let x = &*self.handed(x, &at);
         let change = self.change(&at);
         let made = match change {
             Some(Change::NoBias) => {
@@ -213,6 +96,7 @@ impl Ops for Otherwise<'_, '_> {
         embodiments: &[usize],
         at: Site,
     ) -> Result<Tensor> {
+        let x = &*self.handed(x, &at);
         if self.change(&at) == Some(Change::OnNoise) {
             let noise = self.seen.borrow().get("noise").cloned();
             if let Some(noise) = noise.filter(|noise| noise.shape() == x.shape()) {
@@ -276,6 +160,7 @@ impl Ops for Otherwise<'_, '_> {
     }
 
     fn layer_norm(&self, x: &Tensor, affine: Option<&Affine>, eps: f64, at: Site) -> Result<Tensor> {
+        let x = &*self.handed(x, &at);
         let made = match self.change(&at) {
             Some(_) => self.norm(x, Normed::layer(x, affine, eps, self.storage(&at)), &at)?,
             None => None,
@@ -285,6 +170,7 @@ impl Ops for Otherwise<'_, '_> {
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Weight, eps: f64, at: Site) -> Result<Tensor> {
+        let x = &*self.handed(x, &at);
         let made = match self.change(&at) {
             Some(_) => self.norm(x, Normed::rms(weight, eps, self.storage(&at)), &at)?,
             None => None,
@@ -372,6 +258,13 @@ impl Ops for Otherwise<'_, '_> {
     }
 
     fn add(&self, a: &Tensor, b: &Tensor, at: Site) -> Result<Tensor> {
+        // In the DiT what was computed comes first, elsewhere what it is added to.
+        let in_dit = at.path().starts_with("dit");
+        let [a, b] = match in_dit {
+            true => [Cow::Borrowed(a), self.handed(b, &at)],
+            false => [self.handed(a, &at), Cow::Borrowed(b)],
+        };
+        let [a, b] = [a.as_ref(), b.as_ref()];
         match self.change(&at) {
             Some(Change::OneTerm { first }) if a.shape() == b.shape() => {
                 let kept = if first { a } else { b };
@@ -385,9 +278,8 @@ impl Ops for Otherwise<'_, '_> {
             Some(Change::ResidualOf(name)) => {
                 let block = at.path().strip_suffix(".residual1").unwrap_or(at.path());
                 let other = self.seen.borrow().get(&format!("{block}.{name}")).cloned();
-                // In the DiT what was computed comes first, elsewhere what it is added to.
                 match other.filter(|other| other.shape() == a.shape()) {
-                    Some(other) if at.path().starts_with("dit") => self.cpu.add(a, &other, at),
+                    Some(other) if in_dit => self.cpu.add(a, &other, at),
                     Some(other) => self.cpu.add(&other, b, at),
                     None => self.cpu.add(a, b, at),
                 }
@@ -439,6 +331,13 @@ impl Ops for Otherwise<'_, '_> {
     }
 
     fn select_tokens(&self, x: &Tensor, tokens: &Tokens) -> Result<Tensor> {
+        let misread = match self.moves() {
+            Some(Change::Handed(handed)) if handed.memory => {
+                Some(reinterpreted(x, handed.stored, handed.read))
+            }
+            _ => None,
+        };
+        let x = misread.as_ref().unwrap_or(x);
         let selected = self.cpu.select_tokens(x, tokens)?;
         if self.fault.is_some() {
             let part = if tokens.part == Part::Text { "memory.text" } else { "memory.images" };
