@@ -33,7 +33,7 @@ const MAX_KEYS: usize = 256;
 pub(super) const GRID: usize = 128;
 pub(super) const CLUSTER: usize = 2;
 /// Dynamic shared memory of a block; the kernel does not compile where it needs another amount.
-pub(super) const SHARED_BYTES: usize = 230_472;
+pub(super) const SHARED_BYTES: usize = 231_640;
 
 /// Rows of what blocks of the grid hand to each other.
 const ROWS: usize = 64;
@@ -58,7 +58,7 @@ kernel_params! {
         keys: u32,
     }
 
-    /// An Euler step of the DiT's blocks. What blocks of the grid exchange is fetched as boxes of three tiles of 56 rows of 64
+    /// An Euler step of the DiT's blocks. What blocks of the grid exchange is fetched as boxes of two tiles of 56 rows of 64
     /// columns: streams, and GELU's results, of even and of odd blocks of the DiT.
     pub(super) struct DitParams {
         even_streams: TensorMap,
@@ -386,7 +386,7 @@ impl Persistent {
     fn maps(&self, first: usize, rows: usize, columns: usize) -> Result<[TensorMap; 2]> {
         let tiles = columns / 64;
         let boxes =
-            Tiles { element: ElementType::Bf16, rows, tiles, ld: columns, box_rows: MAX_ROWS, box_tiles: 3 };
+            Tiles { element: ElementType::Bf16, rows, tiles, ld: columns, box_rows: MAX_ROWS, box_tiles: 2 };
         let map = |parity: usize| {
             TensorMap::of_tiles(&self.device, self.exchange.at(parity * EXCHANGE_BYTES + first), boxes)
         };

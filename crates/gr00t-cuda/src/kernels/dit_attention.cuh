@@ -44,6 +44,13 @@ struct Attention : Sums {
         }
     }
 
+    // What was written where x lay has been read: x may come again.
+    __device__ __forceinline__ void finish_attention() const {
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        __syncwarp();
+        free_x();
+    }
+
     // Attention of this rank's 16 queries to up to 256 keys: every eighth 16 of them a warp.
     __device__ __forceinline__ void attend(const Chunk (&chunks)[2], u32 keys, u8* now) {
         constexpr int CHUNKS = 2;
@@ -106,7 +113,10 @@ struct Attention : Sums {
             for (int i = 0; i < 6; ++i) store_shared4(here.at(WEIGHED) + ((warp * 6 + i) * 32 + lane) * 16, values[i][0], values[i][1], values[i][2], values[i][3]);
         }
         barrier<1, MULTIPLIERS>();
-        if (warp >= 6) return;
+        if (warp >= 6) {
+            finish_attention();
+            return;
+        }
         float4 sum = make_float4(0, 0, 0, 0);
         float totals[2] = {};
         for (u32 of = 0; of < active; ++of) {
@@ -116,10 +126,11 @@ struct Attention : Sums {
             for (int half = 0; half < 2; ++half) totals[half] += load_shared_float(here.at(TOTALS) + (of * 16 + lane / 4 + half * 8) * 4);
         }
         const float share[2] = {__fdividef(1.0f, totals[0]), __fdividef(1.0f, totals[1])};
-        publish_rows(now + ATTENTION, HIDDEN * 2, here.pair % 2, here.pair / 2 * HEAD_DIM + warp * 8,
+        publish_rows(now + ATTENTION, HIDDEN * 2, here.rank * 2 + here.pair % 2, here.pair / 2 * HEAD_DIM + warp * 8,
                      make_float4(sum.x * share[0], sum.y * share[0], sum.z * share[1], sum.w * share[1]));
         barrier<2, 192>();
         if (threadIdx.x == 0) count(now + ATTENTION_COUNTS + here.pair / 8 * COUNT_BYTES);
+        finish_attention();
     }
 
     // Waits for the four blocks of the head.
@@ -149,56 +160,38 @@ struct Attention : Sums {
     }
 
     __device__ __forceinline__ void ask_memory(const DitMemory& m, u8* now, Chunk (&chunks)[2]) {
-        if (threadIdx.x == 0) expect_bytes(here.sums_a(), 12288);
+        if (threadIdx.x == 0) expect_bytes(here.sums(SUMS_A), SUMS_BYTES / 2);
         if (warp * 16 < m.keys) read_memory(m, warp, chunks[0]);
         if ((warp + 8) * 16 < m.keys) read_memory(m, warp + 8, chunks[1]);
         float4 c = make_float4(0, 0, 0, 0);
-        if (warp < 6) c = constants(p.own, 3 * HIDDEN, here.pair * OWN + warp % 3 * 8);
-        {
-            float sums[12] = {};
-            multiply_in_turns<3>(sums);
-            scatter(sums, SUMS_A, here.sums_a());
-        }
+        if (warp < 6) c = constants(p.own, 3 * HIDDEN, own_columns());
+        multiply_narrow(0, SUMS_A);
         here.wait(here.norms(0), block & 1);
-        here.wait(here.sums_a(), a_parity);
-        a_parity ^= 1;
-        if (warp < 6) {
-            const float4 v = normalized(0, warp / 3, gather<3>(SUMS_A, warp / 3, warp % 3), c);
-            publish_rows(now + QUERY, HIDDEN * 2, warp / 3, here.pair * OWN + warp % 3 * 8, v);
-        }
+        here.wait(here.sums(SUMS_A), block / 2 & 1);
+        if (warp < 6) publish_rows(now + QUERY, HIDDEN * 2, own_rows(), own_columns(), normalized(0, own_rows(), gather(SUMS_A, warp / 3, warp % 3), c));
         meet_head(now);
         take_queries(now, threadIdx.x);
         barrier<1, MULTIPLIERS>();
     }
 
     __device__ __forceinline__ void ask_own(u8* now, Chunk (&chunks)[2]) {
-        if (threadIdx.x == 0) expect_bytes(here.sums_a(), 36864);
+        // Nine times eight columns: the last warp's share is empty.
+        const u32 first = part() * 3;
         float4 c[3];
 #pragma unroll
         for (int i = 0; i < 3; ++i) {
-            const u32 columns = (warp + 8 * i) % 9;
+            const u32 columns = min(first + i, 8u);
             c[i] = constants(p.own, 3 * HIDDEN, columns / 3 * HIDDEN + here.pair * OWN + columns % 3 * 8);
         }
-        {
-            float sums[36] = {};
-            multiply_in_turns<1>(sums);
-            scatter(sums, SUMS_A, here.sums_a());
-        }
-        here.wait(here.norms(0), block & 1);
-        here.wait(here.sums_a(), a_parity);
-        a_parity ^= 1;
         float4 v[3];
+        multiply_wide<72>(0, SUMS_A, (block / 2 + block) & 1, v);
+        here.wait(here.norms(0), block & 1);
 #pragma unroll
         for (int i = 0; i < 3; ++i) {
-            const u32 item = min(warp + 8 * i, 17u);
-            v[i] = normalized(0, item / 9, gather<9>(SUMS_A, item / 9, item % 9), c[i]);
+            const u32 columns = first + i;
+            if (first < 9) publish_rows(now + QUERY + columns / 3 * STREAM_BYTES, HIDDEN * 2, warp % 4, here.pair * OWN + columns % 3 * 8, normalized(0, warp % 4, v[i], c[i]));
         }
-#pragma unroll
-        for (int i = 0; i < 3; ++i) {
-            const u32 item = warp + 8 * i, columns = item % 9;
-            if (item < 18) publish_rows(now + QUERY + columns / 3 * STREAM_BYTES, HIDDEN * 2, item / 9, here.pair * OWN + columns % 3 * 8, v[i]);
-        }
-        // All sums have been read, too: keys and values take their place.
+        // All of x has been multiplied, too: keys and values take its place.
         meet_head(now);
         {
             // Keys and values of 64 rows, three times 16 bytes a thread; queries.

@@ -8,29 +8,30 @@
 constexpr int HIDDEN = 1536, FF = 6144, HEAD_DIM = 48, PAIRS = 64;
 constexpr int OWN = HIDDEN / PAIRS, WIDE = FF / PAIRS;  // columns of the residual stream and of fc1 that a pair makes
 constexpr int MULTIPLIERS = 256, LOADERS = 224, THREADS = MULTIPLIERS + LOADERS + 32;
-constexpr int SLICE = 768, DEPTH = 64, TILES = SLICE / DEPTH;  // columns that a block multiplies in a phase, in tiles
-constexpr int BOX = 3, BOXES = TILES / BOX;             // tiles that are fetched at once
-constexpr int PLACES = 3, X_SLOTS = PLACES * BOX;       // of boxes and of their tiles
-constexpr int X_BYTES = 56 * 128;                       // of a tile: rows of 128 bytes; rows 56 and up of a tile are the next one's
-constexpr int IN_FLIGHT = 3;                            // slots of weights that are under way at most
-constexpr int W_SLOTS = 8, W_BYTES = 12288;
+constexpr int DEPTH = 64, TILES = HIDDEN / 2 / DEPTH;   // columns that a block multiplies in a phase, in tiles
+constexpr int BOX = 2, BOXES = TILES / BOX;             // tiles that are fetched at once
+constexpr int PLACES = 4;                               // of boxes: the last two take those of the first
+constexpr int X_BYTES = 56 * 128;                       // of a tile: rows of 128 bytes; rows 56 and up of a tile are what follows
+constexpr int IN_FLIGHT = 2;                            // slots of weights that are under way at most
+constexpr int W_SLOTS = 12, W_BYTES = 96 * 128;         // of a tile's 96 or 72 columns, or four tiles' 24
 
 // Shared memory.
 constexpr u32 RING = 0;
 constexpr u32 X_TILES = RING + W_SLOTS * W_BYTES;
-constexpr u32 SUMS_A = X_TILES + X_SLOTS * X_BYTES + 1024;  // of `own` and fc1
-constexpr u32 KEYS = SUMS_A, VALUES = KEYS + 64 * HEAD_DIM * 2;  // of the head, once the sums have been read
+constexpr u32 KEYS = X_TILES, VALUES = KEYS + 64 * HEAD_DIM * 2;  // of the head, once x has been multiplied
 constexpr u32 WEIGHED = VALUES + 64 * HEAD_DIM * 2;         // weighted values of eight warps
-constexpr u32 SUMS_B = SUMS_A + 36864;                      // of `out` and fc2
-static_assert(WEIGHED + 8 * 16 * HEAD_DIM * 4 <= SUMS_B, "takes the place of sums");
-constexpr u32 NORMS = SUMS_B + 24576;                       // mean and inverse deviation of 32 rows, of `own` and fc1
-constexpr u32 QUERIES = NORMS + 2 * 32 * 8;
+constexpr u32 QUERIES = WEIGHED + 8 * 16 * HEAD_DIM * 4;
 constexpr int QUERY_LD = HEAD_DIM + 8;
 constexpr u32 LARGEST = QUERIES + 16 * QUERY_LD * 2;        // by warp and row
 constexpr u32 TOTALS = LARGEST + 8 * 16 * 4;
-constexpr u32 MOMENTS = TOTALS + 8 * 16 * 4;                // by kind, eight columns and row
-constexpr u32 BARRIERS = MOMENTS + 2 * 6 * 16 * 8;
-constexpr u32 SHARED_BYTES = BARRIERS + (2 * W_SLOTS + 2 * X_SLOTS + 4 + PLACES) * 8;
+constexpr u32 SUMS_BYTES = 8 * 3 * 512;                     // that a pair's ranks send each other
+constexpr u32 SUMS_A = X_TILES + PLACES * BOX * X_BYTES;    // of `own` and fc1
+constexpr u32 SUMS_B = SUMS_A + SUMS_BYTES;                 // of `out` and fc2
+static_assert(TOTALS + 8 * 16 * 4 <= SUMS_A, "takes the place of x");
+constexpr u32 NORMS = SUMS_B + SUMS_BYTES;                  // mean and inverse deviation of rows, of `own` and fc1
+constexpr u32 MOMENTS = NORMS + 2 * 64 * 8;                 // by eight columns and row
+constexpr u32 BARRIERS = MOMENTS + 6 * 16 * 8;
+constexpr u32 SHARED_BYTES = BARRIERS + (2 * W_SLOTS + 2 * BOXES + BOXES - PLACES + 1 + 2 + 2 + 16) * 8;
 static_assert(SHARED_BYTES == SHARED_MEMORY, "as in `dit_persistent.rs`");
 
 // What blocks of the grid hand to each other, for even and for odd blocks of the DiT.
@@ -45,9 +46,9 @@ constexpr u32 END_MOMENTS = MIDDLE_MOMENTS + MOMENTS_BYTES;
 // How many blocks of the grid have written, counted from all ones: the end of the stream, its middle, attention, GELU's
 // results, each by eighths of the grid; queries, keys and values by head. Each count has a line of memory to itself. It may run
 // ahead of what it counts: it only says when to look.
-constexpr u32 COUNTS = END_MOMENTS + MOMENTS_BYTES, COUNT_BYTES = 128;
-constexpr u32 END_COUNTS = COUNTS, MIDDLE_COUNTS = END_COUNTS + 8 * COUNT_BYTES, ATTENTION_COUNTS = MIDDLE_COUNTS + 8 * COUNT_BYTES;
-constexpr u32 GELU_COUNTS = ATTENTION_COUNTS + 8 * COUNT_BYTES, OWN_COUNTS = GELU_COUNTS + 8 * COUNT_BYTES;
+constexpr u32 COUNTS = END_MOMENTS + MOMENTS_BYTES, COUNT_BYTES = 128, COUNTS_BYTES = 8 * COUNT_BYTES;
+constexpr u32 END_COUNTS = COUNTS, MIDDLE_COUNTS = END_COUNTS + COUNTS_BYTES, ATTENTION_COUNTS = MIDDLE_COUNTS + COUNTS_BYTES;
+constexpr u32 GELU_COUNTS = ATTENTION_COUNTS + COUNTS_BYTES, OWN_COUNTS = GELU_COUNTS + COUNTS_BYTES;
 constexpr u32 EXCHANGE_BYTES = OWN_COUNTS + 32 * COUNT_BYTES;
 static_assert(EXCHANGE_BYTES == EXCHANGED, "as in `dit_persistent.rs`");
 // After both: sums of fc2, whose lowest bits say whether a block's number is even.
@@ -105,18 +106,34 @@ __device__ __forceinline__ bool passed(u32 barrier, u32 parity) {
     return done;
 }
 
+// Whether a phase is over; `passed` may wait for a while.
+__device__ __forceinline__ bool is_over(u32 barrier, u32 parity) {
+    u32 done;
+    asm volatile(
+        "{\n\t.reg .pred p;\n\t"
+        "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
+        "selp.b32 %0, 1, 0, p;\n\t}"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+    return done;
+}
+
 // What a block of the grid knows everywhere.
 struct Here {
     u32 pair, rank, base, rows, patience;
     __device__ u32 at(u32 offset) const { return base + offset; }
     __device__ u32 w_full(u32 slot) const { return base + BARRIERS + slot * 8; }
     __device__ u32 w_empty(u32 slot) const { return base + BARRIERS + (W_SLOTS + slot) * 8; }
-    __device__ u32 x_full(u32 slot) const { return base + BARRIERS + (2 * W_SLOTS + slot) * 8; }
-    __device__ u32 x_empty(u32 slot) const { return base + BARRIERS + (2 * W_SLOTS + X_SLOTS + slot) * 8; }
-    __device__ u32 sums_a() const { return base + BARRIERS + (2 * W_SLOTS + 2 * X_SLOTS) * 8; }
-    __device__ u32 sums_b() const { return sums_a() + 8; }
-    __device__ u32 x_raw(u32 place) const { return sums_a() + 32 + place * 8; }
-    __device__ u32 norms(u32 kind) const { return sums_a() + 16 + kind * 8; }
+    __device__ u32 x_raw(u32 box) const { return base + BARRIERS + (2 * W_SLOTS + box) * 8; }
+    __device__ u32 x_full(u32 box) const { return base + BARRIERS + (2 * W_SLOTS + BOXES + box) * 8; }
+    // A box has been multiplied whose place another takes.
+    __device__ u32 x_again(u32 box) const { return base + BARRIERS + (2 * W_SLOTS + 2 * BOXES + box) * 8; }
+    __device__ u32 x_free() const { return x_again(BOXES - PLACES); }
+    __device__ u32 norms(u32 kind) const { return x_free() + 8 + kind * 8; }
+    // Sums of a region, and of one of its warps.
+    __device__ u32 sums(u32 region) const { return x_free() + (region == SUMS_A ? 24 : 32); }
+    __device__ u32 sums(u32 region, u32 warp) const { return x_free() + 40 + (region == SUMS_A ? 0 : 64) + warp * 8; }
     // Whether to try once more: a wait that does not end is an error of the launch instead of a device that hangs.
     __device__ __forceinline__ bool patient(u32& tries) const {
         if (++tries < patience) return true;
@@ -127,6 +144,12 @@ struct Here {
         u32 tries = 0;
 #pragma unroll 1
         while (read_fresh_word(counter) + 1 < expected && patient(tries)) {}
+    }
+    // The same by all threads of a warp: what follows is uniform for the compiler.
+    __device__ __forceinline__ void wait_together(u32 barrier, u32 parity) const {
+        u32 tries = 0;
+#pragma unroll 1
+        while (!__all_sync(0xffffffffu, passed(barrier, parity)) && patient(tries)) {}
     }
     __device__ __forceinline__ void wait(u32 barrier, u32 parity) const {
         u32 tries = 0;
@@ -148,6 +171,10 @@ __device__ __forceinline__ void send(u32 to, u32 barrier, float a, float b, floa
                  : "memory");
 }
 
+__device__ __forceinline__ void send(u32 to, u32 barrier, float a, float b) {
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(to), "f"(a), "f"(b), "r"(barrier) : "memory");
+}
+
 __device__ __forceinline__ float4 load_shared4(u32 at) {
     float4 v;
     asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(at) : "memory");
@@ -163,6 +190,12 @@ __device__ __forceinline__ void store_shared(u32 at, u32 word) { asm volatile("s
 __device__ __forceinline__ float load_shared_float(u32 at) {
     float v;
     asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(at) : "memory");
+    return v;
+}
+
+__device__ __forceinline__ u32 load_shared_word(u32 at) {
+    u32 v;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at) : "memory");
     return v;
 }
 
@@ -199,12 +232,6 @@ __device__ __forceinline__ u32 pack(float low, float high) {
 
 __device__ __forceinline__ float low_of(u32 pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float high_of(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
-
-__device__ __forceinline__ uint4 load_shared_words(u32 at) {
-    uint4 v;
-    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at) : "memory");
-    return v;
-}
 
 __device__ __forceinline__ void store_shared_words(u32 at, const uint4& v) {
     asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");

@@ -1,7 +1,7 @@
 // The warps of `dit_persistent.cu` that fetch what is multiplied.
 #pragma once
 
-#include "dit_exchange.cuh"
+#include "dit_products.cuh"
 
 // A thread has 16 bytes of two rows of each tile: eight threads read a row's 128 bytes.
 struct Loader {
@@ -15,24 +15,39 @@ struct Loader {
         row[0] = warp * 4 + lane / 8, row[1] = row[0] + 28;
     }
 
-    // Mean and deviation of eight of this rank's rows, from those of their 64 times 24 columns: eight threads a row.
-    __device__ __forceinline__ void read_moments(const u8* moments, float eps, u32 kind, u32 group) {
+    // Moments of eight of this rank's rows as they lie in memory, of their 64 times 24 columns: eight threads a row.
+    struct Moments {
         const u8* from[2];
-#pragma unroll
-        for (int i = 0; i < 2; ++i) from[i] = moments + min(here.rank * 32 + group * 8 + i * 4 + lane / 8, here.rows - 1) * PAIRS * 8 + chunk * 16;
         uint4 v[2][4];
-        auto read = [&] {
-            bool all = true;
+        __device__ __forceinline__ void read() {
 #pragma unroll
             for (int i = 0; i < 8; ++i) v[i / 4][i % 4] = read_fresh(from[i / 4] + i % 4 * 128);
+        }
+        __device__ __forceinline__ bool are_set() const {
+            bool all = true;
 #pragma unroll
             for (int i = 0; i < 8; ++i) all &= is_set(v[i / 4][i % 4]);
             return all;
-        };
+        }
+    };
+
+    __device__ __forceinline__ Moments ask_moments(const u8* moments, u32 group) const {
+        Moments m;
+#pragma unroll
+        for (int i = 0; i < 2; ++i) m.from[i] = moments + min(here.rank * 32 + group * 8 + i * 4 + lane / 8, here.rows - 1) * PAIRS * 8 + chunk * 16;
+        m.read();
+        return m;
+    }
+
+    // Mean and deviation of their rows, for both ranks.
+    __device__ __forceinline__ void finish_moments(Moments& m, float eps, u32 kind, u32 group) const {
+        const uint4 (&v)[2][4] = m.v;
         u32 tries = 0;
 #pragma unroll 1
-        while (!read() && here.patient(tries)) {}
+        while (!m.are_set() && here.patient(tries)) m.read();
         __syncwarp();
+        // These rows and as many of the other rank's.
+        if (lane == 0) expect_bytes(here.norms(kind), 16 * 8);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             float sum = 0, squares = 0;
@@ -53,96 +68,61 @@ struct Loader {
             squares += OWN * between;
 #pragma unroll
             for (int lanes = 1; lanes < 8; lanes *= 2) squares += __shfl_xor_sync(0xffffffffu, squares, lanes);
-            const u32 to = here.at(NORMS) + (kind * 32 + group * 8 + i * 4 + lane / 8) * 8;
-            if (chunk == 0) store_shared(to, __float_as_uint(mean)), store_shared(to + 4, __float_as_uint(rsqrtf(squares / HIDDEN + eps)));
+            const u32 to = here.at(NORMS) + (kind * 64 + here.rank * 32 + group * 8 + i * 4 + lane / 8) * 8;
+            const float inverse = rsqrtf(squares / HIDDEN + eps);
+            if (chunk < 2) send(of_rank(to, chunk), of_rank(here.norms(kind), chunk), mean, inverse);
         }
-        __syncwarp();
-        if (lane == 0) arrive(here.norms(kind));
     }
-
-    // What a phase multiplies: `first` of the tiles of `buffer`, rows of so many bytes; `map` and `map_row` say the same.
-    struct Input {
-        const TensorMap* map;
-        u32 map_row;
-        const u8* buffer;
-        u32 row_bytes;
-        u32 first;
-        const u8* counts;   // by eighths of the grid, those that it needs
-        u32 eighths;
-        const u8* moments;  // of its rows, null where it is not normalized
-        u32 norm;           // which one
-    };
 
     __device__ __forceinline__ void load(const Input& input, float eps) {
         const u8* from[2];
         u32 to[2];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            from[i] = input.buffer + min(row[i], here.rows - 1) * input.row_bytes + input.first * (DEPTH * 2) + chunk * 16;
+            from[i] = input.buffer + min(row[i], here.rows - 1) * input.row_bytes + input.tile * (DEPTH * 2) + chunk * 16;
             to[i] = here.at(X_TILES) + row[i] * 128 + ((chunk ^ (row[i] & 7)) << 4);
         }
         if (warp == 0) {
-#pragma unroll 1
-            for (u32 box = 0; box < PLACES; ++box) wait_for_place(box);
+            if (phase > 0) here.wait(here.x_free(), (phase - 1) & 1);
             if (lane < input.eighths) here.wait_for_count(input.counts + lane * COUNT_BYTES, GRID / 8);
             __syncwarp();
             if (elected()) {
-                asm volatile("fence.proxy.async.global;" ::: "memory");
 #pragma unroll
-                for (u32 box = 0; box < PLACES; ++box) fetch(input, box);
+                for (u32 box = 0; box < PLACES; ++box) fetch_box(here, input, box);
             }
             __syncwarp();
         }
         barrier<4, LOADERS>();
-        if (input.moments != nullptr && warp >= 3) read_moments(input.moments, eps, input.norm, warp - 3);
-#pragma unroll 1
-        for (u32 box = 0; box < BOXES; ++box) {
-            // A place is free again once its tiles are multiplied, for which the next box must have been there.
-            const u32 later = box + PLACES - 2;
-            if (later >= PLACES && later < BOXES && warp == 1 && elected()) wait_for_place(later), fetch(input, later);
-            __syncwarp();
-            finish(from, to, box);
+        if (input.moments != nullptr && warp >= 3) {
+            Moments moments = ask_moments(input.moments, warp - 3);
+            finish(from, to);
+            finish_moments(moments, eps, input.norm, warp - 3);
+        } else {
+            finish(from, to);
         }
         ++phase;
     }
 
-    // Boxes are numbered through all phases.
-    __device__ __forceinline__ u32 place_of(u32 box) const { return (phase * BOXES + box) % PLACES; }
-
-    // Until what was at a box's place has been multiplied.
-    __device__ __forceinline__ void wait_for_place(u32 box) const {
-        const u32 round = (phase * BOXES + box) / PLACES;
-        if (round == 0) return;
-#pragma unroll
-        for (int i = 0; i < BOX; ++i) here.wait(here.x_empty(place_of(box) * BOX + i), (round - 1) & 1);
-    }
-
-    __device__ __forceinline__ void fetch(const Input& input, u32 box) const {
-        const u32 place = place_of(box);
-        expect_bytes(here.x_raw(place), BOX * X_BYTES);
-        asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(
-                         here.at(X_TILES) + place * BOX * X_BYTES),
-                     "l"(input.map), "r"(here.x_raw(place)), "r"(0), "r"(input.map_row), "r"(input.first + box * BOX)
-                     : "memory");
-    }
-
     // Tiles that have come: once all that should be there is, they are for those who multiply.
-    __device__ __forceinline__ void finish(const u8* const (&from)[2], const u32 (&to)[2], u32 box) const {
-        const u32 place = place_of(box);
-        here.wait(here.x_raw(place), (phase * BOXES + box) / PLACES & 1);
-        bool all = true;
+    __device__ __forceinline__ void finish(const u8* const (&from)[2], const u32 (&to)[2]) const {
+#pragma unroll 1
+        for (u32 box = 0; box < BOXES; ++box) {
+            here.wait(here.x_raw(box), phase & 1);
+            bool all = true;
 #pragma unroll
-        for (int i = 0; i < 2 * BOX; ++i) {
-            const uint4 v = load_shared_words(to[i % 2] + (place * BOX + i / 2) * X_BYTES);
-            all &= is_set(v) || (i % 2 == 1 && row[1] >= here.rows);
+            for (int i = 0; i < 2 * BOX; ++i) {
+                // Another word of the 16 bytes in each of four rows, so that all of a warp's are in different banks.
+                const u32 word = load_shared_word(to[i % 2] + (box % PLACES * BOX + i / 2) * X_BYTES + lane / 8 * 4);
+                all &= word != UNSET || (i % 2 == 1 && row[1] >= here.rows);
+            }
+            if (!all) repair(from, to, box * BOX);
+            __syncwarp();
+            if (lane == 0) arrive(here.x_full(box));
         }
-        if (!all) repair(from, to, box * BOX, place * BOX);
-        __syncwarp();
-        if (lane < BOX) arrive(here.x_full(place * BOX + lane));
     }
 
     // The count ran ahead: reads this thread's part again until it is there.
-    __device__ __forceinline__ void repair(const u8* const (&from)[2], const u32 (&to)[2], u32 first, u32 slot) const {
+    __device__ __forceinline__ void repair(const u8* const (&from)[2], const u32 (&to)[2], u32 first) const {
 #pragma unroll 1
         for (u32 t = 0; t < BOX; ++t) {
             uint4 v[2];
@@ -153,7 +133,7 @@ struct Loader {
                 for (int i = 0; i < 2; ++i) v[i] = read_fresh(from[i] + (first + t) * 128);
             } while (!(is_set(v[0]) && is_set(v[1])) && here.patient(tries));
 #pragma unroll
-            for (int i = 0; i < 2; ++i) store_shared_words(to[i] + (slot + t) * X_BYTES, v[i]);
+            for (int i = 0; i < 2; ++i) store_shared_words(to[i] + (first % (PLACES * BOX) + t) * X_BYTES, v[i]);
         }
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     }
@@ -188,30 +168,16 @@ __device__ __forceinline__ void unset_all(const Here& here, u8* exchange) {
 
 __device__ __forceinline__ void load_inputs(const DitParams& p, const Here& here) {
     Loader loader(here);
-    const u32 first = here.rank * TILES;
     for (u32 block = 0; block < p.blocks; ++block) {
-        u8* now = p.exchange + (block % 2) * EXCHANGE_BYTES;
+        const u8* now = p.exchange + (block % 2) * EXCHANGE_BYTES;
         u8* before = p.exchange + (block + 1) % 2 * EXCHANGE_BYTES;
-        const u32 eighth = here.pair % 4 * 2 + here.rank;
 #pragma unroll 1
         for (u32 phase = 0; phase < 4; ++phase) {
-            Loader::Input input = {(block % 2 == 0 ? &p.even_streams : &p.odd_streams), 0, now, HIDDEN * 2, first, now, 8, nullptr, 0};
-            if (phase == 0) {
-                input.map = block % 2 == 0 ? &p.odd_streams : &p.even_streams, input.map_row = END / (HIDDEN * 2), input.buffer = before + END;
-                input.counts = before + END_COUNTS, input.moments = before + END_MOMENTS;
-            } else if (phase == 1) {
-                input.map_row = ATTENTION / (HIDDEN * 2), input.buffer = now + ATTENTION;
-                input.counts = now + ATTENTION_COUNTS + here.rank * (4 * COUNT_BYTES), input.eighths = 4;
-            } else if (phase == 2) {
-                input.map_row = MIDDLE / (HIDDEN * 2), input.buffer = now + MIDDLE;
-                input.counts = now + MIDDLE_COUNTS, input.moments = now + MIDDLE_MOMENTS, input.norm = 1;
-            } else {
-                input.map = block % 2 == 0 ? &p.even_gelus : &p.odd_gelus, input.buffer = now + GELU_OUT, input.row_bytes = FF * 2, input.first = eighth * TILES;
-                input.counts = now + GELU_COUNTS + eighth * COUNT_BYTES, input.eighths = 1;
-            }
-            loader.load(input, p.eps);
+            loader.load(input_of(p, here, block, phase), p.eps);
         }
-        // Every block of the grid has come to the middle of this one of the DiT, so all have read what the one before left.
+        // Once every block of the grid has come to the middle of this one of the DiT, all have read what the one before left.
+        if (loader.lane < 8) here.wait_for_count(now + MIDDLE_COUNTS + loader.lane * COUNT_BYTES, GRID / 8);
+        __syncwarp();
         unset_all(here, before);
         __threadfence();
     }

@@ -17,19 +17,13 @@ struct Source {
 // What 16 bytes of a stream hold. Tiles are 64 columns; their rows of 128 bytes are swizzled.
 __device__ __forceinline__ Source source_of(u32 matrix, u32 block, u32 chunk) {
     const u32 pair = block / 2, rank = block % 2;
-    const u32 rows = matrix == OWN ? 72 : matrix == NARROW ? 24 : 48;
+    const u32 rows = matrix == OWN ? 72 : matrix == NARROW ? 24 : 96;
     const u32 index = chunk / (rows * 8), row = chunk / 8 % rows, column = ((chunk % 8) ^ (row % 8)) * 8;
     const u32 half = rank * (HIDDEN / 2);
     if (matrix == OWN) return {row / 24 * HIDDEN + pair * 24 + row % 24, half + index * TILE_COLUMNS + column};
-    if (matrix == NARROW) {
-        // Slots of three tiles, one warpgroup's even ones, then the other's odd ones.
-        const u32 slot = index / 3, tile = 2 * (slot / 2 * 3 + index % 3) + slot % 2;
-        return {pair * 24 + row, half + tile * TILE_COLUMNS + column};
-    }
-    // Slots of two tiles, one for each warpgroup's 48 rows.
-    const u32 slot = index / 2, group = slot % 2, tile = slot / 2 * 2 + index % 2;
-    if (matrix == FC1) return {pair * 96 + group * 48 + row, half + tile * TILE_COLUMNS + column};
-    return {pair / 4 * 96 + group * 48 + row, (pair % 4 * 2 + rank) * (HIDDEN / 2) + tile * TILE_COLUMNS + column};
+    if (matrix == NARROW) return {pair * 24 + row, half + index * TILE_COLUMNS + column};
+    if (matrix == FC1) return {pair * 96 + row, half + index * TILE_COLUMNS + column};
+    return {pair / 4 * 96 + row, (pair % 4 * 2 + rank) * (HIDDEN / 2) + index * TILE_COLUMNS + column};
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) pack(const __grid_constant__ DitPackParams p) {

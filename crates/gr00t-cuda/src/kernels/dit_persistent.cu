@@ -1,24 +1,27 @@
 // All blocks of the DiT in one launch, for one Euler step of up to 56 rows in bf16: 64 clusters of two blocks.
 //
 // Rank r of a pair holds half of the columns that a product of 1536 columns multiplies, so a product's sums are put together
-// over both: each rank gets those of its 32 rows, sent to its shared memory as they are ready. A block of the DiT has four
-// phases; each multiplies 768 columns of x a block, puts sums together and stores to memory what the next one reads:
+// over both: each rank gets those of its 32 rows, or of half of the columns, sent to its shared memory as they are ready. A block
+// of the DiT has four phases; each multiplies 768 columns of x a block, puts sums together and stores to memory what the next one
+// reads:
 //
 //   own      norm and modulation; query, key and value of half a head, or its query; 16 queries' attention
 //   out      24 columns of attention's output projection, residual
 //   fc1      norm; 96 columns of fc1, GELU
 //   fc2      96 columns of fc2, of an eighth of what is multiplied; four pairs' sums, residual
 //
-// Warps: eight multiply and finish, seven fetch what a phase multiplies, one fetches weights. Weights come as one stream for
-// each block of the grid, packed in the order in which they are used (`dit_pack.cu`), through a ring that runs ahead across
-// phases; how many of its slots are under way is limited, since what is fetched of x waits behind them.
+// Warps: four multiply, they and four more finish, seven fetch what a phase multiplies, one fetches weights. Weights come as one
+// stream for each block of the grid, packed in the order in which they are used (`dit_pack.cu`), through a ring that runs ahead
+// across phases; how many of its slots are under way is limited, since what is fetched of x waits behind them.
 //
 // A norm is applied to what the product gives: y = inverse (W x - mean c1) + c0. So x is multiplied as it is stored, before a
 // modulated norm times 1 + scale, by who stores it; mean and deviation come from sums that each pair leaves of its columns.
 //
 // What a phase leaves in memory says itself that it is there: places hold words of ones, which no result is (a NaN is
-// 0x7fff), until they are written, and are set to ones again a block later, when all have read them. Counts say when to look.
-// There is no barrier over the grid. A wait that does not end stops the kernel, which the driver reports.
+// 0x7fff), until they are written, and are set to ones again a block later, when all have read them. Of x, which a warp stores in
+// pieces of 16 bytes by one instruction each, one word of a piece is looked at: looking at all takes 0.7 us a block. That a piece
+// comes whole is how the hardware stores it, not what PTX promises; were it not so, ones would be multiplied, which are NaN.
+// Counts say when to look. There is no barrier over the grid. A wait that does not end stops the kernel, which the driver reports.
 //
 // Rounds where the chain of kernels does but for norms, whose results are not rounded before they are multiplied; sums are
 // taken in a fixed order.
@@ -31,18 +34,14 @@ struct Block : Attention {
     using Attention::Attention;
 
     __device__ __forceinline__ void project_attention(u8* now) {
-        if (threadIdx.x == 0) expect_bytes(here.sums_b(), 12288);
+        if (threadIdx.x == 0) expect_bytes(here.sums(SUMS_B), SUMS_BYTES / 2);
         float2 added = make_float2(0, 0);
-        if (warp < 6) added = bias(0, here.pair * OWN + warp % 3 * 8);
-        {
-            float sums[12] = {};
-            multiply_in_turns<3>(sums);
-            scatter(sums, SUMS_B, here.sums_b());
-        }
-        here.wait(here.sums_b(), b_parity);
-        b_parity ^= 1;
+        if (warp < 6) added = bias(0, own_columns());
+        multiply_narrow(1, SUMS_B);
+        here.wait(here.sums(SUMS_B), block & 1);
+        free_x();
         if (warp >= 6) return;
-        add_to_residual(gather<3>(SUMS_B, warp / 3, warp % 3), added);
+        add_to_residual(gather(SUMS_B, warp / 3, warp % 3), added);
         publish_residual(now + MIDDLE, now + MIDDLE_MOMENTS, now + MIDDLE_COUNTS + here.pair / 8 * COUNT_BYTES, 0);
     }
 
@@ -55,25 +54,21 @@ struct Block : Attention {
     }
 
     __device__ __forceinline__ void widen(u8* now) {
-        if (threadIdx.x == 0) expect_bytes(here.sums_a(), 24576);
-        float4 c[3];
+        const u32 first = here.pair * WIDE + part() * OWN;
+        float4 c[3], v[3];
 #pragma unroll
-        for (int i = 0; i < 3; ++i) c[i] = constants(p.fc1, FF, here.pair * WIDE + (warp + 8 * i) % 12 * 8);
-        {
-            float sums[24] = {};
-            multiply_apart(sums);
-            scatter(sums, SUMS_A, here.sums_a());
-        }
+        for (int i = 0; i < 3; ++i) c[i] = constants(p.fc1, FF, first + i * 8);
+        // Every second block has exchanged sums of `own` before.
+        multiply_wide<96>(2, SUMS_A, ((block + 1) / 2 + block) & 1, v);
+        free_x();
         here.wait(here.norms(1), block & 1);
-        here.wait(here.sums_a(), a_parity);
-        a_parity ^= 1;
-        float4 v[3];
 #pragma unroll
-        for (int i = 0; i < 3; ++i) v[i] = normalized(1, (warp + 8 * i) / 12, gather_apart(SUMS_A, (warp + 8 * i) / 12, (warp + 8 * i) % 12), c[i]);
+        for (int i = 0; i < 3; ++i) {
+            v[i] = normalized(1, warp % 4, v[i], c[i]);
+            v[i] = make_float4(gelu(v[i].x), gelu(v[i].y), gelu(v[i].z), gelu(v[i].w));
+        }
 #pragma unroll
-        for (int i = 0; i < 3; ++i) v[i] = make_float4(gelu(v[i].x), gelu(v[i].y), gelu(v[i].z), gelu(v[i].w));
-#pragma unroll
-        for (int i = 0; i < 3; ++i) publish_rows(now + GELU_OUT, FF * 2, (warp + 8 * i) / 12, here.pair * WIDE + (warp + 8 * i) % 12 * 8, v[i]);
+        for (int i = 0; i < 3; ++i) publish_rows(now + GELU_OUT, FF * 2, warp % 4, first + i * 8, v[i]);
         barrier<1, MULTIPLIERS>();
         if (threadIdx.x == 0) count(now + GELU_COUNTS + here.pair / 8 * COUNT_BYTES);
     }
@@ -87,32 +82,22 @@ struct Block : Attention {
     // fc2: pairs of the same four have the same 96 columns and a quarter of what is multiplied each; they exchange sums
     // of 24 columns.
     __device__ __forceinline__ void narrow(u8* now) {
-        if (threadIdx.x == 0) expect_bytes(here.sums_b(), 24576);
         float2 added = make_float2(0, 0);
-        if (warp < 6) added = bias(1, here.pair * OWN + warp % 3 * 8), read_scale(min(block + 1, p.blocks - 1));
-        {
-            float sums[24] = {};
-            multiply_apart(sums);
-            scatter(sums, SUMS_B, here.sums_b());
-        }
-        here.wait(here.sums_b(), b_parity);
-        b_parity ^= 1;
-        // [four pairs, rank, column group of the receiver, sender, half, eight columns, lane]
-        u8* partials = p.exchange + PARTIALS + (here.pair / 4 * 2 + here.rank) * (16 * 6 * 512) + lane * 16;
+        if (warp < 6) added = bias(1, own_columns()), read_scale(min(block + 1, p.blocks - 1));
         float4 sums[3];
+        multiply_wide<96>(3, SUMS_B, block & 1, sums);
+        free_x();
+        // [four pairs, rank, column group of the receiver, sender, half, eight columns, lane]
+        u8* partials = p.exchange + PARTIALS + here.pair / 4 * (2 * 16 * 6 * 512) + lane * 16;
+        u8* to = partials + warp % 4 / 2 * (16 * 6 * 512) + (((part() * 4 + here.pair % 4) * 2 + warp % 2) * 3) * 512;
 #pragma unroll
-        for (int i = 0; i < 3; ++i) sums[i] = gather_apart(SUMS_B, (warp + 8 * i) / 12, (warp + 8 * i) % 12);
-#pragma unroll
-        for (int i = 0; i < 3; ++i) {
-            const u32 half = (warp + 8 * i) / 12, columns = (warp + 8 * i) % 12;
-            u8* to = partials + (((columns / 3 * 4 + here.pair % 4) * 2 + half) * 3 + columns % 3) * 512;
-            asm volatile("st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(tagged(sums[i].x)), "f"(tagged(sums[i].y)), "f"(tagged(sums[i].z)),
+        for (int i = 0; i < 3; ++i)
+            asm volatile("st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to + i * 512), "f"(tagged(sums[i].x)), "f"(tagged(sums[i].y)), "f"(tagged(sums[i].z)),
                          "f"(tagged(sums[i].w))
                          : "memory");
-        }
         if (warp >= 6) return;
         uint4 v[4];
-        const u8* from = partials + (here.pair % 4 * 4 * 6 + warp) * 512;
+        const u8* from = partials + here.rank * (16 * 6 * 512) + (here.pair % 4 * 4 * 6 + warp) * 512;
 #pragma unroll
         for (int i = 0; i < 4; ++i) v[i] = read_fresh(from + i * 6 * 512);
         u32 tries = 0;
@@ -133,11 +118,11 @@ struct Block : Attention {
         if (warp < 6) {
             read_scale(0);
             // The stream as it comes in, handed out as a block before the first would have.
-            const u16* tokens = p.tokens + here.pair * OWN + warp % 3 * 8 + column();
+            const u16* tokens = p.tokens + own_columns() + column();
 #pragma unroll
             for (int second = 0; second < 2; ++second) {
-                if (row(warp / 3, second) >= here.rows) continue;
-                const u32 words = *reinterpret_cast<const u32*>(tokens + row(warp / 3, second) * HIDDEN);
+                if (row(own_rows(), second) >= here.rows) continue;
+                const u32 words = *reinterpret_cast<const u32*>(tokens + row(own_rows(), second) * HIDDEN);
                 residual[2 * second] = low_of(words), residual[2 * second + 1] = high_of(words);
             }
         }
@@ -159,7 +144,7 @@ struct Block : Attention {
             narrow(now);
         }
         if (warp < 6)
-            publish_rows(reinterpret_cast<u8*>(p.out), HIDDEN * 2, warp / 3, here.pair * OWN + warp % 3 * 8, make_float4(residual[0], residual[1], residual[2], residual[3]));
+            publish_rows(reinterpret_cast<u8*>(p.out), HIDDEN * 2, own_rows(), own_columns(), make_float4(residual[0], residual[1], residual[2], residual[3]));
     }
 };
 
@@ -169,13 +154,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) dit(const __grid_consta
     const Here here = {blockIdx.z / 2, blockIdx.z % 2, base, p.rows, p.patience};
     if (threadIdx.x == 0) {
         for (int i = 0; i < W_SLOTS; ++i) init_barrier(here.w_full(i), 1), init_barrier(here.w_empty(i), 1);
-        for (int i = 0; i < X_SLOTS; ++i) init_barrier(here.x_full(i), LOADERS / 32), init_barrier(here.x_empty(i), 2);
-        init_barrier(here.sums_a(), 1), init_barrier(here.sums_b(), 1), init_barrier(here.norms(0), 4), init_barrier(here.norms(1), 4);
-        for (int i = 0; i < PLACES; ++i) init_barrier(here.x_raw(i), 1);
+        for (int i = 0; i < BOXES; ++i) init_barrier(here.x_raw(i), 1), init_barrier(here.x_full(i), LOADERS / 32);
+        for (int i = 0; i < BOXES - PLACES; ++i) init_barrier(here.x_again(i), 1);
+        init_barrier(here.x_free(), MULTIPLIERS / 32), init_barrier(here.norms(0), 4), init_barrier(here.norms(1), 4);
+#pragma unroll
+        for (u32 region = SUMS_A; region <= SUMS_B; region += SUMS_BYTES) {
+            init_barrier(here.sums(region), 1);
+            for (u32 i = 0; i < MULTIPLIERS / 32; ++i) init_barrier(here.sums(region, i), 1);
+        }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     // What is multiplied beyond the last row must not be read uninitialized.
-    for (u32 i = threadIdx.x; i < (X_SLOTS * X_BYTES + 1024) / 16; i += THREADS) store_shared4(here.at(X_TILES) + i * 16, 0, 0, 0, 0);
+    for (u32 i = threadIdx.x; i < (PLACES * BOX * X_BYTES + 1024) / 16; i += THREADS) store_shared4(here.at(X_TILES) + i * 16, 0, 0, 0, 0);
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
     arrive_at_cluster_barrier();
