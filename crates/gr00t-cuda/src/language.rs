@@ -110,9 +110,7 @@ pub fn forward(
     let sources = b.constant_indices(image_sources(prompt, b.batch))?;
     let rows = b.batch * tokens;
     let mut x = b.embed(ids, &w.embed_tokens, (sources, rows), images.embeddings, at / "embedding")?;
-    if !images.deepstack.is_empty() {
-        b.tap(&x, at / "inputs");
-    }
+    b.tap(&x, at / "inputs");
     let item = |item: usize| Segment {
         query_start: item * tokens,
         queries: tokens,

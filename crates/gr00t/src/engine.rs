@@ -33,6 +33,16 @@ pub struct ModelInput {
     pub rtc: Option<Rtc>,
 }
 
+impl ModelInput {
+    /// As [`Model::token_places`].
+    ///
+    /// # Errors
+    /// An image that does not fit the model.
+    pub fn token_places(&self, model: &Model) -> Result<Option<Vec<[usize; 3]>>> {
+        model.token_places(&batch(&[self], model.config.num_inference_timesteps))
+    }
+}
+
 /// Runs the model. An engine is made for one checkpoint, one precision policy and one number of Euler steps.
 pub trait Engine {
     /// Short name for tables and file names, such as `cpu`.

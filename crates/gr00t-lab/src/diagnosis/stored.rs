@@ -88,7 +88,7 @@ impl Probe for TapWriter<'_> {
 
 /// A folder for the tensors of running engines, which is gone when this is dropped.
 ///
-/// One observation of `synth:n1.6` (a view of 252x252 pixels, 121 tokens, 4 Euler steps) has 2415 taps, 1.85 GB on
+/// One observation of `synth:n1.6` (a view of 252x252 pixels, 121 tokens, 4 Euler steps) has 2416 taps, 1.85 GB on
 /// disk. A comparison keeps two or three such inferences, a diagnosis three.
 pub struct Scratch {
     folder: scratch::Scratch,

@@ -9,6 +9,11 @@ use crate::config;
 use crate::ops::{Activation, Grid, Heads, Linear, Mask, Ops, Places, Rotary, Site, Tokens};
 use crate::{Error, Result};
 
+/// The site of the prompt's embeddings, before images take places in it.
+pub const EMBEDDING: &str = "language.embedding";
+/// The tap of what the first layer reads.
+pub const INPUTS: &str = "language.inputs";
+
 /// Weights of the language layers.
 #[derive(Debug, Clone)]
 pub struct Language {
@@ -34,14 +39,12 @@ pub struct Language {
     pub rows_and_columns: bool,
 }
 
-/// What takes the places of a prompt's image tokens.
+/// What the layers know of the images in a prompt.
 pub(super) struct Images<'a, O: Ops> {
     /// The image tokens.
     pub tokens: &'a Tokens,
     /// Their grid in each image.
     pub grids: &'a [Grid],
-    /// In place of their embeddings, `[batch, image tokens, hidden]`.
-    pub embeddings: &'a O::Tensor,
     /// Added behind layers, each `[batch, image tokens, hidden]`.
     pub deepstack: &'a [O::Tensor],
 }
@@ -74,6 +77,14 @@ pub struct Layer {
 }
 
 impl Language {
+    /// Where the tokens of a prompt stand whose images have these grids of tokens.
+    pub(super) fn places<'a>(&self, images: &'a Tokens, grids: &'a [Grid]) -> Places<'a> {
+        match self.rows_and_columns {
+            true => Places::Prompt { images, grids },
+            false => Places::Sequence,
+        }
+    }
+
     /// The layers under the checkpoint's names below `path`, as a Qwen3 that knows of no images.
     pub(super) fn load(loader: &mut Loader, path: &str, config: &config::Text, layers: usize) -> Self {
         let hidden = config.hidden_size;
@@ -118,29 +129,37 @@ impl Layer {
     }
 }
 
-/// Backbone features `[batch, tokens, hidden]`.
-pub(super) fn forward<O: Ops>(
+/// The embeddings of a prompt, those of its image tokens replaced by `images: [batch, image tokens, hidden]`:
+/// `[batch, tokens, hidden]`.
+pub(super) fn embed<O: Ops>(
     ops: &O,
     w: &Language,
     input_ids: &[Vec<u32>],
-    images: &Images<O>,
+    tokens: &Tokens,
+    images: &O::Tensor,
 ) -> Result<O::Tensor> {
-    let at = &Site::new("language");
-    let found = ops.shape(images.embeddings)[1];
-    let expected = images.tokens.indices.len();
+    let found = ops.shape(images)[1];
+    let expected = tokens.indices.len();
     if found != expected {
         let what = format!("expected {found} image tokens for these images, found {expected}");
         return Err(Error::input("input_ids", what));
     }
-    let x = ops.embed(&w.embed_tokens, input_ids, at / "embedding")?;
-    let mut x = ops.replace_tokens(&x, images.tokens, images.embeddings)?;
-    if !images.deepstack.is_empty() {
-        ops.tap(&x, at / "inputs");
-    }
-    let places = match w.rows_and_columns {
-        true => Places::Prompt { images: images.tokens, grids: images.grids },
-        false => Places::Sequence,
-    };
+    let x = ops.embed(&w.embed_tokens, input_ids, Site::new(EMBEDDING))?;
+    let x = ops.replace_tokens(&x, tokens, images)?;
+    ops.tap(&x, Site::new(INPUTS));
+    Ok(x)
+}
+
+/// Embeddings `[batch, tokens, hidden]` to backbone features of the same shape.
+pub(super) fn forward<O: Ops>(
+    ops: &O,
+    w: &Language,
+    embeddings: &O::Tensor,
+    images: &Images<O>,
+) -> Result<O::Tensor> {
+    let at = &Site::new("language");
+    let mut x = embeddings.clone();
+    let places = w.places(images.tokens, images.grids);
     for (index, layer) in w.layers.iter().enumerate() {
         x = decoder_layer(ops, w, layer, &x, &places, &(&(at / "layer") / index))?;
         for (deeper, _) in w.deepstack.iter().enumerate().filter(|(_, behind)| **behind == index) {

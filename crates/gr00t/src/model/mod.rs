@@ -46,6 +46,15 @@ pub struct Model {
     checkpoint: Option<Checkpoint>,
 }
 
+/// What the vision tower makes of images.
+#[derive(Debug, Clone)]
+pub struct Seen<T> {
+    /// `[batch, patches, hidden]` of the tower.
+    pub patches: T,
+    /// What is added behind language layers, each `[batch, image tokens, hidden]` of those.
+    pub deepstack: Vec<T>,
+}
+
 impl Model {
     /// Finds the model's tensors in a checkpoint.
     ///
@@ -128,26 +137,76 @@ impl Model {
     /// As [`Model::infer`].
     pub fn backbone<O: Ops>(&self, ops: &O, prompt: &Prompt, batch: &Batch) -> Result<O::Tensor> {
         let grids = &self.grids(&batch.images)?;
-        let mut deeper = Vec::with_capacity(self.deepstack.len());
-        let patches =
-            vision::forward(ops, &self.vision, &batch.images, grids, batch.len(), |layer, patches| {
-                for (_, connector) in self.deepstack.iter().filter(|(from, _)| *from == layer) {
-                    let at = &Site::new("vision.deepstack") / deeper.len();
-                    deeper.push(connector::forward(ops, connector, patches, grids, &at)?);
-                }
-                Ok(())
-            })?;
-        let at = Site::new(self.topology.image_tokens);
-        let images = connector::forward(ops, &self.connector, &patches, grids, &at)?;
-        let images = language::Images {
-            tokens: &prompt.images,
-            grids: &grids.iter().map(|grid| grid.blocks()).collect::<Vec<_>>(),
-            embeddings: &images,
-            deepstack: &deeper,
-        };
-        let features = language::forward(ops, &self.language, &batch.input_ids, &images)?;
+        let patches = vision::patches(ops, &self.vision, &batch.images, grids, batch.len())?;
+        let seen = self.see(ops, &patches, grids)?;
+        let images = self.image_tokens(ops, &seen.patches, grids)?;
+        let embeddings = language::embed(ops, &self.language, &batch.input_ids, &prompt.images, &images)?;
+        self.read(ops, &embeddings, &seen.deepstack, prompt, grids)
+    }
+
+    /// The images of a batch as the vision tower takes them, `[batch, patches, values of a patch]`.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn patches<O: Ops>(&self, ops: &O, batch: &Batch) -> Result<O::Tensor> {
+        vision::patches(ops, &self.vision, &batch.images, &self.grids(&batch.images)?, batch.len())
+    }
+
+    /// The vision tower alone: patches of images of these grids to what it makes of them.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn see<O: Ops>(&self, ops: &O, patches: &O::Tensor, grids: &[Grid]) -> Result<Seen<O::Tensor>> {
+        let mut deepstack = Vec::with_capacity(self.deepstack.len());
+        let patches = vision::forward(ops, &self.vision, patches, grids, |layer, patches| {
+            for (_, connector) in self.deepstack.iter().filter(|(from, _)| *from == layer) {
+                let at = &Site::new("vision.deepstack") / deepstack.len();
+                deepstack.push(connector::forward(ops, connector, patches, grids, &at)?);
+            }
+            Ok(())
+        })?;
+        Ok(Seen { patches, deepstack })
+    }
+
+    /// The connector alone: patch features to what takes the places of image tokens, `[batch, image tokens, hidden]`.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn image_tokens<O: Ops>(&self, ops: &O, patches: &O::Tensor, grids: &[Grid]) -> Result<O::Tensor> {
+        connector::forward(ops, &self.connector, patches, grids, &Site::new(self.topology.image_tokens))
+    }
+
+    /// The language layers alone: embeddings with the images in their places, `[batch, tokens, hidden]`, and what is
+    /// added behind layers to backbone features.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn read<O: Ops>(
+        &self,
+        ops: &O,
+        embeddings: &O::Tensor,
+        deepstack: &[O::Tensor],
+        prompt: &Prompt,
+        grids: &[Grid],
+    ) -> Result<O::Tensor> {
+        let grids: Vec<Grid> = grids.iter().map(|grid| grid.blocks()).collect();
+        let images = language::Images { tokens: &prompt.images, grids: &grids, deepstack };
+        let features = language::forward(ops, &self.language, embeddings, &images)?;
         ops.tap(&features, Site::new("backbone_features"));
         Ok(features)
+    }
+
+    /// Where each token of a prompt stands in time, rows and columns, for a model whose language layers know of more
+    /// than their order.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn token_places(&self, batch: &Batch) -> Result<Option<Vec<[usize; 3]>>> {
+        let (prompt, grids) = (self.prompt(batch)?, self.grids(&batch.images)?);
+        let grids: Vec<Grid> = grids.iter().map(|grid| grid.blocks()).collect();
+        let tokens = batch.input_ids.first().map_or(0, Vec::len);
+        let places = self.language.places(&prompt.images, &grids);
+        Ok(self.language.rows_and_columns.then(|| places.coordinates(tokens)))
     }
 
     /// The second half of [`Model::infer`]: normalized actions for backbone features.

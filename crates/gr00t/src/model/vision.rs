@@ -9,6 +9,9 @@ use crate::ops::{
     Activation, Affine, Grid, Heads, ImageBatch, Linear, Mask, Ops, Patching, Places, Resize, Rotary, Site,
 };
 
+/// The site of the patches.
+pub const PATCHES: &str = "vision.patches";
+
 /// Weights of the vision tower.
 #[derive(Debug, Clone)]
 pub struct Vision {
@@ -69,19 +72,28 @@ pub struct Three {
     pub value: Linear,
 }
 
-/// Patch features `[batch, patches of all images, hidden]`. `each` is given the result of every layer.
-pub(super) fn forward<O: Ops>(
+/// The patches of all images, `[batch, patches, patching.features()]`.
+pub(super) fn patches<O: Ops>(
     ops: &O,
     w: &Vision,
     images: &[ImageBatch],
     grids: &[Grid],
     batch: usize,
+) -> Result<O::Tensor> {
+    ops.patches(images, grids, w.patching, batch, Site::new(PATCHES))
+}
+
+/// Patches to their features `[batch, patches, hidden]`. `each` is given the result of every layer.
+pub(super) fn forward<O: Ops>(
+    ops: &O,
+    w: &Vision,
+    patches: &O::Tensor,
+    grids: &[Grid],
     mut each: impl FnMut(usize, &O::Tensor) -> Result<()>,
 ) -> Result<O::Tensor> {
     let at = &Site::new("vision");
     let mask = Mask::Segments(grids.iter().map(|grid| grid.patches()).collect());
-    let patches = ops.patches(images, grids, w.patching, batch, at / "patches")?;
-    let x = ops.linear(&patches, &w.patch_embedding, at / "patch_embedding")?;
+    let x = ops.linear(patches, &w.patch_embedding, at / "patch_embedding")?;
     let positions =
         ops.resize_positions(&w.position_embedding, grids, w.resize, at / "position_embedding")?;
     let mut x = ops.add(&x, &positions, at / "embeddings")?;

@@ -155,7 +155,13 @@ pub struct Topology {
     pub features: String,
     /// Paths of tensors that are handed on as they are, under another name than that of the operation that made them.
     pub copies: &'static [&'static str],
+    /// Paths of what enters pieces of the backbone that deployments build as engines of their own, and that no part hands
+    /// over.
+    cuts: &'static [&'static str],
 }
+
+/// What every version hands on as it is.
+const COPIES: [&str; 5] = ["language.inputs", "backbone_features", "actions_in", "dit.tokens", "action_pred"];
 
 impl Topology {
     /// The topology of the model of this configuration.
@@ -164,14 +170,14 @@ impl Topology {
             Version::N1_6 => (n1_6::backbone(config), n1_6::STAGES.to_vec()),
             Version::N1_7 => (n1_7::backbone(config), n1_7::STAGES.to_vec()),
         };
-        let (image_tokens, copies): (_, &[&str]) = match config.version {
-            Version::N1_6 => (n1_6::IMAGE_TOKENS, &n1_6::COPIES),
-            Version::N1_7 => (n1_7::IMAGE_TOKENS, &n1_7::COPIES),
+        let (image_tokens, cuts): (_, &[&str]) = match config.version {
+            Version::N1_6 => (n1_6::IMAGE_TOKENS, &n1_6::CUTS),
+            Version::N1_7 => (n1_7::IMAGE_TOKENS, &n1_7::CUTS),
         };
         let features = backbone.last().and_then(|part| part.outputs.last()).cloned().unwrap_or_default();
         let parts = [backbone, action_head::parts(config)].concat();
         let stages = [&stages[..], &action_head::STAGES].concat();
-        Topology { parts, stages, image_tokens, features, copies }
+        Topology { parts, stages, image_tokens, features, copies: &COPIES, cuts }
     }
 
     /// The parts that everything behind them depends on through what they hand over, in the order of execution.
@@ -191,7 +197,13 @@ impl Topology {
     pub fn is_cut(&self, path: &str) -> bool {
         // The features are handed on under another name, which is that of the action head's input.
         let handed_over = self.separating().any(|part| part.hands_over(path)) && path != self.features;
-        handed_over || action_head::CUTS.contains(&path)
+        handed_over || self.cuts.contains(&path) || action_head::CUTS.contains(&path)
+    }
+
+    /// Whether the vision tower gives image tokens by itself; a part behind it does otherwise.
+    pub fn vision_gives_tokens(&self) -> bool {
+        self.part_of(self.image_tokens)
+            .is_some_and(|part| part.hands_over(self.image_tokens) && part.layers.is_some())
     }
 
     /// The site whose result the DiT attends to.

@@ -5,8 +5,8 @@ use crate::config::Config;
 
 /// The connector's result.
 pub(super) const IMAGE_TOKENS: &str = "connector";
-/// What is handed on as it is.
-pub(super) const COPIES: [&str; 4] = ["backbone_features", "actions_in", "dit.tokens", "action_pred"];
+/// What enters a piece that deployments cut out and is handed over by no part.
+pub(super) const CUTS: [&str; 1] = ["language.inputs"];
 
 /// The parts, in the order of execution.
 pub(super) fn backbone(config: &Config) -> Vec<Part> {

@@ -5,9 +5,8 @@ use crate::config::Config;
 
 /// The merger's result.
 pub(super) const IMAGE_TOKENS: &str = "vision.merger";
-/// What is handed on as it is.
-pub(super) const COPIES: [&str; 5] =
-    ["language.inputs", "backbone_features", "actions_in", "dit.tokens", "action_pred"];
+/// What enters a piece that deployments cut out and is handed over by no part.
+pub(super) const CUTS: [&str; 2] = ["vision.patches", "language.inputs"];
 
 /// The parts, in the order of execution.
 pub(super) fn backbone(config: &Config) -> Vec<Part> {
