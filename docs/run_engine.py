@@ -6,7 +6,7 @@
     steady diagnose --b trace:engine --isolated
 
 The engine here is a graph exported with `steady export onnx`, under our names or NVIDIA's (`--io-names nvidia`), of any
-precision, in ONNX Runtime: a DiT, which is called once an Euler step, or a whole policy. For TensorRT or PyTorch replace
+precision, in ONNX Runtime: a part that NVIDIA's exporter cuts, some of which are called once an Euler step, or a whole policy. For TensorRT or PyTorch replace
 `load`, `bindings`, `run` and `precision_of`; nothing else knows what the engine is. Outputs are saved in the type the engine
 gave them: whatever went wrong with types must still be visible in the file. numpy has no bf16: such a tensor is its 16 bits
 a value, as uint16. What the recording says of its episode, steps and seed goes into the trace, so that diagnose can hold it
@@ -33,6 +33,8 @@ TYPES = {
     "int64": (np.int64, "I64"), "int32": (np.int32, "I32"), "bool": (np.bool_, "BOOL"),
 }
 ONNX_BFLOAT16 = 16
+# What the vision tower of NVIDIA's cut gives, by the tap that each is.
+VISION_TAPS = {"vit_embeds": "vision.post_layernorm", "image_embeds": "vision.merger"}
 
 
 def load(path):
@@ -97,7 +99,10 @@ def inputs_of(read, said, wanted, inference, step):
         "timestep": lambda: read(at + "timestep"), "timesteps": lambda: read(at + "timestep"), "image_mask": lambda: ids == int(said["image_token_index"]),
         "backbone_attention_mask": lambda: np.ones(ids.shape, bool), "input_ids": lambda: ids,
         "state": lambda: read(f"{inference}/action_head.state"),
+        "inputs_embeds": lambda: read(f"{inference}/language.inputs"), "attention_mask": lambda: np.ones(ids.shape, np.int64),
+        "visual_pos_masks": lambda: ids == int(said["image_token_index"]), "pixel_values": lambda: pixels_of(read, inference),
     }
+    known |= {f"deepstack_{k}": lambda k=k: read(f"{inference}/vision.deepstack.{k}")[0] for k in range(3)}
     found = {}
     for name, type_ in wanted.items():
         try:
@@ -108,11 +113,34 @@ def inputs_of(read, said, wanted, inference, step):
     return found
 
 
+def pixels_of(read, inference):
+    """The patches of an inference where image tokens have rows and columns (N1.7), all images otherwise (N1.6)."""
+    try:
+        read(f"{inference}/position_ids")
+    except KeyError:
+        images = []
+        try:
+            while True:
+                images.append(read(f"{inference}/pixel_values.{len(images)}"))
+        except KeyError:
+            return np.concatenate(images)
+    return read(f"{inference}/vision.patches")[0]
+
+
+def taps_of(name, part, values):
+    """The taps that an output is, with their values."""
+    if name == "deepstack_features":
+        return {f"vision.deepstack.{index}": layer[None] for index, layer in enumerate(values)}
+    if name in VISION_TAPS:
+        return {VISION_TAPS[name]: values.reshape(1, -1, values.shape[-1])}
+    return {part or name: values}
+
+
 def part_of(said, wanted):
-    """The tap that a part of NVIDIA's cut gives, which all call their one output `output`; None for an engine of more."""
+    """The tap that a part of NVIDIA's cut gives, where it has one output; None for the vision tower and engines of more."""
     parts = {
         "dit.output": {"sa_embs", "state_action_tokens"}, said.get("dit_memory", "action_head.vl_norm"): {"hidden_states", "vl_norm"},
-        "action_features": {"actions", "actions_in"}, "decoder": {"model_output", "dit_output"},
+        "action_features": {"actions", "actions_in"}, "decoder": {"model_output", "dit_output"}, said.get("features", "language.norm"): {"inputs_embeds"},
     }
     if set(wanted) == {"state", "embodiment_id"}:
         return "action_head.state_features"
@@ -158,7 +186,7 @@ def main(engine_path, recorded, out, *options):
     metadata = {key: said[key] for key in KEPT if key in said}
     # A stage is fed what was recorded before it; a policy feeds itself.
     part = part_of(said, wanted)
-    metadata["mode"] = "isolated" if part or "backbone_features" in wanted else "run"
+    metadata["mode"] = "isolated" if part or {"backbone_features", "pixel_values"} & set(wanted) else "run"
     if precision := precision or precision_of(engine):
         metadata["precision"] = precision
     traces = {}
@@ -170,11 +198,11 @@ def main(engine_path, recorded, out, *options):
                 made = run(engine, names, inputs)
             except Exception as error:
                 raise SystemExit(f"{engine_path}: inference {inference}: ONNX Runtime does not run it: {error}")
-            for name, typed in made.items():
+            for name, (type_, values) in made.items():
                 if name == "image_mask":
                     continue
-                tap = part or name
-                outputs[f"{inference}/step.{step}.{tap}" if step is not None else f"{inference}/{tap}"] = typed
+                for tap, own in taps_of(name, part, values).items():
+                    outputs[f"{inference}/step.{step}.{tap}" if step is not None else f"{inference}/{tap}"] = type_, own
         traces[inference] = outputs
     # Nothing is written where a call fails.
     out.mkdir(parents=True)

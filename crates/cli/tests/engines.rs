@@ -44,6 +44,12 @@ fn main() -> ExitCode {
             onnxruntime,
             a_component_runs_with_the_reference_around_it,
         ),
+        trial("vit_and_llm_are_judged_one_by_one", onnxruntime, vit_and_llm_are_judged_one_by_one),
+        trial(
+            "vit_and_llm_made_wrong_are_found",
+            onnxruntime && has_onnx(),
+            vit_and_llm_made_wrong_are_found,
+        ),
         trial("inputs_are_rounded_only_if_asked_to", onnxruntime, inputs_are_rounded_only_if_asked_to),
         trial("a_missing_provider_is_refused", onnxruntime, a_missing_provider_is_refused),
     ];
@@ -191,8 +197,20 @@ fn a_misread_output_is_found_from_whatever_is_known() {
     export("dit", &["--io-names", "nvidia"]);
     let run = ["engine", "run", "dit.onnx", "--bindings", "recorded", "--round-inputs", "--out", "healthy"];
     steady(folder, run).succeeds();
-    let trace = Trace::open(folder.join("healthy")).expect("outputs");
-    let mut writer = TraceWriter::create(folder.join("out/dit"), trace.metadata().clone()).expect("a folder");
+    read_as_fp16(folder, "healthy", "out/dit");
+
+    for known in ["trace:out/full", "trace:out/stages", "expected:out/actions#engine", "trace:out/dit"] {
+        let run = steady(folder, ["diagnose", "--inferences", "2", "--b", known]);
+        let headline = run.stdout.lines().next().unwrap_or_default();
+        let found = "CAUSE FOUND: the engine writes bf16 at `dit.output` and the bytes are read as fp16";
+        assert_eq!((run.code, headline), (1, found), "{known}: {run:#?}");
+    }
+}
+
+/// The outputs of a bf16 engine as another trace, their bits read as fp16.
+fn read_as_fp16(folder: &Path, from: &str, to: &str) {
+    let trace = Trace::open(folder.join(from)).expect("outputs");
+    let mut writer = TraceWriter::create(folder.join(to), trace.metadata().clone()).expect("a folder");
     for name in trace.names() {
         let codes =
             trace.read(name).expect("a tensor").into_iter().map(|value| Format::Bf16.encode(value) as u16);
@@ -202,13 +220,6 @@ fn a_misread_output_is_found_from_whatever_is_known() {
             .expect("written");
     }
     writer.finish().expect("written");
-
-    for known in ["trace:out/full", "trace:out/stages", "expected:out/actions#engine", "trace:out/dit"] {
-        let run = steady(folder, ["diagnose", "--inferences", "2", "--b", known]);
-        let headline = run.stdout.lines().next().unwrap_or_default();
-        let found = "CAUSE FOUND: the engine writes bf16 at `dit.output` and the bytes are read as fp16";
-        assert_eq!((run.code, headline), (1, found), "{known}: {run:#?}");
-    }
 }
 
 /// Parts of the action head as NVIDIA's exporter cuts it, in ONNX Runtime: healthy ones, and one that
@@ -254,6 +265,108 @@ fn a_component_runs_with_the_reference_around_it() {
     let other = ["--b", "onnxruntime:bf16", "--onnx", "dit.onnx"];
     let refused = ["dit.onnx: steadyhand.precision: expected bf16, found f32"];
     steady(folder, ["compare"].iter().chain(&other)).refuses(&refused);
+}
+
+/// What a model's `vit` and `llm` need to be exported and recorded: a checkpoint with the size of its images.
+const BACKBONES: [(&str, &str); 2] = [("demo/checkpoint", "252x252"), ("synth:tiny-n1.7", "256x256")];
+
+/// Records a model, where it was not yet, and exports its `vit` and `llm` by NVIDIA's names.
+fn record_and_cut(folder: &Path, checkpoint: &str, image: &str, precision: &str) -> String {
+    let own = checkpoint.starts_with("synth:");
+    let checkpoint = if own { checkpoint.to_owned() } else { repo(checkpoint).display().to_string() };
+    let observed: &[&str] = if own { &["--checkpoint", &checkpoint] } else { &[] };
+    if !folder.join("recorded").exists() {
+        let record = ["record", "--inferences", "1", "--out", "recorded"];
+        steady(folder, record.iter().chain(observed)).succeeds();
+    }
+    for (part, sees) in [("vit", true), ("llm", false)] {
+        let graph = format!("{part}.onnx");
+        let options = ["export", "onnx", "--checkpoint", &checkpoint, "--component", part, "--out", &graph];
+        let formats = ["--precision", precision, "--products", "widened", "--io-names", "nvidia"];
+        let size: &[&str] = if sees { &["--image", image] } else { &[] };
+        steady(folder, options.iter().chain(&formats).chain(size)).succeeds();
+    }
+    observed.join(" ")
+}
+
+/// Diagnoses a trace of a model that [`record_and_cut`] recorded.
+fn diagnose_of(folder: &Path, observed: &str, trace: &str) -> Run {
+    let known = format!("trace:{trace}");
+    let options = ["diagnose", "--inferences", "1", "--b", &known];
+    steady(folder, options.into_iter().chain(observed.split_whitespace()))
+}
+
+/// The two parts that NVIDIA's exporter cuts a backbone into, of both versions, in ONNX Runtime: each from `steady engine run`
+/// and from the script, which leave the same tensors.
+fn vit_and_llm_are_judged_one_by_one() {
+    for (checkpoint, image) in BACKBONES {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        let observed = record_and_cut(folder, checkpoint, image, "f32");
+        for part in ["vit", "llm"] {
+            let graph = format!("{part}.onnx");
+            steady(folder, ["engine", "run", &graph, "--bindings", "recorded", "--out", part]).succeeds();
+            let run = diagnose_of(folder, &observed, part).succeeds();
+            assert!(run.stdout.contains("NO FAULT"), "{checkpoint} {part}: {}", run.stdout);
+            let Some(python) = python() else { continue };
+            let by_script = format!("{part}.script");
+            let run = Command::new(python)
+                .arg(repo("docs/run_engine.py"))
+                .args([&graph, "recorded", &by_script])
+                .current_dir(folder)
+                .output()
+                .expect("a program that ran before");
+            assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+            let [own, script] = [part, &by_script].map(|out| Trace::open(folder.join(out)).expect("outputs"));
+            assert_eq!(own.names().len(), script.names().len(), "{checkpoint} {part}");
+            for name in own.names() {
+                let [own, script] = [&own, &script].map(|trace| trace.read(name).expect("a tensor of both"));
+                assert_eq!(own, script, "{checkpoint} {name}");
+            }
+        }
+    }
+}
+
+/// A `vit` that gives half, deepstack features one for another, and outputs of bf16 that are read as fp16.
+fn vit_and_llm_made_wrong_are_found() {
+    let [n1_6, n1_7] = BACKBONES;
+    let changed: [&[_]; 2] = [
+        &[("vit", "halve", "vision.post_layernorm")],
+        &[("vit", "swap", "vision.deepstack.0"), ("llm", "swap", "language.layer.3")],
+    ];
+    let misread = [("llm", "language.norm"), ("vit", "vision.deepstack.0")];
+    for (((checkpoint, image), changed), (part, place)) in [n1_6, n1_7].into_iter().zip(changed).zip(misread)
+    {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        let observed = record_and_cut(folder, checkpoint, image, "f32");
+        for (part, change, place) in changed {
+            let (graph, out) = (format!("{part}.{change}.onnx"), format!("{part}.{change}"));
+            let run = Command::new(python().expect("looked for before"))
+                .arg(repo("tests/engines/change_backbone.py"))
+                .args([&format!("{part}.onnx"), *change, &graph])
+                .current_dir(folder)
+                .output()
+                .expect("a program that ran before");
+            assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+            steady(folder, ["engine", "run", &graph, "--bindings", "recorded", "--out", &out]).succeeds();
+            let run = diagnose_of(folder, &observed, &out);
+            let headline = run.stdout.lines().next().unwrap_or_default();
+            let named = format!("FOUND: `{place}` is the first tensor shown that is wrong");
+            assert!(run.code == 1 && headline.contains(&named), "{checkpoint} {out}: {headline}");
+        }
+        record_and_cut(folder, checkpoint, image, "bf16");
+        let run = ["--bindings", "recorded", "--round-inputs", "--out", "healthy"];
+        steady(folder, ["engine", "run", &format!("{part}.onnx")].iter().chain(&run)).succeeds();
+        let run = diagnose_of(folder, &observed, "healthy").succeeds();
+        assert!(run.stdout.contains("NO FAULT"), "{checkpoint} {part}: {}", run.stdout);
+        read_as_fp16(folder, "healthy", "misread");
+        let run = diagnose_of(folder, &observed, "misread");
+        let headline = run.stdout.lines().next().unwrap_or_default();
+        let found =
+            format!("CAUSE FOUND: the engine writes bf16 at `{place}` and the bytes are read as fp16");
+        assert!(run.code == 1 && headline.starts_with(&found), "{checkpoint} {part}: {headline}");
+    }
 }
 
 fn inputs_are_rounded_only_if_asked_to() {

@@ -126,6 +126,14 @@ impl Tensor {
         &self.bytes
     }
 
+    /// The same elements in another shape.
+    ///
+    /// # Errors
+    /// A shape of another number of elements.
+    pub fn reshaped(self, shape: &[usize]) -> Result<Self> {
+        Tensor::new(self.dtype, shape, self.bytes)
+    }
+
     /// Its elements, to be written.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes

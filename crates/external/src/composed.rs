@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use steadyhand_fidelity::trace::Dtype;
 use steadyhand_gr00t::engine::{Engine, ModelInput, infer_by_layout};
-use steadyhand_gr00t::export::{Component, Edge};
+use steadyhand_gr00t::export::Component;
 use steadyhand_gr00t::model::action_head::timestep_bucket;
 use steadyhand_gr00t::model::{Batch, Model};
 use steadyhand_gr00t::ops::Site;
@@ -18,7 +18,7 @@ use steadyhand_gr00t::{Error, Matrix, Result};
 /// A component on another engine, the rest of the policy on the reference.
 ///
 /// The tensors at the component's edges pass through memory of the engine's own types: floats are rounded to those of its
-/// inputs. An engine of a part of the action head is called once for each observation of a batch; the reference computes
+/// inputs. An engine of a part is called once for each observation of a batch; the reference computes
 /// that part too, and its result is replaced.
 pub struct ComposedEngine {
     name: &'static str,
@@ -89,6 +89,7 @@ impl Engine for ComposedEngine {
         let feeds = Feeds {
             image_token_index: i64::from(model.config.image_token()),
             memory: model.topology.memory(),
+            features: &model.topology.features,
         };
         infer_by_layout(model, inputs, *denoising_steps, probe, &mut |batch, probe| {
             if batch.strength.is_some() && matches!(component, Component::Policy | Component::ActionHead) {
@@ -102,6 +103,7 @@ impl Engine for ComposedEngine {
                 own,
                 runner: RefCell::new(runner.as_mut()),
                 tensors: RefCell::new(tensors),
+                given: RefCell::default(),
                 policy,
                 failure: RefCell::new(None),
             };
@@ -123,6 +125,8 @@ struct Outside<'a> {
     runner: RefCell<&'a mut (dyn Runner + Send)>,
     /// Of each observation, what the engine may be given.
     tensors: RefCell<Vec<BTreeMap<String, Tensor>>>,
+    /// What it gave last, and for which Euler step: by observation and tap.
+    given: RefCell<Option<(Option<usize>, Vec<BTreeMap<String, Tensor>>)>>,
     policy: &'a PrecisionPolicy,
     failure: RefCell<Option<Error>>,
 }
@@ -162,50 +166,68 @@ impl Outside<'_> {
 
     /// Puts the engine's results at the tap `path` in the place of `values`, those of all observations.
     fn replace(&self, path: &str, step: Option<usize>, values: &mut [f32]) -> Result<()> {
-        let (mut runner, tensors) = (self.runner.borrow_mut(), self.tensors.borrow());
-        let count = values.len() / tensors.len().max(1);
-        for (item, own) in tensors.iter().zip(values.chunks_exact_mut(count.max(1))) {
-            let input = |binding: &_| self.feeds.input(&Item(item), binding, step);
-            let inputs = runner.bindings().inputs().map(|binding| {
-                let (tensor, _) = input(binding)?.in_format(binding.dtype);
-                Ok((binding.name.clone(), tensor))
-            });
-            let inputs = inputs.collect::<Result<_>>()?;
-            let outputs = runner.run(inputs)?;
-            let wanted = |name: &str| self.feeds.output(runner.bindings(), name, step);
-            let mut found = None;
-            for (name, tensor) in outputs {
-                if wanted(&name)?.as_deref() == Some(path) {
-                    found = Some((name, tensor));
-                }
-            }
-            let Some((name, tensor)) = found else {
-                return Err(Error::input("outputs", format!("expected {path}, found none that is it")));
-            };
+        let mut given = self.given.borrow_mut();
+        if given.as_ref().is_none_or(|(of, _)| *of != step) {
+            *given = Some((step, self.call(step)?));
+        }
+        let Some((_, outputs)) = given.as_ref() else { return Ok(()) };
+        let count = values.len() / outputs.len().max(1);
+        for (outputs, own) in outputs.iter().zip(values.chunks_exact_mut(count.max(1))) {
+            let tensor = outputs
+                .get(path)
+                .cloned()
+                .ok_or_else(|| Error::input("outputs", format!("expected {path}, found none that is it")))?;
             let (shape, dtype) = (tensor.shape().to_vec(), tensor.dtype());
             let (tensor, _) = tensor.in_format(Dtype::F32);
             let (elements, _) = tensor.bytes().as_chunks();
             if tensor.dtype() != Dtype::F32 || elements.len() != own.len() {
                 let what = format!("expected {} floats, found {dtype} {shape:?}", own.len());
-                return Err(Error::input(format!("output {name}"), what));
+                return Err(Error::input(format!("output {path}"), what));
             }
             own.iter_mut().zip(elements).for_each(|(own, bytes)| *own = f32::from_le_bytes(*bytes));
         }
         Ok(())
     }
 
-    fn edges(&self, outputs: bool) -> impl Iterator<Item = &'static Edge> {
-        self.component.edges().iter().filter(move |edge| edge.is_output == outputs)
+    /// Calls the engine for every observation: its outputs by the taps that they are.
+    fn call(&self, step: Option<usize>) -> Result<Vec<BTreeMap<String, Tensor>>> {
+        let (mut runner, tensors) = (self.runner.borrow_mut(), self.tensors.borrow());
+        let mut given = Vec::with_capacity(tensors.len());
+        for item in tensors.iter() {
+            let inputs = runner.bindings().inputs().map(|binding| {
+                let (tensor, _) = self.feeds.input(&Item(item), binding, step)?.in_format(binding.dtype);
+                Ok((binding.name.clone(), tensor))
+            });
+            let inputs = inputs.collect::<Result<_>>()?;
+            let mut outputs = BTreeMap::new();
+            for (name, tensor) in runner.run(inputs)? {
+                outputs.extend(self.feeds.output(runner.bindings(), &name, tensor, step)?);
+            }
+            given.push(outputs);
+        }
+        Ok(given)
+    }
+
+    /// Whether the tap `name` is one that the component is given, or gives; of a stack of layers each is one.
+    fn is_edge(&self, name: &str, outputs: bool) -> bool {
+        let step = Site::of_tap(name).step();
+        let mut edges = self.component.edges().iter().filter(|edge| edge.is_output == outputs);
+        edges.any(|edge| {
+            let rest = name.strip_prefix(&self.feeds.tap_of(edge, step));
+            let layer =
+                |rest: &str| rest.strip_prefix('.').is_some_and(|index| index.parse::<usize>().is_ok());
+            rest.is_some_and(|rest| rest.is_empty() || layer(rest))
+        })
     }
 }
 
 impl Intervention for Outside<'_> {
     fn result(&self, site: &Site, _: [usize; 3], values: &mut [f32]) {
-        let is_own = |edge: &Edge| self.feeds.tap_of(edge, site.step()) == site.to_string();
-        if self.failure.borrow().is_some() || !self.edges(true).any(is_own) {
+        let name = site.to_string();
+        if self.failure.borrow().is_some() || !self.is_edge(&name, true) {
             return;
         }
-        if let Err(error) = self.replace(&site.to_string(), site.step(), values) {
+        if let Err(error) = self.replace(&name, site.step(), values) {
             *self.failure.borrow_mut() = Some(error);
         }
     }
@@ -219,9 +241,8 @@ struct Watch<'o, 'a, 'p> {
 
 impl Probe for Watch<'_, '_, '_> {
     fn tap(&mut self, name: &str, shape: &[usize], values: &[f32]) {
-        let (outside, site) = (self.outside, Site::of_tap(name));
-        let is = |edge: &Edge| outside.feeds.tap_of(edge, site.step()) == name;
-        if name == "backbone_features" || outside.edges(false).any(is) {
+        let outside = self.outside;
+        if name == "backbone_features" || outside.is_edge(name, false) {
             let mut tensors = outside.tensors.borrow_mut();
             let count = values.len() / tensors.len().max(1);
             let shape: Vec<usize> = [1].iter().chain(&shape[1..]).copied().collect();
@@ -233,7 +254,8 @@ impl Probe for Watch<'_, '_, '_> {
             }
         }
         // What the reference computed inside the component is not what made its result.
-        let hidden = outside.own.contains(site.path()) && !outside.edges(true).any(is);
+        let at_edge = outside.is_edge(name, false) || outside.is_edge(name, true);
+        let hidden = outside.own.contains(Site::of_tap(name).path()) && !at_edge;
         if let Some(probe) = self.probe.as_mut().filter(|_| !hidden) {
             probe.tap(name, shape, values);
         }
@@ -248,6 +270,10 @@ impl Tensors for Item<'_> {
         let tensor = self.0.get(name).cloned();
         tensor
             .ok_or_else(|| Error::input(name, "expected a tensor that an inference has by then, found none"))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 }
 
@@ -270,6 +296,11 @@ fn of_item(model: &Model, batch: &Batch, item: usize) -> Result<BTreeMap<String,
         ("embodiment_id".to_owned(), integers(&mut std::iter::once(slot), &[1])?),
         ("input_ids".to_owned(), integers(&mut ids.iter().map(|id| i64::from(*id)), &[1, ids.len()])?),
     ]);
+    if let Some(places) = model.token_places(batch)? {
+        let axes = (0..3).flat_map(|axis| places.iter().map(move |place| place[axis] as i64));
+        let places = integers(&mut axes.into_iter(), &[3, 1, places.len()])?;
+        tensors.insert("position_ids".to_owned(), places);
+    }
     for step in 0..batch.denoising_steps {
         let bucket = timestep_bucket(step, batch.denoising_steps, config.num_timestep_buckets) as i64;
         tensors.insert(format!("step.{step}.timestep"), integers(&mut std::iter::once(bucket), &[1])?);

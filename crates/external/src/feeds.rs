@@ -8,6 +8,11 @@ use steadyhand_gr00t::{Error, Result};
 /// Inputs that only a graph of one Euler step has, by our names and NVIDIA's.
 const EACH_STEP: [&str; 4] = ["timestep", "timesteps", "dit_output", "model_output"];
 
+/// What NVIDIA's `llm` gives.
+const EMBEDDINGS: &str = "embeddings";
+/// Dimensions of a tensor of images.
+const IMAGES: usize = 4;
+
 /// The tensors of one inference, by the names of its taps and inputs.
 pub trait Tensors {
     /// The tensor of this name, such as `noise` or `step.2.dit.tokens`.
@@ -15,6 +20,9 @@ pub trait Tensors {
     /// # Errors
     /// There is none, or it cannot be read.
     fn tensor(&self, name: &str) -> Result<Tensor>;
+
+    /// Whether there is one of this name.
+    fn has(&self, name: &str) -> bool;
 }
 
 /// Where an engine's inputs come from.
@@ -24,6 +32,8 @@ pub struct Feeds<'m> {
     pub image_token_index: i64,
     /// The tap of what the DiT attends to.
     pub memory: &'m str,
+    /// The tap of what makes the backbone's features.
+    pub features: &'m str,
 }
 
 impl Feeds<'_> {
@@ -41,8 +51,10 @@ impl Feeds<'_> {
     /// `tensors` do not have it; no graph of this project has an input of this name.
     pub fn input(&self, tensors: &dyn Tensors, binding: &Binding, step: Option<usize>) -> Result<Tensor> {
         match binding.name.as_str() {
-            "image_mask" => mask(tensors, |id| id == self.image_token_index),
+            "image_mask" | "visual_pos_masks" => mask(tensors, |id| id == self.image_token_index),
             "backbone_attention_mask" => mask(tensors, |_| true),
+            "attention_mask" => attention_mask(tensors),
+            "pixel_values" if binding.shape.len() == IMAGES => images(tensors),
             "state" => tensors.tensor("action_head.state"),
             name @ ("backbone_features" | "noise" | "embodiment_id" | "input_ids") => tensors.tensor(name),
             name if name.starts_with("pixel_values.") => tensors.tensor(name),
@@ -53,24 +65,58 @@ impl Feeds<'_> {
                     let what = "expected an input of a graph exported by steady, found another";
                     Error::input(format!("input {name}"), what)
                 })?;
-                tensors.tensor(&self.tap_of(edge, step))
+                let tensor = tensors.tensor(&self.tap_of(edge, step))?;
+                match tensor.shape() {
+                    // Some parts take one observation, without a dimension for more.
+                    [1, rows @ ..] if rows.len() == binding.shape.len() => {
+                        let rows = rows.to_vec();
+                        tensor.reshaped(&rows)
+                    }
+                    _ => Ok(tensor),
+                }
             }
         }
     }
 
-    /// The tap that an output of an engine with these bindings is; none for one that is no tap.
+    /// The taps that an output of an engine with these bindings is; none for one that is no tap.
     ///
     /// # Errors
     /// No graph of this project has an output of this name.
-    pub fn output(&self, bindings: &Bindings, name: &str, step: Option<usize>) -> Result<Option<String>> {
+    pub fn output(
+        &self,
+        bindings: &Bindings,
+        name: &str,
+        tensor: Tensor,
+        step: Option<usize>,
+    ) -> Result<Vec<(String, Tensor)>> {
         let inputs: Vec<&str> = bindings.inputs().map(|input| input.name.as_str()).collect();
         let edges = Component::of_inputs(&inputs).map_or(&[][..], |component| component.edges());
         if let Some(edge) = edges.iter().find(|edge| edge.is_output && edge.is_called(name)) {
-            return Ok(Some(self.tap_of(edge, step)));
+            let tap = self.tap_of(edge, step);
+            return match (name, tensor.shape()) {
+                // Layers one after the other, each of which is a tap.
+                ("deepstack_features", [layers, rows, features]) if *layers > 0 => {
+                    let (shape, length) = ([1, *rows, *features], tensor.bytes().len() / layers);
+                    let layer = |(index, bytes): (usize, &[u8])| {
+                        Ok((format!("{tap}.{index}"), Tensor::new(tensor.dtype(), &shape, bytes.to_vec())?))
+                    };
+                    tensor.bytes().chunks_exact(length.max(1)).enumerate().map(layer).collect()
+                }
+                // The images of one observation.
+                ("vit_embeds", [images, patches, features]) => {
+                    let shape = [1, images * patches, *features];
+                    Ok(vec![(tap, tensor.reshaped(&shape)?)])
+                }
+                ("image_embeds", [rows, features]) => {
+                    let shape = [1, *rows, *features];
+                    Ok(vec![(tap, tensor.reshaped(&shape)?)])
+                }
+                _ => Ok(vec![(tap, tensor)]),
+            };
         }
         match name {
-            "action_pred" | "backbone_features" => Ok(Some(name.to_owned())),
-            "image_mask" => Ok(None),
+            "action_pred" | "backbone_features" => Ok(vec![(name.to_owned(), tensor)]),
+            "image_mask" => Ok(Vec::new()),
             _ => {
                 let what = "expected an output of a graph exported by steady, found another";
                 Err(Error::input(format!("output {name}"), what))
@@ -80,13 +126,43 @@ impl Feeds<'_> {
 
     /// What comes from before the Euler steps has no step in its name.
     pub(crate) fn tap_of(&self, edge: &Edge, step: Option<usize>) -> String {
-        match (edge.tap.unwrap_or(self.memory), step) {
-            (tap, Some(step)) if edge.tap.is_some() && !tap.starts_with("action_head.") => {
-                format!("step.{step}.{tap}")
-            }
-            (tap, _) => tap.to_owned(),
+        match (edge.tap, step) {
+            (Some(tap), Some(step)) if !tap.starts_with("action_head.") => format!("step.{step}.{tap}"),
+            (Some(tap), _) => tap.to_owned(),
+            (None, _) if edge.name == EMBEDDINGS => self.features.to_owned(),
+            (None, _) => self.memory.to_owned(),
         }
     }
+}
+
+/// 1 for each token of the prompt: none of an inference is padding.
+fn attention_mask(tensors: &dyn Tensors) -> Result<Tensor> {
+    let mask = mask(tensors, |_| true)?;
+    let ones = mask.bytes().iter().flat_map(|seen| i64::from(*seen).to_le_bytes()).collect();
+    Tensor::new(Dtype::I64, mask.shape(), ones)
+}
+
+/// All images of an inference, `[images, 3, height, width]`, which have one size.
+fn images(tensors: &dyn Tensors) -> Result<Tensor> {
+    let name = |index: usize| format!("pixel_values.{index}");
+    let first = tensors.tensor(&name(0))?;
+    let mut bytes = first.bytes().to_vec();
+    let mut count = 1;
+    while tensors.has(&name(count)) {
+        let next = tensors.tensor(&name(count))?;
+        if next.shape() != first.shape() || next.dtype() != first.dtype() {
+            let what = format!(
+                "expected {:?}, as of the other images, which go into one tensor, found {:?}",
+                first.shape(),
+                next.shape()
+            );
+            return Err(Error::input(name(count), what));
+        }
+        bytes.extend_from_slice(next.bytes());
+        count += 1;
+    }
+    let shape: Vec<usize> = std::iter::once(count).chain(first.shape().iter().skip(1).copied()).collect();
+    Tensor::new(first.dtype(), &shape, bytes)
 }
 
 /// A bool for each token of the prompt.

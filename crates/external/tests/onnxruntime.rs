@@ -190,7 +190,7 @@ fn a_component_that_fails_is_an_error() {
     assert_eq!(error.to_string(), "runner: no third call");
     let short = Counted { shortens: true, ..runner() };
     let error = open(short).expect("it fits").infer(&inputs, None).expect_err("half an output");
-    assert!(error.to_string().starts_with("output dit_output: expected "), "{error}");
+    assert!(error.to_string().starts_with("output step.0.dit.output: expected "), "{error}");
 }
 
 /// A runner that counts its calls, and fails or gives too little if it is told to.

@@ -13,7 +13,7 @@ use steadyhand_fidelity::relative_l2;
 use steadyhand_gr00t::checkpoint::{Checkpoint, Weight};
 use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
-use steadyhand_gr00t::ops::onnx::Products;
+use steadyhand_gr00t::ops::onnx::{Port, PortDim, Products};
 use steadyhand_gr00t::policy::load_model;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
@@ -26,12 +26,13 @@ const ROUNDED_FACTOR: f64 = 1.5;
 /// added, and scores until the softmax. Measured here: 2.1.
 const NATIVE_FACTOR: f64 = 2.5;
 
+const N1_7: &str = "tests/fixtures/golden_n1d7/mixed_shapes";
 const MODELS: [&str; 5] = [
     "tests/fixtures/golden/one_view",
     "tests/fixtures/golden/two_views",
     "tests/fixtures/golden/mixed_shapes",
     "demo/checkpoint",
-    "tests/fixtures/golden_n1d7/mixed_shapes",
+    N1_7,
 ];
 
 fn main() -> ExitCode {
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
             "names_of_nvidia_are_for_parts_of_the_action_head_only",
             names_of_nvidia_are_for_parts_of_the_action_head_only,
         ),
+        trial("vit_and_llm_take_and_give_what_nvidias_do", vit_and_llm_take_and_give_what_nvidias_do),
         trial("weights_are_copied_as_they_are", weights_are_copied_as_they_are),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
@@ -97,6 +99,13 @@ fn export(
     export.write(model, "test", &folder.join("graph.onnx")).expect("the export");
 }
 
+/// The layout with one image where a graph takes images of one size.
+fn fitting(model: &Model, component: Component, layout: &Layout) -> Layout {
+    let one = component == Component::Vit && !model.topology.vision_gives_tokens();
+    let images = if one { layout.images[..1].to_vec() } else { layout.images.clone() };
+    Layout { images, ..layout.clone() }
+}
+
 /// The components that a model has.
 fn components(model: &Model) -> impl Iterator<Item = (&'static str, Component)> {
     let attends = model.action_head.vl_self_attention.is_some();
@@ -119,6 +128,7 @@ impl Cases {
     fn add(&mut self, label: &str, model: &Model, layout: &Layout, precisions: &[&str], products: Products) {
         let factor = if products == Products::Native { NATIVE_FACTOR } else { ROUNDED_FACTOR };
         for (name, component) in components(model) {
+            let layout = &fitting(model, component, layout);
             let case = Case::new(model, component, layout);
             let truth = case.reference(model, &PrecisionPolicy::preset("f32").expect("a preset"));
             for precision in precisions {
@@ -127,7 +137,7 @@ impl Cases {
                 export(model, component, &policy, products, layout, &folder);
                 // Against the f32 result: a rounded one is as good as the reference's, not equal to it.
                 let own = relative_l2(&case.reference(model, &policy), &truth);
-                case.write(&truth, &folder.join("case.safetensors"));
+                case.write(model, &truth, &folder.join("case.safetensors"));
                 self.graphs.push((folder, if *precision == "f32" { F32_LIMIT } else { own * factor }));
             }
         }
@@ -185,7 +195,10 @@ fn graphs_of_other_opsets_are_valid() {
     let model = load_model(&repository("demo/checkpoint")).expect("the demo");
     let policy = PrecisionPolicy::preset("bf16").expect("a preset");
     let mut folders = Vec::new();
-    for (name, component) in components(&model) {
+    let other = load_model(&repository(N1_7)).expect("a fixture");
+    let seeing = [("n1_7_vit", Component::Vit), ("n1_7_llm", Component::Llm)];
+    let all = components(&model).map(|named| (&model, named)).chain(seeing.map(|named| (&other, named)));
+    for (model, (name, component)) in all {
         for (opset, names) in
             [(17, Names::Steady), (18, Names::Steady), (20, Names::Nvidia), (23, Names::Steady)]
         {
@@ -194,9 +207,9 @@ fn graphs_of_other_opsets_are_valid() {
             }
             let folder = temporary.path().join(format!("{name}_{opset}"));
             std::fs::create_dir_all(&folder).expect("a folder of the test's own");
-            let (products, layout) = (Products::Native, layout(&model, 0));
+            let (products, layout) = (Products::Native, layout(model, 0));
             let export = Export { component, policy: &policy, products, opset, names, layout };
-            export.write(&model, "test", &folder.join("graph.onnx")).expect("the export");
+            export.write(model, "test", &folder.join("graph.onnx")).expect("the export");
             folders.push(folder);
         }
     }
@@ -216,14 +229,72 @@ fn names_of_nvidia_are_for_parts_of_the_action_head_only() {
         export.write(&model, "", &folder.path().join("graph.onnx")).expect_err("a refusal").to_string()
     };
     let one = vec![[140, 196]];
+    let refusal = export(Component::Vit, 20, vec![[140, 196]; 2], Names::Nvidia);
+    assert_eq!(refusal, "image: expected one size, of which a graph takes any number of images, found 2");
     let refusal = export(Component::Policy, 20, one.clone(), Names::Nvidia);
-    assert_eq!(refusal, "io_names: nvidia names are those of parts of the action head, found policy");
+    assert_eq!(refusal, "io_names: nvidia names are those of parts that it cuts, found policy");
     let refusal = export(Component::Policy, 16, one, Names::Steady);
     assert_eq!(refusal, "opset: expected 17 to 23, found 16");
     let refusal = export(Component::Backbone, 20, Vec::new(), Names::Steady);
     assert_eq!(refusal, "image: expected the size of at least one image, found none");
     let refusal = export(Component::Backbone, 20, vec![[141, 196]], Names::Steady);
     assert!(refusal.contains("multiples of 28, found 141x196"), "{refusal}");
+}
+
+/// Names, types and dimensions in `export_onnx_n1d6.py` and `export_onnx_n1d7.py`, in their order; there the number of
+/// image tokens of `deepstack_K` is fixed.
+fn vit_and_llm_take_and_give_what_nvidias_do() {
+    let policy = PrecisionPolicy::preset("bf16").expect("a preset");
+    let ports = |path: &str, component, images: Vec<[usize; 2]>| -> Vec<String> {
+        let model = load_model(&repository(path)).expect("a fixture");
+        let layout = Layout { images, state_horizon: 1, denoising_steps: 4 };
+        let (products, names) = (Products::Native, Names::Nvidia);
+        let export = Export { component, policy: &policy, products, opset: DEFAULT_OPSET, names, layout };
+        let told = |port: &Port| {
+            let dims: Vec<String> = port
+                .dims
+                .iter()
+                .map(|dim| match dim {
+                    PortDim::Fixed(size) => size.to_string(),
+                    PortDim::Open(name) => name.clone(),
+                })
+                .collect();
+            let way = if port.is_output { "out" } else { "in" };
+            format!("{way} {} {} [{}]", port.name, port.dtype, dims.join(", "))
+        };
+        export.ports(&model).expect("a layout that fits").iter().map(told).collect()
+    };
+    let found = ports("demo/checkpoint", Component::Vit, vec![[252, 252]]);
+    assert_eq!(
+        found,
+        ["in pixel_values BF16 [batch_size, 3, 252, 252]", "out vit_embeds BF16 [batch_size, 324, 64]"]
+    );
+    let found = ports("demo/checkpoint", Component::Llm, Vec::new());
+    let expected = [
+        "in inputs_embeds BF16 [batch_size, sequence_length, 96]",
+        "in attention_mask I64 [batch_size, sequence_length]",
+        "out embeddings BF16 [batch_size, sequence_length, 96]",
+    ];
+    assert_eq!(found, expected);
+    let found = ports(N1_7, Component::Vit, vec![[64, 96], [32, 32]]);
+    let expected = [
+        "in pixel_values BF16 [28, 1536]",
+        "out image_embeds BF16 [7, 64]",
+        "out deepstack_features BF16 [3, 7, 64]",
+    ];
+    assert_eq!(found, expected);
+    let found = ports(N1_7, Component::Llm, Vec::new());
+    let expected = [
+        "in inputs_embeds BF16 [1, seq_len, 64]",
+        "in attention_mask I64 [1, seq_len]",
+        "in position_ids I64 [3, 1, seq_len]",
+        "in visual_pos_masks BOOL [1, seq_len]",
+        "in deepstack_0 BF16 [num_vis_tokens, 64]",
+        "in deepstack_1 BF16 [num_vis_tokens, 64]",
+        "in deepstack_2 BF16 [num_vis_tokens, 64]",
+        "out embeddings BF16 [1, seq_len, 64]",
+    ];
+    assert_eq!(found, expected);
 }
 
 /// The tensors in the data file are the checkpoint's bytes where the formats agree.

@@ -11,8 +11,11 @@ use std::path::PathBuf;
 use steadyhand_fidelity::trace::Dtype;
 use steadyhand_fidelity::{Trace, TraceWriter};
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
+use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::model::action_head::timestep_bucket;
-use steadyhand_gr00t_lab::diagnosis::{MEMORY, MODE, OfInference, PRECISION, PRECISION_NAME, RUN, TapWriter};
+use steadyhand_gr00t_lab::diagnosis::{
+    FEATURES, MEMORY, MODE, OfInference, PRECISION, PRECISION_NAME, RUN, TapWriter,
+};
 
 #[derive(Debug, Args)]
 pub struct RecordArgs {
@@ -48,6 +51,7 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
         (PRECISION_NAME, formats.name().to_owned()),
         (MODE, RUN.to_owned()),
         ("denoising_steps", denoising_steps.to_string()),
+        (FEATURES, parts.model.topology.features.clone()),
         (MEMORY, parts.model.topology.memory().to_owned()),
         ("image_token_index", parts.model.config.image_token().to_string()),
     ];
@@ -57,8 +61,7 @@ pub fn run(args: &RecordArgs) -> Result<Outcome> {
     let mut writer = TraceWriter::create(&args.out, metadata)?;
     let progress = Progress::new("recording", "inferences", scene.inputs.len() as u64);
     for (inference, input) in scene.inputs.iter().enumerate() {
-        let buckets = parts.model.config.num_timestep_buckets;
-        write_input(&mut writer, inference, input, denoising_steps, buckets)?;
+        write_input(&mut writer, inference, input, denoising_steps, &parts.model)?;
         let wanted = |name: &str| args.all || parts.model.topology.is_cut(without_step(name));
         let mut taps = TapWriter::new(&mut writer, inference, &wanted);
         engine.infer(std::slice::from_ref(input), Some(&mut taps))?;
@@ -78,7 +81,7 @@ fn write_input(
     inference: usize,
     input: &ModelInput,
     denoising_steps: usize,
-    buckets: usize,
+    model: &Model,
 ) -> Result<()> {
     let name = |tensor: &str| OfInference::name(inference, tensor);
     for (index, image) in input.images.iter().enumerate() {
@@ -89,10 +92,15 @@ fn write_input(
         |values: &mut dyn Iterator<Item = i64>| -> Vec<u8> { values.flat_map(i64::to_le_bytes).collect() };
     let ids = integers(&mut input.input_ids.iter().map(|id| i64::from(*id)));
     writer.add_bytes(&name("input_ids"), Dtype::I64, &[1, input.input_ids.len()], &ids)?;
+    if let Some(places) = input.token_places(model)? {
+        let axes = (0..3).flat_map(|axis| places.iter().map(move |place| place[axis] as i64));
+        let bytes = integers(&mut axes.into_iter());
+        writer.add_bytes(&name("position_ids"), Dtype::I64, &[3, 1, places.len()], &bytes)?;
+    }
     let slot = integers(&mut [input.embodiment_id as i64].into_iter());
     writer.add_bytes(&name("embodiment_id"), Dtype::I64, &[1], &slot)?;
     for step in 0..denoising_steps {
-        let bucket = timestep_bucket(step, denoising_steps, buckets) as i64;
+        let bucket = timestep_bucket(step, denoising_steps, model.config.num_timestep_buckets) as i64;
         let bytes = integers(&mut [bucket].into_iter());
         writer.add_bytes(&name(&format!("step.{step}.timestep")), Dtype::I64, &[1], &bytes)?;
     }

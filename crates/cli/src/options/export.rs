@@ -56,13 +56,14 @@ pub fn refuse_unused(
         | Component::VlSelfAttention
         | Component::StateEncoder
         | Component::ActionEncoder
-        | Component::ActionDecoder => (false, false),
+        | Component::ActionDecoder
+        | Component::Llm => (false, false),
         Component::ActionHead => (false, true),
-        Component::Backbone => (true, false),
+        Component::Vit | Component::Backbone => (true, false),
         Component::Policy => (true, true),
     };
     for (option, given, used, by) in [
-        ("--image", images, sees, "backbone or policy"),
+        ("--image", images, sees, "vit, backbone or policy"),
         ("--denoising-steps", denoising_steps, acts, "action_head or policy"),
         ("--state-horizon", state_horizon, acts, "action_head or policy"),
     ] {

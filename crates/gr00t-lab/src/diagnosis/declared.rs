@@ -15,6 +15,8 @@ pub const ISOLATED: &str = "isolated";
 pub const RUN: &str = "run";
 /// The key that names the tensor that the DiT attends to.
 pub const MEMORY: &str = "dit_memory";
+/// The key that names the tensor that is the backbone's features.
+pub const FEATURES: &str = "features";
 
 /// Tensors that are looked at.
 const SAMPLED: usize = 48;
@@ -41,7 +43,7 @@ pub fn precision_of(trace: &Trace) -> &'static str {
 
 /// Whether a tensor is a result of the first inference, and nothing that was handed to it.
 fn is_result(name: &str) -> bool {
-    let given = ["input_ids", "embodiment_id", "noise", "action_head.state"];
+    let given = ["input_ids", "position_ids", "embodiment_id", "noise", "action_head.state"];
     name.strip_prefix("000/").is_some_and(|tap| {
         !given.contains(&tap)
             && !tap.starts_with("pixel_values")

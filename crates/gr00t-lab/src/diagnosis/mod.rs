@@ -35,7 +35,7 @@ mod verdict;
 
 pub use baseline::{F32_ACTIONS, MARGIN};
 pub use compare::{Comparison, TapDistance, compare};
-pub use declared::{ISOLATED, MEMORY, MODE, PRECISION, PRECISION_NAME, RUN, precision_of};
+pub use declared::{FEATURES, ISOLATED, MEMORY, MODE, PRECISION, PRECISION_NAME, RUN, precision_of};
 pub use diagnose::{Options, SwapWhen, diagnose};
 pub use observe::Subject;
 pub use replay::{ActionsOnly, Finding, Progress, Task};

@@ -82,6 +82,8 @@ impl Evidence {
     }
 }
 
+/// The name under which the backbone's features are handed on.
+const COPY_OF_FEATURES: &str = "backbone_features";
 const REPEATED: &str = "the first inference, run again after the others, gave the same bits";
 const NOT_REPEATED: &str = "the first inference, run again after the others, gave other bits: the engine keeps state \
                             or is not deterministic";
@@ -157,6 +159,15 @@ fn read(trace: &Rc<Trace>, setup: &Setup, policy: &PrecisionPolicy, evidence: &m
     if held == 0 {
         let path = trace.path().display().to_string();
         return Err(Error::input(path, "no tensor of inference 000 (names begin with 000/)"));
+    }
+    // What is only handed on is judged where one run hands it on: alone it would pass whatever it holds.
+    let (taps, features) = (of(0).taps(), &setup.model.topology.features);
+    let holds = |wanted: &str| taps.iter().any(|tap| tap == wanted);
+    if evidence.inputs == Inputs::Recorded && holds(COPY_OF_FEATURES) && !holds(features) {
+        let what = format!(
+            "{COPY_OF_FEATURES}: expected the name of what makes it, `{features}`, in a trace of stages that ran by themselves"
+        );
+        return Err(Error::input(trace.path().display().to_string(), what));
     }
     for inference in 0..held {
         let taps = of(inference);

@@ -146,7 +146,7 @@ impl Probe for Shapes {
 
 /// Names of recorded inputs, which no operation of the reference computes.
 fn is_input(name: &str) -> bool {
-    matches!(name, "input_ids" | "embodiment_id")
+    matches!(name, "input_ids" | "position_ids" | "embodiment_id")
         || name.starts_with("pixel_values.")
         || name.ends_with(".timestep")
 }

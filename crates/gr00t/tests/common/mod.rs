@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use steadyhand_gr00t::export::{Component, Layout};
+use steadyhand_gr00t::model::language::EMBEDDING;
 use steadyhand_gr00t::model::{Batch, Model};
 use steadyhand_gr00t::noise::gaussian;
 use steadyhand_gr00t::ops::ImageBatch;
@@ -72,14 +73,19 @@ pub struct Case {
     /// State and action tokens of each item.
     tokens: Vec<Vec<f32>>,
     widths: [usize; 2],
-    output: (&'static str, Vec<usize>),
+    /// What is added to image tokens behind language layers, by layer.
+    added: Vec<Vec<f32>>,
+    outputs: Vec<(&'static str, Vec<usize>)>,
     state: [usize; 2],
 }
 
 impl Case {
     pub fn new(model: &Model, component: Component, layout: &Layout) -> Self {
         let config = &model.config;
-        let items: Vec<Batch> = (0..BATCH).map(|item| batch(model, layout, item)).collect();
+        let whole = model.topology.vision_gives_tokens();
+        let alone = whole && matches!(component, Component::Vit | Component::Llm);
+        let observations = if alone { 1 } else { BATCH };
+        let items: Vec<Batch> = (0..observations).map(|item| batch(model, layout, item)).collect();
         let count = items[0].input_ids[0].len();
         let [state_tokens, state_values] = config.state_shape(layout.state_horizon);
         let own = state_tokens + config.action_horizon;
@@ -87,7 +93,30 @@ impl Case {
         let random = |seed, rows, cols| -> Vec<Vec<f32>> {
             (0..BATCH).map(|item| gaussian(seed, item as u32, 0, rows, cols).data).collect()
         };
+        let (text, layers) = (config.backbone().text.hidden_size, model.deepstack.len());
+        let patches: usize =
+            model.grids(&items[0].images).expect("fitting images").iter().map(|grid| grid.patches()).sum();
+        let image_tokens = config.image_tokens(&layout.images);
+        if component == Component::Vit && alone {
+            let outputs = vec![
+                ("image_embeds", vec![image_tokens, text]),
+                ("deepstack_features", vec![layers, image_tokens, text]),
+            ];
+            return Case { outputs, ..Case::without_tokens(component, items) };
+        }
+        if component == Component::Llm {
+            let seed = |layer: usize| gaussian(8, layer as u32, 0, image_tokens, text).data;
+            return Case {
+                features: random(3, count, text),
+                widths: [text, 0],
+                added: (0..layers).map(seed).collect(),
+                outputs: vec![("embeddings", vec![observations, count, text])],
+                ..Case::without_tokens(component, items)
+            };
+        }
         let output = match component {
+            Component::Vit => ("vit_embeds", vec![BATCH, patches, config.backbone().vision.hidden_size]),
+            Component::Llm => unreachable!("handled before"),
             Component::Dit => ("dit_output", vec![BATCH, own, config.diffusion_model_cfg.output_dim]),
             Component::Backbone => ("backbone_features", vec![BATCH, count, widths[0]]),
             Component::ActionHead | Component::Policy => {
@@ -106,7 +135,15 @@ impl Case {
         };
         let widths = [widths[0], token_shape[1]];
         let (features, tokens) = (random(3, count, widths[0]), random(4, token_shape[0], token_shape[1]));
-        Case { component, items, features, tokens, widths, output, state: [state_tokens, state_values] }
+        let outputs = vec![output];
+        let state = [state_tokens, state_values];
+        Case { features, tokens, widths, outputs, state, ..Case::without_tokens(component, items) }
+    }
+
+    /// A case of inputs that are those of an observation alone.
+    fn without_tokens(component: Component, items: Vec<Batch<'static>>) -> Self {
+        let (features, tokens, added, outputs) = Default::default();
+        Case { component, items, features, tokens, widths: [0; 2], added, outputs, state: [0; 2] }
     }
 
     /// The reference's result for the two observations, one after the other.
@@ -119,7 +156,27 @@ impl Case {
                 let shape = [1, values.len() / width, width];
                 ops.input(values.to_vec(), shape, Site::new(name)).expect("an input")
             };
+            let grids = &model.grids(&batch.images).expect("fitting images");
             let result = match self.component {
+                Component::Vit => {
+                    let patches = model.patches(ops, batch).expect("patches");
+                    let seen = model.see(ops, &patches, grids).expect("the reference runs");
+                    if model.topology.vision_gives_tokens() {
+                        let tokens =
+                            model.image_tokens(ops, &seen.patches, grids).expect("the reference runs");
+                        let all = std::iter::once(&tokens).chain(&seen.deepstack);
+                        all.for_each(|tensor| values.extend_from_slice(tensor.values()));
+                        continue;
+                    }
+                    Ok(seen.patches)
+                }
+                Component::Llm => {
+                    let embeddings = input(&self.features[index], self.widths[0], EMBEDDING);
+                    let added = self.added.iter().enumerate().map(|(layer, values)| {
+                        input(values, self.widths[0], &format!("vision.deepstack.{layer}"))
+                    });
+                    model.read(ops, &embeddings, &added.collect::<Vec<_>>(), &prompt, grids)
+                }
                 Component::Policy => model.infer(ops, batch),
                 Component::Backbone => model.backbone(ops, &prompt, batch),
                 Component::ActionHead => {
@@ -151,8 +208,15 @@ impl Case {
     }
 
     /// Writes inputs and the expected output. Features get padding that the mask hides.
-    pub fn write(&self, expected: &[f32], path: &Path) {
-        let mut tensors = vec![floats(&format!("out.{}", self.output.0), &self.output.1, expected)];
+    pub fn write(&self, model: &Model, expected: &[f32], path: &Path) {
+        let mut rest = expected;
+        let mut tensors = Vec::new();
+        for (name, shape) in &self.outputs {
+            let (own, others) = rest.split_at(shape.iter().product());
+            let padded = if self.component == Component::Llm { "last" } else { "out" };
+            tensors.push(floats(&format!("{padded}.{name}"), shape, own));
+            rest = others;
+        }
         let all = |values: &dyn Fn(&Batch) -> Vec<f32>| -> Vec<f32> {
             self.items.iter().flat_map(values).collect()
         };
@@ -182,9 +246,16 @@ impl Case {
         }
         if matches!(self.component, Component::Policy | Component::ActionHead) {
             let noise = all(&|item| item.noise.clone());
-            tensors.push(floats("in.noise", &self.output.1, &noise));
+            tensors.push(floats("in.noise", &self.outputs[0].1, &noise));
         }
-        let without_embodiment = [Component::Dit, Component::Backbone, Component::VlSelfAttention];
+        if self.component == Component::Vit {
+            tensors.push(self.pixels(model));
+        }
+        if self.component == Component::Llm {
+            tensors.extend(self.embeddings(model, &image_mask));
+        }
+        let without_embodiment =
+            [Component::Vit, Component::Llm, Component::Dit, Component::Backbone, Component::VlSelfAttention];
         if !without_embodiment.contains(&self.component) {
             let slots = self.items.iter().map(|item| item.embodiment_ids[0]);
             tensors.push(integers("in.embodiment_id", &[BATCH], slots));
@@ -227,6 +298,56 @@ impl Case {
             (tensor.name.clone(), view.expect("bytes of the shape"))
         });
         serialize_to_file(views, None, path).expect("the case is written");
+    }
+}
+
+impl Case {
+    /// The images of every observation, or the patches of one.
+    fn pixels(&self, model: &Model) -> TensorData {
+        let first = &self.items[0];
+        if model.topology.vision_gives_tokens() {
+            let policy = PrecisionPolicy::preset("f32").expect("a preset");
+            let ops = &Cpu::new(&policy, None);
+            let patches = model.patches(ops, first).expect("patches");
+            let [_, rows, cols] = ops.shape(&patches);
+            return floats("in.pixel_values", &[rows, cols], patches.values());
+        }
+        let [image] = &first.images[..] else { panic!("one image for each observation") };
+        let shape = [self.items.len(), 3, image.height, image.width];
+        let pixels: Vec<f32> = self.items.iter().flat_map(|item| item.images[0].pixels.to_vec()).collect();
+        floats("in.pixel_values", &shape, &pixels)
+    }
+
+    /// What the language layers are given, behind padding that a mask hides.
+    fn embeddings(&self, model: &Model, image_mask: &[bool]) -> Vec<TensorData> {
+        let (batch, count, width) = (self.items.len(), image_mask.len(), self.widths[0]);
+        let padded: Vec<f32> = self.features[..batch]
+            .iter()
+            .flat_map(|item| std::iter::repeat_n(9.0, PADDING * width).chain(item.iter().copied()))
+            .collect();
+        let attended = [vec![0; PADDING], vec![1; count]].concat().repeat(batch);
+        let shape = [batch, PADDING + count];
+        let mut tensors = vec![
+            floats("in.inputs_embeds", &[batch, PADDING + count, width], &padded),
+            integers("in.attention_mask", &shape, attended.into_iter()),
+        ];
+        if let Some(places) = model.token_places(&self.items[0]).expect("a prompt") {
+            // Those of padding count for nothing.
+            let axis =
+                |axis: usize| [1; PADDING].into_iter().chain(places.iter().map(move |place| place[axis]));
+            let places: Vec<usize> = (0..3).flat_map(axis).collect();
+            tensors.push(integers("in.position_ids", &[3, 1, PADDING + count], places.into_iter()));
+        }
+        if !self.added.is_empty() {
+            let seen = [&[false; PADDING], image_mask].concat();
+            let TensorData { name, dtype, shape: _, bytes } = bools("in.visual_pos_masks", &seen);
+            let bytes = bytes[..seen.len()].to_vec();
+            tensors.push(TensorData { name, dtype, shape: vec![1, seen.len()], bytes });
+        }
+        tensors.extend(self.added.iter().enumerate().map(|(layer, values)| {
+            floats(&format!("in.deepstack_{layer}"), &[values.len() / width, width], values)
+        }));
+        tensors
     }
 }
 

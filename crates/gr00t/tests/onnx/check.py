@@ -2,7 +2,8 @@
 
 Arguments: `onnxruntime` or `reference`, what runs them: ONNX Runtime on the CPU, or the onnx package's own
 evaluator, slow but with every operation in every format. Then folders with graph.onnx, graph.onnx.data and, where the graph is to be run, case.safetensors:
-tensors `in.NAME` for the graph's inputs and `out.NAME` for what the reference gave. Prints one JSON object
+tensors `in.NAME` for the graph's inputs and `out.NAME` for what the reference gave, or `last.NAME` for what it gave for the
+last tokens, those before them being padding. Prints one JSON object
 a folder: {"folder", "checked": true or the checker's words, "relative_l2": {NAME: distance}}.
 """
 
@@ -53,7 +54,11 @@ def distances(runner, folder):
     tensors = read_safetensors(folder / "case.safetensors")
     result = {}
     for name, found in runner(folder / "graph.onnx", tensors).items():
-        expected = tensors["out." + name].astype(np.float64)
+        if "last." + name in tensors:
+            expected = tensors["last." + name].astype(np.float64)
+            found = found[:, -expected.shape[1] :]
+        else:
+            expected = tensors["out." + name].astype(np.float64)
         if found.shape != expected.shape:
             raise ValueError(f"{name}: expected shape {expected.shape}, found {found.shape}")
         error = np.linalg.norm(found.astype(np.float64) - expected)

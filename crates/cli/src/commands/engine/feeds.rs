@@ -6,7 +6,7 @@ use steadyhand_external::bindings::{Binding, Bindings, Tensor};
 use steadyhand_external::feeds::{Feeds, Tensors};
 use steadyhand_fidelity::Trace;
 use steadyhand_gr00t::Error;
-use steadyhand_gr00t_lab::diagnosis::{MEMORY, OfInference};
+use steadyhand_gr00t_lab::diagnosis::{FEATURES, MEMORY, OfInference};
 
 /// A recording, and the facts about it that inputs need.
 pub struct Recording {
@@ -16,6 +16,8 @@ pub struct Recording {
     image_token_index: i64,
     /// What the DiT attends to.
     memory: String,
+    /// What makes the backbone's features.
+    features: String,
     /// Inferences, counted from 0.
     pub inferences: usize,
 }
@@ -54,7 +56,9 @@ impl Recording {
         );
         // Recordings of older versions have none.
         let memory = trace.metadata().get(MEMORY).map_or("action_head.vl_norm", String::as_str).to_owned();
-        Ok(Recording { trace, denoising_steps, image_token_index, memory, inferences: inferences.len() })
+        let features = trace.metadata().get(FEATURES).map_or("language.norm", String::as_str).to_owned();
+        let inferences = inferences.len();
+        Ok(Recording { trace, denoising_steps, image_token_index, memory, features, inferences })
     }
 
     /// What a trace of an engine's outputs says of where its inputs came from.
@@ -65,7 +69,7 @@ impl Recording {
     }
 
     fn feeds(&self) -> Feeds<'_> {
-        Feeds { image_token_index: self.image_token_index, memory: &self.memory }
+        Feeds { image_token_index: self.image_token_index, memory: &self.memory, features: &self.features }
     }
 
     /// The calls that an engine with these bindings makes: one an inference, or one an Euler step.
@@ -84,13 +88,19 @@ impl Recording {
         Ok(self.feeds().input(&inference, binding, call.step)?)
     }
 
-    /// Where an output of an engine with these bindings belongs in a trace; none for one that is no tap.
+    /// The taps of a trace that an output of an engine with these bindings is; none for one that is no tap.
     ///
     /// # Errors
     /// No trace knows an output of this name.
-    pub fn output(&self, bindings: &Bindings, name: &str, call: Call) -> Result<Option<String>> {
-        let tap = self.feeds().output(bindings, name, call.step)?;
-        Ok(tap.map(|tap| OfInference::name(call.inference, &tap)))
+    pub fn output(
+        &self,
+        bindings: &Bindings,
+        name: &str,
+        tensor: Tensor,
+        call: Call,
+    ) -> Result<Vec<(String, Tensor)>> {
+        let taps = self.feeds().output(bindings, name, tensor, call.step)?.into_iter();
+        Ok(taps.map(|(tap, tensor)| (OfInference::name(call.inference, &tap), tensor)).collect())
     }
 }
 
@@ -105,5 +115,9 @@ impl Tensors for OfRecording<'_> {
         let (trace, name) = (&self.recording.trace, OfInference::name(self.inference, name));
         let entry = trace.entry(&name).map_err(Error::engine)?;
         Tensor::new(entry.dtype, &entry.shape, trace.read_bytes(&name).map_err(Error::engine)?)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.recording.trace.entry(&OfInference::name(self.inference, name)).is_ok()
     }
 }

@@ -41,7 +41,7 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
     for call in &calls {
         let inputs = inputs(&recording, runner, *call, args.round_inputs)?;
         for (name, tensor) in runner.run(inputs)? {
-            outputs.extend(recording.output(runner.bindings(), &name, *call)?.map(|tap| (tap, tensor)));
+            outputs.extend(recording.output(runner.bindings(), &name, tensor, *call)?);
         }
     }
     let mut writer = TraceWriter::create(&args.out, metadata)?;

@@ -116,6 +116,14 @@ pub(super) fn pixel_unshuffle(scope: &mut Scope, x: &Value, grids: &[Grid], fact
     Value { name: Rc::from(name), shape: [x.shape[0], tokens, features], format: x.format, seen: None }
 }
 
+/// 0, 1, 2, … before `length: [1]`, int64.
+pub(super) fn count_to(graph: &mut Graph, length: &str) -> String {
+    let axis = graph.integers(&[0]);
+    let length = graph.node("prompt", "Squeeze", &[length, &axis], &[]);
+    let [first, step] = [0, 1].map(|number| graph.integer(number));
+    graph.node("prompt.positions", "Range", &[&first, &length, &step], &[])
+}
+
 /// `[batch, tokens, 3]`: where tokens stand, from their `positions: [tokens]` and the image tokens among them,
 /// `images: [batch, tokens]`. As many image tokens as come before one tell what of the grids does.
 pub(super) fn prompt_places(graph: &mut Graph, positions: &str, images: &str, grids: &[Grid]) -> String {

@@ -8,6 +8,7 @@
 mod attention;
 mod data;
 mod graph;
+mod inputs;
 mod layout;
 mod pointwise;
 mod ports;
@@ -24,7 +25,6 @@ pub use write::{Metadata, Written};
 use super::{Grid, ModelSite, Operation, Part, Site};
 use crate::precision::{Formats, PrecisionPolicy, Scale};
 use crate::{Error, Result};
-use data::element_type;
 use graph::{Dim, Graph};
 use proto::data_type;
 use scope::Scope;
@@ -54,8 +54,10 @@ pub struct Interface {
     pub names: BTreeMap<&'static str, &'static str>,
     /// Names of the open dimensions of tokens, by input.
     pub open_tokens: BTreeMap<&'static str, &'static str>,
-    /// Name of the batch dimension.
-    pub batch: &'static str,
+    /// Name of the batch dimension; graphs of one observation have none.
+    pub batch: Option<&'static str>,
+    /// Inputs and outputs without the batch's dimension, in graphs of one observation.
+    pub rows: Vec<&'static str>,
     /// Whether float inputs and outputs have their site's storage format; f32 otherwise.
     pub stored_formats: bool,
 }
@@ -93,7 +95,9 @@ pub struct Recorder<'a> {
     positions: RefCell<Option<Rc<str>>>,
     /// `[batch, tokens, 3]`, int64: where tokens of a prompt with images stand.
     places: RefCell<Option<Rc<str>>>,
-    /// `[1, 1, tokens, tokens]`, bool.
+    /// `[batch, tokens]`, bool: which tokens others may see, where some may not be.
+    attended: RefCell<Option<Rc<str>>>,
+    /// `[1 or batch, 1, tokens, tokens]`, bool.
     causal: RefCell<Option<Rc<str>>>,
     time: RefCell<Option<Rc<str>>>,
 }
@@ -168,6 +172,7 @@ impl<'a> Recorder<'a> {
             prompt: RefCell::default(),
             positions: RefCell::default(),
             places: RefCell::default(),
+            attended: RefCell::default(),
             causal: RefCell::default(),
             time: RefCell::default(),
         })
@@ -188,45 +193,12 @@ impl<'a> Recorder<'a> {
     }
 
     fn batch_dim(&self) -> Dim {
-        Dim::Named(self.interface.batch.to_owned())
+        self.interface.batch.map_or(Dim::Fixed(1), |name| Dim::Named(name.to_owned()))
     }
 
     fn token_dim(&self, name: &str, fixed: usize) -> Dim {
         let open = self.interface.open_tokens.get(name);
         open.map_or(Dim::Fixed(fixed), |open| Dim::Named((*open).to_owned()))
-    }
-
-    /// Makes the time a graph input, `timestep: [batch]`, int64. Otherwise times are constants.
-    pub fn time_input(&self) {
-        let name = self.named("timestep");
-        let input = self.graph.borrow_mut().input(&name, data_type::INT64, &[self.batch_dim()]);
-        self.time.replace(Some(Rc::from(input)));
-    }
-
-    /// Makes the prompt's parts graph inputs, `image_mask` and `backbone_attention_mask: [batch, tokens]`,
-    /// bool: text is what is not an image and not masked. Otherwise they come from the token ids. The result
-    /// is `features: [batch, tokens, features]`, whose masked tokens no query sees.
-    pub fn prompt_input(&self, features: &Value) -> Value {
-        let mut graph = self.graph.borrow_mut();
-        let mut input = |name: &str| {
-            let dims = [self.batch_dim(), self.token_dim(name, features.shape[1])];
-            graph.input(&self.named(name), data_type::BOOL, &dims)
-        };
-        let [images, seen] = [input("image_mask"), input("backbone_attention_mask")];
-        let text = graph.node("prompt", "Not", &[&images], &[]);
-        let images = graph.node("prompt.images", "And", &[&images, &seen], &[]);
-        let text = graph.node("prompt.text", "And", &[&text, &seen], &[]);
-        self.prompt.replace(Some(Prompt { images: Rc::from(images), text: Rc::from(text) }));
-        Value { seen: Some(Rc::from(seen)), ..features.clone() }
-    }
-
-    /// Makes a recorded value the output `name`.
-    pub fn output(&self, x: &Value, name: &str) {
-        let format = if self.interface.stored_formats { x.format } else { Format::F32 };
-        let dims = [self.batch_dim(), self.token_dim(name, x.shape[1]), Dim::Fixed(x.shape[2])];
-        let mut graph = self.graph.borrow_mut();
-        let value = graph.cast(&x.name, x.format, format);
-        graph.output(&value, &self.named(name), element_type(format), &dims);
     }
 
     /// Makes a part of the recorded prompt the output `name: [batch, tokens]`, bool.
@@ -276,7 +248,15 @@ impl<'a> Recorder<'a> {
         let mut graph = self.graph.borrow_mut();
         let axes = [graph.integers(&[0, 1, 3]), graph.integers(&[0, 1, 2])];
         let [queries, keys] = axes.map(|axes| graph.node("causal", "Unsqueeze", &[&positions, &axes], &[]));
-        let mask = graph.node("causal", "GreaterOrEqual", &[&queries, &keys], &[]);
+        let mut mask = graph.node("causal", "GreaterOrEqual", &[&queries, &keys], &[]);
+        if let Some(attended) = &*self.attended.borrow() {
+            let axes = graph.integers(&[1, 2]);
+            let seen = graph.node("causal", "Unsqueeze", &[attended, &axes], &[]);
+            // A token that none may see sees itself: softmax over nothing is no number, which would spread.
+            let own = graph.node("causal", "Equal", &[&queries, &keys], &[]);
+            let seen = graph.node("causal", "Or", &[&seen, &own], &[]);
+            mask = graph.node("causal", "And", &[&mask, &seen], &[]);
+        }
         Ok(Rc::clone(self.causal.borrow_mut().insert(Rc::from(mask))))
     }
 

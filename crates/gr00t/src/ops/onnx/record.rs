@@ -25,13 +25,7 @@ impl Ops for Recorder<'_> {
 
     fn input(&self, _values: Vec<f32>, shape: [usize; 3], at: Site) -> Result<Value> {
         let name = at.path().rsplit('.').next().unwrap_or_default();
-        let storage = self.policy.formats(&at).storage;
-        let declared = if self.interface.stored_formats { storage } else { Format::F32 };
-        let dims = [self.batch_dim(), self.token_dim(name, shape[1]), Dim::Fixed(shape[2])];
-        let mut graph = self.graph.borrow_mut();
-        let input = graph.input(&self.named(name), element_type(declared), &dims);
-        let stored = graph.cast(&input, declared, storage);
-        Ok(Value { name: Rc::from(stored), shape, format: storage, seen: None })
+        Ok(self.float_input(name, shape, &at))
     }
 
     fn patches(
@@ -98,10 +92,7 @@ impl Ops for Recorder<'_> {
         let images = scope.graph.node("prompt.images", "Equal", &[&input, &image], &[]);
         let text = scope.graph.node("prompt.text", "Not", &[&images], &[]);
         let length = scope.graph.node("prompt", "Shape", &[&input], &[Attribute::Int("start", 1)]);
-        let axis = scope.graph.integers(&[0]);
-        let length = scope.graph.node("prompt", "Squeeze", &[&length, &axis], &[]);
-        let [first, step] = [0, 1].map(|number| scope.graph.integer(number));
-        let positions = scope.graph.node("prompt.positions", "Range", &[&first, &length, &step], &[]);
+        let positions = layout::count_to(&mut scope.graph, &length);
         self.prompt.replace(Some(Prompt { images: Rc::from(images), text: Rc::from(text) }));
         self.positions.replace(Some(Rc::from(positions)));
         let storage = scope.formats.storage;

@@ -1,78 +1,28 @@
 //! Export: the model, or a component of it, recorded as an ONNX graph.
 
-use crate::model::{self, Batch, Model};
-use crate::ops::Site;
+mod component;
+
+pub use component::{Component, Edge};
+
+use crate::model::{self, Batch, Model, Prompt, language, vision};
 use crate::ops::onnx::{Interface, Metadata, Port, Products, Recorder, Value, Written, check};
-use crate::ops::{ModelSite, Ops, Part};
+use crate::ops::{Ops, Part, Site};
 use crate::precision::PrecisionPolicy;
 use crate::{Error, Result};
-use std::fmt;
+use component::{DEEPSTACK, PIXELS};
 use std::path::Path;
-use std::str::FromStr;
 
 /// The opset that graphs are recorded in unless told otherwise: the first with Gelu.
 pub const DEFAULT_OPSET: i64 = 20;
-
-/// What is exported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Component {
-    /// One velocity of the diffusion transformer, on state and action tokens.
-    Dit,
-    /// The self-attention over the normalized features, where a model has it (N1.7).
-    VlSelfAttention,
-    /// The state to its tokens.
-    StateEncoder,
-    /// The actions of an Euler step and its time to tokens, before their positions are added.
-    ActionEncoder,
-    /// What the DiT gives to a velocity for each token.
-    ActionDecoder,
-    /// Backbone features, state and noise to actions, over all Euler steps.
-    ActionHead,
-    /// Images and token ids to backbone features.
-    Backbone,
-    /// Everything between a processor's two halves.
-    Policy,
-}
 
 /// Names and types of the graph's inputs and outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Names {
     /// This crate's own, floats in f32.
     Steady,
-    /// Those of NVIDIA's exporter, floats in the storage format. For the components that it cuts the action head into.
+    /// Those of NVIDIA's exporter, floats in the storage format. For the components that it cuts a model into.
     Nvidia,
 }
-
-/// A tensor that enters or leaves a component of the action head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Edge {
-    /// Its name in graphs of this crate.
-    pub name: &'static str,
-    /// Its name in graphs of NVIDIA's exporter (`export_onnx_n1d7.py` of Isaac-GR00T).
-    pub nvidia: &'static str,
-    /// The tap that it is in a recording; none for what the DiT attends to, which depends on the model.
-    pub tap: Option<&'static str>,
-    /// Whether the component gives it.
-    pub is_output: bool,
-}
-
-impl Edge {
-    const fn input(name: &'static str, nvidia: &'static str, tap: &'static str) -> Edge {
-        Edge { name, nvidia, tap: Some(tap), is_output: false }
-    }
-
-    const fn output(name: &'static str, tap: &'static str) -> Edge {
-        Edge { name, nvidia: "output", tap: Some(tap), is_output: true }
-    }
-
-    /// Whether a graph calls it so.
-    pub fn is_called(&self, name: &str) -> bool {
-        name == self.name || name == self.nvidia
-    }
-}
-
-/// What several components take besides [`Component::edges`].
-const SHARED_INPUTS: [&str; 3] = ["embodiment_id", "image_mask", "backbone_attention_mask"];
 
 /// What a graph depends on that is not in its inputs.
 #[derive(Debug, Clone)]
@@ -131,17 +81,26 @@ impl Export<'_> {
             return Err(Error::input("image", "expected the size of at least one image, found none"));
         }
         if self.names == Names::Nvidia && self.component.edges().is_empty() {
-            let what =
-                format!("nvidia names are those of parts of the action head, found {}", self.component);
+            let what = format!("nvidia names are those of parts that it cuts, found {}", self.component);
             return Err(Error::input("io_names", what));
+        }
+        if self.component == Component::Vit
+            && !model.topology.vision_gives_tokens()
+            && layout.images.len() > 1
+        {
+            let what = format!(
+                "expected one size, of which a graph takes any number of images, found {}",
+                layout.images.len()
+            );
+            return Err(Error::input("image", what));
         }
         check(self.policy, &self.component.sites(model)?)?;
         let image_token = model.config.image_token();
-        Recorder::new(self.policy, self.products, self.opset, image_token, self.interface())
+        Recorder::new(self.policy, self.products, self.opset, image_token, self.interface(model))
     }
 
     fn takes_images(&self) -> bool {
-        matches!(self.component, Component::Backbone | Component::Policy)
+        self.component.takes_images()
     }
 
     fn record(&self, model: &Model, recorder: &Recorder) -> Result<(Value, &'static str)> {
@@ -157,6 +116,8 @@ impl Export<'_> {
         let tokens = batch.input_ids[0].len();
         let features_shape = [1, tokens, config.backbone_embedding_dim];
         match self.component {
+            Component::Vit => vit(model, recorder, batch),
+            Component::Llm => llm(model, recorder, &prompt, batch),
             Component::Policy => Ok((model.infer(recorder, batch)?, "action_pred")),
             Component::Backbone => {
                 let features = model.backbone(recorder, &prompt, batch)?;
@@ -199,12 +160,18 @@ impl Export<'_> {
         }
     }
 
-    fn interface(&self) -> Interface {
+    fn interface(&self, model: &Model) -> Interface {
         let nvidia = self.names == Names::Nvidia;
-        let (batch, tokens, own) = match nvidia {
-            true => ("batch_size", "vl_seq_len", "sa_seq_len"),
-            false => ("batch", "tokens", "state_action_tokens"),
+        let whole = model.topology.vision_gives_tokens();
+        let (batch, tokens, own) = match (nvidia, self.component) {
+            (true, Component::Llm) if whole => ("batch_size", "seq_len", ""),
+            (true, Component::Llm) => ("batch_size", "sequence_length", ""),
+            (true, _) => ("batch_size", "vl_seq_len", "sa_seq_len"),
+            (false, Component::Vit) => ("images", "", ""),
+            (false, _) => ("batch", "tokens", "state_action_tokens"),
         };
+        // NVIDIA's graphs of these take one observation: its tensors have no dimension for more.
+        let alone = whole && matches!(self.component, Component::Vit | Component::Llm);
         let prompt = [
             "input_ids",
             "image_mask",
@@ -212,16 +179,29 @@ impl Export<'_> {
             "backbone_features",
             "vl_features",
             "vl_norm",
+            "inputs_embeds",
+            "attention_mask",
+            "position_ids",
+            "visual_pos_masks",
+            "embeddings",
         ];
+        let images = if nvidia { "num_vis_tokens" } else { "image_tokens" };
         let names = self.component.edges().iter().filter(|_| nvidia).map(|edge| (edge.name, edge.nvidia));
+        let pixels = (self.component == Component::Vit).then_some(("pixel_values.0", PIXELS));
         Interface {
-            names: names.collect(),
+            names: names.chain(pixels).collect(),
             open_tokens: prompt
                 .map(|name| (name, tokens))
                 .into_iter()
                 .chain(["state_action_tokens", "dit_output", "decoder"].map(|name| (name, own)))
+                .chain(DEEPSTACK.map(|name| (name, images)))
                 .collect(),
-            batch,
+            batch: (!alone).then_some(batch),
+            rows: if alone {
+                [PIXELS, "image_embeds"].into_iter().chain(DEEPSTACK).collect()
+            } else {
+                Vec::new()
+            },
             stored_formats: nvidia,
         }
     }
@@ -240,7 +220,7 @@ impl Export<'_> {
             ("precision", self.policy.identity()),
             ("products", products.to_owned()),
         ];
-        if matches!(self.component, Component::Backbone | Component::Policy) {
+        if self.takes_images() {
             entries.push(("images", images.join(",")));
         }
         if matches!(self.component, Component::ActionHead | Component::Policy) {
@@ -251,123 +231,46 @@ impl Export<'_> {
     }
 }
 
-impl Component {
-    /// Every component by its name.
-    pub const ALL: [(&'static str, Component); 8] = [
-        ("dit", Component::Dit),
-        ("vl_self_attention", Component::VlSelfAttention),
-        ("state_encoder", Component::StateEncoder),
-        ("action_encoder", Component::ActionEncoder),
-        ("action_decoder", Component::ActionDecoder),
-        ("action_head", Component::ActionHead),
-        ("backbone", Component::Backbone),
-        ("policy", Component::Policy),
-    ];
-
-    /// The sites of a model that lie in this component.
-    ///
-    /// # Errors
-    /// As [`Model::sites`].
-    pub fn sites(self, model: &Model) -> Result<Vec<ModelSite>> {
-        let within = |site: &ModelSite| {
-            let path = site.path.as_str();
-            let part = path.split('.').next().unwrap_or_default();
-            let backbone = matches!(part, "vision" | "connector" | "language");
-            match self {
-                Component::Policy => true,
-                Component::Backbone => backbone,
-                Component::ActionHead => !backbone,
-                Component::Dit => matches!(part, "dit" | "timestep_embedding"),
-                Component::VlSelfAttention => path.starts_with("action_head.vl_self_attention."),
-                Component::StateEncoder => path.starts_with("action_head.state_"),
-                Component::ActionEncoder => matches!(part, "action_encoder" | "action_features"),
-                Component::ActionDecoder => part == "decoder",
-            }
-        };
-        Ok(model.sites()?.into_iter().filter(within).collect())
+/// The graph of the vision tower; the name of its last output.
+fn vit(model: &Model, recorder: &Recorder, batch: &Batch) -> Result<(Value, &'static str)> {
+    let grids = &model.grids(&batch.images)?;
+    if !model.topology.vision_gives_tokens() {
+        let patches = model.patches(recorder, batch)?;
+        return Ok((model.see(recorder, &patches, grids)?.patches, "vit_embeds"));
     }
-
-    /// The tensors that are its own; none of what is more than a part of the action head.
-    pub fn edges(self) -> &'static [Edge] {
-        const FEATURES: Edge = Edge { name: "vl_features", nvidia: "vl_embs", tap: None, is_output: false };
-        match self {
-            Component::Dit => {
-                const {
-                    &[
-                        Edge::input("state_action_tokens", "sa_embs", "dit.tokens"),
-                        FEATURES,
-                        Edge::input("timestep", "timestep", "timestep"),
-                        Edge::output("dit_output", "dit.output"),
-                    ]
-                }
-            }
-            Component::VlSelfAttention => {
-                const {
-                    &[
-                        Edge::input("vl_norm", "hidden_states", "action_head.vl_norm"),
-                        Edge { nvidia: "output", is_output: true, ..FEATURES },
-                    ]
-                }
-            }
-            Component::StateEncoder => {
-                const {
-                    &[
-                        Edge::input("state", "state", "action_head.state"),
-                        Edge::output("state_features", "action_head.state_features"),
-                    ]
-                }
-            }
-            Component::ActionEncoder => {
-                const {
-                    &[
-                        Edge::input("actions_in", "actions", "actions_in"),
-                        Edge::input("timestep", "timesteps", "timestep"),
-                        Edge::output("action_features", "action_features"),
-                    ]
-                }
-            }
-            Component::ActionDecoder => {
-                const {
-                    &[
-                        Edge::input("dit_output", "model_output", "dit.output"),
-                        Edge::output("decoder", "decoder"),
-                    ]
-                }
-            }
-            Component::ActionHead | Component::Backbone | Component::Policy => &[],
+    let patches = grids.iter().map(|grid| grid.patches()).sum();
+    let shape = [1, patches, model.vision.patching.features()];
+    let patches = recorder.float_input(PIXELS, shape, &Site::new(vision::PATCHES));
+    let seen = model.see(recorder, &patches, grids)?;
+    let tokens = model.image_tokens(recorder, &seen.patches, grids)?;
+    match recorder.stack(&seen.deepstack) {
+        Some(deepstack) => {
+            recorder.output(&tokens, "image_embeds");
+            Ok((deepstack, "deepstack_features"))
         }
-    }
-
-    /// The part of the action head that takes these inputs, by our names or NVIDIA's.
-    pub fn of_inputs(names: &[&str]) -> Option<Component> {
-        let takes = |component: &Component| {
-            let mut inputs = component.edges().iter().filter(|edge| !edge.is_output).peekable();
-            let known = |name: &&str| {
-                SHARED_INPUTS.contains(name) || component.edges().iter().any(|edge| edge.is_called(name))
-            };
-            inputs.peek().is_some()
-                && inputs.all(|edge| names.iter().any(|name| edge.is_called(name)))
-                && names.iter().all(known)
-        };
-        Component::ALL.into_iter().map(|(_, component)| component).find(takes)
+        None => Ok((tokens, "image_embeds")),
     }
 }
 
-impl fmt::Display for Component {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let found = Component::ALL.iter().find(|(_, component)| component == self);
-        formatter.write_str(found.map_or("", |(name, _)| name))
-    }
-}
-
-impl FromStr for Component {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let found = Component::ALL.iter().find(|(known, _)| *known == name);
-        found.map(|(_, component)| *component).ok_or_else(|| {
-            let known = Component::ALL.map(|(name, _)| name).join(", ");
-            Error::input("component", format!("expected one of {known}, found `{name}`"))
+/// The graph of the language layers; the name of its output.
+fn llm(model: &Model, recorder: &Recorder, prompt: &Prompt, batch: &Batch) -> Result<(Value, &'static str)> {
+    let (hidden, tokens) = (model.config.backbone().text.hidden_size, batch.input_ids[0].len());
+    let embeddings =
+        recorder.float_input("inputs_embeds", [1, tokens, hidden], &Site::new(language::EMBEDDING));
+    let added = model.deepstack.len();
+    let names = DEEPSTACK.get(..added).ok_or_else(|| {
+        let what =
+            format!("expected at most {} deepstack features, as NVIDIA's, found {added}", DEEPSTACK.len());
+        Error::input("llm", what)
+    })?;
+    recorder.embeddings_input(&embeddings, model.language.rows_and_columns, added > 0);
+    let deepstack: Vec<Value> = names
+        .iter()
+        .enumerate()
+        .map(|(index, name)| {
+            let at = &Site::new("vision.deepstack") / index;
+            recorder.float_input(name, [1, prompt.images.indices.len(), hidden], &at)
         })
-    }
+        .collect();
+    Ok((model.read(recorder, &embeddings, &deepstack, prompt, &[])?, "embeddings"))
 }
