@@ -31,8 +31,8 @@ pub struct OnnxArgs {
     /// Checkpoint folder; synth:n1.6 for random weights of the published size, synth:tiny for a very small model.
     #[arg(long, visible_alias = "model-path", value_name = "DIR")]
     pub checkpoint: PathBuf,
-    /// What is exported: policy, backbone, action_head, or a part of that: dit, vl_self_attention (N1.7), state_encoder,
-    /// action_encoder, action_decoder.
+    /// What is exported: policy, backbone, action_head, or a part as NVIDIA's exporter cuts them: vit, llm, dit,
+    /// vl_self_attention (N1.7), state_encoder, action_encoder, action_decoder.
     #[arg(long, default_value = "policy")]
     pub component: Component,
     /// Number formats: f32, bf16 (as the official code rounds), fp16, mixed, mixed-fp16, fp8, or the path of a TOML
@@ -52,14 +52,14 @@ pub struct OnnxArgs {
     /// The graph; its tensors go to FILE.data.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Names of inputs and outputs: ours, with floats in f32, or those of NVIDIA's exporter for a part of the action head,
-    /// with floats in the storage format.
+    /// Names of inputs and outputs: ours, with floats in f32, or those of NVIDIA's exporter for a part that it cuts, with
+    /// floats in the storage format.
     #[arg(long, value_enum, default_value = "steady")]
     pub io_names: NamesArg,
     /// Euler steps to unroll (action_head, policy); the checkpoint's number otherwise.
     #[arg(long)]
     pub denoising_steps: Option<usize>,
-    /// Size of an image, once for each image of a prompt (backbone, policy).
+    /// Size of an image, once for each image of a prompt (vit, backbone, policy).
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = image_size)]
     pub image: Vec<[usize; 2]>,
     /// State rows of one observation (action_head, policy). [default: 1]

@@ -169,6 +169,52 @@ fn one_binding_or_one_product_of_another_type_is_seen() {
     );
 }
 
+/// Engines of NVIDIA's `vit` and `llm`, of N1.6 and N1.7.
+#[test]
+fn an_engine_of_a_part_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = b"stands for an engine";
+    let added = ["position_ids", "visual_pos_masks", "deepstack_0", "deepstack_1", "deepstack_2"];
+    let embedded = ["inputs_embeds", "attention_mask"];
+    for (part, inputs) in
+        [("vit", vec!["pixel_values"]), ("llm", embedded.to_vec()), ("llm", [&embedded[..], &added].concat())]
+    {
+        engine(folder.path(), "BF16", Vec::new());
+        let path = folder.path().join("dit.engine.json");
+        let mut record: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let binding = |name: &&str| json!({"name": name, "direction": "input", "dtype": "BF16", "shape": [-1], "profile": null});
+        record["bindings"] = inputs.iter().map(binding).collect();
+        record["engine"] = json!(fingerprint([("engine", bytes.as_slice())]));
+        fs::write(&path, record.to_string()).unwrap();
+        let run = steady(folder.path(), ["engine", "inspect", "dit.engine"]).succeeds();
+        assert!(run.stdout.contains(&format!("it takes what `{part}` takes")), "{}", run.stdout);
+    }
+}
+
+/// The name under which features are handed on is judged by nothing where stages run by themselves.
+#[test]
+fn features_by_themselves_need_the_name_of_what_makes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    steady(folder, ["record", "--inferences", "1", "--out", "recorded"]).succeeds();
+    let recorded = Trace::open(folder.join("recorded")).unwrap();
+    let name = "000/backbone_features";
+    let halved: Vec<f32> = recorded.read(name).unwrap().iter().map(|value| value / 2.0).collect();
+    let write = |out: &str, tap: &str| {
+        let mut metadata = recorded.metadata().clone();
+        metadata.insert("mode".to_owned(), "isolated".to_owned());
+        let mut writer = TraceWriter::create(&folder.join(out), metadata).unwrap();
+        writer.add(&format!("000/{tap}"), &recorded.entry(name).unwrap().shape, &halved).unwrap();
+        writer.finish().unwrap();
+        steady(folder, ["diagnose", "--inferences", "1", "--b", &format!("trace:{out}")])
+    };
+    write("copy", "backbone_features")
+        .refuses(&["backbone_features: expected the name of what makes it, `language.norm`"]);
+    let run = write("made", "language.norm");
+    let headline = run.stdout.lines().next().unwrap_or_default();
+    assert!(run.code == 1 && headline.contains("`language.norm`"), "{headline}");
+}
+
 #[test]
 fn an_engine_that_cannot_be_read_is_an_error() {
     let folder = tempfile::tempdir().unwrap();

@@ -242,3 +242,30 @@ impl FromStr for Component {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_told_by_its_inputs() {
+        let whole =
+            [&["inputs_embeds", "attention_mask", "position_ids", "visual_pos_masks"][..], &DEEPSTACK]
+                .concat();
+        for (inputs, expected) in [
+            (&["pixel_values"][..], Some(Component::Vit)),
+            (&whole[..2], Some(Component::Llm)),
+            (&whole, Some(Component::Llm)),
+            (&["hidden_states"], Some(Component::VlSelfAttention)),
+            (&["state", "embodiment_id"], Some(Component::StateEncoder)),
+            (&["sa_embs", "vl_embs", "timestep", "image_mask"], Some(Component::Dit)),
+            (&["inputs_embeds"], None),
+            (&["pixel_values", "input_ids"], None),
+            (&["pixel_values.0", "input_ids"], None),
+            (&["inputs_embeds", "attention_mask", "timestep"], None),
+            (&[], None),
+        ] {
+            assert_eq!(Component::of_inputs(inputs), expected, "{inputs:?}");
+        }
+    }
+}

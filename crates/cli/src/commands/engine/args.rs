@@ -37,13 +37,13 @@ pub struct GraphArgs {
     #[arg(long, value_enum, requires = "checkpoint")]
     pub products: Option<ProductsArg>,
     /// Names of inputs and outputs: ours, with floats in f32 (the default), or those of NVIDIA's exporter for a
-    /// part of the action head, with floats in the storage format.
+    /// part that it cuts, with floats in the storage format.
     #[arg(long, value_enum, requires = "checkpoint")]
     pub io_names: Option<NamesArg>,
     /// Euler steps to unroll; the checkpoint's number otherwise.
     #[arg(long, requires = "checkpoint", value_parser = clap::value_parser!(u16).range(1..))]
     pub denoising_steps: Option<u16>,
-    /// Size of an image, once for each image of a prompt (backbone, policy).
+    /// Size of an image, once for each image of a prompt (vit, backbone, policy).
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = image_size, requires = "checkpoint")]
     pub image: Vec<[usize; 2]>,
     /// State rows of one observation; 1 otherwise.

@@ -12,7 +12,7 @@ use steadyhand_gr00t::ops::onnx::{Port, PortDim, Products};
 use steadyhand_gr00t::policy::precision;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
-/// Observations of a batch.
+/// Observations of a batch, or images of one size.
 const BATCH: [usize; 3] = [1, 1, 8];
 /// Tokens of a prompt beside its images: the task and the frame around it.
 const TEXT_TOKENS: usize = 40;
@@ -92,7 +92,8 @@ impl CheckpointGraph {
 
     fn range(&self, name: &str) -> Result<Range> {
         let [least, best, most] = match name {
-            "batch" | "batch_size" => BATCH,
+            "batch" | "batch_size" | "images" => BATCH,
+            "image_tokens" | "num_vis_tokens" => [1, IMAGE_TOKENS, MOST_TOKENS],
             "state_action_tokens" | "sa_seq_len" => {
                 let config = &self.model.config;
                 let count = config.state_shape(self.layout.state_horizon)[0] + config.action_horizon;

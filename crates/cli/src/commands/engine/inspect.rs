@@ -17,6 +17,7 @@ use steadyhand_external::tensorrt::{
     BuildRecord, Check, Operation, Product, TensorRt, TensorRtEngine, audit_bindings, audit_operations,
 };
 use steadyhand_fidelity::trace::Dtype;
+use steadyhand_gr00t::export::Component;
 
 /// Shows the engine, and audits it where a policy was named.
 pub fn run(args: &InspectEngineArgs) -> Result<Outcome> {
@@ -50,6 +51,9 @@ pub fn run(args: &InspectEngineArgs) -> Result<Outcome> {
         }
     };
     output::print(&bindings_table(bindings).to_string())?;
+    if let Some(part) = part_of(bindings) {
+        say!("\nit takes what `{part}` takes, as NVIDIA's exporter cuts a model")?;
+    }
     if let Some(record) = &record {
         print_record(record)?;
     }
@@ -133,6 +137,25 @@ fn record_checks(recorded: &Bindings, own: &Bindings) -> Vec<Check> {
         .collect()
 }
 
+/// The part that an engine of these bindings is, of those that NVIDIA's exporter cuts.
+fn part_of(bindings: &Bindings) -> Option<Component> {
+    let inputs: Vec<&str> = bindings.inputs().map(|input| input.name.as_str()).collect();
+    Component::of_inputs(&inputs)
+}
+
+/// Whether a binding has a name that is NVIDIA's alone; where names are the same, whether floats have a narrower type than
+/// ours have.
+fn has_nvidias_interface(bindings: &Bindings) -> bool {
+    let Some(part) = part_of(bindings) else { return false };
+    let own = part.edges().iter().filter(|edge| edge.name != edge.nvidia);
+    match own.map(|edge| edge.nvidia).collect::<Vec<_>>() {
+        names if names.is_empty() => {
+            bindings.iter().any(|binding| matches!(binding.dtype, Dtype::F16 | Dtype::Bf16))
+        }
+        names => bindings.iter().any(|binding| names.contains(&binding.name.as_str())),
+    }
+}
+
 /// The engine against a checkpoint's graph at a policy.
 fn audit(
     checkpoint: &Path,
@@ -192,7 +215,7 @@ fn completed(args: &GraphArgs, source: &BTreeMap<String, String>, bindings: &Bin
         args.products =
             Some(ProductsArg::from_str(products, false).map_err(|_| wrong("products", products))?);
     }
-    if args.io_names.is_none() && bindings.get("sa_embs").is_some() {
+    if args.io_names.is_none() && has_nvidias_interface(bindings) {
         args.io_names = Some(NamesArg::Nvidia);
     }
     if let (true, Some(images)) = (args.image.is_empty(), field("images")) {
