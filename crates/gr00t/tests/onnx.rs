@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Case, python, run_script};
+use common::{Case, PADDING, python, run_script};
 use libtest_mimic::{Arguments, Trial};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,6 +22,9 @@ const F32_LIMIT: f64 = 1e-5;
 /// Lower precisions: the reference's own distance from its f32 result, times this. Rounding the same values
 /// after sums in another order moves some of them by a unit; it must not move them much further from the truth. Measured here: 1.26.
 const ROUNDED_FACTOR: f64 = 1.5;
+/// The same of `llm`, whose error is that of few layers alone: graphs round probabilities where the reference rounds
+/// exponentials, of which the largest is 1 and loses nothing. Measured here: 1.47 (the demo's in mixed), times 1.2.
+const LLM_FACTOR: f64 = 1.76;
 /// The same where products are stored in the narrow format: the reference keeps them in f32 until the bias is
 /// added, and scores until the softmax. Measured here: 2.1.
 const NATIVE_FACTOR: f64 = 2.5;
@@ -126,8 +129,12 @@ impl Cases {
     /// Exports every component of a model, on a batch of two with different times, embodiments and prompts,
     /// and with padding where a graph takes a mask.
     fn add(&mut self, label: &str, model: &Model, layout: &Layout, precisions: &[&str], products: Products) {
-        let factor = if products == Products::Native { NATIVE_FACTOR } else { ROUNDED_FACTOR };
         for (name, component) in components(model) {
+            let factor = match (products, component) {
+                (Products::Native, _) => NATIVE_FACTOR,
+                (Products::Widened, Component::Llm) => LLM_FACTOR,
+                (Products::Widened, _) => ROUNDED_FACTOR,
+            };
             let layout = &fitting(model, component, layout);
             let case = Case::new(model, component, layout);
             let truth = case.reference(model, &PrecisionPolicy::preset("f32").expect("a preset"));
@@ -137,7 +144,9 @@ impl Cases {
                 export(model, component, &policy, products, layout, &folder);
                 // Against the f32 result: a rounded one is as good as the reference's, not equal to it.
                 let own = relative_l2(&case.reference(model, &policy), &truth);
-                case.write(model, &truth, &folder.join("case.safetensors"));
+                // At other positions the same values are rounded otherwise.
+                let before = if *precision == "f32" { PADDING } else { 0 };
+                case.write(model, &truth, before, &folder.join("case.safetensors"));
                 self.graphs.push((folder, if *precision == "f32" { F32_LIMIT } else { own * factor }));
             }
         }

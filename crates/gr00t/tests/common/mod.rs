@@ -6,18 +6,19 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use steadyhand_gr00t::export::{Component, Layout};
-use steadyhand_gr00t::model::language::EMBEDDING;
+use steadyhand_gr00t::model::language::{EMBEDDING, INPUTS};
 use steadyhand_gr00t::model::{Batch, Model};
 use steadyhand_gr00t::noise::gaussian;
 use steadyhand_gr00t::ops::ImageBatch;
 use steadyhand_gr00t::ops::cpu::Cpu;
 use steadyhand_gr00t::ops::{Ops, Site};
 use steadyhand_gr00t::precision::PrecisionPolicy;
+use steadyhand_gr00t::probe::Recorder;
 
 /// Observations in a case.
 const BATCH: usize = 2;
 /// Tokens that a mask hides, after the others.
-const PADDING: usize = 3;
+pub const PADDING: usize = 3;
 /// Times of the two observations.
 const TIMES: [usize; BATCH] = [750, 250];
 
@@ -105,11 +106,12 @@ impl Case {
             return Case { outputs, ..Case::without_tokens(component, items) };
         }
         if component == Component::Llm {
-            let seed = |layer: usize| gaussian(8, layer as u32, 0, image_tokens, text).data;
+            let read = items.iter().map(|item| what_is_read(model, item));
+            let (features, mut added): (Vec<_>, Vec<_>) = read.unzip();
             return Case {
-                features: random(3, count, text),
+                features,
                 widths: [text, 0],
-                added: (0..layers).map(seed).collect(),
+                added: added.swap_remove(0),
                 outputs: vec![("embeddings", vec![observations, count, text])],
                 ..Case::without_tokens(component, items)
             };
@@ -208,7 +210,8 @@ impl Case {
     }
 
     /// Writes inputs and the expected output. Features get padding that the mask hides.
-    pub fn write(&self, model: &Model, expected: &[f32], path: &Path) {
+    /// `before`: tokens of padding before the language layers' own, which move those to later positions.
+    pub fn write(&self, model: &Model, expected: &[f32], before: usize, path: &Path) {
         let mut rest = expected;
         let mut tensors = Vec::new();
         for (name, shape) in &self.outputs {
@@ -252,7 +255,7 @@ impl Case {
             tensors.push(self.pixels(model));
         }
         if self.component == Component::Llm {
-            tensors.extend(self.embeddings(model, &image_mask));
+            tensors.extend(self.embeddings(model, &image_mask, before));
         }
         let without_embodiment =
             [Component::Vit, Component::Llm, Component::Dit, Component::Backbone, Component::VlSelfAttention];
@@ -319,27 +322,28 @@ impl Case {
     }
 
     /// What the language layers are given, behind padding that a mask hides.
-    fn embeddings(&self, model: &Model, image_mask: &[bool]) -> Vec<TensorData> {
+    fn embeddings(&self, model: &Model, image_mask: &[bool], before: usize) -> Vec<TensorData> {
         let (batch, count, width) = (self.items.len(), image_mask.len(), self.widths[0]);
         let padded: Vec<f32> = self.features[..batch]
             .iter()
-            .flat_map(|item| std::iter::repeat_n(9.0, PADDING * width).chain(item.iter().copied()))
+            .flat_map(|item| std::iter::repeat_n(9.0, before * width).chain(item.iter().copied()))
             .collect();
-        let attended = [vec![0; PADDING], vec![1; count]].concat().repeat(batch);
-        let shape = [batch, PADDING + count];
+        let attended = [vec![0; before], vec![1; count]].concat().repeat(batch);
+        let shape = [batch, before + count];
         let mut tensors = vec![
-            floats("in.inputs_embeds", &[batch, PADDING + count, width], &padded),
+            floats("in.inputs_embeds", &[batch, before + count, width], &padded),
             integers("in.attention_mask", &shape, attended.into_iter()),
         ];
         if let Some(places) = model.token_places(&self.items[0]).expect("a prompt") {
             // Those of padding count for nothing.
-            let axis =
-                |axis: usize| [1; PADDING].into_iter().chain(places.iter().map(move |place| place[axis]));
+            let axis = |axis: usize| {
+                std::iter::repeat_n(1, before).chain(places.iter().map(move |place| place[axis]))
+            };
             let places: Vec<usize> = (0..3).flat_map(axis).collect();
-            tensors.push(integers("in.position_ids", &[3, 1, PADDING + count], places.into_iter()));
+            tensors.push(integers("in.position_ids", &[3, 1, before + count], places.into_iter()));
         }
         if !self.added.is_empty() {
-            let seen = [&[false; PADDING], image_mask].concat();
+            let seen = [&vec![false; before], image_mask].concat();
             let TensorData { name, dtype, shape: _, bytes } = bools("in.visual_pos_masks", &seen);
             let bytes = bytes[..seen.len()].to_vec();
             tensors.push(TensorData { name, dtype, shape: vec![1, seen.len()], bytes });
@@ -349,6 +353,18 @@ impl Case {
         }));
         tensors
     }
+}
+
+/// What the language layers read in an inference: embeddings, and what is added behind layers.
+fn what_is_read(model: &Model, item: &Batch) -> (Vec<f32>, Vec<Vec<f32>>) {
+    let added = (0..model.deepstack.len()).map(|layer| format!("vision.deepstack.{layer}"));
+    let names: Vec<String> = std::iter::once(INPUTS.to_owned()).chain(added).collect();
+    let mut taps = Recorder::only(names.clone());
+    let policy = PrecisionPolicy::preset("f32").expect("a preset");
+    let prompt = model.prompt(item).expect("a prompt");
+    model.backbone(&Cpu::new(&policy, Some(&mut taps)), &prompt, item).expect("the reference runs");
+    let mut values = names.iter().map(|name| taps.tensors[name].1.clone());
+    (values.next().expect("the first name"), values.collect())
 }
 
 /// One observation: text, the images' tokens, text.
