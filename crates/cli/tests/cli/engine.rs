@@ -203,7 +203,7 @@ fn features_by_themselves_need_the_name_of_what_makes_them() {
     let write = |out: &str, tap: &str| {
         let mut metadata = recorded.metadata().clone();
         metadata.insert("mode".to_owned(), "isolated".to_owned());
-        let mut writer = TraceWriter::create(&folder.join(out), metadata).unwrap();
+        let mut writer = TraceWriter::create(folder.join(out), metadata).unwrap();
         writer.add(&format!("000/{tap}"), &recorded.entry(name).unwrap().shape, &halved).unwrap();
         writer.finish().unwrap();
         steady(folder, ["diagnose", "--inferences", "1", "--b", &format!("trace:{out}")])
