@@ -27,6 +27,11 @@ fn main() -> ExitCode {
         (locate(None, Some(Target::any(Product::TensorRtRtx))).is_ok(), has_onnxruntime());
     let tests = vec![
         trial("a_checkpoint_is_built_and_audited", tensorrt, a_checkpoint_is_built_and_audited),
+        trial(
+            "engines_of_vit_and_llm_are_built_and_audited",
+            tensorrt,
+            engines_of_vit_and_llm_are_built_and_audited,
+        ),
         trial("sizes_of_a_graph_are_asked_for", tensorrt, sizes_of_a_graph_are_asked_for),
         trial("a_run_gives_a_trace_that_is_healthy", onnxruntime, a_run_gives_a_trace_that_is_healthy),
         trial(
@@ -137,6 +142,37 @@ fn a_checkpoint_is_built_and_audited() {
         run.succeeds();
         steady(folder, ["diagnose", "--isolated", "--b", "trace:out"]).succeeds();
     }
+}
+
+/// Of both versions, by NVIDIA's names, which the audit finds out by itself.
+fn engines_of_vit_and_llm_are_built_and_audited() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = [
+        ("batch_size=1:1:8", "batch_size=1:1:8 sequence_length=1:121:512"),
+        ("", "num_vis_tokens=1:81:512 seq_len=1:121:512"),
+    ];
+    for ((checkpoint, image), (of_vit, of_llm)) in BACKBONES.into_iter().zip(open) {
+        let checkpoint = path_of(checkpoint);
+        let policy = ["--checkpoint", &checkpoint, "--precision", "bf16"];
+        for (part, sees, shapes) in [("vit", &["--image", image][..], of_vit), ("llm", &[], of_llm)] {
+            let build = ["engine", "build", "--component", part, "--io-names", "nvidia", "--out", "x.engine"];
+            let run = steady(folder.path(), build.iter().chain(&policy).chain(sees)).succeeds();
+            assert!(run.stdout.contains(&format!("shapes {shapes}")), "{}", run.stdout);
+            let inspect = ["engine", "inspect", "x.engine"];
+            let run = steady(folder.path(), inspect.iter().chain(&policy)).succeeds();
+            assert!(run.stdout.contains(&format!("it takes what `{part}` takes")), "{}", run.stdout);
+            assert!(run.stdout.contains("audit: ") && !run.stdout.contains("differs"), "{}", run.stdout);
+            let fp16 = ["--checkpoint", &checkpoint, "--precision", "fp16"];
+            let run = steady(folder.path(), inspect.iter().chain(&fp16));
+            assert!(run.code == 1 && run.stdout.contains("differs: "), "{run:#?}");
+        }
+    }
+}
+
+/// A checkpoint of the repository, or sizes without files.
+fn path_of(checkpoint: &str) -> String {
+    let named = checkpoint.starts_with("synth:");
+    if named { checkpoint.to_owned() } else { repo(checkpoint).display().to_string() }
 }
 
 fn sizes_of_a_graph_are_asked_for() {
@@ -272,9 +308,9 @@ const BACKBONES: [(&str, &str); 2] = [("demo/checkpoint", "252x252"), ("synth:ti
 
 /// Records a model, where it was not yet, and exports its `vit` and `llm` by NVIDIA's names.
 fn record_and_cut(folder: &Path, checkpoint: &str, image: &str, precision: &str) -> String {
-    let own = checkpoint.starts_with("synth:");
-    let checkpoint = if own { checkpoint.to_owned() } else { repo(checkpoint).display().to_string() };
-    let observed: &[&str] = if own { &["--checkpoint", &checkpoint] } else { &[] };
+    let named = checkpoint.starts_with("synth:");
+    let checkpoint = path_of(checkpoint);
+    let observed: &[&str] = if named { &["--checkpoint", &checkpoint] } else { &[] };
     if !folder.join("recorded").exists() {
         let record = ["record", "--inferences", "1", "--out", "recorded"];
         steady(folder, record.iter().chain(observed)).succeeds();
