@@ -121,3 +121,71 @@ impl Tensors for OfRecording<'_> {
         self.recording.trace.entry(&OfInference::name(self.inference, name)).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use steadyhand_external::bindings::Direction;
+    use steadyhand_fidelity::TraceWriter;
+
+    /// A recording of one inference of images of these widths.
+    fn recording(folder: &std::path::Path, widths: &[usize]) -> Recording {
+        let metadata = [("denoising_steps", "4"), ("image_token_index", "7")];
+        let metadata: BTreeMap<String, String> =
+            metadata.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let mut writer = TraceWriter::create(folder, metadata).expect("a folder");
+        for (index, width) in widths.iter().enumerate() {
+            let pixels = vec![index as f32; 3 * width];
+            writer.add(&format!("000/pixel_values.{index}"), &[1, 3, 1, *width], &pixels).expect("written");
+        }
+        writer.finish().expect("written");
+        Recording::new(Trace::open(folder).expect("what was written")).expect("a recording")
+    }
+
+    fn pixels() -> Binding {
+        Binding {
+            name: "pixel_values".to_owned(),
+            direction: Direction::Input,
+            dtype: Dtype::F32,
+            shape: vec![-1, 3, 1, 2],
+            profile: None,
+        }
+    }
+
+    const CALL: Call = Call { inference: 0, step: None };
+
+    #[test]
+    fn images_of_one_observation_are_one_tensor() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let two = recording(&folder.path().join("two"), &[2, 2]);
+        let tensor = two.input(&pixels(), CALL).expect("images of one size");
+        let expected = [[0f32; 6], [1f32; 6]].concat();
+        assert_eq!(tensor, Tensor::floats(&[2, 3, 1, 2], &expected).expect("a tensor"));
+        let odd = recording(&folder.path().join("odd"), &[2, 4]);
+        let refusal = odd.input(&pixels(), CALL).expect_err("another size").to_string();
+        assert!(refusal.contains("pixel_values.1: expected [1, 3, 1, 2]"), "{refusal}");
+    }
+
+    #[test]
+    fn outputs_of_the_vision_tower_are_taps_of_one_observation() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let recording = recording(&folder.path().join("one"), &[2]);
+        let bindings = Bindings::new(vec![pixels()]);
+        let values: Vec<f32> = (0u8..12).map(f32::from).collect();
+        let taps = |name: &str, shape: &[usize]| -> Vec<(String, Vec<usize>, Vec<u8>)> {
+            let tensor = Tensor::floats(shape, &values).expect("a tensor");
+            let taps = recording.output(&bindings, name, tensor, CALL).expect("a known output");
+            taps.into_iter().map(|(tap, own)| (tap, own.shape().to_vec(), own.bytes().to_vec())).collect()
+        };
+        let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        let whole = |tap: &str, shape: [usize; 3]| vec![(tap.to_owned(), shape.to_vec(), bytes(&values))];
+        assert_eq!(taps("vit_embeds", &[2, 3, 2]), whole("000/vision.post_layernorm", [1, 6, 2]));
+        assert_eq!(taps("image_embeds", &[6, 2]), whole("000/vision.merger", [1, 6, 2]));
+        let layer = |index: usize, part: &[f32]| {
+            (format!("000/vision.deepstack.{index}"), vec![1, 3, 2], bytes(part))
+        };
+        let layers = vec![layer(0, &values[..6]), layer(1, &values[6..])];
+        assert_eq!(taps("deepstack_features", &[2, 3, 2]), layers);
+    }
+}
