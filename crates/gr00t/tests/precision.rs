@@ -262,6 +262,10 @@ fn an_export_names_the_site_that_it_has_no_form_for() {
     // The backbone does not hold the site, and what a norm computes in does not matter.
     let odd = policy.with("vision.layer.0.norm1", Formats::new(Format::F32, Format::Fp8E4m3, Format::F32));
     assert_eq!(export(Component::Backbone, &odd), Ok(()));
+    // What enters a part is stored as what makes it says.
+    let narrow = Formats::new(Format::Fp8E4m3, Format::F32, Format::F32);
+    let error = export(Component::Llm, &preset("f32").with("language.embedding", narrow)).expect_err("fp8");
+    assert!(error.contains("site `language.embedding`") && error.contains("storage"), "{error}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ pub use component::{Component, Edge};
 
 use crate::model::{self, Batch, Model, Prompt, language, vision};
 use crate::ops::onnx::{Interface, Metadata, Port, Products, Recorder, Value, Written, check};
-use crate::ops::{Ops, Part, Site};
+use crate::ops::{ModelSite, Ops, Part, Site};
 use crate::precision::PrecisionPolicy;
 use crate::{Error, Result};
 use component::{DEEPSTACK, PIXELS};
@@ -94,7 +94,15 @@ impl Export<'_> {
             );
             return Err(Error::input("image", what));
         }
-        check(self.policy, &self.component.sites(model)?)?;
+        let mut sites = self.component.sites(model)?;
+        if self.component == Component::Llm {
+            // What enters has the formats of the sites that make it.
+            let added =
+                |path: &str| path.strip_prefix("vision.deepstack.").is_some_and(|rest| !rest.contains('.'));
+            let enters = |site: &ModelSite| site.path == language::EMBEDDING || added(&site.path);
+            sites.extend(model.sites()?.into_iter().filter(enters));
+        }
+        check(self.policy, &sites)?;
         let image_token = model.config.image_token();
         Recorder::new(self.policy, self.products, self.opset, image_token, self.interface(model))
     }
