@@ -128,6 +128,7 @@ mod tests {
     use std::collections::BTreeMap;
     use steadyhand_external::bindings::Direction;
     use steadyhand_fidelity::TraceWriter;
+    use steadyhand_fidelity::trace::Dtype;
 
     /// A recording of one inference of images of these widths.
     fn recording(folder: &std::path::Path, widths: &[usize]) -> Recording {
