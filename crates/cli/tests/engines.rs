@@ -301,6 +301,13 @@ fn a_component_runs_with_the_reference_around_it() {
     let other = ["--b", "onnxruntime:bf16", "--onnx", "dit.onnx"];
     let refused = ["dit.onnx: steadyhand.precision: expected bf16, found f32"];
     steady(folder, ["compare"].iter().chain(&other)).refuses(&refused);
+    // Less than it is said to be: the verdict names where it leaves the engine.
+    let narrow = ["--component", "dit", "--precision", "bf16", "--out", "narrow.onnx"];
+    with_demo(folder, &["export", "onnx"], &narrow).succeeds();
+    let engine =
+        ["--b", "onnxruntime:bf16", "--b-precision", "f32", "--onnx", "narrow.onnx", "--inferences", "1"];
+    let run = steady(folder, ["diagnose"].iter().chain(&engine));
+    assert!(run.code == 1 && run.stdout.contains("FOUND: "), "{run:#?}");
 }
 
 /// What a model's `vit` and `llm` need to be exported and recorded: a checkpoint with the size of its images.

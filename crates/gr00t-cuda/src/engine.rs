@@ -388,6 +388,10 @@ impl Engine for CudaEngine {
         Ok(actions)
     }
 
+    fn takes_tensors(&self) -> bool {
+        true
+    }
+
     fn infer_patched(
         &mut self,
         input: &ModelInput,

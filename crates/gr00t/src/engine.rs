@@ -72,6 +72,11 @@ pub trait Engine {
         Err(Error::input("patches", what))
     }
 
+    /// Whether it takes tensors between its components: [`Engine::infer_patched`].
+    fn takes_tensors(&self) -> bool {
+        false
+    }
+
     /// Whether it shows a probe its intermediate tensors. An engine that gives its actions only refuses probes.
     fn shows_tensors(&self) -> bool {
         true
@@ -191,6 +196,10 @@ impl<I: Intervention> Engine for CpuEngine<'_, I> {
         infer_by_layout(model, inputs, *denoising_steps, probe, &mut |batch, probe| {
             model.infer(&Cpu::new(policy, probe).with_intervention(*intervention), batch)
         })
+    }
+
+    fn takes_tensors(&self) -> bool {
+        true
     }
 
     fn infer_patched(&mut self, input: &ModelInput, patches: &mut dyn Patches) -> Result<Matrix> {

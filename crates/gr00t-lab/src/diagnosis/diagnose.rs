@@ -78,7 +78,9 @@ pub fn diagnose(
         _ => None,
     };
     let swaps = match (&mut subject, evidence.actions.last()) {
-        (Subject::Live(engine), Some(actions)) if options.swaps != SwapWhen::Never => {
+        (Subject::Live(engine), Some(actions))
+            if options.swaps != SwapWhen::Never && engine.takes_tensors() =>
+        {
             let (always, keeps_state) = (options.swaps == SwapWhen::Always, evidence.repeats == Some(false));
             let exchange = Exchange { engine: *engine, actions, keeps_state, always };
             swaps::run(setup, &baseline, exchange, progress)?

@@ -97,6 +97,10 @@ impl Engine for FaultyEngine {
         })
     }
 
+    fn takes_tensors(&self) -> bool {
+        true
+    }
+
     fn infer_patched(&mut self, input: &ModelInput, patches: &mut dyn Patches) -> Result<Matrix> {
         let input = self.given(std::slice::from_ref(input));
         let FaultyEngine { model, policy, denoising_steps, faults, previous } = self;
