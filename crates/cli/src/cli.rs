@@ -139,11 +139,11 @@ mod tests {
             "1",
             "2",
         ]);
+        let defaults =
+            (args.steps, args.action_horizon, args.denoising_steps(), args.skip_timing_steps, args.seed);
         assert_eq!((args.checkpoint, args.dataset_path), (vec!["a_b".into()], vec!["d_e".into()]));
         let episodes = ["0", "1", "2"].map(|word| word.parse().expect("an episode"));
         assert_eq!((args.traj_ids, args.embodiment_tag.as_deref()), (episodes.to_vec(), Some("GR1")));
-        let defaults =
-            (args.steps, args.action_horizon, args.denoising_steps, args.skip_timing_steps, args.seed);
         assert_eq!(defaults, (200, 16, 4, 1, 42));
     }
 

@@ -89,7 +89,7 @@ fn observe(processor: &Processor, dataset: &Path, episode: usize, step: usize) -
     let episode = dataset.episode(episode)?;
     let of = episode.len();
     ensure!(step < of, "step: expected below {of}, the steps of the episode, found {step}");
-    let mut observations = Observations::open(processor, &episode, vec![step])?;
+    let mut observations = Observations::open(processor.modalities(), &episode, vec![step])?;
     Ok(observations.next().context("step: expected an observation, found none")??.1)
 }
 

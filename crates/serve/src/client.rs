@@ -61,7 +61,7 @@ pub fn attend(shared: &Shared, stream: TcpStream) {
         let _ = answering.join();
         match ended {
             Ended::Left => {}
-            Ended::Protocol => shared.metrics.count(Count::Dropped),
+            Ended::Silent | Ended::Protocol(_) => shared.metrics.count(Count::Dropped),
             Ended::TooLarge { envelope, claimed } => {
                 let most = shared.config.max_message;
                 let what = format!("expected at most {most} bytes (--max-message-mib), found {claimed}");

@@ -64,6 +64,36 @@ pub enum Error {
     /// The engine's thread ended, which only a defect makes it do.
     #[error("the engine's thread ended unexpectedly")]
     EngineEnded,
+    /// A server that was asked cannot be reached, left, is silent, or speaks another protocol.
+    #[error("{server}: {what}")]
+    Server {
+        /// Host and port.
+        server: String,
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// A server that was asked answered with an error of its own.
+    #[error("{server}: {endpoint}: the server answers: {error}")]
+    Answered {
+        /// Host and port.
+        server: String,
+        /// What it was asked for.
+        endpoint: &'static str,
+        /// Its words.
+        error: String,
+    },
+    /// The reply of a server that was asked is none.
+    #[error("{server}: {endpoint}: {field}: {what}")]
+    Reply {
+        /// Host and port.
+        server: String,
+        /// What it was asked for.
+        endpoint: &'static str,
+        /// The field, such as `action.left_arm`.
+        field: String,
+        /// What was expected and what was found.
+        what: String,
+    },
     /// The policy refused the observation, or the engine failed.
     #[error(transparent)]
     Policy(#[from] steadyhand_gr00t::Error),

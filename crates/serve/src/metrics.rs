@@ -94,7 +94,7 @@ pub enum Count {
     Unauthorized,
     /// Requests whose deadline passed before the engine was free.
     Late,
-    /// Connections that were closed because they did not follow the protocol or there were too many.
+    /// Connections that were closed because they did not follow the protocol, were silent, or there were too many.
     Dropped,
 }
 

@@ -15,6 +15,7 @@ pub const KIND: Kind = Kind {
     open: Open::Examined {
         // The official precision.
         precision: "bf16",
+        options: &[],
         fits: |text| text.contains('#'),
         noise: |text| Some(NoiseSource::Recorded(parts(text).0.into())),
         open,

@@ -9,7 +9,13 @@ pub const KIND: Kind = Kind {
     form: "fault:NAME[:weak]",
     about: "the reference with a known fault",
     exchanges: true,
-    open: Open::Examined { precision: "f32", fits: |name| !name.is_empty(), noise: |_| None, open },
+    open: Open::Examined {
+        precision: "f32",
+        options: &[],
+        fits: |name| !name.is_empty(),
+        noise: |_| None,
+        open,
+    },
 };
 
 fn open(text: &str, asked: &Asked) -> Result<Examined> {

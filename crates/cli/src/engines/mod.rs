@@ -12,6 +12,7 @@ pub mod cuda;
 mod expected;
 mod fault;
 mod onnxruntime;
+pub mod remote;
 mod spec;
 mod tensorrt;
 mod trace;
@@ -37,6 +38,7 @@ const KINDS: &[Kind] = &[
     tensorrt::KIND,
     trace::KIND,
     expected::KIND,
+    remote::KIND,
     fault::KIND,
 ];
 
@@ -78,6 +80,8 @@ pub enum Open {
     Examined {
         /// The precision that they say they run at.
         precision: &'static str,
+        /// As those of engines that run here.
+        options: &'static [&'static str],
         /// Whether the text after the colon has the form.
         fits: fn(&str) -> bool,
         /// The noise that came with what they left, if any.
@@ -126,6 +130,8 @@ pub struct Options {
     pub onnx: Option<PathBuf>,
     /// TensorRT's library.
     pub tensorrt: Option<PathBuf>,
+    /// Where a policy server is, and how it is asked.
+    pub server: remote::Server,
 }
 
 impl Options {
@@ -149,7 +155,12 @@ impl Options {
 
     /// Options that were given, as they are typed.
     fn given(&self) -> impl Iterator<Item = &'static str> {
+        let remote::Server { host, port, api_token, reply_timeout } = &self.server;
         let options = [
+            ("--host", host.is_some()),
+            ("--port", port.is_some()),
+            ("--api-token", api_token.is_some()),
+            ("--reply-timeout", reply_timeout.is_some()),
             ("--device", self.device.is_some()),
             ("--kernel-cache", self.kernel_cache.is_some()),
             ("--kernel-dir", self.kernel_dir.is_some()),
@@ -163,11 +174,12 @@ impl Options {
 }
 
 impl Kind {
-    /// Its own options, where it runs here.
+    /// Its own options.
     const fn options(&self) -> &'static [&'static str] {
         match self.open {
-            Open::Running { options, .. } | Open::Stored { options, .. } => options,
-            Open::Examined { .. } => &[],
+            Open::Running { options, .. } | Open::Stored { options, .. } | Open::Examined { options, .. } => {
+                options
+            }
         }
     }
 }

@@ -45,6 +45,22 @@ impl EngineSpec {
         Err(format!("expected {}, found `{text}`", either(&known)))
     }
 
+    /// An engine that is evaluated: one that runs here, or a server.
+    ///
+    /// # Errors
+    /// Another one: names those.
+    pub fn evaluated(text: &str) -> Result<Self, String> {
+        let remote = super::remote::KIND;
+        if let Some(kind) = KINDS.iter().find(|kind| kind.name == remote.name && kind.name == text) {
+            return Ok(EngineSpec { kind, argument: None });
+        }
+        match text.split_once(':') {
+            Some((name, _)) if name == remote.name => text.parse(),
+            _ => Self::running(text)
+                .map_err(|what| what.replacen(" or ", &format!(", {} or ", remote.name), 1)),
+        }
+    }
+
     /// An engine of one of these kinds, alone.
     ///
     /// # Errors
@@ -262,6 +278,8 @@ mod tests {
             ("trace:a:b", "trace", None),
             ("expected:a#b#misread", "expected", None),
             ("fault:unwritten-tail:weak", "fault", None),
+            ("remote:robot.local:5555", "remote", None),
+            ("remote:[::1]:5555", "remote", None),
         ] {
             let spec: EngineSpec = text.parse().expect(text);
             assert_eq!((spec.name(), spec.named_precision()), (name, precision), "{text}");
@@ -288,6 +306,12 @@ mod tests {
         }
         assert!(EngineSpec::running("trace:a").is_err() && EngineSpec::running("tensorrt:a").is_ok());
         assert_eq!(refused("tensorrt"), "expected `tensorrt:FILE`, found `tensorrt`");
+        assert_eq!(refused("remote:host"), "expected `remote:HOST:PORT`, found `remote:host`");
+        assert!(EngineSpec::running("remote:host:1").is_err());
+        assert_eq!(EngineSpec::evaluated("remote").map(|spec| spec.name()), Ok("remote"));
+        assert!(EngineSpec::evaluated("remote:host:x").is_err());
+        let evaluated = EngineSpec::evaluated("nothing").expect_err("no engine");
+        assert!(evaluated.contains(", remote or ") && evaluated.contains("cpu"), "{evaluated}");
         assert!(EngineSpec::one_of("cpu:f32", &["cpu"]).is_err());
     }
 }

@@ -12,6 +12,7 @@ pub const KIND: Kind = Kind {
     open: Open::Examined {
         // The official precision.
         precision: "bf16",
+        options: &[],
         fits: |folder| !folder.is_empty(),
         noise: |_| None,
         open: |folder, _| Ok(Examined::Trace(Rc::new(Trace::open(folder)?))),

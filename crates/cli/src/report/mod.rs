@@ -48,7 +48,8 @@ pub struct Report {
     /// Most steps evaluated in an episode.
     pub steps: usize,
     pub action_horizon: usize,
-    pub denoising_steps: usize,
+    /// None where a server chooses them.
+    pub denoising_steps: Option<usize>,
     /// Where the precision's scales of activations come from, where it has fixed ones.
     pub calibration: Option<CalibrationUsed>,
     /// Mean of the episodes' errors, each episode counting the same whatever its length; absent without episodes.
@@ -88,6 +89,9 @@ pub struct EpisodeReport {
     /// One entry an inference, without the skipped ones.
     pub inference_seconds: Vec<f64>,
     pub groups: Vec<GroupError>,
+    /// Of a server: whether it said of every inference that it started from the noise that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise_confirmed: Option<bool>,
 }
 
 /// Errors of one action group (an arm, a hand) in one episode.

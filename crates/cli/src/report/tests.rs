@@ -21,6 +21,7 @@ fn episode(episode_index: usize, inference_seconds: &[f64]) -> EpisodeReport {
         data_preparation_seconds: vec![0.001; inference_seconds.len()],
         inference_seconds: inference_seconds.to_vec(),
         groups: vec![GroupError { name: "left_arm".into(), mse: 0.25, mae: 0.5 }],
+        noise_confirmed: None,
     }
 }
 
@@ -39,7 +40,7 @@ fn report(episodes: Vec<EpisodeReport>) -> Report {
         noise: None,
         steps: 200,
         action_horizon: 16,
-        denoising_steps: 4,
+        denoising_steps: Some(4),
         calibration: None,
         mse: Some(0.0043666),
         mae: Some(0.0390334),

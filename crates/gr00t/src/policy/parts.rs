@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::engine::{Backend, Engine, check_steps};
 use crate::model::Model;
 use crate::precision::PrecisionPolicy;
-use crate::processor::{Processor, known_embodiment_tags};
+use crate::processor::{Processor, chosen_tag, known_embodiment_tags};
 use crate::{Error, Result, synthetic};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,14 +51,7 @@ impl Parts {
     /// [`Error::Option`] for a tag that must be named; otherwise the file and the field.
     pub fn load(folder: &Path, embodiment_tag: Option<&str>, tokenizer: Option<&Path>) -> Result<Self> {
         let tags = known_embodiment_tags(folder)?;
-        let tag = match (embodiment_tag, &tags[..]) {
-            (Some(tag), _) => tag,
-            (None, [only]) => only,
-            (None, _) => {
-                let what = format!("expected one of {}, found none", tags.join(", "));
-                return Err(Error::option("embodiment_tag", what));
-            }
-        };
+        let tag = chosen_tag(embodiment_tag, &tags)?;
         let processor = Processor::load(folder, tag, tokenizer)?;
         let model = load_model(folder)?;
         check_horizon(&processor, &model)?;

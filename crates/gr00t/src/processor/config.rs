@@ -355,6 +355,33 @@ pub fn known_embodiment_tags(checkpoint: &Path) -> Result<Vec<String>> {
     Ok(ProcessorConfig::read(checkpoint)?.modality_configs.into_keys().collect())
 }
 
+/// The tag that is meant: the one that is named, or the only one of `known`.
+///
+/// # Errors
+/// [`Error::Option`] where one must be named.
+pub(crate) fn chosen_tag<'t>(tag: Option<&'t str>, known: &'t [String]) -> Result<&'t str> {
+    match (tag, known) {
+        (Some(tag), _) => Ok(tag),
+        (None, [only]) => Ok(only),
+        (None, _) => {
+            let what = format!("expected one of {}, found none", known.join(", "));
+            Err(Error::option("embodiment_tag", what))
+        }
+    }
+}
+
+/// What an embodiment of a checkpoint observes and does, of its configuration alone. The tag may be left out where there
+/// is only one.
+///
+/// # Errors
+/// As [`ProcessorConfig::read`]; a tag that must be named, or that the checkpoint does not have.
+pub fn modalities_of(checkpoint: &Path, embodiment_tag: Option<&str>) -> Result<EmbodimentModalities> {
+    let known = known_embodiment_tags(checkpoint)?;
+    let config = ProcessorConfig::read(checkpoint)?;
+    let (_, modalities) = config.resolve_tag(chosen_tag(embodiment_tag, &known)?)?;
+    Ok(modalities.clone())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -39,7 +39,7 @@ use rayon::prelude::*;
 
 pub use config::{
     ActionConfig, ActionFormat, ActionRepresentation, ActionType, EmbodimentModalities, ModalityConfig,
-    ProcessorConfig, known_embodiment_tags,
+    ProcessorConfig, known_embodiment_tags, modalities_of,
 };
 pub use embodiments::embodiment_id;
 pub use image::{ImageStep, PixelValues};
@@ -47,6 +47,8 @@ pub(crate) use synthetic::frame_side;
 pub use synthetic::random_instruction;
 pub use tokenizer::Tokenizer;
 pub use vocabulary::own_tokenizer;
+
+pub(crate) use config::chosen_tag;
 
 use action::ActionCodec;
 use image::Images;

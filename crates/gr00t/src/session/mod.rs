@@ -15,7 +15,7 @@ mod tensors;
 pub use calibration::{CalibrationUsed, DatasetAtHand, Stale, dataset_hash};
 pub use noise::{EpisodeNoise, NoiseSource};
 pub use observations::{Observations, concatenated};
-pub use rollout::{Rollout, RolloutConfig};
+pub use rollout::{Acted, Actor, Rollout, RolloutConfig};
 pub use scene::Scene;
 pub use spread::spread;
 pub use tensors::{Tensor, Tensors};
@@ -254,7 +254,9 @@ impl Session {
                     return Err(Error::input(format!("episode {index}"), "no steps"));
                 }
                 let noise = noise.open(index, steps.len(), horizon, dim)?;
-                for (inference, observed) in Observations::open(processor, &episode, steps)?.enumerate() {
+                for (inference, observed) in
+                    Observations::open(processor.modalities(), &episode, steps)?.enumerate()
+                {
                     let (step, observation) = observed?;
                     visit(Frame { episode: index, step, observation, noise: noise.get(inference) })?;
                 }
@@ -262,7 +264,7 @@ impl Session {
             Frames::Spread { episodes, count, seed } => {
                 for (index, steps) in spread(dataset, episodes, count)? {
                     let episode = dataset.episode(index)?;
-                    for observed in Observations::open(processor, &episode, steps)? {
+                    for observed in Observations::open(processor.modalities(), &episode, steps)? {
                         let (step, observation) = observed?;
                         let noise = gaussian(seed, counted(index)?, counted(step)?, horizon, dim);
                         visit(Frame { episode: index, step, observation, noise })?;

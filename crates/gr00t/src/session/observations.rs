@@ -1,6 +1,6 @@
-//! Observations out of a dataset's episodes, in the terms of a processor.
+//! Observations out of a dataset's episodes, in the terms of an embodiment.
 
-use crate::processor::{ModalityConfig, Processor};
+use crate::processor::{EmbodimentModalities, ModalityConfig};
 use crate::{Error, Image, Matrix, Observation, Result};
 use std::collections::BTreeMap;
 use steadyhand_lerobot::{Episode, FrameStream, Kind};
@@ -10,7 +10,7 @@ const FRAMES_AHEAD: usize = 2;
 
 /// Observations of one episode at chosen steps, in order, frames being decoded ahead.
 pub struct Observations<'a> {
-    processor: &'a Processor,
+    modalities: &'a EmbodimentModalities,
     episode: &'a Episode,
     state: BTreeMap<String, Matrix>,
     video: Vec<(String, FrameStream)>,
@@ -22,8 +22,11 @@ impl<'a> Observations<'a> {
     ///
     /// # Errors
     /// The dataset lacks a view or a joint group of the embodiment, or a video is missing or too short.
-    pub fn open(processor: &'a Processor, episode: &'a Episode, steps: Vec<usize>) -> Result<Self> {
-        let modalities = processor.modalities();
+    pub fn open(
+        modalities: &'a EmbodimentModalities,
+        episode: &'a Episode,
+        steps: Vec<usize>,
+    ) -> Result<Self> {
         let mut state = BTreeMap::new();
         for key in &modalities.state.modality_keys {
             state.insert(key.clone(), matrix(episode.group(Kind::State, key)?));
@@ -34,11 +37,11 @@ impl<'a> Observations<'a> {
             let frames = episode.video(view)?.stream(steps.iter().flat_map(rows).collect(), FRAMES_AHEAD);
             video.push((view.clone(), frames));
         }
-        Ok(Observations { processor, episode, state, video, steps: steps.into_iter() })
+        Ok(Observations { modalities, episode, state, video, steps: steps.into_iter() })
     }
 
     fn observe(&mut self, step: usize) -> Result<Observation> {
-        let modalities = self.processor.modalities();
+        let modalities = self.modalities;
         let mut images = BTreeMap::new();
         for (view, frames) in &mut self.video {
             let count = modalities.video.delta_indices.len();
@@ -51,8 +54,9 @@ impl<'a> Observations<'a> {
         let rows = rows(&modalities.state, step, self.episode.len());
         let state = self.state.iter().map(|(key, values)| (key.clone(), gather(values, &rows))).collect();
         let key = modalities.language.modality_keys.first();
-        let key = key.ok_or_else(|| Error::file("processor_config.json", "no language key"))?;
-        let instruction = self.episode.instruction(key, step, self.processor.action_horizon())?;
+        let key = key.ok_or_else(|| Error::input("language.modality_keys", "expected one, found none"))?;
+        let horizon = modalities.action.delta_indices.len();
+        let instruction = self.episode.instruction(key, step, horizon)?;
         Ok(Observation { images, state, instruction })
     }
 }

@@ -214,27 +214,37 @@ fn of_msgpack_numpy<'m>(value: &Value<'m>) -> Result<Array<'m>, String> {
 /// Writes an array of f32.
 pub fn write_f32(writer: &mut Writer, dialect: Dialect, shape: &[usize], values: &[f32]) {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    write(writer, dialect, ("<f4", shape), &[&bytes]);
+}
+
+/// Writes an array of bytes that lie in several pieces.
+pub fn write_u8(writer: &mut Writer, dialect: Dialect, shape: &[usize], pieces: &[&[u8]]) {
+    write(writer, dialect, ("|u1", shape), pieces);
+}
+
+fn write(writer: &mut Writer, dialect: Dialect, (descr, shape): (&str, &[usize]), pieces: &[&[u8]]) {
     match dialect {
         Dialect::Npy => {
             writer.map(2);
             writer.str("__ndarray_class__");
             writer.bool(true);
             writer.str("as_npy");
-            writer.bin(&[npy::header("<f4", shape), bytes].concat());
+            let header = npy::header(descr, shape);
+            writer.bin_of(&[&[&header[..]], pieces].concat());
         }
         Dialect::MsgpackNumpy => {
             writer.map(5);
             writer.bin(b"nd");
             writer.bool(true);
             writer.bin(b"type");
-            writer.str("<f4");
+            writer.str(descr);
             writer.bin(b"kind");
             writer.bin(b"");
             writer.bin(b"shape");
             writer.list(shape.len());
             shape.iter().for_each(|size| writer.int(*size as i64));
             writer.bin(b"data");
-            writer.bin(&bytes);
+            writer.bin_of(pieces);
         }
     }
 }

@@ -4,5 +4,5 @@ mod array;
 mod msgpack;
 mod npy;
 
-pub use array::{Array, Dialect, dialect_of, write_f32};
+pub use array::{Array, Dialect, dialect_of, write_f32, write_u8};
 pub use msgpack::{Ndarray, Value, Writer, read};

@@ -231,7 +231,7 @@ impl Writer {
     }
 
     fn sized(&mut self, codes: [u8; 3], length: usize) {
-        // Replies are far below 4 GiB.
+        // Messages are far below 4 GiB.
         match length {
             0..=0xff => self.bytes.extend([codes[0], length as u8]),
             0x100..=0xffff => {
@@ -294,8 +294,13 @@ impl Writer {
 
     /// Bytes.
     pub fn bin(&mut self, bytes: &[u8]) {
-        self.sized([0xc4, 0xc5, 0xc6], bytes.len());
-        self.bytes.extend(bytes);
+        self.bin_of(&[bytes]);
+    }
+
+    /// Bytes that lie in several pieces.
+    pub fn bin_of(&mut self, pieces: &[&[u8]]) {
+        self.sized([0xc4, 0xc5, 0xc6], pieces.iter().map(|piece| piece.len()).sum());
+        pieces.iter().for_each(|piece| self.bytes.extend(*piece));
     }
 
     /// A list of `count` values, which follow.

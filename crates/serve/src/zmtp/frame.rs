@@ -25,7 +25,7 @@ pub fn read_header(stream: &mut impl Read) -> Result<Header, Ended> {
     stream.read_exact(&mut byte)?;
     let [flags] = byte;
     if flags & !0b111 != 0 {
-        return Err(Ended::Protocol);
+        return Err(Ended::protocol(format!("expected the flags of a frame, found 0x{flags:02x}")));
     }
     let length = match flags & 0b10 != 0 {
         true => {
@@ -45,7 +45,7 @@ impl Header {
     /// The frame's body; its memory grows with what arrives.
     pub fn body(&self, stream: &mut impl Read, most: usize) -> Result<Vec<u8>, Ended> {
         if self.length > most as u64 {
-            return Err(Ended::Protocol);
+            return Err(Ended::protocol(format!("expected at most {most} bytes, found {}", self.length)));
         }
         let mut body = Vec::new();
         let read = stream.take(self.length).read_to_end(&mut body)?;
@@ -116,10 +116,10 @@ mod tests {
             assert_eq!(frame.body, vec![7; length]);
             assert!(matches!(read_frame(&mut &bytes[..bytes.len() - 1], length), Err(Ended::Left)));
             if length > 0 {
-                assert!(matches!(read_frame(&mut &bytes[..], length - 1), Err(Ended::Protocol)));
+                assert!(matches!(read_frame(&mut &bytes[..], length - 1), Err(Ended::Protocol(_))));
             }
         }
-        assert!(matches!(read_header(&mut &[0x08, 0][..]), Err(Ended::Protocol)));
+        assert!(matches!(read_header(&mut &[0x08, 0][..]), Err(Ended::Protocol(_))));
     }
 
     #[test]

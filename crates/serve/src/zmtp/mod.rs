@@ -1,10 +1,13 @@
-//! ZMTP 3.0 (<https://rfc.zeromq.org/spec/23/>) as a REP socket speaks it to one REQ or DEALER peer over TCP, with the
-//! mechanism NULL and the heartbeats of ZMTP 3.1.
+//! ZMTP 3.0 (<https://rfc.zeromq.org/spec/23/>) as a REP socket speaks it to one REQ or DEALER peer over TCP, and as a REQ
+//! socket does to one REP or ROUTER peer ([`Req`]), with the mechanism NULL and the heartbeats of ZMTP 3.1.
 //!
 //! A message is limited before memory is taken for it, its memory grows with the bytes that arrive, and nothing is
 //! waited for longer than [`PATIENCE`], but for the next message of a peer that still answers heartbeats.
 
 mod frame;
+mod req;
+
+pub use req::Req;
 
 use frame::{Frame, READY, command, property, read_frame, write_frame};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -32,10 +35,12 @@ pub struct Message {
 /// Why no more messages come from a peer.
 #[derive(Debug)]
 pub enum Ended {
-    /// It left, or does not answer.
+    /// It closed the connection.
     Left,
-    /// It does not speak the protocol.
-    Protocol,
+    /// It is there, as far as the network tells, and was waited for in vain.
+    Silent,
+    /// It does not speak the protocol: what was expected and what was found.
+    Protocol(String),
     /// A body larger than what is read: the envelope to answer by, and what was claimed.
     TooLarge {
         /// As [`Message::envelope`].
@@ -45,9 +50,18 @@ pub enum Ended {
     },
 }
 
+impl Ended {
+    fn protocol(what: impl Into<String>) -> Self {
+        Ended::Protocol(what.into())
+    }
+}
+
 impl From<std::io::Error> for Ended {
-    fn from(_: std::io::Error) -> Self {
-        Ended::Left
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Ended::Silent,
+            _ => Ended::Left,
+        }
     }
 }
 
@@ -67,31 +81,63 @@ pub struct Writer {
 /// # Errors
 /// The peer speaks another protocol or mechanism, or is no REQ or DEALER socket.
 pub fn accept(stream: TcpStream, max_body: usize) -> Result<(Reader, Writer), Ended> {
+    let (stream, writing) = shake_hands(stream, "REP", ["REQ", "DEALER"], PATIENCE)?;
+    Ok((Reader { stream, max_body }, Writer { stream: Mutex::new(writing) }))
+}
+
+/// Tells the peer that this is a socket of type `own`, and is told that it is one of `others`.
+fn shake_hands(
+    stream: TcpStream,
+    own: &str,
+    others: [&str; 2],
+    patience: Duration,
+) -> Result<(BufReader<TcpStream>, TcpStream), Ended> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     let mut writing = stream.try_clone()?;
     let mut reading = BufReader::with_capacity(1 << 16, stream);
     writing.write_all(&greeting())?;
+    check_greeting(&mut reading)?;
+    writing.write_all(&command(READY, &property("Socket-Type", own.as_bytes())))?;
+    let Frame { command: true, body, .. } = read_frame(&mut reading, 1 << 12)? else {
+        return Err(Ended::protocol("expected the command READY, found a message"));
+    };
+    let Some(properties) = body.strip_prefix(READY) else {
+        let found = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
+        return Err(Ended::protocol(format!("expected the command READY, found {found:?}")));
+    };
+    let found = frame::find(properties, "Socket-Type").unwrap_or_default();
+    if !others.iter().any(|other| other.as_bytes() == found) {
+        let expected = format!("expected a {} or a {}", others[0], others[1]);
+        let reason = [&[expected.len() as u8], expected.as_bytes()].concat();
+        writing.write_all(&command(b"\x05ERROR", &reason))?;
+        let found = String::from_utf8_lossy(&found[..found.len().min(80)]).into_owned();
+        return Err(Ended::protocol(format!("{expected}, found {found:?}")));
+    }
+    Ok((reading, writing))
+}
+
+/// Reads the first 64 bytes of a connection. Those of another protocol are noticed by the first of them: it may send no
+/// 64.
+fn check_greeting(reading: &mut BufReader<TcpStream>) -> Result<(), Ended> {
     let mut greeting = [0; 64];
+    let first = reading.fill_buf()?;
+    if first.first().is_some_and(|byte| *byte != 0xff) {
+        let found = String::from_utf8_lossy(&first[..first.len().min(24)]).into_owned();
+        return Err(Ended::protocol(format!("expected ZeroMQ's greeting, found {found:?}")));
+    }
     reading.read_exact(&mut greeting)?;
-    if greeting[0] != 0xff || greeting[9] & 1 != 1 || greeting[10] < 3 {
-        return Err(Ended::Protocol);
+    if greeting[9] & 1 != 1 || greeting[10] < 3 {
+        let what = format!("expected the greeting of ZMTP 3, found version {}", greeting[10]);
+        return Err(Ended::protocol(what));
     }
     if greeting[12..32] != mechanism() {
-        return Err(Ended::Protocol);
+        let name = String::from_utf8_lossy(&greeting[12..32]).trim_end_matches('\0').to_owned();
+        return Err(Ended::protocol(format!("expected the mechanism NULL, found {name:?}")));
     }
-    writing.write_all(&command(READY, &property("Socket-Type", b"REP")))?;
-    let Frame { command: true, body, .. } = read_frame(&mut reading, 1 << 12)? else {
-        return Err(Ended::Protocol);
-    };
-    let properties = body.strip_prefix(READY).ok_or(Ended::Protocol)?;
-    if !matches!(frame::find(properties, "Socket-Type"), Some(b"REQ" | b"DEALER")) {
-        writing.write_all(&command(b"\x05ERROR", b"\x1aexpected a REQ or a DEALER"))?;
-        return Err(Ended::Protocol);
-    }
-    Ok((Reader { stream: reading, max_body }, Writer { stream: Mutex::new(writing) }))
+    Ok(())
 }
 
 /// The first 64 bytes of a connection.
@@ -108,6 +154,12 @@ fn mechanism() -> [u8; 20] {
     name
 }
 
+/// What a heartbeat is answered with: PING has two bytes of a lifetime, and a context that goes back.
+fn pong(body: &[u8]) -> Option<Vec<u8>> {
+    let context = body.strip_prefix(b"\x04PING").and_then(|rest| rest.get(2..))?;
+    Some(command(b"\x04PONG", context))
+}
+
 impl Reader {
     /// The next message. Heartbeats are answered on the way; a silent peer is sent one and must answer it.
     ///
@@ -120,14 +172,13 @@ impl Reader {
             let header = frame::read_header(&mut self.stream)?;
             if header.command {
                 let body = header.body(&mut self.stream, 1 << 12)?;
-                // PING with two bytes of a lifetime, and a context that goes back.
-                if let Some(context) = body.strip_prefix(b"\x04PING").and_then(|rest| rest.get(2..)) {
-                    writer.write(&command(b"\x04PONG", context))?;
+                if let Some(pong) = pong(&body) {
+                    writer.write(&pong)?;
                 }
             } else if header.length == 0 {
                 break;
             } else if envelope.len() + 2 > MAX_FRAMES || !header.more {
-                return Err(Ended::Protocol);
+                return Err(Ended::protocol("expected an envelope and an empty frame"));
             } else {
                 envelope.push(header.body(&mut self.stream, MAX_ENVELOPE_FRAME)?);
             }
@@ -142,7 +193,7 @@ impl Reader {
             let extra = frame::read_header(&mut self.stream)?;
             parts += 1;
             if parts > MAX_FRAMES {
-                return Err(Ended::Protocol);
+                return Err(Ended::protocol(format!("expected at most {MAX_FRAMES} frames")));
             }
             more = extra.more;
             extra.body(&mut self.stream, self.max_body)?;
@@ -164,7 +215,7 @@ impl Reader {
                     writer.write(&command(b"\x04PING", &[0, 0]))?;
                     asked = true;
                 }
-                Err(_) => return Err(Ended::Left),
+                Err(error) => return Err(error.into()),
             }
         }
     }

@@ -1,13 +1,18 @@
 //! The command line of `steady eval`.
 
 use super::episode::Pace;
+use crate::engines::remote::ServerArgs;
+use crate::engines::{EngineSpec, Options};
 use crate::options::{EngineArgs, EpisodeRange, VideoArgs};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
-#[command(mut_arg("engine", |engine| engine.default_value("auto")))]
+#[command(mut_arg("engine", |engine| {
+    let help = format!("{}; remote: a policy server, ours or NVIDIA's", EngineSpec::running_help());
+    engine.default_value("auto").value_parser(EngineSpec::evaluated).help(help)
+}))]
 #[command(after_help = "\
 Exit codes: 0 all episodes were evaluated; 3 some were skipped, and are listed with their reasons; 2 bad input, or no \
 episode could be evaluated; 130 or 143 Ctrl-C or SIGTERM, with what was done until then.
@@ -15,10 +20,11 @@ episode could be evaluated; 130 or 143 Ctrl-C or SIGTERM, with what was done unt
 Examples:
   steady eval --model-path CHECKPOINT --dataset-path DATASET --traj-ids 0-9
   steady eval --model-path CHECKPOINT --dataset-path DATASET --traj-ids all --resume
-  steady eval --model-path A B --dataset-path DATASET --seeds 5 --actions actions.parquet")]
+  steady eval --model-path A B --dataset-path DATASET --seeds 5 --actions actions.parquet
+  steady eval --engine remote --host robot.local --port 5555 --dataset-path DATASET")]
 pub struct EvalArgs {
-    /// Checkpoint folders; several are put side by side.
-    #[arg(long, visible_alias = "model-path", value_name = "DIR", num_args = 1.., required = true)]
+    /// Checkpoint folders; several are put side by side. With remote none, or the one that the server must agree with.
+    #[arg(long, visible_alias = "model-path", value_name = "DIR", num_args = 1..)]
     pub checkpoint: Vec<PathBuf>,
     /// LeRobot dataset folders (v2.0, v2.1 or v3.0); every checkpoint is evaluated on each.
     #[arg(long, visible_alias = "dataset", value_name = "DIR", num_args = 1.., required = true)]
@@ -35,9 +41,9 @@ pub struct EvalArgs {
     /// Steps taken of each action chunk before the next inference.
     #[arg(long, default_value_t = 16)]
     pub action_horizon: usize,
-    /// Euler steps of an inference.
-    #[arg(long, default_value_t = 4)]
-    pub denoising_steps: usize,
+    /// Euler steps of an inference. [default: 4]
+    #[arg(long)]
+    pub denoising_steps: Option<usize>,
     /// Inferences at the start of each episode that the timings leave out.
     #[arg(long, default_value_t = 1)]
     pub skip_timing_steps: usize,
@@ -84,6 +90,8 @@ pub struct EvalArgs {
     #[command(flatten)]
     pub video: VideoArgs,
     #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
     pub engine: EngineArgs,
 }
 
@@ -94,7 +102,7 @@ impl EvalArgs {
     /// The option that cannot.
     pub fn check(&self) -> Result<()> {
         ensure!(self.action_horizon > 0, "--action-horizon: expected at least 1, found 0");
-        ensure!(self.denoising_steps > 0, "--denoising-steps: expected at least 1, found 0");
+        ensure!(self.denoising_steps != Some(0), "--denoising-steps: expected at least 1, found 0");
         ensure!(self.steps > 0, "--steps: expected at least 1, found 0");
         ensure!(
             self.html.is_none() || self.html_episodes > 0,
@@ -107,10 +115,68 @@ impl EvalArgs {
                 "--save-plot-path: plots are .png, found .{found}"
             );
         }
+        if self.is_remote() {
+            self.check_remote()?;
+        } else {
+            let engine = &self.engine.engine;
+            ensure!(!self.checkpoint.is_empty(), "--checkpoint: expected a folder with {engine}, found none");
+        }
         self.seed
             .checked_add(self.seeds - 1)
             .with_context(|| format!("--seeds: no {} seeds from {} on", self.seeds, self.seed))?;
         Ok(())
+    }
+
+    /// What a server decides for itself cannot be asked for.
+    fn check_remote(&self) -> Result<()> {
+        let of_checkpoint = self.embodiment_tag.is_some() && self.checkpoint.is_empty();
+        for (option, given) in [
+            ("--denoising-steps", self.denoising_steps.is_some()),
+            ("--precision", self.engine.precision.is_some()),
+            ("--noise", self.noise.is_some()),
+            ("--tokenizer", self.tokenizer.is_some()),
+            ("--allow-stale-calibration", self.allow_stale_calibration),
+        ] {
+            ensure!(!given, "{option}: expected with an engine that runs here, found with remote");
+        }
+        ensure!(!of_checkpoint, "--embodiment-tag: expected with --checkpoint, found with remote alone");
+        let found = self.checkpoint.len();
+        ensure!(found <= 1, "--checkpoint: expected one with remote, found {found}");
+        Ok(())
+    }
+
+    /// Whether a server is evaluated.
+    pub fn is_remote(&self) -> bool {
+        self.engine.engine.name() == crate::engines::remote::KIND.name
+    }
+
+    /// The options of engines.
+    ///
+    /// # Errors
+    /// One that the engine does not read.
+    pub fn options(&self) -> Result<Options> {
+        let options = Options { server: self.server.options(), ..self.engine.options.engines() };
+        options.check(&[&self.engine.engine])?;
+        Ok(options)
+    }
+
+    /// What is evaluated, by name: checkpoint folders, or a server.
+    ///
+    /// # Errors
+    /// A server that is named twice.
+    pub fn subjects(&self) -> Result<Vec<PathBuf>> {
+        match self.is_remote() {
+            false => Ok(self.checkpoint.clone()),
+            true => {
+                let address = self.server.options().address(self.engine.engine.argument())?;
+                Ok(vec![format!("remote:{address}").into()])
+            }
+        }
+    }
+
+    /// Euler steps of an inference that runs here.
+    pub fn denoising_steps(&self) -> usize {
+        self.denoising_steps.unwrap_or(4)
     }
 
     /// How episodes are run and timed.

@@ -1,5 +1,6 @@
 //! One episode: run, measured, drawn.
 
+use super::evaluation::About;
 use super::journal::{CurveLayout, Curves};
 use crate::interrupt;
 use crate::report::metrics::{self, Errors};
@@ -8,8 +9,8 @@ use crate::report::{EpisodeReport, GroupError};
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::time::Instant;
-use steadyhand_gr00t::session::{NoiseSource, Rollout, RolloutConfig, rollout};
-use steadyhand_gr00t::{Error, Policy};
+use steadyhand_gr00t::Error;
+use steadyhand_gr00t::session::{Actor, NoiseSource, Rollout, RolloutConfig, rollout};
 use steadyhand_lerobot::{Dataset, Kind};
 
 /// How an episode is run and timed.
@@ -28,6 +29,8 @@ pub struct Evaluated {
     pub report: EpisodeReport,
     pub layout: CurveLayout,
     pub curves: Curves,
+    /// Whether all actions started from the noise that was asked for.
+    pub asked_noise: bool,
 }
 
 /// Why an episode gave nothing.
@@ -62,9 +65,9 @@ fn of_the_engine(error: &Error) -> bool {
 ///
 /// # Errors
 /// As [`rollout::run`]; actions that are not finite.
-pub fn evaluate(
+pub fn evaluate<A: Actor>(
     pace: Pace,
-    policy: &mut Policy,
+    actor: &mut A,
     dataset: &Dataset,
     index: usize,
     noise: &NoiseSource,
@@ -75,7 +78,7 @@ pub fn evaluate(
     let episode_load_seconds = loading.elapsed().as_secs_f64();
     let config =
         RolloutConfig { steps: pace.steps, action_horizon: pace.action_horizon, noise: noise.clone() };
-    let rollout = rollout::run(policy, &episode, &config, &mut || {
+    let rollout = rollout::run(actor, &episode, &config, &mut || {
         progress();
         match interrupt::signal() {
             Some(_) => Err(Error::input("episode", "left before its end")),
@@ -107,6 +110,7 @@ pub fn evaluate(
         data_preparation_seconds: timed(&rollout.data_preparation_seconds),
         inference_seconds: timed(&rollout.inference_seconds),
         groups,
+        noise_confirmed: None,
     };
     let curves = Curves {
         columns: rollout.ground_truth[0].len(),
@@ -114,7 +118,7 @@ pub fn evaluate(
         recorded: rollout.ground_truth.concat(),
         state: rollout.state.map(|state| state.concat()),
     };
-    Ok(Evaluated { report, layout, curves })
+    Ok(Evaluated { report, layout, curves, asked_noise: rollout.asked_noise })
 }
 
 /// Joint names of a group; its name and a number where the dataset has none.
@@ -161,8 +165,8 @@ fn group_errors(rollout: &Rollout) -> Result<Vec<GroupError>> {
 ///
 /// # Errors
 /// It cannot be written.
-pub fn plot(evaluated: &Evaluated, policy: &Policy, path: &Path) -> Result<()> {
-    let Evaluated { report, layout, curves } = evaluated;
+pub fn plot(evaluated: &Evaluated, about: &About, path: &Path) -> Result<()> {
+    let Evaluated { report, layout, curves, .. } = evaluated;
     let columns = |values: &[f32]| -> Vec<Vec<f32>> {
         (0..curves.columns).map(|column| curves.column(values, column)).collect()
     };
@@ -181,12 +185,11 @@ pub fn plot(evaluated: &Evaluated, policy: &Policy, path: &Path) -> Result<()> {
             mse: metrics::errors(&rows(&prediction[column]), &rows(&truth[column]), 0..1)?.mse,
         });
     }
-    let engine = policy.engine();
     let plot = EpisodePlot {
         episode_index: report.episode_index,
         instruction: &report.instruction,
-        engine: engine.name(),
-        precision: engine.precision().name(),
+        engine: &about.engine,
+        precision: &about.precision,
         mse: report.mse,
         mae: report.mae,
         panels,

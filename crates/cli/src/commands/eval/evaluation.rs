@@ -9,22 +9,67 @@ use crate::report::output::{WRITTEN_BY, write_json};
 use crate::report::{Failed, GroupError, Report, Status, Timings, metrics, summary};
 use anyhow::Result;
 use serde::Serialize;
+use std::cell::RefCell;
 use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use steadyhand_gr00t::Policy;
+use steadyhand_gr00t::engine::Backend;
 use steadyhand_gr00t::policy::Parts;
 use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::session::{CalibrationUsed, rollout};
+use steadyhand_gr00t::processor::{EmbodimentModalities, modalities_of};
+use steadyhand_gr00t::session::{Actor, CalibrationUsed, rollout};
 use steadyhand_lerobot::Dataset;
+use steadyhand_serve::Remote;
 
 /// Time between two writes of the JSON of an evaluation that goes on.
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 
 /// Everything that is evaluated, but for engines.
 pub struct Loaded {
-    pub checkpoints: Vec<Checkpoint>,
+    /// As they were named.
+    pub subjects: Vec<Subject>,
+    /// Short names of them.
+    pub names: Vec<String>,
     pub datasets: Vec<Data>,
+}
+
+/// What is evaluated.
+pub enum Subject {
+    /// It runs here.
+    Checkpoint(Box<Checkpoint>),
+    /// Its policy runs elsewhere.
+    Server(Box<Server>),
+}
+
+pub struct Server {
+    pub remote: RefCell<Remote>,
+    pub modalities: EmbodimentModalities,
+    pub connecting_seconds: f64,
+}
+
+/// What a report says of its subject.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// The checkpoint or the server, as it was named.
+    pub subject: String,
+    pub engine: String,
+    pub precision: String,
+    pub embodiment_tag: String,
+    /// None where a server chooses them.
+    pub denoising_steps: Option<usize>,
+    pub calibration: Option<CalibrationUsed>,
+    pub model_loading_seconds: f64,
+}
+
+impl Subject {
+    /// What it observes and does.
+    pub fn modalities(&self) -> &EmbodimentModalities {
+        match self {
+            Subject::Checkpoint(checkpoint) => checkpoint.parts.processor.modalities(),
+            Subject::Server(server) => &server.modalities,
+        }
+    }
 }
 
 pub struct Checkpoint {
@@ -32,6 +77,48 @@ pub struct Checkpoint {
     /// Fits the model.
     pub precision: PrecisionPolicy,
     pub loading_seconds: f64,
+    backend: Rc<dyn Backend>,
+}
+
+impl Checkpoint {
+    /// The policy, opened, and what a report says of it.
+    ///
+    /// # Errors
+    /// As [`Parts::policy`].
+    pub fn policy(&self, args: &EvalArgs) -> Result<(Policy, About)> {
+        let opening = Instant::now();
+        let policy = self.parts.policy(
+            self.backend.as_ref(),
+            self.precision.clone(),
+            args.denoising_steps(),
+            args.seed,
+        )?;
+        let about = About {
+            subject: self.parts.name(),
+            engine: policy.engine().name().to_owned(),
+            precision: policy.engine().precision().name().to_owned(),
+            embodiment_tag: policy.processor().embodiment_tag().to_owned(),
+            denoising_steps: Some(args.denoising_steps()),
+            calibration: None,
+            model_loading_seconds: self.loading_seconds + opening.elapsed().as_secs_f64(),
+        };
+        Ok((policy, about))
+    }
+}
+
+impl Server {
+    /// What a report says of it.
+    pub fn about(&self) -> About {
+        About {
+            subject: format!("remote:{}", self.remote.borrow().name()),
+            engine: "remote".to_owned(),
+            precision: "its own".to_owned(),
+            embodiment_tag: String::new(),
+            denoising_steps: None,
+            calibration: None,
+            model_loading_seconds: self.connecting_seconds,
+        }
+    }
 }
 
 pub struct Data {
@@ -47,16 +134,10 @@ impl Loaded {
     /// # Errors
     /// One that cannot be opened; an episode, a precision or a horizon that does not fit.
     pub fn open(args: &EvalArgs) -> Result<Self> {
-        let wanted = args.engine.precision()?;
-        let mut checkpoints = Vec::new();
-        for folder in &args.checkpoint {
-            let loading = Instant::now();
-            let parts = Parts::load(folder, args.embodiment_tag.as_deref(), args.tokenizer.as_deref())?;
-            rollout::check_horizon(&parts.processor, args.action_horizon)?;
-            let precision = parts.precision(wanted.clone())?;
-            let loading_seconds = loading.elapsed().as_secs_f64();
-            checkpoints.push(Checkpoint { parts, precision, loading_seconds });
-        }
+        let subjects = match args.is_remote() {
+            true => vec![Subject::Server(Box::new(served(args)?))],
+            false => checkpoints(args)?,
+        };
         let mut datasets = Vec::new();
         for folder in &args.dataset_path {
             let opening = Instant::now();
@@ -64,7 +145,7 @@ impl Loaded {
             let opening_seconds = opening.elapsed().as_secs_f64();
             datasets.push(Data { episodes: chosen(&args.traj_ids, &dataset)?, dataset, opening_seconds });
         }
-        Ok(Loaded { checkpoints, datasets })
+        Ok(Loaded { subjects, names: short_names(&args.subjects()?), datasets })
     }
 
     /// Inferences of all runs, as the datasets' metadata have it.
@@ -82,6 +163,43 @@ impl Loaded {
         }
         Ok(inferences)
     }
+}
+
+fn checkpoints(args: &EvalArgs) -> Result<Vec<Subject>> {
+    let backend: Rc<dyn Backend> = args.engine.engine.backend(&args.options()?)?.into();
+    let wanted = args.engine.precision()?;
+    let mut checkpoints = Vec::new();
+    for folder in &args.checkpoint {
+        let loading = Instant::now();
+        let parts = Parts::load(folder, args.embodiment_tag.as_deref(), args.tokenizer.as_deref())?;
+        let processor = &parts.processor;
+        rollout::check_horizon(processor.modalities(), processor.embodiment_tag(), args.action_horizon)?;
+        let precision = parts.precision(wanted.clone())?;
+        let loading_seconds = loading.elapsed().as_secs_f64();
+        let backend = Rc::clone(&backend);
+        checkpoints.push(Subject::Checkpoint(Box::new(Checkpoint {
+            parts,
+            precision,
+            loading_seconds,
+            backend,
+        })));
+    }
+    Ok(checkpoints)
+}
+
+/// Connects to the server, which must agree with the checkpoint where one is named.
+fn served(args: &EvalArgs) -> Result<Server> {
+    let connecting = Instant::now();
+    let options = args.options()?.server;
+    let address = options.address(args.engine.engine.argument())?;
+    let checkpoint = args.checkpoint.first();
+    let expected =
+        checkpoint.map(|folder| modalities_of(folder, args.embodiment_tag.as_deref())).transpose()?;
+    let remote = options.connect(address, expected.as_ref())?;
+    let modalities = remote.modalities().clone();
+    rollout::check_horizon(&modalities, remote.name(), args.action_horizon)?;
+    let connecting_seconds = connecting.elapsed().as_secs_f64();
+    Ok(Server { remote: RefCell::new(remote), modalities, connecting_seconds })
 }
 
 /// All runs with what is known of them so far.
@@ -159,31 +277,26 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The next run begins.
-    pub fn begin(
-        &mut self,
-        run: &Run,
-        journal: &Rc<Journal>,
-        policy: &Policy,
-        calibration: Option<CalibrationUsed>,
-        model_loading_seconds: f64,
-    ) {
+    pub fn begin(&mut self, run: &Run, journal: &Rc<Journal>, about: About) {
         let args = self.args;
         let data = &self.loaded.datasets[run.dataset];
+        let About { subject, engine, precision, embodiment_tag, denoising_steps, .. } = about;
+        let About { calibration, model_loading_seconds, .. } = about;
         let report = Report {
             written_by: WRITTEN_BY,
             status: Status::Running,
             episodes_asked: data.episodes.len(),
             failures: Vec::new(),
-            engine: policy.engine().name().to_owned(),
-            precision: policy.engine().precision().name().to_owned(),
-            checkpoint: args.checkpoint[run.checkpoint].display().to_string(),
+            engine,
+            precision,
+            checkpoint: subject,
             dataset: args.dataset_path[run.dataset].display().to_string(),
-            embodiment_tag: policy.processor().embodiment_tag().to_owned(),
+            embodiment_tag,
             seed: run.seed,
             noise: args.noise.as_ref().map(|path| path.display().to_string()),
             steps: args.steps,
             action_horizon: args.action_horizon,
-            denoising_steps: args.denoising_steps,
+            denoising_steps,
             calibration,
             mse: None,
             mae: None,
@@ -288,8 +401,7 @@ impl<'a> Evaluation<'a> {
 
     /// Each checkpoint on each dataset.
     pub fn rows(&self) -> Vec<Row> {
-        let (checkpoints, datasets) =
-            (short_names(&self.args.checkpoint), short_names(&self.args.dataset_path));
+        let datasets = short_names(&self.args.dataset_path);
         let same = |a: &Finished, b: &Finished| {
             (a.run.checkpoint, a.run.dataset) == (b.run.checkpoint, b.run.dataset)
         };
@@ -303,7 +415,7 @@ impl<'a> Evaluation<'a> {
             };
             let names = reports.iter().find(|report| !report.groups.is_empty()).map(|report| &report.groups);
             Row {
-                checkpoint: checkpoints[seeds[0].run.checkpoint].clone(),
+                checkpoint: self.loaded.names[seeds[0].run.checkpoint].clone(),
                 dataset: datasets[seeds[0].run.dataset].clone(),
                 seeds: seeds.iter().map(|finished| finished.run.seed).collect(),
                 episodes: reports.iter().map(|report| report.episodes.len()).sum(),

@@ -199,6 +199,7 @@ mod tests {
             data_preparation_seconds: vec![],
             inference_seconds: vec![0.1],
             groups: vec![],
+            noise_confirmed: None,
         }
     }
 

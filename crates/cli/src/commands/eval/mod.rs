@@ -22,16 +22,14 @@ use crate::report::{Failed, Status};
 use actions::ActionsFile;
 use anyhow::{Context, Error, Result, bail, ensure};
 use episode::{Failure, evaluate};
-use evaluation::{Evaluation, Loaded};
+use evaluation::{About, Evaluation, Loaded, Subject};
 use journal::Journal;
 use plan::Run;
 use std::io::Write;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Instant;
 use steadyhand_gr00t::Policy;
-use steadyhand_gr00t::engine::Backend;
-use steadyhand_gr00t::session::{DatasetAtHand, NoiseSource};
+use steadyhand_gr00t::session::{Actor, DatasetAtHand, NoiseSource};
 use steadyhand_lerobot::Dataset;
 
 /// Why an evaluation ends before its last episode.
@@ -50,7 +48,7 @@ impl From<Error> for Stop {
 pub fn run(args: &EvalArgs) -> Result<Outcome> {
     args.check()?;
     // What cannot be written is better known before the evaluation than after it.
-    let runs = Run::all(args);
+    let runs = Run::all(args)?;
     let actions = args.actions.as_deref().map(ActionsFile::new).transpose()?;
     for path in [Some(args.json()), args.page()].into_iter().flatten() {
         claim(&path)?;
@@ -59,11 +57,10 @@ pub fn run(args: &EvalArgs) -> Result<Outcome> {
         claim(&file.of_run(run.label.as_deref()))?;
     }
     let loaded = Loaded::open(args)?;
-    let backend = args.engine.backend()?;
     interrupt::end_gently();
 
     let mut evaluation = Evaluation::new(args, &loaded, &runs);
-    let stop = evaluate_all(args, &loaded, &runs, backend.as_ref(), &mut evaluation).err();
+    let stop = evaluate_all(args, &loaded, &runs, &mut evaluation).err();
     let status = match (&stop, evaluation.failures() > 0) {
         (Some(_), _) => Status::Interrupted,
         (None, true) => Status::Partial,
@@ -89,92 +86,110 @@ fn evaluate_all(
     args: &EvalArgs,
     loaded: &Loaded,
     runs: &[Run],
-    backend: &dyn Backend,
     evaluation: &mut Evaluation,
 ) -> Result<(), Stop> {
     let progress = Progress::new("evaluating", "inferences", loaded.inferences(args, runs)?);
-    for of_checkpoint in runs.chunk_by(|a, b| a.checkpoint == b.checkpoint) {
-        let loading = Instant::now();
-        let checkpoint = &loaded.checkpoints[of_checkpoint[0].checkpoint];
-        let parts = &checkpoint.parts;
-        let mut policy = parts
-            .policy(backend, checkpoint.precision.clone(), args.denoising_steps, args.seed)
-            .map_err(Error::from)?;
-        let model_loading_seconds = checkpoint.loading_seconds + loading.elapsed().as_secs_f64();
-        for run in of_checkpoint {
-            let at_hand =
-                DatasetAtHand::new(&args.dataset_path[run.dataset], stale(args.allow_stale_calibration));
-            let calibration = at_hand.check(&checkpoint.precision).map_err(Error::from)?;
-            let engine = policy.engine();
-            let tag = policy.processor().embodiment_tag();
-            let identity = run.identity(args, tag, engine.name(), &engine.precision().identity())?;
-            let journal = Rc::new(Journal::open(&run.folder(args), &identity, args.resume)?);
-            evaluation.begin(run, &journal, &policy, calibration, model_loading_seconds);
-            evaluate_run(args, loaded, run, &journal, &mut policy, evaluation, &progress)?;
-            evaluation.end();
+    let ground = Ground { args, loaded, progress };
+    for of_subject in runs.chunk_by(|a, b| a.checkpoint == b.checkpoint) {
+        match &loaded.subjects[of_subject[0].checkpoint] {
+            Subject::Checkpoint(checkpoint) => {
+                let (mut policy, about) = checkpoint.policy(args)?;
+                let name = policy.engine().name().to_owned();
+                let identity = policy.engine().precision().identity();
+                for run in of_subject {
+                    let at_hand = DatasetAtHand::new(
+                        &args.dataset_path[run.dataset],
+                        stale(args.allow_stale_calibration),
+                    );
+                    let calibration = at_hand.check(&checkpoint.precision).map_err(Error::from)?;
+                    let about = About { calibration, ..about.clone() };
+                    ground.evaluate_run(run, &mut policy, (&name, &identity), about, evaluation)?;
+                }
+            }
+            Subject::Server(server) => {
+                let about = server.about();
+                let mut remote = server.remote.borrow_mut();
+                for run in of_subject {
+                    let name = about.subject.clone();
+                    ground.evaluate_run(run, &mut *remote, (&name, ""), about.clone(), evaluation)?;
+                }
+            }
         }
     }
     Ok(())
 }
 
-/// Runs the episodes of one run that are not done yet.
-fn evaluate_run(
-    args: &EvalArgs,
-    loaded: &Loaded,
-    run: &Run,
-    journal: &Journal,
-    policy: &mut Policy,
-    evaluation: &mut Evaluation,
-    progress: &Progress,
-) -> Result<(), Stop> {
-    let data = &loaded.datasets[run.dataset];
-    let engine = policy.engine().name().to_owned();
-    let plot = |index| args.plot(run.label.as_deref(), &engine, index, data.episodes.len() == 1);
-    for index in &data.episodes {
-        if journal.done(*index).is_none() {
-            claim(&plot(*index))?;
+/// What all runs have in common.
+struct Ground<'a> {
+    args: &'a EvalArgs,
+    loaded: &'a Loaded,
+    progress: Progress,
+}
+
+impl Ground<'_> {
+    /// Runs the episodes of one run that are not done yet. `identity` is the engine's, with that of its formats.
+    fn evaluate_run<A: Actor>(
+        &self,
+        run: &Run,
+        actor: &mut A,
+        (engine, precision): (&str, &str),
+        about: About,
+        evaluation: &mut Evaluation,
+    ) -> Result<(), Stop> {
+        let Ground { args, loaded, progress } = self;
+        let identity = run.identity(args, &about.embodiment_tag, engine, precision)?;
+        let journal = Rc::new(Journal::open(&run.folder(args), &identity, args.resume)?);
+        evaluation.begin(run, &journal, about.clone());
+        let data = &loaded.datasets[run.dataset];
+        let plot = |index| args.plot(run.label.as_deref(), &about.engine, index, data.episodes.len() == 1);
+        for index in &data.episodes {
+            if journal.done(*index).is_none() {
+                claim(&plot(*index))?;
+            }
         }
-    }
-    let noise = run.noise(args);
-    let mut before = 0;
-    for &index in &data.episodes {
-        progress.now(printed::place(run, index));
-        if let Some(done) = journal.done(index) {
-            before += 1;
-            progress.advance(done.report.inferences as u64);
-            evaluation.add(done);
-            continue;
-        }
-        if let Some(signal) = interrupt::signal() {
-            return Err(Stop::Signal(signal));
-        }
-        match evaluate(args.pace(), policy, &data.dataset, index, &noise, &|| progress.inc()) {
-            Ok(mut evaluated) => {
-                let path = plot(index);
-                episode::plot(&evaluated, policy, &path)?;
-                evaluated.report.plot = Some(path.display().to_string());
-                let done = journal.keep(&evaluated.report, evaluated.layout, &evaluated.curves)?;
-                progress.suspend(|| printed::episode(run, &done.report))?;
+        let noise = run.noise(args);
+        let mut before = 0;
+        for &index in &data.episodes {
+            progress.now(printed::place(run, index));
+            if let Some(done) = journal.done(index) {
+                before += 1;
+                progress.advance(done.report.inferences as u64);
                 evaluation.add(done);
-                evaluation.write_now_and_then()?;
+                continue;
             }
-            Err(Failure::Interrupted) => {
-                return Err(Stop::Signal(interrupt::signal().unwrap_or_default()));
+            if let Some(signal) = interrupt::signal() {
+                return Err(Stop::Signal(signal));
             }
-            Err(Failure::Engine(error)) => return Err(Stop::Error(error)),
-            Err(Failure::Episode(error)) if args.strict => return Err(Stop::Error(error)),
-            Err(Failure::Episode(error)) => {
-                let failed = Failed { episode_index: index, reason: crate::outcome::describe(&error) };
-                progress.suspend(|| note!("{}: skipped: {}", printed::place(run, index), failed.reason));
-                evaluation.fail(failed);
+            match evaluate(args.pace(), actor, &data.dataset, index, &noise, &|| progress.inc()) {
+                Ok(mut evaluated) => {
+                    let path = plot(index);
+                    episode::plot(&evaluated, &about, &path)?;
+                    evaluated.report.noise_confirmed = args.is_remote().then_some(evaluated.asked_noise);
+                    evaluated.report.plot = Some(path.display().to_string());
+                    let done = journal.keep(&evaluated.report, evaluated.layout, &evaluated.curves)?;
+                    progress.suspend(|| printed::episode(run, &done.report))?;
+                    evaluation.add(done);
+                    evaluation.write_now_and_then()?;
+                }
+                Err(Failure::Interrupted) => {
+                    return Err(Stop::Signal(interrupt::signal().unwrap_or_default()));
+                }
+                Err(Failure::Engine(error)) => return Err(Stop::Error(error)),
+                Err(Failure::Episode(error)) if args.strict => return Err(Stop::Error(error)),
+                Err(Failure::Episode(error)) => {
+                    let failed = Failed { episode_index: index, reason: crate::outcome::describe(&error) };
+                    progress.suspend(|| note!("{}: skipped: {}", printed::place(run, index), failed.reason));
+                    evaluation.fail(failed);
+                }
             }
         }
+        evaluation.end();
+        if before > 0 {
+            let episodes = if before == 1 { "episode" } else { "episodes" };
+            progress.suspend(|| note!("{before} {episodes} taken over from {}", run.folder(args).display()));
+        }
+        Ok(())
     }
-    if before > 0 {
-        let episodes = if before == 1 { "episode" } else { "episodes" };
-        progress.suspend(|| note!("{before} {episodes} taken over from {}", run.folder(args).display()));
-    }
-    Ok(())
 }
 
 /// One episode as `steady eval` evaluates it, with the noise of `seed`: its entry in the report, as JSON, and the

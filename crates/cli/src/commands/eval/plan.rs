@@ -25,8 +25,11 @@ pub struct Run {
 
 impl Run {
     /// All runs, those of one checkpoint together.
-    pub fn all(args: &EvalArgs) -> Vec<Run> {
-        let (checkpoints, datasets) = (short_names(&args.checkpoint), short_names(&args.dataset_path));
+    ///
+    /// # Errors
+    /// As [`EvalArgs::subjects`].
+    pub fn all(args: &EvalArgs) -> Result<Vec<Run>> {
+        let (checkpoints, datasets) = (short_names(&args.subjects()?), short_names(&args.dataset_path));
         let mut runs = Vec::new();
         for (checkpoint, of_checkpoint) in checkpoints.iter().enumerate() {
             for (dataset, of_dataset) in datasets.iter().enumerate() {
@@ -42,7 +45,7 @@ impl Run {
                 }
             }
         }
-        runs
+        Ok(runs)
     }
 
     /// Where its noise comes from.
@@ -55,19 +58,19 @@ impl Run {
         args.out.join(self.label.as_deref().unwrap_or_default())
     }
 
-    /// What its results depend on. `engine` is what runs, `precision` its formats.
+    /// What its results depend on. `engine` is what runs, `precision` its formats; those of a server are its own.
     ///
     /// # Errors
     /// A folder that cannot be listed.
     pub fn identity(&self, args: &EvalArgs, tag: &str, engine: &str, precision: &str) -> Result<Identity> {
-        let checkpoint = &args.checkpoint[self.checkpoint];
+        let checkpoint = args.checkpoint.get(self.checkpoint);
         let dataset = &args.dataset_path[self.dataset];
         let path = |path: &PathBuf| Value::from(absolute(path));
         let noise = args.noise.as_ref();
         let fields = [
             ("program", WRITTEN_BY.into()),
-            ("checkpoint", path(checkpoint)),
-            ("checkpoint_files", files(checkpoint)?),
+            ("checkpoint", checkpoint.map_or(Value::Null, path)),
+            ("checkpoint_files", checkpoint.map_or(Ok(Value::Null), |folder| files(folder))?),
             ("dataset", path(dataset)),
             ("dataset_files", files(&dataset.join("meta"))?),
             ("embodiment_tag", tag.into()),
@@ -79,7 +82,7 @@ impl Run {
             ("steps", args.steps.into()),
             ("action_horizon", args.action_horizon.into()),
             ("video_decoder", args.video.decoder().name().into()),
-            ("denoising_steps", args.denoising_steps.into()),
+            ("denoising_steps", args.denoising_steps().into()),
             ("skip_timing_steps", args.skip_timing_steps.into()),
         ];
         Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
@@ -134,9 +137,13 @@ mod tests {
     #[test]
     fn every_checkpoint_meets_every_dataset_and_seed() {
         let both = args(&["--checkpoint", "a/x", "b/x", "--dataset", "d", "--seeds", "2", "--seed", "7"]);
-        let labels: Vec<_> = Run::all(&both).into_iter().filter_map(|run| run.label).collect();
+        let labels: Vec<_> = Run::all(&both).unwrap().into_iter().filter_map(|run| run.label).collect();
         assert_eq!(labels, ["x-seed7", "x-seed8", "x-2-seed7", "x-2-seed8"]);
-        let one = Run::all(&args(&["--checkpoint", "a", "--dataset", "d"]));
+        let one = Run::all(&args(&["--checkpoint", "a", "--dataset", "d"])).unwrap();
         assert_eq!(one, [Run { checkpoint: 0, dataset: 0, seed: 42, label: None }]);
+        let served = ["--engine", "remote:robot:5555", "--dataset", "d", "--seeds", "2"];
+        let labels: Vec<_> =
+            Run::all(&args(&served)).unwrap().into_iter().filter_map(|run| run.label).collect();
+        assert_eq!(labels, ["seed42", "seed43"]);
     }
 }

@@ -71,7 +71,27 @@ pub fn run(report: &Report, out: &mut impl Write) -> io::Result<()> {
             writeln!(out, "  episode {}: {}", failed.episode_index, failed.reason)?;
         }
     }
-    Ok(())
+    noise(report, out)
+}
+
+/// Whether a server took the noise that it was asked to; nothing of a policy that runs here.
+fn noise(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let said: Vec<bool> = report.episodes.iter().filter_map(|episode| episode.noise_confirmed).collect();
+    let own = said.iter().filter(|confirmed| !**confirmed).count();
+    match (said.len(), own) {
+        (0, _) => Ok(()),
+        (_, 0) => writeln!(
+            out,
+            "Noise: the server said of every inference that it took that of seed {}.",
+            report.seed
+        ),
+        (all, own) => writeln!(
+            out,
+            "Noise: in {own} of {all} episodes the server did not say that it took that of seed {}. Its noise is its own \
+             there, so these numbers differ from those of another run by noise.",
+            report.seed
+        ),
+    }
 }
 
 /// Runs side by side.

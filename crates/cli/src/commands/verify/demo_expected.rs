@@ -42,7 +42,8 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
     let precision = args.engine.precision()?;
     DatasetAtHand::new(&dataset, Stale::Refuse).check(&precision)?;
     let parts = Parts::load(&checkpoint, None, args.tokenizer.as_deref())?;
-    rollout::check_horizon(&parts.processor, ACTION_HORIZON)?;
+    let processor = &parts.processor;
+    rollout::check_horizon(processor.modalities(), processor.embodiment_tag(), ACTION_HORIZON)?;
     let precision = parts.precision(precision)?;
     let exact = precision.name() == "f32";
     // Every episode starts from recorded noise: a seed is not asked.

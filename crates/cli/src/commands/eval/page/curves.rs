@@ -113,6 +113,7 @@ mod tests {
             data_preparation_seconds: vec![],
             inference_seconds: vec![],
             groups: vec![],
+            noise_confirmed: None,
         };
         let drawn = groups(&report, &layout, &curves);
         assert!(drawn.contains("&lt;arm&gt;") && drawn.contains("a&amp;b") && !drawn.contains("<arm>"));

@@ -3,7 +3,7 @@
 use crate::report::html::text::escape;
 use anyhow::{Context, Result};
 use steadyhand_gr00t::Error;
-use steadyhand_gr00t::processor::Processor;
+use steadyhand_gr00t::processor::EmbodimentModalities;
 use steadyhand_lerobot::{Dataset, Frame};
 
 /// Frames of an episode. A page of many episodes can still be mailed.
@@ -16,9 +16,9 @@ const WIDTH: usize = 144;
 const KEPT: u8 = 0b1111_1100;
 
 /// The cameras as HTML; a camera that cannot be shown says why.
-pub fn cameras(dataset: &Dataset, processor: &Processor, episode: usize, steps: usize) -> String {
+pub fn cameras(dataset: &Dataset, modalities: &EmbodimentModalities, episode: usize, steps: usize) -> String {
     let stride = steps.div_ceil(MOST_FRAMES).max(1);
-    let views = processor.modalities().video.modality_keys.iter().take(MOST_VIEWS);
+    let views = modalities.video.modality_keys.iter().take(MOST_VIEWS);
     let camera = |view: &String| match strip(dataset, episode, view, steps, stride) {
         Ok(strip) => format!(
             "<figure><figcaption>{}</figcaption><div class=\"frame\" role=\"img\" aria-label=\"camera {}\" \

@@ -15,7 +15,7 @@ use crate::report::{EpisodeReport, Report, Status};
 use anyhow::Result;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
-use steadyhand_gr00t::processor::Processor;
+use steadyhand_gr00t::processor::EmbodimentModalities;
 
 /// What this page has beyond the style that pages share.
 const OWN_STYLE: &str = include_str!("style.css");
@@ -40,9 +40,9 @@ pub fn write(path: &Path, args: &EvalArgs, loaded: &Loaded, evaluation: &Evaluat
     for finished in runs {
         let worst = worst(&finished.report, drawn_of_each);
         body += &overview(finished, &worst);
-        let processor = &loaded.checkpoints[finished.run.checkpoint].parts.processor;
+        let modalities = loaded.subjects[finished.run.checkpoint].modalities();
         for place in worst {
-            body += &episode(finished, place, processor, &loaded.datasets[finished.run.dataset])?;
+            body += &episode(finished, place, modalities, &loaded.datasets[finished.run.dataset])?;
             progress.inc();
         }
     }
@@ -98,7 +98,10 @@ fn header(runs: &[&Finished]) -> String {
         ("embodiment", &report.embodiment_tag),
         ("engine", &format!("{}, {}", report.engine, report.precision)),
         ("noise", &report.noise.clone().unwrap_or_else(|| format!("seed {}", report.seed))),
-        ("Euler steps", &report.denoising_steps.to_string()),
+        (
+            "Euler steps",
+            &report.denoising_steps.map_or_else(|| "the server's".to_owned(), |steps| steps.to_string()),
+        ),
         ("action horizon", &report.action_horizon.to_string()),
     ];
     let facts: String = facts
@@ -220,10 +223,15 @@ fn overview(finished: &Finished, drawn: &[usize]) -> String {
 }
 
 /// One episode: its camera beside its joints, group by group.
-fn episode(finished: &Finished, place: usize, processor: &Processor, data: &Data) -> Result<String> {
+fn episode(
+    finished: &Finished,
+    place: usize,
+    modalities: &EmbodimentModalities,
+    data: &Data,
+) -> Result<String> {
     let (report, layout) = (&finished.report.episodes[place], &finished.layouts[place]);
     let curves = finished.journal.curves(report.episode_index)?;
-    let view = frames::cameras(&data.dataset, processor, report.episode_index, report.steps);
+    let view = frames::cameras(&data.dataset, modalities, report.episode_index, report.steps);
     let points: Vec<String> = layout.inference_points.iter().map(usize::to_string).collect();
     Ok(format!(
         "<section class=\"episode\" id=\"e{}\" data-steps=\"{}\" data-fps=\"{}\" data-points=\"{}\">\

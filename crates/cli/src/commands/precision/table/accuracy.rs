@@ -133,6 +133,7 @@ mod tests {
         let normalized = |row: &Vec<f32>| Matrix { rows: 1, cols: 3, data: row.clone() };
         EpisodeRun(Rollout {
             normalized: rows.iter().map(normalized).collect(),
+            asked_noise: true,
             groups: vec![("gripper".to_owned(), 1), ("arm".to_owned(), 2)],
             prediction: rows,
             ground_truth: vec![vec![0.0; 3]; 2],

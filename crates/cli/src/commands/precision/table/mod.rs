@@ -65,7 +65,8 @@ impl Subject {
         let session = args.source.open(args.seed, args.allow_stale_calibration)?;
         let dataset = session.dataset().context("--dataset-path: expected one to evaluate on, found none")?;
         let action_horizon = usize::from(args.action_horizon);
-        rollout::check_horizon(&session.parts.processor, action_horizon)?;
+        let processor = &session.parts.processor;
+        rollout::check_horizon(processor.modalities(), processor.embodiment_tag(), action_horizon)?;
         let mut policies = Vec::new();
         for name in &args.precisions {
             let policy = session.parts.precision(name)?;
