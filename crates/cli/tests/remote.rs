@@ -46,7 +46,11 @@ fn main() -> ExitCode {
         trial("a_served_policy_is_evaluated_like_the_policy", a_served_policy_is_evaluated_like_the_policy),
         trial("what_is_no_such_server_is_told", what_is_no_such_server_is_told),
         trial("a_server_must_agree_with_the_checkpoint", a_server_must_agree_with_the_checkpoint),
+        trial("a_server_is_diagnosed_by_its_actions", a_server_is_diagnosed_by_its_actions),
     ];
+    let of_python = python.clone();
+    let run = move || another_noise_is_not_diagnosed(&of_python);
+    tests.push(Trial::test("another_noise_is_not_diagnosed", run).with_ignored_flag(!present));
     for dialect in DIALECTS {
         let python = python.clone();
         let run = move || {
@@ -187,4 +191,47 @@ fn recorded(
     }
     check(run, folder);
     Ok(())
+}
+
+/// `steady diagnose` of a served policy of the smallest size.
+fn diagnosed(folder: &Path, engine: &str, options: &[&str]) -> support::Run {
+    let served = Served::start(folder, &["--checkpoint", "synth:tiny", "--engine", engine]);
+    let spec = format!("remote:127.0.0.1:{}", served.port);
+    let fixed = ["diagnose", "--checkpoint", "synth:tiny", "--inferences", "2", "--b", &spec];
+    steady(folder, [&fixed, options].concat())
+}
+
+/// Healthy servers are told from wrong ones, whatever precision they say that they run at.
+fn a_server_is_diagnosed_by_its_actions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for engine in ["cpu", "cpu:bf16"] {
+        let run = diagnosed(folder.path(), engine, &[]).succeeds();
+        assert!(run.stdout.contains("NO FAULT"), "{run:#?}");
+        assert!(run.stdout.contains("known in physical units: "), "{run:#?}");
+    }
+    let run = diagnosed(folder.path(), "fault:timestep-off-or-folded", &[]);
+    assert_eq!(run.code, 1, "{run:#?}");
+    assert!(run.stdout.contains("sees the first step's timestep in every Euler step"), "{run:#?}");
+    diagnosed(folder.path(), "cpu:bf16", &["--b-precision", "f32"]).refuses(&[
+        "--b-precision: expected",
+        "which remote:127.0.0.1:",
+        "says the engine ran at",
+    ]);
+    diagnosed(folder.path(), "cpu", &["--noise", "n"]).refuses(&["n"]);
+}
+
+/// Without the same noise there is nothing to hold actions against.
+fn another_noise_is_not_diagnosed(python: &str) -> Result<(), Failed> {
+    recorded(python, "npy", "none", |_, folder| {
+        let script = repo("crates/cli/tests/serve/recorded_server.py");
+        let mut command = Command::new(python);
+        command.arg(script).args(["npy", "none"]).arg(folder.join("a.npz"));
+        let served = Served::of(command, |line| line.trim().parse().ok());
+        let spec = format!("remote:127.0.0.1:{}", served.port);
+        let run = steady(folder, ["diagnose", "--inferences", "1", "--b-precision", "f32", "--b", &spec]);
+        run.refuses(&[
+            "the server does not say that it started from the noise",
+            "expected:DIR#NAME or trace:DIR",
+        ]);
+    })
 }

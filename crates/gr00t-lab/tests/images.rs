@@ -80,6 +80,7 @@ impl Scene {
             steps: &[0, 1],
             recorded: &[],
             names: &[],
+            physical: false,
         };
         let options = Options { policy: f32(), inputs: Inputs::Own, swaps: SwapWhen::Never, scratch: None };
         diagnose(&setup, subject, &options, &|_| {}).expect("a diagnosis")

@@ -127,7 +127,7 @@ impl<'s> Client<'s> {
         self.dialect = request.dialect.unwrap_or(self.dialect);
         let other = |reply| Ok((reply, Count::Other));
         match request.endpoint {
-            Endpoint::Ping => other(reply::pong()),
+            Endpoint::Ping => other(reply::pong(&self.shared.precision)),
             Endpoint::GetModalityConfig => other(reply::modality_config(self.shared.processor.modalities())),
             Endpoint::Kill if self.shared.config.allow_kill => {
                 self.shared.stop();

@@ -38,10 +38,14 @@ pub fn error(error: &crate::Error) -> Vec<u8> {
     writer.into_bytes()
 }
 
-/// The answer to `ping`.
-pub fn pong() -> Vec<u8> {
+/// The answer to `ping`, with the number formats that the engine runs at: their identity and their name.
+pub fn pong([precision, name]: &[String; 2]) -> Vec<u8> {
     let mut writer = Writer::default();
-    writer.map(2);
+    writer.map(4);
+    for (key, value) in [("precision", precision), ("precision_name", name)] {
+        writer.str(key);
+        writer.str(value);
+    }
     writer.str("status");
     writer.str("ok");
     writer.str("message");

@@ -59,6 +59,8 @@ pub struct Shared {
     /// `[action_horizon, max_action_dim]`.
     pub(crate) noise_shape: [usize; 2],
     pub(crate) seed: u64,
+    /// Identity and name of the engine's number formats.
+    pub(crate) precision: [String; 2],
     pub(crate) queue: Queue,
     pub(crate) metrics: Arc<Metrics>,
     streams: Streams,
@@ -119,6 +121,10 @@ impl Server {
             processor: Arc::clone(policy.processor()),
             noise_shape: policy.noise_shape(),
             seed: policy.seed(),
+            precision: [
+                policy.engine().precision().identity(),
+                policy.engine().precision().name().to_owned(),
+            ],
             queue: Queue::new(config.max_batch, config.max_wait, Arc::clone(&metrics)),
             metrics,
             streams: Streams::default(),

@@ -1,6 +1,7 @@
 //! `steady compare`: two engines on the same observations and the same noise, in numbers.
 
 use super::diagnose::{Inference, Opened, Scene, inferences, named};
+use crate::engines::remote::AskArgs;
 use crate::engines::{EngineSpec, Options};
 use crate::options::{EngineOptions, ObservationArgs};
 use crate::outcome::Outcome;
@@ -28,6 +29,8 @@ pub struct CompareArgs {
     /// The other; its precision says what rounding gives.
     #[arg(long, value_name = "ENGINE")]
     pub b: EngineSpec,
+    #[command(flatten)]
+    pub ask: AskArgs,
     #[command(flatten)]
     pub options: EngineOptions,
     #[command(flatten)]
@@ -64,7 +67,7 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
     claim(&png)?;
     let noise = args.b.noise().or_else(|| args.a.noise());
     let scene = Scene::load(&args.observations, noise)?;
-    let options = args.options.engines();
+    let options = Options { server: args.ask.options(), ..args.options.engines() };
     options.check(&[&args.a, &args.b])?;
     let (mut b, policy_b) = open(&args.b, &scene, &options)?;
     // The f32 reference runs anyway.

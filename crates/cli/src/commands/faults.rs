@@ -196,6 +196,7 @@ impl Bench {
             steps: &scene.steps,
             recorded: &[],
             names: &[],
+            physical: false,
         };
         let options =
             Options { policy: policy.clone(), inputs: Inputs::Own, swaps: SwapWhen::Never, scratch: None };

@@ -24,10 +24,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use steadyhand_external::onnxruntime::Provider;
 use steadyhand_fidelity::Trace;
-use steadyhand_gr00t::Matrix;
 use steadyhand_gr00t::engine::{Backend, Engine};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::session::{NoiseSource, Scene};
+use steadyhand_gr00t::{ActionChunk, Matrix};
 
 /// Every kind of engine, in the order of lists.
 const KINDS: &[Kind] = &[
@@ -95,6 +95,8 @@ pub enum Open {
 pub struct Asked<'a> {
     /// What it is shown.
     pub scene: &'a Scene,
+    /// Of the noise; none where it was recorded.
+    pub seed: Option<u64>,
     /// Euler steps of an inference.
     pub denoising_steps: usize,
     /// What it says it runs at.
@@ -111,6 +113,8 @@ pub enum Examined {
     Trace(Rc<Trace>),
     /// It left normalized actions, one matrix an inference.
     Actions(Vec<Matrix>),
+    /// It gave physical actions, one chunk an inference.
+    Physical(Vec<ActionChunk>),
 }
 
 /// Options of engines; a kind reads its own.

@@ -1,11 +1,11 @@
 //! `remote:HOST:PORT`: a policy that a server has, asked as a robot asks it.
 
-use super::{Asked, Examined, Kind, Open};
-use anyhow::{Result, bail, ensure};
+use super::{Asked, Examined, Kind, Open, Options};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::time::Duration;
 use steadyhand_gr00t::processor::EmbodimentModalities;
-use steadyhand_serve::{Address, Remote};
+use steadyhand_serve::{Address, Asking, Noise, Remote};
 
 /// How long a reply is waited for unless an option says otherwise.
 const REPLY_TIMEOUT: f64 = 60.0;
@@ -121,6 +121,27 @@ fn address(text: &str) -> Option<Address> {
     (!host.is_empty()).then(|| Address { host: host.to_owned(), port })
 }
 
-fn open(text: &str, _: &Asked) -> Result<Examined> {
-    bail!("remote:{text}: expected with eval; what it gives are physical actions")
+/// Asks for the scene's actions, from the noise that the reference starts from.
+fn open(text: &str, asked: &Asked) -> Result<Examined> {
+    let Asked { scene, options: Options { server, .. }, .. } = asked;
+    let seed = asked.seed.with_context(|| {
+        format!("--noise: expected a seed with remote:{text}, which is told what noise to draw and not the noise itself")
+    })?;
+    let modalities = scene.session.parts.processor.modalities();
+    let mut remote = server.connect(server.address(Some(text))?, Some(modalities))?;
+    let episode = u32::try_from(scene.episode).context("--traj-id: expected below 2^32")?;
+    remote.reset(episode)?;
+    let mut chunks = Vec::with_capacity(scene.observations.len());
+    for (inference, observation) in scene.observations.iter().enumerate() {
+        let noise = Noise { seed, episode, inference: inference as u32 };
+        let given = remote.ask(observation, &Asking { noise: Some(noise), rtc: None })?;
+        ensure!(
+            given.noise == Some(noise),
+            "remote:{text}: the server does not say that it started from the noise that was asked for, so its actions differ \
+             from the reference's by noise and cannot be held against them: record the noise and the normalized actions \
+             where the policy runs and name them, as expected:DIR#NAME or trace:DIR (docs/DIAGNOSIS.md)"
+        );
+        chunks.push(given.chunk);
+    }
+    Ok(Examined::Physical(chunks))
 }

@@ -61,6 +61,20 @@ impl EngineSpec {
         }
     }
 
+    /// An engine that is served: one that runs here, or the reference with a known fault.
+    ///
+    /// # Errors
+    /// Another one: names those.
+    pub fn served(text: &str) -> Result<Self, String> {
+        let fault = super::fault::KIND;
+        match text.split_once(':') {
+            Some((name, _)) if name == fault.name => text.parse(),
+            _ => {
+                Self::running(text).map_err(|what| what.replacen(" or ", &format!(", {} or ", fault.form), 1))
+            }
+        }
+    }
+
     /// An engine of one of these kinds, alone.
     ///
     /// # Errors
@@ -157,6 +171,9 @@ impl EngineSpec {
         match self.kind.open {
             Open::Running { backend, .. } => backend(options),
             Open::Stored { backend, .. } => backend(self.file(), options),
+            Open::Examined { .. } if self.name() == super::fault::KIND.name => {
+                Ok(Box::new(super::fault::Planted(self.argument().unwrap_or_default().to_owned())))
+            }
             Open::Examined { .. } => bail!("{self}: expected an engine that runs here"),
         }
     }

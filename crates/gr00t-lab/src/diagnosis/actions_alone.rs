@@ -133,8 +133,9 @@ fn search(
             policy,
             denoising_steps: setup.denoising_steps,
             inputs: &setup.inputs[inferences.clone()],
-            found: &evidence.actions[inferences],
+            found: &evidence.actions[inferences.clone()],
             floor,
+            seen: &|place, actions| setup.seen(inferences.start + place, actions),
         };
         engine.explain(faults, progress)
     };

@@ -31,6 +31,8 @@ pub struct Baseline {
     pub taps: Option<Rounding>,
     /// By inference, what the engine's tensors differ by from the reference's, and what rounding moves those by.
     pub totals: BTreeMap<usize, BTreeMap<String, Total>>,
+    /// Relative L2 of what one last place of physical actions makes of normalized ones, where only those are known.
+    last_place: f64,
 }
 
 impl Baseline {
@@ -57,6 +59,7 @@ impl Baseline {
             rounded: vec![Vec::new(); engines.len()],
             taps: None,
             totals: BTreeMap::new(),
+            last_place: 0.0,
         };
         for (inference, input) in setup.inputs.iter().enumerate() {
             let observed = taps.get(&inference);
@@ -69,6 +72,14 @@ impl Baseline {
         }
         if baseline.actions.is_empty() {
             return Err(Error::input("inputs", "expected at least one inference, found none"));
+        }
+        if setup.physical {
+            baseline.last_place = setup.last_place(&baseline.actions)?;
+            for actions in std::iter::once(&mut baseline.actions).chain(&mut baseline.rounded) {
+                for (inference, actions) in actions.iter_mut().enumerate() {
+                    *actions = setup.seen(inference, std::mem::take(actions))?;
+                }
+            }
         }
         Ok(baseline)
     }
@@ -111,14 +122,16 @@ impl Baseline {
 
     /// Relative L2 that rounding gives over all inferences.
     pub fn expected(&self) -> f64 {
-        self.rounded.iter().map(|rounded| self.distance(rounded)).fold(F32_ACTIONS, f64::max)
+        let least = F32_ACTIONS + self.last_place;
+        self.rounded.iter().map(|rounded| self.distance(rounded)).fold(least, f64::max)
     }
 
     /// Relative L2 that rounding gives in one inference.
     pub fn expected_of(&self, inference: usize) -> f64 {
         let of = |actions: &[Matrix]| actions.get(inference).map(|of| of.data.clone()).unwrap_or_default();
         let right = of(&self.actions);
-        self.rounded.iter().map(|rounded| relative_l2(&of(rounded), &right)).fold(F32_ACTIONS, f64::max)
+        let least = F32_ACTIONS + self.last_place;
+        self.rounded.iter().map(|rounded| relative_l2(&of(rounded), &right)).fold(least, f64::max)
     }
 }
 

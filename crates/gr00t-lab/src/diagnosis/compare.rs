@@ -51,6 +51,8 @@ pub fn compare(
     scratch: Option<&Path>,
 ) -> Result<Comparison> {
     let scratch = Scratch::new(scratch)?;
+    let physical = |subject: &Subject| matches!(subject, Subject::Physical(_));
+    let setup = &Setup { physical: physical(&b) || a.as_ref().is_some_and(|(a, _)| physical(a)), ..*setup };
     let b = observe(&mut b, setup, &policy_b, Inputs::Own, (&scratch, 1))?;
     let setup = &setup.first(b.actions.len());
     let baseline = Baseline::run(setup, &policy_b, &b.taps, &scratch)?;

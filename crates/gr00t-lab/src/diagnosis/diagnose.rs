@@ -56,6 +56,7 @@ pub fn diagnose(
     progress: &dyn Fn(Progress),
 ) -> Result<Diagnosis> {
     let policy = &options.policy;
+    let setup = &Setup { physical: matches!(subject, Subject::Physical(_)), ..*setup };
     let scratch = Scratch::new(options.scratch.as_deref())?;
     let mut evidence = observe(&mut subject, setup, policy, options.inputs, (&scratch, usize::MAX))?;
     let setup = &setup.first(evidence.actions.len());

@@ -22,6 +22,7 @@ mod given;
 mod inferred;
 mod likeness;
 mod observe;
+mod physical;
 mod replay;
 mod report;
 mod reuse;

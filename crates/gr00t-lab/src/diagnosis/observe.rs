@@ -10,10 +10,10 @@ use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use steadyhand_fidelity::Trace;
-use steadyhand_gr00t::Matrix;
 use steadyhand_gr00t::engine::Engine;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
+use steadyhand_gr00t::{ActionChunk, Matrix};
 
 /// The engine under examination.
 pub enum Subject<'e> {
@@ -25,6 +25,8 @@ pub enum Subject<'e> {
     Trace(Rc<Trace>),
     /// It left normalized actions, one matrix an inference.
     Actions(Vec<Matrix>),
+    /// It gave physical actions, one chunk an inference.
+    Physical(Vec<ActionChunk>),
 }
 
 /// What is known of the engine after it was looked at.
@@ -76,7 +78,7 @@ impl Evidence {
         let words = match self.repeats {
             Some(true) => REPEATED,
             Some(false) => NOT_REPEATED,
-            None => "not known: the engine is known by a recording",
+            None => "not known: the engine is known by what it left",
         };
         words.to_owned()
     }
@@ -129,6 +131,12 @@ pub(super) fn observe(
         Subject::Actions(actions) => {
             evidence.actions = actions.iter().take(setup.inputs.len()).cloned().collect();
         }
+        Subject::Physical(chunks) => {
+            let chunks = chunks.iter().take(setup.inputs.len()).enumerate();
+            let normalized = chunks.map(|(inference, chunk)| setup.normalized(inference, chunk));
+            evidence.actions = normalized.collect::<steadyhand_gr00t::Result<_>>()?;
+            evidence.audit = setup.unseen(&evidence.actions);
+        }
         Subject::Trace(trace) => read(trace, setup, policy, &mut evidence)?,
     }
     if evidence.actions.is_empty() {
@@ -148,6 +156,11 @@ pub(super) fn observe(
         evidence.unprobed = Some((what, unprobed));
     } else if let Subject::Live(engine) | Subject::Closed(engine) = subject {
         evidence.repeats = Some(repeats(*engine, setup, &evidence.actions[0])?);
+    }
+    if !matches!(subject, Subject::Physical(_)) {
+        let actions = std::mem::take(&mut evidence.actions).into_iter().enumerate();
+        let seen = actions.map(|(inference, actions)| setup.seen(inference, actions));
+        evidence.actions = seen.collect::<steadyhand_gr00t::Result<_>>()?;
     }
     Ok(evidence)
 }

@@ -330,6 +330,8 @@ pub struct ActionsOnly<'a> {
     pub found: &'a [Matrix],
     /// The relative L2 that a healthy engine may show.
     pub floor: f64,
+    /// Actions of an input, by its place, as far as the engine's are known.
+    pub seen: &'a dyn Fn(usize, Matrix) -> Result<Matrix>,
 }
 
 impl ActionsOnly<'_> {
@@ -348,9 +350,10 @@ impl ActionsOnly<'_> {
             progress(Progress { task: Task::Hypotheses, done, of });
             let mut engine = FaultyEngine::new(self.model, self.policy, self.denoising_steps, fault.clone());
             let (mut actions, mut each) = (Vec::with_capacity(found.len()), 0.0f64);
-            for ((input, backbone), found) in self.inputs.iter().zip(&backbones).zip(self.found) {
+            let shown = self.inputs.iter().zip(&backbones).zip(self.found).enumerate();
+            for (place, ((input, backbone), found)) in shown {
                 let spared = Some(backbone).filter(|backbone| backbone.is_spared(|at| fault.touches(at)));
-                let made = engine.infer_behind(input, spared)?.data;
+                let made = (self.seen)(place, engine.infer_behind(input, spared)?)?.data;
                 each = each.max(relative_l2(&found.data, &made));
                 actions.extend(made);
             }

@@ -25,6 +25,9 @@ pub struct Setup<'a> {
     pub recorded: &'a [Vec<f32>],
     /// Joint names of the recorded actions.
     pub names: &'a [String],
+    /// Whether actions are compared as far as physical units tell them. A diagnosis sets it by itself for an engine that
+    /// gives such actions alone.
+    pub physical: bool,
 }
 
 impl Setup<'_> {

@@ -18,6 +18,8 @@ use steadyhand_gr00t::probe::Probe;
 pub struct FaultyEngine {
     model: Model,
     policy: PrecisionPolicy,
+    /// What it says it runs at: a fault of formats is not told.
+    declared: PrecisionPolicy,
     denoising_steps: usize,
     faults: Vec<Fault>,
     previous: Results,
@@ -36,9 +38,10 @@ impl FaultyEngine {
         denoising_steps: usize,
         faults: Vec<Fault>,
     ) -> Self {
+        let declared = policy.clone();
         let (mut model, mut policy) = (model.clone(), policy.clone());
         faults.iter().for_each(|fault| fault.damage_model(&mut model, &mut policy));
-        FaultyEngine { model, policy, denoising_steps, faults, previous: Results::new() }
+        FaultyEngine { model, policy, declared, denoising_steps, faults, previous: Results::new() }
     }
 
     /// The faults.
@@ -63,7 +66,7 @@ impl FaultyEngine {
     /// The actions of one input, whose backbone is that of `backbone` where one is given.
     pub(crate) fn infer_behind(&mut self, input: &ModelInput, backbone: Option<&Backbone>) -> Result<Matrix> {
         let input = self.given(std::slice::from_ref(input));
-        let FaultyEngine { model, policy, denoising_steps, faults, previous } = self;
+        let FaultyEngine { model, policy, denoising_steps, faults, previous, .. } = self;
         let injection = Injection { backbone, ..Injection::all(faults, previous) };
         let actions = infer_by_layout(model, &input, *denoising_steps, None, &mut |batch, _| {
             let cpu = Cpu::new(policy, None).with_intervention(&injection);
@@ -80,7 +83,7 @@ impl Engine for FaultyEngine {
     }
 
     fn precision(&self) -> &PrecisionPolicy {
-        &self.policy
+        &self.declared
     }
 
     fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
@@ -103,7 +106,7 @@ impl Engine for FaultyEngine {
 
     fn infer_patched(&mut self, input: &ModelInput, patches: &mut dyn Patches) -> Result<Matrix> {
         let input = self.given(std::slice::from_ref(input));
-        let FaultyEngine { model, policy, denoising_steps, faults, previous } = self;
+        let FaultyEngine { model, policy, denoising_steps, faults, previous, .. } = self;
         let injection = Injection::all(faults, previous);
         let intervention =
             Patched { inner: &injection, patches: RefCell::new(patches), policy, topology: &model.topology };

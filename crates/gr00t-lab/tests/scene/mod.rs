@@ -37,6 +37,7 @@ impl Scene {
             steps: &[0, 1],
             recorded: &[],
             names: &[],
+            physical: false,
         }
     }
 }

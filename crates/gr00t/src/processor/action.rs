@@ -9,6 +9,7 @@ use super::pose::Pose;
 use super::state::{StateEncoder, check_matrix};
 use super::statistics::{Rule, Scaler, Statistics};
 use crate::{ActionChunk, Error, Matrix, Observation, Result, Version};
+use std::ops::Range;
 
 /// The action modality of one embodiment.
 pub(super) struct ActionCodec {
@@ -116,6 +117,14 @@ impl ActionCodec {
     /// Physical values of a group at a time step.
     pub fn dim(&self, key: &str) -> Option<usize> {
         self.groups.iter().find(|group| group.key == key).map(ActionGroup::dim)
+    }
+
+    /// The groups in order: name, columns in the model's action, whether they are relative to the state there.
+    pub fn columns(&self) -> impl Iterator<Item = (&str, Range<usize>, bool)> {
+        self.groups.iter().map(|group| {
+            let columns = group.offset..group.offset + group.scaler.cols();
+            (group.key.as_str(), columns, group.reference.is_some())
+        })
     }
 
     /// Steps of a chunk.

@@ -32,6 +32,7 @@ mod tokenizer_json;
 mod view;
 mod vocabulary;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -226,6 +227,12 @@ impl Processor {
     /// Values that a joint group of the actions has at a time step; `None` for none of the embodiment's.
     pub fn action_dim(&self, group: &str) -> Option<usize> {
         self.actions.dim(group)
+    }
+
+    /// The joint groups of the actions in order: the name, the columns in the model's actions, and whether they are
+    /// relative to the state there.
+    pub fn action_columns(&self) -> impl Iterator<Item = (&str, Range<usize>, bool)> {
+        self.actions.columns()
     }
 
     /// Columns of the padded state.

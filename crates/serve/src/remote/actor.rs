@@ -16,6 +16,7 @@ use steadyhand_gr00t::session::{Acted, Actor, NoiseSource};
 
 /// The endpoints that are asked.
 const MODALITIES: &str = "get_modality_config";
+const PING: &str = "ping";
 const RESET: &str = "reset";
 const ACT: &str = "get_action";
 
@@ -93,6 +94,20 @@ impl Remote {
             data.uint(u64::from(episode));
         });
         self.link.ask(RESET, &request).map(drop).map_err(with_hint)
+    }
+
+    /// The number formats that the server says it runs at, as
+    /// [`PrecisionPolicy::identity`](steadyhand_gr00t::precision::PrecisionPolicy::identity) gives them, and their name;
+    /// only one of ours does.
+    ///
+    /// # Errors
+    /// The server cannot be reached or refuses.
+    pub fn precision(&mut self) -> Result<Option<(String, String)>> {
+        let reply = self.link.ask(PING, &request(PING, self.link.api_token(), |data| data.map(0)));
+        let reply = reply.map_err(with_hint)?;
+        let value = read(&reply).ok();
+        let text = |key: &str| Some(value.as_ref()?.get(key)?.text()?.to_owned());
+        Ok(text("precision").zip(text("precision_name")))
     }
 
     /// Actions for an observation.

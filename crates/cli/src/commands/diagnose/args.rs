@@ -1,6 +1,7 @@
 //! The options of `steady diagnose`.
 
-use crate::engines::{EngineSpec, precision};
+use crate::engines::remote::AskArgs;
+use crate::engines::{EngineSpec, Options, precision};
 use crate::options::{EngineOptions, ObservationArgs};
 use clap::Args;
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ pub struct DiagnoseArgs {
     #[arg(long)]
     pub swaps: bool,
     #[command(flatten)]
+    pub ask: AskArgs,
+    #[command(flatten)]
     pub options: EngineOptions,
     #[command(flatten)]
     pub observations: ObservationArgs,
@@ -34,4 +37,11 @@ pub struct DiagnoseArgs {
     /// temporary files otherwise.
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
+}
+
+impl DiagnoseArgs {
+    /// The options of engines.
+    pub fn engines(&self) -> Options {
+        Options { server: self.ask.options(), ..self.options.engines() }
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::args::DiagnoseArgs;
 use super::scene::Scene;
+use crate::engines::{Options, remote};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use steadyhand_fidelity::Trace;
@@ -19,12 +20,37 @@ pub struct Declared {
 }
 
 impl Declared {
+    /// From the options, and from what a server says of itself.
+    fn of_server(args: &DiagnoseArgs, scene: &Scene, options: &Options) -> Result<Self> {
+        let (given, origin) = (args.b_precision.as_deref(), args.b.to_string());
+        let address = options.server.address(args.b.argument())?;
+        let modalities = scene.processor.modalities();
+        let mut notes = Vec::new();
+        let precision = match (options.server.connect(address, Some(modalities))?.precision()?, given) {
+            (Some((said, name)), given) => {
+                said_of_itself(scene, given, (&said, Some(&name)), (&origin, Path::new(&origin)))?
+            }
+            (None, Some(given)) => scene.policy(given)?,
+            (None, None) => {
+                let taken = args.b.precision();
+                notes.push(format!(
+                    "the server does not say its precision: {taken} is taken (--b-precision says)"
+                ));
+                scene.policy(taken)?
+            }
+        };
+        Ok(Declared { precision, inputs: Inputs::Own, notes })
+    }
+
     /// From the options, and from the metadata and the tensors of a trace.
     ///
     /// # Errors
     /// A trace that cannot be read; options that contradict what it says of itself.
-    pub fn new(args: &DiagnoseArgs, scene: &Scene) -> Result<Self> {
+    pub fn new(args: &DiagnoseArgs, scene: &Scene, options: &Options) -> Result<Self> {
         let given = &args.b_precision;
+        if args.b.name() == remote::KIND.name {
+            return Self::of_server(args, scene, options);
+        }
         let inputs = if args.isolated { Inputs::Recorded } else { Inputs::Own };
         let Some(folder) = args.b.argument().filter(|_| args.b.name() == "trace") else {
             let precision = match given {
@@ -49,27 +75,17 @@ impl Declared {
         }
         steps(folder, said("steps"), scene)?;
         let mut notes = Vec::new();
-        let said_name = said(PRECISION_NAME);
         let precision = match (given, said(PRECISION)) {
-            (Some(given), Some(said)) => {
-                let given = scene.policy(given.as_str())?;
-                ensure!(
-                    given.identity() == said,
-                    "--b-precision: expected {}, which {folder} says the engine ran at, found {}",
-                    one_line(said),
-                    one_line(&given.identity())
-                );
-                given
+            (given, Some(said_precision)) => {
+                let manifest = Path::new(folder).join("manifest.json");
+                said_of_itself(
+                    scene,
+                    given.as_deref(),
+                    (said_precision, said(PRECISION_NAME)),
+                    (folder, &manifest),
+                )?
             }
             (Some(given), None) => scene.policy(given.as_str())?,
-            (None, Some(said)) => {
-                let manifest = Path::new(folder).join("manifest.json");
-                let recorded = PrecisionPolicy::from_identity(said, &manifest)?;
-                scene.policy(match said_name {
-                    Some(name) => recorded.named(name),
-                    None => recorded,
-                })?
-            }
             (None, None) => {
                 let seen = precision_of(&trace);
                 notes.push(format!(
@@ -91,6 +107,31 @@ impl Declared {
         );
         Ok(Declared { precision, inputs, notes })
     }
+}
+
+/// The precision that an engine says it ran at; `--b-precision`, where it is `given`, must say the same. `origin` and
+/// `file` are who says it.
+fn said_of_itself(
+    scene: &Scene,
+    given: Option<&str>,
+    (said, name): (&str, Option<&str>),
+    (origin, file): (&str, &Path),
+) -> Result<PrecisionPolicy> {
+    let Some(given) = given else {
+        let recorded = PrecisionPolicy::from_identity(said, file)?;
+        return scene.policy(match name {
+            Some(name) => recorded.named(name),
+            None => recorded,
+        });
+    };
+    let given = scene.policy(given)?;
+    ensure!(
+        given.identity() == said,
+        "--b-precision: expected {}, which {origin} says the engine ran at, found {}",
+        one_line(said),
+        one_line(&given.identity())
+    );
+    Ok(given)
 }
 
 /// A policy's identity within a sentence.

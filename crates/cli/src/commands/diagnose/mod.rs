@@ -34,10 +34,10 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
         "--swaps: expected with cpu, cuda or fault, whose components take tensors from outside, found {}",
         args.b
     );
-    let scene = Scene::load(&args.observations, args.b.noise())?;
-    let Declared { precision: policy, inputs, notes } = Declared::new(args, &scene)?;
-    let options = args.options.engines();
+    let options = args.engines();
     options.check(&[&args.b])?;
+    let scene = Scene::load(&args.observations, args.b.noise())?;
+    let Declared { precision: policy, inputs, notes } = Declared::new(args, &scene, &options)?;
     let mut opened = scene.engine(&args.b, &policy, &options)?;
     let options = Options {
         policy,

@@ -33,6 +33,8 @@ pub struct Scene {
     pub recorded: Vec<Vec<f32>>,
     /// Joint names of the recorded actions.
     pub names: Vec<String>,
+    /// Of the noise; none where it was recorded.
+    seed: Option<u64>,
 }
 
 /// An engine, opened.
@@ -48,6 +50,7 @@ impl Opened {
             },
             Examined::Trace(trace) => Subject::Trace(Rc::clone(trace)),
             Examined::Actions(actions) => Subject::Actions(actions.clone()),
+            Examined::Physical(chunks) => Subject::Physical(chunks.clone()),
         }
     }
 }
@@ -58,6 +61,7 @@ impl Scene {
     /// # Errors
     /// A file does not fit: named with the field.
     pub fn load(args: &ObservationArgs, noise: Option<NoiseSource>) -> Result<Self> {
+        let seed = (args.noise.is_none() && noise.is_none()).then(|| args.seed());
         let opened = args.scene(noise)?;
         let parts = &opened.session.parts;
         Ok(Scene {
@@ -72,6 +76,7 @@ impl Scene {
             inputs: opened.inputs.clone(),
             recorded: opened.recorded.clone(),
             names: opened.names.clone(),
+            seed,
             opened,
         })
     }
@@ -94,8 +99,8 @@ impl Scene {
         precision: &PrecisionPolicy,
         options: &Options,
     ) -> Result<Opened> {
-        let (scene, denoising_steps) = (&self.opened, self.denoising_steps);
-        Ok(Opened(spec.examine(&Asked { scene, denoising_steps, precision, options })?))
+        let (scene, seed, denoising_steps) = (&self.opened, self.seed, self.denoising_steps);
+        Ok(Opened(spec.examine(&Asked { scene, seed, denoising_steps, precision, options })?))
     }
 
     /// What a diagnosis shows both engines.
@@ -109,6 +114,7 @@ impl Scene {
             steps: &self.steps,
             recorded: &self.recorded,
             names: &self.names,
+            physical: false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The command line of `steady serve`.
 
+use crate::engines::EngineSpec;
 use crate::options::{EngineArgs, image_size};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -7,7 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
-#[command(mut_arg("engine", |engine| engine.default_value("auto")))]
+#[command(mut_arg("engine", |engine| {
+    let help = format!("{}; fault:NAME[:weak]: the reference with a known fault", EngineSpec::running_help());
+    engine.default_value("auto").value_parser(EngineSpec::served).help(help)
+}))]
 #[command(after_help = "\
 Exit codes: 0 ended by Ctrl-C, SIGTERM or a client that may; 1 --verify does not hold; 2 bad input.
 
