@@ -53,6 +53,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             steps: &scene.steps,
             recorded: &scene.recorded,
             names: &scene.names,
+            physical: false,
         };
         let options = diagnosis::Options {
             policy: precision,

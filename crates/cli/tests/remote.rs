@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         trial("what_is_no_such_server_is_told", what_is_no_such_server_is_told),
         trial("a_server_must_agree_with_the_checkpoint", a_server_must_agree_with_the_checkpoint),
         trial("a_server_is_diagnosed_by_its_actions", a_server_is_diagnosed_by_its_actions),
+        trial("a_recording_of_a_killed_server_is_diagnosed", a_recording_of_a_killed_server_is_diagnosed),
     ];
     let of_python = python.clone();
     let run = move || another_noise_is_not_diagnosed(&of_python);
@@ -234,4 +235,62 @@ fn another_noise_is_not_diagnosed(python: &str) -> Result<(), Failed> {
             "expected:DIR#NAME or trace:DIR",
         ]);
     })
+}
+
+/// What a server recorded is diagnosed after it was killed, without a dataset; a planted fault is found in it.
+fn a_recording_of_a_killed_server_is_diagnosed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let served = Served::start(folder, &["--record", "healthy"]);
+    let spec = format!("remote:127.0.0.1:{}", served.port);
+    eval(folder, "out", &["--engine", &spec]).succeeds();
+    wait_for(&folder.join("healthy"), 4);
+    // The drop kills it.
+    drop(served);
+    let diagnose = ["diagnose", "--a", "cpu", "--b"];
+    let run = steady(folder, [&diagnose[..], &["trace:healthy"]].concat()).succeeds();
+    assert!(run.stdout.contains("NO FAULT") && run.stdout.contains("lie 0.00e0"), "{run:#?}");
+    let compared = steady(folder, ["compare", "--b", "trace:healthy"]).succeeds();
+    assert!(compared.stdout.contains("Actions: 0.000e0 apart"), "{compared:#?}");
+    // What was answered, held against the dataset that was asked about.
+    let checkpoint = repo("demo/checkpoint");
+    let replayed = ["--engine", "trace:healthy", "--model-path", checkpoint.to_str().expect("UTF-8")];
+    eval(folder, "replayed", &replayed).succeeds();
+    let reports = ["out", "replayed"].map(|out| errors(&json(&folder.join(out).join("report.json"))));
+    assert_eq!(reports[0], reports[1]);
+    eval(folder, "refused", &[&replayed[..], &["--seed", "1"]].concat())
+        .refuses(&["healthy: seed 1, episode 0, inference 0: expected a request, found none"]);
+    eval(folder, "refused", &replayed[..2]).refuses(&["--checkpoint: expected that which was served"]);
+    for option in ["--traj-id", "--seed"] {
+        let words = [option, "1"];
+        steady(folder, [&diagnose[..], &["trace:healthy"], &words].concat()).refuses(&[option, "healthy"]);
+    }
+    steady(folder, [&diagnose[..], &["trace:healthy", "--checkpoint", "synth:tiny"]].concat())
+        .refuses(&["--checkpoint: expected that of healthy, whose weights are"]);
+
+    let fault =
+        ["--checkpoint", "synth:tiny", "--engine", "fault:timestep-off-or-folded", "--record", "wrong"];
+    let served = Served::start(folder, &fault);
+    let spec = format!("remote:127.0.0.1:{}", served.port);
+    let asked = ["diagnose", "--checkpoint", "synth:tiny", "--inferences", "2", "--b"];
+    // A comparison asks as much as a diagnosis, and searches for nothing.
+    steady(folder, [&["compare"], &asked[1..], &[&spec]].concat()).succeeds();
+    wait_for(&folder.join("wrong"), 2);
+    drop(served);
+    let run = steady(folder, [&asked[..], &["trace:wrong"]].concat());
+    assert_eq!(run.code, 1, "{run:#?}");
+    assert!(run.stdout.contains("sees the first step's timestep in every Euler step"), "{run:#?}");
+}
+
+/// Waits until a recording has so many observations: it is written beside the replies.
+fn wait_for(folder: &Path, observations: usize) {
+    let last = format!("{:03}/action_pred", observations - 1);
+    for _ in 0..2000 {
+        let manifest = fs::read_to_string(folder.join("manifest.json")).unwrap_or_default();
+        if manifest.contains(&last) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("no {last} in {}", folder.display());
 }

@@ -2,8 +2,9 @@
 
 use crate::metrics::{Count, Stage};
 use crate::observation::Observed;
-use crate::options::{Options, of_reset};
+use crate::options::{Noise, Options, of_reset};
 use crate::queue::{Answer, Ticket};
+use crate::recording::Served;
 use crate::reply::{self, Info};
 use crate::request::{Endpoint, Request};
 use crate::robot::{Asked, Robot, at_place};
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use steadyhand_gr00t::ActionChunk;
+use steadyhand_gr00t::{ActionChunk, Matrix};
 
 /// A message with the time at which it was whole.
 struct Received {
@@ -164,6 +165,11 @@ impl<'s> Client<'s> {
         let Asked { inputs, noise, rtc } =
             self.robot.prepare(processor, self.shared.noise_shape, &observations, &options, form.batched)?;
         metrics.time(Stage::Prepare, started.elapsed());
+        let recorder = self.shared.recorder.as_ref().filter(|recorder| recorder.is_recording());
+        let mut going_on: Vec<_> = match recorder {
+            Some(_) => inputs.iter().map(|input| input.rtc.clone()).collect(),
+            None => Vec::new(),
+        };
         let ticket = Ticket::new(deadline, Arc::clone(&self.left));
         let (send, answers) = channel();
         if !self.shared.queue.push(Arc::clone(&ticket), inputs, send) {
@@ -179,12 +185,28 @@ impl<'s> Client<'s> {
         let inference = answers.iter().map(|answer| answer.inference).max().unwrap_or_default();
         let batch = answers.iter().map(|answer| answer.batch).max().unwrap_or_default();
         let mut chunks = vec![ActionChunk::default(); observations.len()];
+        let mut normalized = vec![Matrix::default(); observations.len()];
         for Answer { place, actions, .. } in answers {
-            let decoded = actions.and_then(|actions| processor.decode(&actions, &observations[place]));
-            chunks[place] = decoded.map_err(|error| at_place(error, place, form.batched))?;
+            let decoded = actions.and_then(|actions| {
+                chunks[place] = processor.decode(&actions, &observations[place])?;
+                normalized[place] = actions;
+                Ok(())
+            });
+            decoded.map_err(|error| at_place(error, place, form.batched))?;
         }
         let info = Info { noise, inference, batch, rtc, ignored: &options.ignored };
         let reply = reply::actions(&chunks, form, self.dialect, &info);
+        if let Some(recorder) = recorder {
+            let members = observations.into_iter().zip(normalized).zip(&chunks).enumerate();
+            let served = members.map(|(place, ((observation, actions), chunk))| Served {
+                observation,
+                noise: Noise { inference: noise.inference.wrapping_add(place as u32), ..noise },
+                rtc: going_on[place].take(),
+                actions,
+                chunk: chunk.clone(),
+            });
+            recorder.take(served.collect());
+        }
         self.robot.given(&options, false, chunks);
         metrics.time(Stage::Write, started.elapsed());
         metrics.time(Stage::Total, at.elapsed());

@@ -94,6 +94,9 @@ pub enum Error {
         /// What was expected and what was found.
         what: String,
     },
+    /// A recording cannot be written or read.
+    #[error(transparent)]
+    Trace(#[from] steadyhand_fidelity::TraceError),
     /// The policy refused the observation, or the engine failed.
     #[error(transparent)]
     Policy(#[from] steadyhand_gr00t::Error),

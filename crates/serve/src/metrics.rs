@@ -94,16 +94,23 @@ pub enum Count {
     Unauthorized,
     /// Requests whose deadline passed before the engine was free.
     Late,
+    /// Requests for actions that were recorded.
+    Recorded,
+    /// Requests for actions that were to be recorded and were not: after the limit or an error, or because the disk was
+    /// too slow.
+    Unrecorded,
     /// Connections that were closed because they did not follow the protocol, were silent, or there were too many.
     Dropped,
 }
 
-const COUNTS: [(Count, &str, &str); 6] = [
+const COUNTS: [(Count, &str, &str); 8] = [
     (Count::Answered, "requests", "result=\"actions\""),
     (Count::Other, "requests", "result=\"other\""),
     (Count::Refused, "requests", "result=\"error\""),
     (Count::Unauthorized, "requests", "result=\"unauthorized\""),
     (Count::Late, "deadlines_missed", ""),
+    (Count::Recorded, "recorded_requests", ""),
+    (Count::Unrecorded, "unrecorded_requests", ""),
     (Count::Dropped, "connections_dropped", ""),
 ];
 
@@ -116,6 +123,10 @@ pub struct Metrics {
     pub connections: AtomicU64,
     /// Observations that wait for the engine.
     pub waiting: AtomicU64,
+    /// 1 while requests are recorded.
+    pub recording: AtomicU64,
+    /// Bytes of the recording, about.
+    pub recorded_bytes: AtomicU64,
 }
 
 impl Default for Metrics {
@@ -126,6 +137,8 @@ impl Default for Metrics {
             counts: [const { AtomicU64::new(0) }; COUNTS.len()],
             connections: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
+            recording: AtomicU64::new(0),
+            recorded_bytes: AtomicU64::new(0),
         }
     }
 }
@@ -172,7 +185,12 @@ impl Metrics {
             let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
             let _ = writeln!(page, "steadyhand_{name}_total{braced} {}", self.counted(count));
         }
-        for (name, gauge) in [("connections", &self.connections), ("waiting_observations", &self.waiting)] {
+        for (name, gauge) in [
+            ("connections", &self.connections),
+            ("waiting_observations", &self.waiting),
+            ("recording", &self.recording),
+            ("recorded_bytes", &self.recorded_bytes),
+        ] {
             let _ = writeln!(page, "# TYPE steadyhand_{name} gauge");
             let _ = writeln!(page, "steadyhand_{name} {}", gauge.load(Ordering::Relaxed));
         }

@@ -5,6 +5,7 @@ use crate::http;
 use crate::metrics::{Count, Metrics};
 use crate::observation::MAX_OBSERVATIONS;
 use crate::queue::Queue;
+use crate::recording::{Record, Recorder};
 use crate::{Error, Result};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct Config {
     pub max_message: usize,
     /// Most clients at a time.
     pub max_clients: usize,
+    /// Where requests and replies are recorded, if anywhere.
+    pub record: Option<Record>,
     /// What `/info` shows.
     pub info: serde_json::Value,
 }
@@ -63,6 +66,7 @@ pub struct Shared {
     pub(crate) precision: [String; 2],
     pub(crate) queue: Queue,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) recorder: Option<Recorder>,
     streams: Streams,
     pages: AtomicUsize,
     stopping: AtomicBool,
@@ -97,7 +101,7 @@ impl Server {
     /// is that of the policy's seed.
     ///
     /// # Errors
-    /// An address that cannot be listened on; a limit of 0.
+    /// An address that cannot be listened on; a limit of 0; a recording that cannot be begun.
     pub fn bind(policy: Policy, config: Config) -> Result<Self> {
         for (option, found, most) in [
             ("max_batch", config.max_batch, MAX_OBSERVATIONS),
@@ -117,7 +121,13 @@ impl Server {
         let listener = listen(config.address)?;
         let pages = config.http.map(listen).transpose()?;
         let metrics = Arc::<Metrics>::default();
+        let begin = |record| {
+            let tag = policy.processor().embodiment_tag();
+            Recorder::start(record, tag, policy.noise_shape(), Arc::clone(&metrics))
+        };
+        let recorder = config.record.clone().map(begin).transpose()?;
         let shared = Shared {
+            recorder,
             processor: Arc::clone(policy.processor()),
             noise_shape: policy.noise_shape(),
             seed: policy.seed(),
@@ -181,6 +191,9 @@ impl Server {
         shared.streams.stop_reading();
         shared.streams.wait_until_empty(GRACE);
         shared.queue.close();
+        if let Some(recorder) = &shared.recorder {
+            recorder.end();
+        }
         if !defect && engine.join().is_ok() { Ok(()) } else { Err(Error::EngineEnded) }
     }
 }

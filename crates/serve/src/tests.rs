@@ -47,6 +47,7 @@ impl Running {
             max_wait: Duration::ZERO,
             max_message: 1 << 20,
             max_clients: 16,
+            record: None,
             info: serde_json::json!({"checkpoint": "synth:tiny"}),
         };
         change(&mut config);

@@ -65,8 +65,7 @@ pub fn run(args: &CompareArgs) -> Result<Outcome> {
     let (json, png) = (args.out.join("comparison.json"), args.out.join("comparison.png"));
     claim(&json)?;
     claim(&png)?;
-    let noise = args.b.noise().or_else(|| args.a.noise());
-    let scene = Scene::load(&args.observations, noise)?;
+    let scene = Scene::load(&args.observations, &[&args.b, &args.a])?;
     let options = Options { server: args.ask.options(), ..args.options.engines() };
     options.check(&[&args.a, &args.b])?;
     let (mut b, policy_b) = open(&args.b, &scene, &options)?;

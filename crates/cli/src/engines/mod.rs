@@ -15,7 +15,7 @@ mod onnxruntime;
 pub mod remote;
 mod spec;
 mod tensorrt;
-mod trace;
+pub mod trace;
 
 pub use spec::{EngineSpec, precision};
 

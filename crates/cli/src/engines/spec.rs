@@ -9,6 +9,7 @@ use steadyhand_gr00t::Error;
 use steadyhand_gr00t::engine::Backend;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::session::NoiseSource;
+use steadyhand_serve::Recording;
 
 /// An engine as it was typed.
 #[derive(Clone)]
@@ -45,7 +46,7 @@ impl EngineSpec {
         Err(format!("expected {}, found `{text}`", either(&known)))
     }
 
-    /// An engine that is evaluated: one that runs here, or a server.
+    /// An engine that is evaluated: one that runs here, a server, or what a server recorded.
     ///
     /// # Errors
     /// Another one: names those.
@@ -55,7 +56,7 @@ impl EngineSpec {
             return Ok(EngineSpec { kind, argument: None });
         }
         match text.split_once(':') {
-            Some((name, _)) if name == remote.name => text.parse(),
+            Some((name, _)) if [remote.name, super::trace::KIND.name].contains(&name) => text.parse(),
             _ => Self::running(text)
                 .map_err(|what| what.replacen(" or ", &format!(", {} or ", remote.name), 1)),
         }
@@ -147,6 +148,17 @@ impl EngineSpec {
     /// The file that it is opened from.
     fn file(&self) -> &Path {
         Path::new(self.argument().unwrap_or_default())
+    }
+
+    /// What a server recorded, where it is that.
+    ///
+    /// # Errors
+    /// A trace that cannot be read.
+    pub fn recording(&self) -> Result<Option<Recording>> {
+        match (self.name(), self.argument()) {
+            (name, Some(folder)) if name == super::trace::KIND.name => super::trace::recording(folder),
+            _ => Ok(None),
+        }
     }
 
     /// The noise that came with it, if any.

@@ -4,7 +4,9 @@ use super::source::SourceArgs;
 use anyhow::{Result, ensure};
 use clap::Args;
 use std::path::PathBuf;
+use std::sync::Arc;
 use steadyhand_gr00t::session::{Frames, NoiseSource, Scene};
+use steadyhand_serve::Recording;
 
 /// The seed where none is given.
 const SEED: u64 = 42;
@@ -41,6 +43,43 @@ impl ObservationArgs {
     /// The seed of what is made up.
     pub fn seed(&self) -> u64 {
         self.seed.unwrap_or(SEED)
+    }
+
+    /// The observations that clients sent a server, the noise of their actions with them. They are shown to the model of the
+    /// checkpoint that was served.
+    ///
+    /// # Errors
+    /// An option that has something else observed; another checkpoint or embodiment than was served; a recording of
+    /// nothing.
+    pub fn scene_of(&self, recording: &Recording) -> Result<Scene> {
+        let path = recording.path().display();
+        for (option, given) in [
+            ("--dataset-path", self.source.dataset_path.is_some()),
+            ("--video-decoder", self.source.video.video_decoder.is_some()),
+            ("--traj-id", self.traj_id.is_some()),
+            ("--action-horizon", self.action_horizon.is_some()),
+            ("--seed", self.seed.is_some()),
+            ("--noise", self.noise.is_some()),
+        ] {
+            ensure!(!given, "{option}: expected without {path}, which has its own observations and noise");
+        }
+        ensure!(!recording.is_empty(), "{path}: expected at least one request, found none");
+        let session = self.source.open_alone(recording.embodiment_tag())?;
+        let parts = &session.parts;
+        let (found, served) = (parts.fingerprint(), recording.fingerprint());
+        ensure!(
+            found == served,
+            "--checkpoint: expected that of {path}, whose weights are {served}, found {} with {found}",
+            parts.name()
+        );
+        let processor = Arc::clone(&parts.processor);
+        let members = (0..recording.len().min(usize::from(self.inferences))).map(|index| {
+            let recorded = recording.get(index, processor.modalities())?;
+            let input = recorded.input(&processor)?;
+            Ok((recorded.observation, input))
+        });
+        let members = members.collect::<Result<Vec<_>>>()?;
+        Ok(session.given(format!("requests recorded in {path}"), members))
     }
 
     /// Opens the session and takes the observations. `recorded` is the noise that came with an engine's recording, taken

@@ -42,6 +42,28 @@ impl SourceArgs {
         self.checkpoint.is_none() && self.dataset_path.is_none()
     }
 
+    /// Opens the checkpoint alone, or the embedded demo's where none is named; `tag` is the embodiment unless an option says
+    /// another.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn open_alone(&self, tag: &str) -> Result<Session> {
+        let checkpoint = match &self.checkpoint {
+            Some(checkpoint) => checkpoint.clone(),
+            None => demo::of_user()?.checkpoint,
+        };
+        let name = checkpoint.to_str().unwrap_or_default();
+        // Made-up weights have one embodiment.
+        let made_up = steadyhand_gr00t::synthetic::config(name)?.is_some();
+        let options = session::Options {
+            embodiment_tag: self.embodiment_tag.clone().or_else(|| (!made_up).then(|| tag.to_owned())),
+            tokenizer: self.tokenizer.clone(),
+            seed: SEED,
+            ..session::Options::default()
+        };
+        Ok(Session::open(&checkpoint, &options)?)
+    }
+
     /// Opens checkpoint and dataset, or the embedded demo's where neither is named. Calibrations of another dataset are
     /// an error unless `allow_stale`; `seed` is that of everything that is made up.
     ///

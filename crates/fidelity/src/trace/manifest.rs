@@ -85,7 +85,7 @@ impl Manifest {
     }
 
     /// Writes the manifest of a finished trace, in one step: beside its place, then into it.
-    pub(super) fn write_complete(mut self, path: &Path) -> Result<(), TraceError> {
+    pub(super) fn write_complete(&mut self, path: &Path) -> Result<(), TraceError> {
         self.complete = true;
         let beside = path.with_extension("json.tmp");
         self.write(&beside)?;

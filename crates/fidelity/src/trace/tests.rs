@@ -329,3 +329,19 @@ proptest! {
         let _ = Trace::open(&path);
     }
 }
+
+/// What was committed is there although the writer never finished, and more may follow.
+#[test]
+fn a_committed_trace_is_whole_without_an_end() {
+    let folder = folder();
+    let mut writer = TraceWriter::create(folder.path(), metadata()).expect("created");
+    for (name, names) in [("a", &["a"][..]), ("b", &["a", "b"])] {
+        writer.add(name, &[2], &[1.0, 2.0]).expect("added");
+        writer.commit().expect("committed");
+        writer.add(&format!("{name}, behind it"), &[1], &[3.0]).expect("added");
+        let trace = Trace::open(folder.path()).expect("whole");
+        assert_eq!(trace.names().filter(|name| !name.contains("behind")).collect::<Vec<_>>(), names);
+        assert_eq!(trace.read(name).expect("read"), [1.0, 2.0]);
+        assert!(trace.entry(&format!("{name}, behind it")).is_err());
+    }
+}

@@ -15,7 +15,8 @@ const PART_BYTES: usize = 64 << 20;
 /// About what a tensor adds to a header besides its name, so that empty tensors fill a part as well.
 const ENTRY_BYTES: usize = 128;
 
-/// Writes a trace. Without [`TraceWriter::finish`] the folder stays marked as incomplete and does not open.
+/// Writes a trace. Without [`TraceWriter::finish`] or [`TraceWriter::commit`] the folder stays marked as incomplete and does
+/// not open.
 #[derive(Debug)]
 pub struct TraceWriter {
     folder: PathBuf,
@@ -95,6 +96,15 @@ impl TraceWriter {
     /// # Errors
     /// A file cannot be written.
     pub fn finish(mut self) -> Result<(), TraceError> {
+        self.commit()
+    }
+
+    /// Writes what is pending, then the manifest in one step: from now on the trace is one of what was added, whatever
+    /// becomes of this process. More may be added. Costs a file and the whole manifest.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn commit(&mut self) -> Result<(), TraceError> {
         self.write_part()?;
         self.manifest.write_complete(&self.folder.join(MANIFEST))
     }

@@ -66,8 +66,17 @@ pub struct Session {
 
 /// Where observations are from.
 enum Scenery {
-    Recorded { dataset: Box<Dataset>, at_hand: DatasetAtHand },
-    Random { seed: u64, frame: [usize; 2], instruction: String },
+    Recorded {
+        dataset: Box<Dataset>,
+        at_hand: DatasetAtHand,
+    },
+    Random {
+        seed: u64,
+        frame: [usize; 2],
+        instruction: String,
+    },
+    /// Given from outside, such as by a server's clients; where from.
+    Given(String),
 }
 
 /// Which observations are taken.
@@ -160,7 +169,7 @@ impl Session {
     pub fn dataset(&self) -> Option<&Dataset> {
         match &self.scenery {
             Scenery::Recorded { dataset, .. } => Some(dataset),
-            Scenery::Random { .. } => None,
+            Scenery::Random { .. } | Scenery::Given(_) => None,
         }
     }
 
@@ -169,6 +178,7 @@ impl Session {
         match &self.scenery {
             Scenery::Recorded { dataset, .. } => dataset.path().display().to_string(),
             Scenery::Random { seed, .. } => format!("random observations of seed {seed}"),
+            Scenery::Given(origin) => origin.clone(),
         }
     }
 
@@ -179,7 +189,7 @@ impl Session {
     pub fn dataset_hash(&self) -> Result<Option<&str>> {
         match &self.scenery {
             Scenery::Recorded { at_hand, .. } => at_hand.hash().map(Some),
-            Scenery::Random { .. } => Ok(None),
+            Scenery::Random { .. } | Scenery::Given(_) => Ok(None),
         }
     }
 
@@ -200,7 +210,7 @@ impl Session {
     pub fn calibration(&self, policy: &PrecisionPolicy) -> Result<Option<CalibrationUsed>> {
         match &self.scenery {
             Scenery::Recorded { at_hand, .. } => at_hand.check(policy),
-            Scenery::Random { .. } => Ok(None),
+            Scenery::Random { .. } | Scenery::Given(_) => Ok(None),
         }
     }
 
@@ -208,7 +218,7 @@ impl Session {
     pub fn random(&self, seed: u64) -> Observation {
         let (frame, instruction) = match &self.scenery {
             Scenery::Random { frame, instruction, .. } => (*frame, instruction.clone()),
-            Scenery::Recorded { .. } => (CHECKPOINT_FRAME, INSTRUCTION.to_owned()),
+            Scenery::Recorded { .. } | Scenery::Given(_) => (CHECKPOINT_FRAME, INSTRUCTION.to_owned()),
         };
         self.parts.processor.random_observation(seed, frame, instruction)
     }
@@ -235,6 +245,7 @@ impl Session {
         match &self.scenery {
             Scenery::Recorded { dataset, .. } => self.for_each_recorded(dataset, chosen, visit),
             Scenery::Random { seed, .. } => self.for_each_random(*seed, chosen, visit),
+            Scenery::Given(origin) => Err(Error::input(origin.clone(), "has no observations to choose of")),
         }
     }
 

@@ -24,6 +24,15 @@ pub struct Scene {
 }
 
 impl Session {
+    /// A scene of observations that came from elsewhere, with what the model is given for each: `origin` says where from.
+    pub fn given(mut self, origin: String, members: Vec<(Observation, ModelInput)>) -> Scene {
+        self.scenery = Scenery::Given(origin);
+        let steps = (0..members.len()).collect();
+        let (observations, inputs) = members.into_iter().unzip();
+        let (recorded, names) = (Vec::new(), Vec::new());
+        Scene { session: self, episode: 0, steps, observations, inputs, recorded, names }
+    }
+
     /// The chosen observations of one episode, which the scene's recorded actions are of.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 pub struct DiagnoseArgs {
     /// The reference.
-    #[arg(long, default_value = "cpu:f32", value_parser = ["cpu:f32"])]
+    #[arg(long, default_value = "cpu:f32", value_parser = ["cpu:f32", "cpu"])]
     pub a: String,
     #[arg(long, value_name = "ENGINE", help = EngineSpec::help("The engine, with a preset or a .toml file as precision."))]
     pub b: EngineSpec,

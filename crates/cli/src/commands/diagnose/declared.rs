@@ -32,9 +32,10 @@ impl Declared {
             }
             (None, Some(given)) => scene.policy(given)?,
             (None, None) => {
-                let taken = args.b.precision();
+                let taken = args.b.precision()?;
                 notes.push(format!(
-                    "the server does not say its precision: {taken} is taken (--b-precision says)"
+                    "the server does not say its precision: {} is taken (--b-precision says)",
+                    taken.name()
                 ));
                 scene.policy(taken)?
             }

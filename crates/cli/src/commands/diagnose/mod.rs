@@ -36,7 +36,7 @@ pub fn run(args: &DiagnoseArgs) -> Result<Outcome> {
     );
     let options = args.engines();
     options.check(&[&args.b])?;
-    let scene = Scene::load(&args.observations, args.b.noise())?;
+    let scene = Scene::load(&args.observations, &[&args.b])?;
     let Declared { precision: policy, inputs, notes } = Declared::new(args, &scene, &options)?;
     let mut opened = scene.engine(&args.b, &policy, &options)?;
     let options = Options {

@@ -2,7 +2,7 @@
 
 use crate::engines::{Asked, EngineSpec, Examined, Options};
 use crate::options::ObservationArgs;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::rc::Rc;
 use std::sync::Arc;
 use steadyhand_gr00t::Observation;
@@ -11,7 +11,7 @@ use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::policy::Precision;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::processor::Processor;
-use steadyhand_gr00t::session::{self, NoiseSource};
+use steadyhand_gr00t::session;
 use steadyhand_gr00t_lab::diagnosis::{Setup, Subject};
 
 /// A model, a processor, and observations in both their terms.
@@ -56,13 +56,29 @@ impl Opened {
 }
 
 impl Scene {
-    /// Loads everything. `noise` is what an engine's recording came with.
+    /// Loads everything that these engines are shown: what clients sent, where one of them is a server's recording, else
+    /// observations of an episode, with the noise that one of them came with.
     ///
     /// # Errors
-    /// A file does not fit: named with the field.
-    pub fn load(args: &ObservationArgs, noise: Option<NoiseSource>) -> Result<Self> {
-        let seed = (args.noise.is_none() && noise.is_none()).then(|| args.seed());
-        let opened = args.scene(noise)?;
+    /// A file does not fit: named with the field. Two recordings.
+    pub fn load(args: &ObservationArgs, engines: &[&EngineSpec]) -> Result<Self> {
+        let mut recordings = Vec::new();
+        for engine in engines {
+            recordings.extend(engine.recording()?);
+        }
+        let (seed, opened) = match &recordings[..] {
+            [] => {
+                let noise = engines.iter().find_map(|engine| engine.noise());
+                let seed = (args.noise.is_none() && noise.is_none()).then(|| args.seed());
+                (seed, args.scene(noise)?)
+            }
+            [recording] => (None, args.scene_of(recording)?),
+            [one, other, ..] => bail!(
+                "{}: expected one recording of a server, found {} too, of other observations",
+                one.path().display(),
+                other.path().display()
+            ),
+        };
         let parts = &opened.session.parts;
         Ok(Scene {
             checkpoint: parts.name(),

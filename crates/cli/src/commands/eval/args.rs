@@ -2,7 +2,7 @@
 
 use super::episode::Pace;
 use crate::engines::remote::ServerArgs;
-use crate::engines::{EngineSpec, Options};
+use crate::engines::{EngineSpec, Options, trace};
 use crate::options::{EngineArgs, EpisodeRange, VideoArgs};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 #[command(mut_arg("engine", |engine| {
-    let help = format!("{}; remote: a policy server, ours or NVIDIA's", EngineSpec::running_help());
+    let help = format!("{}; remote: a policy server, ours or NVIDIA's; trace:DIR: what steady serve --record left", EngineSpec::running_help());
     engine.default_value("auto").value_parser(EngineSpec::evaluated).help(help)
 }))]
 #[command(after_help = "\
@@ -115,8 +115,8 @@ impl EvalArgs {
                 "--save-plot-path: plots are .png, found .{found}"
             );
         }
-        if self.is_remote() {
-            self.check_remote()?;
+        if self.is_elsewhere() {
+            self.check_elsewhere()?;
         } else {
             let engine = &self.engine.engine;
             ensure!(!self.checkpoint.is_empty(), "--checkpoint: expected a folder with {engine}, found none");
@@ -127,8 +127,9 @@ impl EvalArgs {
         Ok(())
     }
 
-    /// What a server decides for itself cannot be asked for.
-    fn check_remote(&self) -> Result<()> {
+    /// What a server decides or decided for itself cannot be asked for.
+    fn check_elsewhere(&self) -> Result<()> {
+        let name = self.engine.engine.name();
         let of_checkpoint = self.embodiment_tag.is_some() && self.checkpoint.is_empty();
         for (option, given) in [
             ("--denoising-steps", self.denoising_steps.is_some()),
@@ -137,12 +138,17 @@ impl EvalArgs {
             ("--tokenizer", self.tokenizer.is_some()),
             ("--allow-stale-calibration", self.allow_stale_calibration),
         ] {
-            ensure!(!given, "{option}: expected with an engine that runs here, found with remote");
+            ensure!(!given, "{option}: expected with an engine that runs here, found with {name}");
         }
-        ensure!(!of_checkpoint, "--embodiment-tag: expected with --checkpoint, found with remote alone");
+        ensure!(!of_checkpoint, "--embodiment-tag: expected with --checkpoint, found with {name} alone");
         let found = self.checkpoint.len();
-        ensure!(found <= 1, "--checkpoint: expected one with remote, found {found}");
+        ensure!(found <= 1, "--checkpoint: expected one with {name}, found {found}");
         Ok(())
+    }
+
+    /// Whether nothing is computed here.
+    fn is_elsewhere(&self) -> bool {
+        self.is_remote() || self.engine.engine.name() == trace::KIND.name
     }
 
     /// Whether a server is evaluated.
@@ -165,8 +171,9 @@ impl EvalArgs {
     /// # Errors
     /// A server that is named twice.
     pub fn subjects(&self) -> Result<Vec<PathBuf>> {
-        match self.is_remote() {
+        match self.is_elsewhere() {
             false => Ok(self.checkpoint.clone()),
+            true if !self.is_remote() => Ok(vec![self.engine.engine.to_string().into()]),
             true => {
                 let address = self.server.options().address(self.engine.engine.argument())?;
                 Ok(vec![format!("remote:{address}").into()])

@@ -1,7 +1,7 @@
 //! One episode: run, measured, drawn.
 
-use super::evaluation::About;
 use super::journal::{CurveLayout, Curves};
+use super::subject::About;
 use crate::interrupt;
 use crate::report::metrics::{self, Errors};
 use crate::report::plot::{EpisodePlot, Panel, write_png};

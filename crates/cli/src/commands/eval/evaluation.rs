@@ -4,23 +4,16 @@ use super::args::EvalArgs;
 use super::journal::{CurveLayout, Done, Journal};
 use super::plan::{Run, short_names};
 use super::printed;
+use super::subject::{self, About, Subject};
 use crate::options::chosen;
 use crate::report::output::{WRITTEN_BY, write_json};
 use crate::report::{Failed, GroupError, Report, Status, Timings, metrics, summary};
 use anyhow::Result;
 use serde::Serialize;
-use std::cell::RefCell;
 use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use steadyhand_gr00t::Policy;
-use steadyhand_gr00t::engine::Backend;
-use steadyhand_gr00t::policy::Parts;
-use steadyhand_gr00t::precision::PrecisionPolicy;
-use steadyhand_gr00t::processor::{EmbodimentModalities, modalities_of};
-use steadyhand_gr00t::session::{Actor, CalibrationUsed, rollout};
 use steadyhand_lerobot::Dataset;
-use steadyhand_serve::Remote;
 
 /// Time between two writes of the JSON of an evaluation that goes on.
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
@@ -32,93 +25,6 @@ pub struct Loaded {
     /// Short names of them.
     pub names: Vec<String>,
     pub datasets: Vec<Data>,
-}
-
-/// What is evaluated.
-pub enum Subject {
-    /// It runs here.
-    Checkpoint(Box<Checkpoint>),
-    /// Its policy runs elsewhere.
-    Server(Box<Server>),
-}
-
-pub struct Server {
-    pub remote: RefCell<Remote>,
-    pub modalities: EmbodimentModalities,
-    pub connecting_seconds: f64,
-}
-
-/// What a report says of its subject.
-#[derive(Debug, Clone)]
-pub struct About {
-    /// The checkpoint or the server, as it was named.
-    pub subject: String,
-    pub engine: String,
-    pub precision: String,
-    pub embodiment_tag: String,
-    /// None where a server chooses them.
-    pub denoising_steps: Option<usize>,
-    pub calibration: Option<CalibrationUsed>,
-    pub model_loading_seconds: f64,
-}
-
-impl Subject {
-    /// What it observes and does.
-    pub fn modalities(&self) -> &EmbodimentModalities {
-        match self {
-            Subject::Checkpoint(checkpoint) => checkpoint.parts.processor.modalities(),
-            Subject::Server(server) => &server.modalities,
-        }
-    }
-}
-
-pub struct Checkpoint {
-    pub parts: Parts,
-    /// Fits the model.
-    pub precision: PrecisionPolicy,
-    pub loading_seconds: f64,
-    backend: Rc<dyn Backend>,
-}
-
-impl Checkpoint {
-    /// The policy, opened, and what a report says of it.
-    ///
-    /// # Errors
-    /// As [`Parts::policy`].
-    pub fn policy(&self, args: &EvalArgs) -> Result<(Policy, About)> {
-        let opening = Instant::now();
-        let policy = self.parts.policy(
-            self.backend.as_ref(),
-            self.precision.clone(),
-            args.denoising_steps(),
-            args.seed,
-        )?;
-        let about = About {
-            subject: self.parts.name(),
-            engine: policy.engine().name().to_owned(),
-            precision: policy.engine().precision().name().to_owned(),
-            embodiment_tag: policy.processor().embodiment_tag().to_owned(),
-            denoising_steps: Some(args.denoising_steps()),
-            calibration: None,
-            model_loading_seconds: self.loading_seconds + opening.elapsed().as_secs_f64(),
-        };
-        Ok((policy, about))
-    }
-}
-
-impl Server {
-    /// What a report says of it.
-    pub fn about(&self) -> About {
-        About {
-            subject: format!("remote:{}", self.remote.borrow().name()),
-            engine: "remote".to_owned(),
-            precision: "its own".to_owned(),
-            embodiment_tag: String::new(),
-            denoising_steps: None,
-            calibration: None,
-            model_loading_seconds: self.connecting_seconds,
-        }
-    }
 }
 
 pub struct Data {
@@ -134,10 +40,7 @@ impl Loaded {
     /// # Errors
     /// One that cannot be opened; an episode, a precision or a horizon that does not fit.
     pub fn open(args: &EvalArgs) -> Result<Self> {
-        let subjects = match args.is_remote() {
-            true => vec![Subject::Server(Box::new(served(args)?))],
-            false => checkpoints(args)?,
-        };
+        let subjects = subject::open(args)?;
         let mut datasets = Vec::new();
         for folder in &args.dataset_path {
             let opening = Instant::now();
@@ -163,43 +66,6 @@ impl Loaded {
         }
         Ok(inferences)
     }
-}
-
-fn checkpoints(args: &EvalArgs) -> Result<Vec<Subject>> {
-    let backend: Rc<dyn Backend> = args.engine.engine.backend(&args.options()?)?.into();
-    let wanted = args.engine.precision()?;
-    let mut checkpoints = Vec::new();
-    for folder in &args.checkpoint {
-        let loading = Instant::now();
-        let parts = Parts::load(folder, args.embodiment_tag.as_deref(), args.tokenizer.as_deref())?;
-        let processor = &parts.processor;
-        rollout::check_horizon(processor.modalities(), processor.embodiment_tag(), args.action_horizon)?;
-        let precision = parts.precision(wanted.clone())?;
-        let loading_seconds = loading.elapsed().as_secs_f64();
-        let backend = Rc::clone(&backend);
-        checkpoints.push(Subject::Checkpoint(Box::new(Checkpoint {
-            parts,
-            precision,
-            loading_seconds,
-            backend,
-        })));
-    }
-    Ok(checkpoints)
-}
-
-/// Connects to the server, which must agree with the checkpoint where one is named.
-fn served(args: &EvalArgs) -> Result<Server> {
-    let connecting = Instant::now();
-    let options = args.options()?.server;
-    let address = options.address(args.engine.engine.argument())?;
-    let checkpoint = args.checkpoint.first();
-    let expected =
-        checkpoint.map(|folder| modalities_of(folder, args.embodiment_tag.as_deref())).transpose()?;
-    let remote = options.connect(address, expected.as_ref())?;
-    let modalities = remote.modalities().clone();
-    rollout::check_horizon(&modalities, remote.name(), args.action_horizon)?;
-    let connecting_seconds = connecting.elapsed().as_secs_f64();
-    Ok(Server { remote: RefCell::new(remote), modalities, connecting_seconds })
 }
 
 /// All runs with what is known of them so far.

@@ -8,6 +8,7 @@ mod journal;
 mod page;
 mod plan;
 mod printed;
+mod subject;
 
 pub use args::EvalArgs;
 pub use episode::Pace;
@@ -22,7 +23,7 @@ use crate::report::{Failed, Status};
 use actions::ActionsFile;
 use anyhow::{Context, Error, Result, bail, ensure};
 use episode::{Failure, evaluate};
-use evaluation::{About, Evaluation, Loaded, Subject};
+use evaluation::{Evaluation, Loaded};
 use journal::Journal;
 use plan::Run;
 use std::io::Write;
@@ -31,6 +32,7 @@ use std::rc::Rc;
 use steadyhand_gr00t::Policy;
 use steadyhand_gr00t::session::{Actor, DatasetAtHand, NoiseSource};
 use steadyhand_lerobot::Dataset;
+use subject::{About, Subject};
 
 /// Why an evaluation ends before its last episode.
 enum Stop {
@@ -112,6 +114,14 @@ fn evaluate_all(
                 for run in of_subject {
                     let name = about.subject.clone();
                     ground.evaluate_run(run, &mut *remote, (&name, ""), about.clone(), evaluation)?;
+                }
+            }
+            Subject::Recording(recording) => {
+                let about = recording.about();
+                let mut replay = recording.replay.borrow_mut();
+                for run in of_subject {
+                    let name = about.subject.clone();
+                    ground.evaluate_run(run, &mut *replay, (&name, ""), about.clone(), evaluation)?;
                 }
             }
         }

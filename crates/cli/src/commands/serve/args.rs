@@ -55,6 +55,12 @@ pub struct ServeArgs {
     /// Most clients at a time.
     #[arg(long, default_value_t = 64, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     pub max_clients: u16,
+    /// Record requests and replies into this folder, as a trace that diagnose and compare read.
+    #[arg(long, value_name = "DIR")]
+    pub record: Option<PathBuf>,
+    /// Most MiB of the recording; nothing more is recorded then, and everyone is still answered. [default: 1024]
+    #[arg(long, value_name = "MIB", requires = "record", value_parser = clap::value_parser!(u32).range(1..))]
+    pub record_limit_mib: Option<u32>,
     /// Euler steps of an inference.
     #[arg(long, default_value_t = 4)]
     pub denoising_steps: usize,

@@ -12,9 +12,11 @@ use crate::output::note;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::path::Path;
 use steadyhand_gr00t::policy::{Group, View};
 use steadyhand_gr00t::{Policy, Session, session};
-use steadyhand_serve::{Config, Server};
+use steadyhand_gr00t_lab::diagnosis::{MODE, PRECISION, PRECISION_NAME, RUN};
+use steadyhand_serve::{Config, Record, Server};
 use trial::Trial;
 
 /// Opens the policy, tries it, and answers clients until it is told to end.
@@ -62,6 +64,7 @@ pub fn run(args: &ServeArgs) -> Result<Outcome> {
     if !address.ip().is_loopback() && api_token.is_none() {
         note!("everyone who reaches {} is answered; --api-token-file asks for a token", address.ip());
     }
+    let record = args.record.as_ref().map(|folder| record(args, folder, &session, &policy));
     let config = Config {
         address,
         http,
@@ -71,6 +74,7 @@ pub fn run(args: &ServeArgs) -> Result<Outcome> {
         max_wait,
         max_message: (args.max_message_mib as usize) << 20,
         max_clients: usize::from(args.max_clients),
+        record,
         info,
     };
     let server = Server::bind(policy, config)?;
@@ -83,6 +87,26 @@ pub fn run(args: &ServeArgs) -> Result<Outcome> {
     interrupt::end_gently();
     server.run(|| interrupt::signal().is_some())?;
     Ok(Outcome::Success)
+}
+
+/// How requests are recorded.
+fn record(args: &ServeArgs, folder: &Path, session: &Session, policy: &Policy) -> Record {
+    let precision = policy.engine().precision();
+    let metadata = [
+        ("checkpoint", session.parts.name()),
+        ("engine", policy.engine().name().to_owned()),
+        (PRECISION, precision.identity()),
+        (PRECISION_NAME, precision.name().to_owned()),
+        (MODE, RUN.to_owned()),
+        ("denoising_steps", args.denoising_steps.to_string()),
+    ];
+    Record {
+        folder: folder.to_path_buf(),
+        limit: u64::from(args.record_limit_mib.unwrap_or(1024)) << 20,
+        fingerprint: session.parts.fingerprint(),
+        metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+        tell: |what| note!("{what}"),
+    }
 }
 
 /// What `/info` shows.
