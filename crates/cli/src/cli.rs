@@ -7,6 +7,7 @@ use crate::commands::completions::{self, CompletionsArgs};
 use crate::commands::demo::{self, DemoArgs};
 use crate::commands::diagnose::{self, DiagnoseArgs};
 use crate::commands::doctor::{self, DoctorArgs};
+use crate::commands::drive::{self, DriveArgs};
 use crate::commands::engine::{self, EngineCommandArgs};
 use crate::commands::eval::{self, EvalArgs};
 use crate::commands::export::{self, ExportArgs};
@@ -48,6 +49,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Answer robots: a policy server that clients of NVIDIA's PolicyServer talk to unchanged.
     Serve(ServeArgs),
+    /// Play an episode against a policy server as a robot that does not stop to think: with and without real-time chunking.
+    Drive(DriveArgs),
     /// Check this build against results of the official code.
     Verify(VerifyArgs),
     /// Put two engines side by side: actions, taps, growth of the error.
@@ -84,6 +87,7 @@ impl Command {
             Command::Demo(args) => demo::run(&args),
             Command::Eval(args) => eval::run(&args),
             Command::Serve(args) => serve::run(&args),
+            Command::Drive(args) => drive::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Compare(args) => compare::run(&args),
             Command::Diagnose(args) => diagnose::run(&args),

@@ -46,11 +46,15 @@ fn main() -> ExitCode {
         trial("a_served_policy_is_evaluated_like_the_policy", a_served_policy_is_evaluated_like_the_policy),
         trial("what_is_no_such_server_is_told", what_is_no_such_server_is_told),
         trial("a_server_must_agree_with_the_checkpoint", a_server_must_agree_with_the_checkpoint),
+        trial("chunks_that_go_on_jump_less", chunks_that_go_on_jump_less),
         trial("a_server_is_diagnosed_by_its_actions", a_server_is_diagnosed_by_its_actions),
         trial("a_recording_of_a_killed_server_is_diagnosed", a_recording_of_a_killed_server_is_diagnosed),
     ];
     let of_python = python.clone();
     let run = move || another_noise_is_not_diagnosed(&of_python);
+    let of_python = python.clone();
+    let drive = move || a_server_that_does_not_go_on_is_told(&of_python);
+    tests.push(Trial::test("a_server_that_does_not_go_on_is_told", drive).with_ignored_flag(!present));
     tests.push(Trial::test("another_noise_is_not_diagnosed", run).with_ignored_flag(!present));
     for dialect in DIALECTS {
         let python = python.clone();
@@ -293,4 +297,49 @@ fn wait_for(folder: &Path, observations: usize) {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     panic!("no {last} in {}", folder.display());
+}
+
+/// With replies 100 ms late jumps fall to a third, also those that come behind the switch; twice the same numbers.
+fn chunks_that_go_on_jump_less() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let served = Served::start(folder, &[]);
+    let port = served.port.to_string();
+    let drive = |out: &str, options: &[&str]| {
+        let fixed = ["drive", "--port", &port, "--without-clock", "--execution-horizon", "4", "--out", out];
+        steady(folder, [&fixed[..], options].concat())
+    };
+    for out in ["first", "second"] {
+        drive(out, &["--ramp-rate", "0.1"]).succeeds();
+    }
+    let [first, second] = ["first", "second"].map(|out| json(&folder.join(out).join("drive.json")));
+    assert_eq!(first, second);
+    for field in ["jumps_fall_by", "largest_steps_fall_by"] {
+        let factor = support::number(&first[field]);
+        assert!((3.0..100.0).contains(&factor), "{field}: {factor}");
+    }
+    for course in first["courses"].as_array().expect("two") {
+        assert_eq!((&course["held"], &course["delay_steps"]), (&0.into(), &3.into()));
+    }
+    let picture = fs::read(folder.join("first/drive.png")).expect("a picture");
+    assert!(picture.starts_with(b"\x89PNG") && picture.len() > 10_000, "{}", picture.len());
+    // Steps pass as they do for a robot.
+    let clocked = ["drive", "--port", &port, "--steps", "60", "--out", "clocked"];
+    steady(folder, clocked).succeeds();
+    drive("refused", &["--steps", "5"]).refuses(&["--steps: expected enough for a second chunk, found 5"]);
+    steady(folder, ["drive", "--port", &port, "--execution-horizon", "17"])
+        .refuses(&["--execution-horizon: expected at most 16"]);
+}
+
+fn a_server_that_does_not_go_on_is_told(python: &str) -> Result<(), Failed> {
+    recorded(python, "npy", "none", |_, folder| {
+        let script = repo("crates/cli/tests/serve/recorded_server.py");
+        let mut command = Command::new(python);
+        command.arg(script).args(["npy", "none"]).arg(folder.join("a.npz"));
+        let served = Served::of(command, |line| line.trim().parse().ok());
+        let port = served.port.to_string();
+        let drive =
+            ["drive", "--port", &port, "--steps", "20", "--execution-horizon", "12", "--without-clock"];
+        steady(folder, drive).refuses(&["the server does not say that it went on from the chunk before"]);
+    })
 }

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod demo;
 pub mod diagnose;
 pub mod doctor;
+pub mod drive;
 pub mod engine;
 pub mod eval;
 pub mod export;

@@ -71,7 +71,12 @@ fn what_was_recorded_gives_the_same_again() {
     let session = recorded(&folder, 1 << 30, |session, remote| {
         let first =
             remote.ask(&session.random(1), &Asking { noise: Some(NOISE), rtc: None }).expect("actions");
-        let rtc = Some(Continue { previous: first.chunk.clone(), overlap_steps: 8, frozen_steps: 3 });
+        let rtc = Some(Continue {
+            previous: first.chunk.clone(),
+            overlap_steps: 8,
+            frozen_steps: 3,
+            ramp_rate: 6.0,
+        });
         let second = remote.ask(&session.random(2), &Asking { noise: None, rtc }).expect("actions");
         assert!(second.rtc && !first.rtc);
         given = vec![first, second];

@@ -135,6 +135,8 @@ pub struct Continue {
     pub overlap_steps: usize,
     /// Those of them that stay as they are.
     pub frozen_steps: usize,
+    /// How quickly the others follow the model, as [`RtcOptions`](steadyhand_gr00t::rtc::RtcOptions) has it.
+    pub ramp_rate: f32,
 }
 
 impl Asking {
@@ -148,9 +150,11 @@ impl Asking {
                 writer.uint(value);
             }
         }
-        if let Some(Continue { previous, overlap_steps, frozen_steps }) = &self.rtc {
+        if let Some(Continue { previous, overlap_steps, frozen_steps, ramp_rate }) = &self.rtc {
             writer.str("rtc");
-            writer.map(3);
+            writer.map(4);
+            writer.str("ramp_rate");
+            writer.float(f64::from(*ramp_rate));
             for (key, value) in [("overlap_steps", *overlap_steps), ("frozen_steps", *frozen_steps)] {
                 writer.str(key);
                 writer.uint(value as u64);
