@@ -45,6 +45,8 @@ pub fn attend(shared: &Shared, stream: TcpStream) {
                     left.store(true, Ordering::Release);
                     writer.close();
                 }
+                // Behind the reply: waking a thread may cost this one its core.
+                client.record();
             }
         });
         let ended = loop {
@@ -93,11 +95,19 @@ struct Client<'s> {
     /// That of the last request with arrays.
     dialect: Dialect,
     left: Arc<AtomicBool>,
+    /// What was answered and is still to be recorded.
+    answered: Vec<Served>,
 }
 
 impl<'s> Client<'s> {
     fn new(shared: &'s Shared, left: Arc<AtomicBool>) -> Self {
-        Client { shared, robot: Robot::new(shared.seed), dialect: Dialect::default(), left }
+        Client {
+            shared,
+            robot: Robot::new(shared.seed),
+            dialect: Dialect::default(),
+            left,
+            answered: Vec::new(),
+        }
     }
 
     /// Answers a message, whatever it holds.
@@ -141,6 +151,14 @@ impl<'s> Client<'s> {
                 other(reply::reset(self.robot.reset(episode), &ignored))
             }
             Endpoint::GetAction => Ok((self.act(&request.data, at)?, Count::Answered)),
+        }
+    }
+
+    /// Hands over what was answered, where it is recorded.
+    fn record(&mut self) {
+        let answered = std::mem::take(&mut self.answered);
+        if let Some(recorder) = self.shared.recorder.as_ref().filter(|_| !answered.is_empty()) {
+            recorder.take(answered);
         }
     }
 
@@ -196,7 +214,7 @@ impl<'s> Client<'s> {
         }
         let info = Info { noise, inference, batch, rtc, ignored: &options.ignored };
         let reply = reply::actions(&chunks, form, self.dialect, &info);
-        if let Some(recorder) = recorder {
+        if recorder.is_some() {
             let members = observations.into_iter().zip(normalized).zip(&chunks).enumerate();
             let served = members.map(|(place, ((observation, actions), chunk))| Served {
                 observation,
@@ -205,7 +223,9 @@ impl<'s> Client<'s> {
                 actions,
                 chunk: chunk.clone(),
             });
-            recorder.take(served.collect());
+            self.answered = served.collect();
+        } else if self.shared.recorder.is_some() {
+            metrics.count(Count::Unrecorded);
         }
         self.robot.given(&options, false, chunks);
         metrics.time(Stage::Write, started.elapsed());

@@ -104,9 +104,6 @@ impl Recorder {
     pub fn take(&self, request: Vec<Served>) {
         let State { metrics, waiting, slow, tell, .. } = &*self.state;
         let bytes: u64 = request.iter().map(Served::bytes).sum();
-        if !self.is_recording() {
-            return metrics.count(Count::Unrecorded);
-        }
         if waiting.load(Ordering::Acquire) + bytes > MAX_WAITING {
             metrics.count(Count::Unrecorded);
             if !slow.swap(true, Ordering::AcqRel) {
