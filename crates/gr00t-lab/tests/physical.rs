@@ -7,7 +7,7 @@ use steadyhand_gr00t::ActionChunk;
 use steadyhand_gr00t::engine::Engine;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t_lab::diagnosis::{
-    Diagnosis, Inputs, MARGIN, Options, Status, Subject, SwapWhen, compare, diagnose,
+    Diagnosis, F32_ACTIONS, Inputs, MARGIN, Options, Status, Subject, SwapWhen, compare, diagnose,
 };
 use steadyhand_gr00t_lab::fault::{Fault, FaultyEngine, timestep_offset};
 
@@ -49,12 +49,13 @@ fn right_actions_are_healthy_to_the_last_place_and_not_far_beyond() {
     let known = diagnosis.audit.iter().any(|line| line.starts_with("known in physical units: "));
     assert!(known, "{:?}", diagnosis.audit);
     // A search for causes takes long; the limit does not need one.
-    let within = |places| {
+    let errs = |places| {
         let physical = Subject::Physical(moved(chunks(&scene, &[]), places));
-        let found = compare(&scene.setup(STEPS), None, (physical, f32()), None).expect("a comparison");
-        found.actions.relative_l2 <= MARGIN * found.actions.expected
+        compare(&scene.setup(STEPS), None, (physical, f32()), None).expect("a comparison").actions
     };
-    assert!(within(1) && !within(1000));
+    let (one, thousand) = (errs(1), errs(1000));
+    assert!(one.relative_l2 > 0.0 && one.expected >= F32_ACTIONS + 0.9 * one.relative_l2, "{one:?}");
+    assert!(thousand.relative_l2 > MARGIN * thousand.expected, "{thousand:?}");
 }
 
 #[test]
