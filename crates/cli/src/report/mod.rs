@@ -60,7 +60,32 @@ pub struct Report {
     /// The same by joint group.
     pub groups: Vec<GroupError>,
     pub episodes: Vec<EpisodeReport>,
+    /// How chunks follow each other, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chunking: Option<Vec<Chunking>>,
     pub timings: Timings,
+}
+
+/// How the chunks of one action group follow each other: means over episodes, steps and joints, in the joints' units.
+#[derive(Clone, Debug, Serialize)]
+pub struct Chunking {
+    pub name: String,
+    /// From the last action of a chunk to the first of the next.
+    pub boundary_jump: Option<f64>,
+    /// From one action to the next, within chunks.
+    pub step: Pair,
+    /// What three actions of a chunk bend by: the second difference.
+    pub jitter: Pair,
+    /// Errors of the first and of the last row that is taken of a chunk: drift is what they differ by.
+    pub error_of_first_row: Option<f64>,
+    pub error_of_last_row: Option<f64>,
+}
+
+/// A measure of predicted actions beside that of the recorded ones.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Pair {
+    pub predicted: Option<f64>,
+    pub recorded: Option<f64>,
 }
 
 /// An episode that could not be evaluated.

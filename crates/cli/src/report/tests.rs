@@ -45,6 +45,7 @@ fn report(episodes: Vec<EpisodeReport>) -> Report {
         mse: Some(0.0043666),
         mae: Some(0.0390334),
         groups: GroupError::means(&episodes),
+        chunking: None,
         timings: Timings::new(1.5, 0.25, &episodes, 1),
         episodes,
     }

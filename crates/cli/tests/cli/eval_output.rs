@@ -1,6 +1,6 @@
 //! Where `steady eval` leaves plots and JSON.
 
-use crate::support::{Demo, json, repo};
+use crate::support::{Demo, json, number, repo};
 use std::path::Path;
 
 #[track_caller]
@@ -89,4 +89,28 @@ fn a_reader_that_goes_away_is_no_panic() {
         // Quiet, but no success either: what was asked for did not arrive.
         assert!(output.status.code() == Some(1) && stderr.is_empty(), "{command}: {stderr}");
     }
+}
+
+/// By joint group, and only where it was asked for; an evaluation that was gone on with has every episode in it.
+#[test]
+fn chunks_are_measured_where_that_is_asked_for() {
+    let demo = Demo::copy();
+    let options = ["--engine", "cpu", "--action-horizon", "8", "--traj-ids", "0", "1"];
+    demo.eval(&options).succeeds();
+    let path = demo.folder().join("steady-out/report.json");
+    assert!(json(&path).get("chunking").is_none());
+    let run = demo.eval(&[&options[..], &["--chunking", "--resume"]].concat()).succeeds();
+    assert!(run.stdout.contains("Chunk after chunk"), "{}", run.stdout);
+    let report = json(&path);
+    let groups = report["chunking"].as_array().expect("groups");
+    assert_eq!(groups.len(), 4);
+    for group in groups {
+        let [jump, step] = [&group["boundary_jump"], &group["step"]["predicted"]].map(number);
+        assert!(jump > step && step > 0.0, "{group}");
+        assert!(number(&group["error_of_last_row"]) > 0.0, "{group}");
+    }
+    // A single chunk jumps to nothing.
+    demo.eval(&["--engine", "cpu", "--steps", "8", "--chunking"]).succeeds();
+    let report = json(&path);
+    assert!(report["chunking"][0]["boundary_jump"].is_null(), "{report}");
 }

@@ -72,6 +72,10 @@ pub struct EvalArgs {
     /// Where predicted and recorded actions go, by name and step: a .parquet, .csv or .npz file.
     #[arg(long, value_name = "FILE")]
     pub actions: Option<PathBuf>,
+    /// Measure how chunks follow each other, by joint group: jumps between them, jitter within, errors of their first and
+    /// last rows.
+    #[arg(long)]
+    pub chunking: bool,
     /// Where the page goes; report.html in the folder of --out otherwise.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,

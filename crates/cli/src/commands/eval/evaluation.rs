@@ -1,6 +1,7 @@
 //! An evaluation as it grows: what is loaded, what is done, what is written of it.
 
 use super::args::EvalArgs;
+use super::chunking;
 use super::journal::{CurveLayout, Done, Journal};
 use super::plan::{Run, short_names};
 use super::printed;
@@ -168,6 +169,7 @@ impl<'a> Evaluation<'a> {
             mae: None,
             groups: Vec::new(),
             episodes: Vec::new(),
+            chunking: None,
             timings: Timings::new(model_loading_seconds, data.opening_seconds, &[], args.skip_timing_steps),
         };
         self.begun.push(Finished {
@@ -233,6 +235,17 @@ impl<'a> Evaluation<'a> {
             .flat_map(|finished| &finished.report.failures)
             .map(|failed| &failed.reason[..])
             .next()
+    }
+
+    /// Measures how chunks follow each other, in every run.
+    ///
+    /// # Errors
+    /// Actions that were kept cannot be read.
+    pub fn measure_chunking(&mut self) -> Result<()> {
+        for finished in &mut self.begun {
+            finished.report.chunking = Some(chunking::of(finished)?);
+        }
+        Ok(())
     }
 
     /// Writes the JSON if that was not done just now.
@@ -308,6 +321,9 @@ impl<'a> Evaluation<'a> {
                 writeln!(out, "\n{label}")?;
             }
             printed::run(&finished.report, out)?;
+            if let Some(measured) = &finished.report.chunking {
+                chunking::print(measured, out)?;
+            }
             if !self.several {
                 summary::write_summary(&finished.report, out)?;
             }

@@ -2,6 +2,7 @@
 
 mod actions;
 mod args;
+mod chunking;
 mod episode;
 mod evaluation;
 mod journal;
@@ -71,7 +72,7 @@ pub fn run(args: &EvalArgs) -> Result<Outcome> {
     evaluation.close(status);
     // A disk that is full may take none of this any more; what was printed before is kept.
     let written =
-        write_all(args, &loaded, &evaluation, actions.as_ref(), matches!(stop, Some(Stop::Signal(_))));
+        write_all(args, &loaded, &mut evaluation, actions.as_ref(), matches!(stop, Some(Stop::Signal(_))));
     match stop {
         Some(Stop::Error(error)) => Err(error),
         Some(Stop::Signal(signal)) => written.map(|()| Outcome::Interrupted(signal)),
@@ -228,12 +229,15 @@ pub fn evaluate_episode(
 fn write_all(
     args: &EvalArgs,
     loaded: &Loaded,
-    evaluation: &Evaluation,
+    evaluation: &mut Evaluation,
     actions: Option<&ActionsFile>,
     in_a_hurry: bool,
 ) -> Result<()> {
     if evaluation.episodes() == 0 && evaluation.failures() == 0 {
         return Ok(());
+    }
+    if args.chunking {
+        evaluation.measure_chunking()?;
     }
     evaluation.write()?;
     let mut files = vec![("JSON", args.json())];
