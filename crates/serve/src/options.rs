@@ -85,7 +85,8 @@ pub fn of_reset(value: Option<&Value>) -> Result<(Option<u32>, Vec<String>)> {
     let (mut episode, mut ignored) = (None, Vec::new());
     for (key, value) in entries(value, "options")? {
         match key.text() {
-            Some("episode") => episode = Some(whole(value, "options.episode")?),
+            // The second is what the official policy that replays a dataset calls it.
+            Some("episode" | "episode_index") => episode = Some(whole(value, "options.episode")?),
             other => ignored.push(named(other)),
         }
     }

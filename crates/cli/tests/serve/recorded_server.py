@@ -59,6 +59,8 @@ class Policy:
         self.inference = 0
 
     def reset(self, options=None):
+        # As NVIDIA's ReplayPolicy is told its episode.
+        assert options["episode_index"] == 0, options
         self.inference = 0
         return {}
 

@@ -29,7 +29,6 @@ pub struct Remote {
     form: Arc<Mutex<Option<RequestForm>>>,
     /// Widths of the groups, once there were actions.
     widths: Vec<usize>,
-    episode: u32,
 }
 
 /// A request on the way to a server.
@@ -77,7 +76,7 @@ impl Remote {
             (Err(Error::Answered { error, .. }), Some(checkpoint)) if !of_token(&error) => checkpoint.clone(),
             (Err(error), _) => return Err(with_hint(error)),
         };
-        Ok(Remote { link, server, modalities, form: Arc::default(), widths: Vec::new(), episode: 0 })
+        Ok(Remote { link, server, modalities, form: Arc::default(), widths: Vec::new() })
     }
 
     /// The episode at hand is over, and this one begins: what the server keeps of the one before is let go.
@@ -85,13 +84,15 @@ impl Remote {
     /// # Errors
     /// The server cannot be reached or refuses.
     pub fn reset(&mut self, episode: u32) -> Result<()> {
-        self.episode = episode;
         let request = request(RESET, self.link.api_token(), |data| {
             data.map(1);
             data.str("options");
-            data.map(1);
-            data.str("episode");
-            data.uint(u64::from(episode));
+            data.map(2);
+            // The second for the official policy that replays a dataset's actions.
+            for key in ["episode", "episode_index"] {
+                data.str(key);
+                data.uint(u64::from(episode));
+            }
         });
         self.link.ask(RESET, &request).map(drop).map_err(with_hint)
     }
