@@ -9,7 +9,10 @@
 //! prepare → ModelInput
 //! queue   observations of several clients → batches → the engine     one thread
 //! decode, reply → actions in the dialect of the request              the client's thread again
+//! recording     → requests and replies on disk, where that is asked for   one thread
 //! ```
+//!
+//! [`Remote`] goes the same way from the other end.
 
 mod client;
 mod error;

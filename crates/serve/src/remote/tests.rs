@@ -6,6 +6,7 @@ use crate::reply;
 use crate::request::Request;
 use crate::wire::{Dialect, Writer, read};
 use crate::zmtp;
+use proptest::prelude::*;
 use std::net::TcpListener;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -166,4 +167,28 @@ fn modalities_survive_the_way() {
         (field.as_str(), what.as_str()),
         ("video", "expected a map or JSON of one, found another value")
     );
+}
+
+proptest! {
+    /// Whatever a server answers, it is read or refused.
+    #[test]
+    fn no_reply_makes_a_client_panic(
+        noise in proptest::collection::vec(any::<u8>(), 0..200), place in any::<usize>(), byte in any::<u8>(), cut in any::<usize>()
+    ) {
+        let session = session();
+        let modalities = session.parts.processor.modalities();
+        let mut damaged = answer(modalities, NOISE);
+        let mut config = reply::modality_config(modalities);
+        for bytes in [&mut damaged, &mut config] {
+            let place = place % bytes.len();
+            bytes[place] = byte;
+        }
+        let cut = &damaged[..cut % damaged.len()];
+        for bytes in [&noise[..], &damaged, cut, &config] {
+            let _ = (super::replies::error_of(bytes), super::replies::actions(bytes, modalities).is_ok());
+            if let Ok(value) = read(bytes) {
+                let _ = super::modalities::read(&value);
+            }
+        }
+    }
 }
