@@ -117,6 +117,9 @@ impl Engine for ComposedEngine {
     }
 }
 
+/// Tensors of one observation.
+type ByTap = BTreeMap<String, Tensor>;
+
 /// One inference of a batch.
 struct Outside<'a> {
     feeds: Feeds<'a>,
@@ -124,9 +127,9 @@ struct Outside<'a> {
     own: &'a BTreeSet<String>,
     runner: RefCell<&'a mut (dyn Runner + Send)>,
     /// Of each observation, what the engine may be given.
-    tensors: RefCell<Vec<BTreeMap<String, Tensor>>>,
+    tensors: RefCell<Vec<ByTap>>,
     /// What it gave last, and for which Euler step: by observation and tap.
-    given: RefCell<Option<(Option<usize>, Vec<BTreeMap<String, Tensor>>)>>,
+    given: RefCell<Option<(Option<usize>, Vec<ByTap>)>>,
     policy: &'a PrecisionPolicy,
     failure: RefCell<Option<Error>>,
 }
@@ -190,7 +193,7 @@ impl Outside<'_> {
     }
 
     /// Calls the engine for every observation: its outputs by the taps that they are.
-    fn call(&self, step: Option<usize>) -> Result<Vec<BTreeMap<String, Tensor>>> {
+    fn call(&self, step: Option<usize>) -> Result<Vec<ByTap>> {
         let (mut runner, tensors) = (self.runner.borrow_mut(), self.tensors.borrow());
         let mut given = Vec::with_capacity(tensors.len());
         for item in tensors.iter() {
@@ -263,7 +266,7 @@ impl Probe for Watch<'_, '_, '_> {
 }
 
 /// What the engine may be given for one observation.
-struct Item<'i>(&'i BTreeMap<String, Tensor>);
+struct Item<'i>(&'i ByTap);
 
 impl Tensors for Item<'_> {
     fn tensor(&self, name: &str) -> Result<Tensor> {
@@ -278,7 +281,7 @@ impl Tensors for Item<'_> {
 }
 
 /// What an inference of one observation is given, by the names of a recording.
-fn of_item(model: &Model, batch: &Batch, item: usize) -> Result<BTreeMap<String, Tensor>> {
+fn of_item(model: &Model, batch: &Batch, item: usize) -> Result<ByTap> {
     let config = &model.config;
     let of = |values: &[f32], shape: &[usize]| {
         let count: usize = shape.iter().product();
