@@ -16,7 +16,7 @@ mod report;
 pub use commands::eval::{Pace, evaluate_episode};
 pub use engines::{EngineSpec, Options as EngineOptions};
 pub use options::demo;
-pub use options::one_precision;
+pub use options::engine_precision;
 pub use outcome::describe;
 pub use output::tell;
 

@@ -9,7 +9,7 @@ use pyo3::types::PyDict;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use steadyhand_cli::{EngineOptions, EngineSpec, Pace, evaluate_episode, one_precision};
+use steadyhand_cli::{EngineOptions, EngineSpec, Pace, engine_precision, evaluate_episode};
 use steadyhand_gr00t::policy::Group;
 use steadyhand_gr00t::processor::Processor;
 use steadyhand_gr00t::session::Observations;
@@ -63,10 +63,10 @@ struct Given {
 fn open(wanted: Wanted) -> Result<Policy> {
     let named = |text: String| anyhow::Error::msg(format!("--engine: {text}"));
     let spec = EngineSpec::running(&wanted.engine).map_err(named)?;
-    let name = one_precision(wanted.precision.as_deref(), &spec, "f32")?.to_owned();
+    let precision = engine_precision(wanted.precision.as_deref(), &spec)?;
     let seed = wanted.session.seed;
     let session = Session::open(&wanted.path, &wanted.session)?;
-    let precision = session.precision(name.as_str())?;
+    let precision = session.precision(precision)?;
     let backend = spec.backend(&wanted.engines)?;
     let parts = session.parts;
     let policy = parts.policy(backend.as_ref(), precision, wanted.denoising_steps, seed)?;
@@ -75,7 +75,7 @@ fn open(wanted: Wanted) -> Result<Policy> {
         noise_shape: policy.noise_shape(),
         engine: policy.engine().name().to_owned(),
         precision_identity: policy.engine().precision().identity(),
-        precision: name,
+        precision: policy.engine().precision().name().to_owned(),
         fingerprint: Mutex::default(),
         parts,
         denoising_steps: wanted.denoising_steps,

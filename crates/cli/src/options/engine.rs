@@ -98,31 +98,34 @@ impl EngineArgs {
         self.engine.backend(&self.options.engines())
     }
 
-    /// The precision that is asked for: of --precision, of --engine, or of the engine's file; f32 where none says.
+    /// As [`engine_precision`].
     ///
     /// # Errors
-    /// Two say one, and not the same; a preset or a file that cannot be read; an engine's file alone, which does not say.
+    /// As there.
     pub fn precision(&self) -> Result<PrecisionPolicy> {
-        let Some(stored) = self.engine.stored_precision()? else {
-            return match &self.precision {
-                Some(_) => {
-                    Ok(PrecisionPolicy::load(one_precision(self.precision.as_deref(), &self.engine, "f32")?)?)
-                }
-                None => self.engine.precision().context("--precision"),
-            };
-        };
-        if let Some(given) = &self.precision {
-            let loaded = PrecisionPolicy::load(given)?;
-            ensure!(
-                loaded.identity() == stored.identity(),
-                "--precision: expected {}, which --engine {} was built at, found {given}",
-                stored.name(),
-                self.engine
-            );
-            return Ok(loaded);
-        }
-        Ok(stored)
+        engine_precision(self.precision.as_deref(), &self.engine)
     }
+}
+
+/// The precision that is asked for: of --precision, of --engine, or of the engine's file; f32 where none says.
+///
+/// # Errors
+/// Two say one, and not the same; a preset or a file that cannot be read; an engine's file alone, which does not say.
+pub fn engine_precision(option: Option<&str>, engine: &EngineSpec) -> Result<PrecisionPolicy> {
+    let Some(stored) = engine.stored_precision()? else {
+        return match option {
+            Some(_) => Ok(PrecisionPolicy::load(one_precision(option, engine, "f32")?)?),
+            None => engine.precision().context("--precision"),
+        };
+    };
+    let Some(given) = option else { return Ok(stored) };
+    let loaded = PrecisionPolicy::load(given)?;
+    ensure!(
+        loaded.identity() == stored.identity(),
+        "--precision: expected {}, which --engine {engine} was built at, found {given}",
+        stored.name()
+    );
+    Ok(loaded)
 }
 
 /// The precision of an option or of an engine, `otherwise` where neither says.
