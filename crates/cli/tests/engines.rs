@@ -302,7 +302,8 @@ fn a_component_runs_with_the_reference_around_it() {
     let refused = ["dit.onnx: steadyhand.precision: expected bf16, found f32"];
     steady(folder, ["compare"].iter().chain(&other)).refuses(&refused);
     // Less than it is said to be: the verdict names where it leaves the engine.
-    let narrow = ["--component", "dit", "--precision", "bf16", "--out", "narrow.onnx"];
+    let formats = ["--precision", "bf16", "--products", "widened"];
+    let narrow = [&["--component", "dit", "--out", "narrow.onnx"], &formats[..]].concat();
     with_demo(folder, &["export", "onnx"], &narrow).succeeds();
     let engine =
         ["--b", "onnxruntime:bf16", "--b-precision", "f32", "--onnx", "narrow.onnx", "--inferences", "1"];
