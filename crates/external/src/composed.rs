@@ -18,8 +18,8 @@ use steadyhand_gr00t::{Error, Matrix, Result};
 /// A component on another engine, the rest of the policy on the reference.
 ///
 /// The tensors at the component's edges pass through memory of the engine's own types: floats are rounded to those of its
-/// inputs. An engine of a part is called once for each observation of a batch; the reference computes
-/// that part too, and its result is replaced.
+/// inputs. An engine is called once for each observation of a batch; a part is computed by the reference too, and its result
+/// replaced.
 pub struct ComposedEngine {
     name: &'static str,
     model: Model,
@@ -139,6 +139,10 @@ impl Outside<'_> {
         let config = &model.config;
         let of_actions = [batch.len(), config.action_horizon, config.max_action_dim];
         let mut watch = Watch { outside: self, probe };
+        if matches!(self.component, Component::Policy | Component::Backbone) {
+            // A graph would take any features for a prompt with too few image tokens.
+            model.check_image_tokens(&model.prompt(batch)?, &model.grids(&batch.images)?)?;
+        }
         match self.component {
             Component::Policy => self.result("action_pred", of_actions),
             Component::ActionHead => {

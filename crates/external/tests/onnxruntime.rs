@@ -192,6 +192,15 @@ fn a_component_that_fails_is_an_error() {
     let failing = Counted { allowed: 2, ..runner() };
     let error = open(failing).expect("it fits").infer(&inputs, None).expect_err("the third call fails");
     assert_eq!(error.to_string(), "runner: no third call");
+    let whole = folder.path().join("backbone.onnx");
+    export(Component::Backbone, DEFAULT_OPSET, &whole);
+    let mut few = inputs.clone();
+    few[0].input_ids.remove(2);
+    let error = open(Counted::new(OnnxRunner::load(&whole, None).expect("a graph")))
+        .expect("it fits")
+        .infer(&few, None)
+        .expect_err("too few image tokens");
+    assert_eq!(error.to_string(), "input_ids: expected 35 image tokens for these images, found 34");
     let short = Counted { shortens: true, ..runner() };
     let error = open(short).expect("it fits").infer(&inputs, None).expect_err("half an output");
     assert!(error.to_string().starts_with("output step.0.dit.output: expected "), "{error}");

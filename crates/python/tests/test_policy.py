@@ -109,16 +109,17 @@ def test_errors_have_the_text_of_the_program(demo, policy, observation):
     # What fails draws nothing.
     assert policy.get_action(observation)[1]["inference"] == 0
 
+    evaluate = ["eval", "--model-path", str(demo.checkpoint), "--dataset-path", str(demo.dataset), "--out", "/nonexistent/steady"]
     for words, options in [
-        (["--engine", "gpu"], {"engine": "gpu"}),
-        (["--precision", "fp4"], {"precision": "fp4"}),
-        (["--embodiment-tag", "x"], {"embodiment_tag": "x"}),
-        (["--engine", "cpu", "--device", "1"], {"engine": "cpu", "device": 1}),
+        # `eval` knows servers besides.
+        (["verify", str(demo.checkpoint), "--engine", "gpu"], {"engine": "gpu"}),
+        ([*evaluate, "--precision", "fp4"], {"precision": "fp4"}),
+        ([*evaluate, "--embodiment-tag", "x"], {"embodiment_tag": "x"}),
+        ([*evaluate, "--engine", "cpu", "--device", "1"], {"engine": "cpu", "device": 1}),
     ]:
         with pytest.raises(steadyhand.Error) as found:
             steadyhand.Policy.open(demo.checkpoint, **options)
-        command = [sys.executable, "-m", "steadyhand", "eval", "--model-path", str(demo.checkpoint)]
-        command += ["--dataset-path", str(demo.dataset), "--out", "/nonexistent/steady", *words]
+        command = [sys.executable, "-m", "steadyhand", *words]
         said = subprocess.run(command, capture_output=True, text=True).stderr
         # clap puts `invalid value …` and a usage around what a value's reader says.
         assert str(found.value).split(": ", 1)[1].strip() in said or str(found.value) in said, (found.value, said)
