@@ -55,7 +55,7 @@ impl EngineFile {
     }
 
     /// Whether the record says what is expected, where it says something.
-    fn expect(&self, key: &str, expected: &str) -> Result<()> {
+    fn check_record(&self, key: &str, expected: &str) -> Result<()> {
         match self.said(key) {
             Some(found) if found != expected => {
                 let line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
@@ -90,7 +90,7 @@ impl Backend for TensorRtBackend {
 
     fn check(&self, policy: &PrecisionPolicy, sites: &[ModelSite]) -> Result<()> {
         policy.check(sites)?;
-        self.engine.expect("precision", &policy.identity())
+        self.engine.check_record("precision", &policy.identity())
     }
 
     fn open(
@@ -102,9 +102,9 @@ impl Backend for TensorRtBackend {
         self.check(&policy, &model.sites()?)?;
         // Weights that a seed makes have no folder, and are told apart by none.
         if let Some(fingerprint) = model.checkpoint().map(Checkpoint::fingerprint) {
-            self.engine.expect("checkpoint", &fingerprint)?;
+            self.engine.check_record("checkpoint", &fingerprint)?;
         }
-        self.engine.expect("denoising_steps", &denoising_steps.to_string())?;
+        self.engine.check_record("denoising_steps", &denoising_steps.to_string())?;
         let runner = self.engine.open(self.library.as_deref(), self.device)?;
         let engine = ComposedEngine::new(self.name(), model, policy, denoising_steps, Box::new(runner))?;
         Ok(Box::new(engine))

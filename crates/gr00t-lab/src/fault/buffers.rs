@@ -9,12 +9,13 @@ use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::topology::Topology;
 
 /// What was written and what was read.
-const MISREAD: [(Format, Format); 5] = [
+pub(super) const MISREAD: [(Format, Format); 6] = [
     (Format::Bf16, Format::Fp16),
     (Format::Fp16, Format::Bf16),
     (Format::F32, Format::Bf16),
     (Format::F32, Format::Fp16),
     (Format::Bf16, Format::F32),
+    (Format::Fp16, Format::F32),
 ];
 
 /// A buffer holds values of one format and is read as another: the bytes are reinterpreted. Where the

@@ -1,22 +1,12 @@
 //! Buffers that the engine of one part is handed and takes for another type: the tensors before it are right, and it
 //! computes with others.
 
+use super::buffers::MISREAD;
 use super::computed::Handed;
 use super::{Change, Effect, Fault, Reach, Suspect};
-use steadyhand_fidelity::Format;
 use steadyhand_fidelity::format::reinterpret_bytes;
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::model::dit::Attends;
-
-/// What is written and what the engine reads.
-const MISREAD: [(Format, Format); 6] = [
-    (Format::Bf16, Format::Fp16),
-    (Format::Fp16, Format::Bf16),
-    (Format::F32, Format::Bf16),
-    (Format::F32, Format::Fp16),
-    (Format::Bf16, Format::F32),
-    (Format::Fp16, Format::F32),
-];
 
 const FIX: &str =
     "hand over buffers of the engine's own types, as its bindings report them, and convert by value";
