@@ -5,6 +5,7 @@ use steadyhand_gr00t::session::CalibrationUsed;
 
 pub mod axis;
 pub mod canvas;
+pub mod cost;
 mod grid;
 pub mod growth;
 pub mod html;

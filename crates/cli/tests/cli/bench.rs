@@ -125,3 +125,32 @@ fn what_no_kernel_does_is_refused_before_a_gpu_is_asked_for() {
     assert!(auto.stderr.contains(&format!("engine: cpu, because cuda cannot run: {reason}")), "{auto:#?}");
     assert_eq!(json(&folder.path().join("bench.json"))["engine"], "cpu");
 }
+
+#[test]
+fn a_sweep_measures_each_value_and_keeps_what_could_be_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let args =
+        ["bench", "--checkpoint", "synth:tiny", "--engine", "cpu", "--warmup", "0", "--iterations", "1"];
+    let written = ["--json", "new/cost.json", "--plot", "new/cost.png"];
+    let run = |sweeps: &[&str]| {
+        let sweeps = sweeps.iter().flat_map(|sweep| ["--sweep", sweep]);
+        steady(folder.path(), args.into_iter().chain(written).chain(sweeps))
+    };
+    let swept = run(&["batch=1,2", "views=3"]).succeeds();
+    assert!(swept.stdout.contains("chunks/s") && swept.stderr.contains("batch 2: inference"), "{swept:#?}");
+    let report = json(&folder.path().join("new/cost.json"));
+    let batches = [0, 1].map(|index| &report["sweeps"][0]["points"][index]["report"]["workload"]["batch"]);
+    assert_eq!(batches.map(number), [1.0, 2.0]);
+    let views = &report["sweeps"][1]["points"][0]["report"]["workload"]["images"];
+    assert_eq!(views.as_array().unwrap().len(), 3);
+    let picture = std::fs::read(folder.path().join("new/cost.png")).unwrap();
+    assert_eq!(&picture[1..4], b"PNG");
+
+    let swept = run(&["image-size=56,57"]);
+    assert_eq!(swept.code, 3, "{swept:#?}");
+    let report = json(&folder.path().join("new/cost.json"));
+    assert_eq!(report["sweeps"][0]["points"].as_array().unwrap().len(), 1);
+    assert!(report["failures"][0]["error"].as_str().unwrap().contains("multiple of 28"), "{report}");
+    run(&["image-size=57"]).refuses(&["multiple of 28"]);
+    run(&["height=57"]).refuses(&["--sweep", "expected DIMENSION=VALUE"]);
+}

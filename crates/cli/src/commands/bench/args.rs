@@ -1,5 +1,6 @@
 //! The options of `steady bench`.
 
+use super::sweep::Sweep;
 use crate::engines::EngineSpec;
 use crate::options::{DeviceArgs, image_size, precision};
 use clap::{Args, ValueEnum};
@@ -27,7 +28,12 @@ impl WorkloadName {
     }
 }
 
-#[derive(Debug, Args)]
+/// Observations of one inference where no option says another number.
+pub const BATCH: u16 = 1;
+/// Euler steps where no option says another number.
+pub const DENOISING_STEPS: u16 = 4;
+
+#[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
     /// Checkpoint folder; synth:n1.6 or synth:n1.7 for random weights of the published sizes, synth:tiny or
     /// synth:tiny-n1.7 for a very small model.
@@ -71,10 +77,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
     /// Euler steps of an inference.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, default_value_t = DENOISING_STEPS, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub denoising_steps: u16,
     /// Observations of one inference.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, default_value_t = BATCH, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub batch: u16,
     /// Inferences before the measured ones. [default: 10, on a CPU as many as fit]
     #[arg(long, value_name = "COUNT")]
@@ -82,6 +88,13 @@ pub struct BenchArgs {
     /// Measured inferences. [default: 100, on a CPU as many as fit a minute]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub iterations: Option<u32>,
+    /// Measure once for each value of one dimension, batch, views, text-tokens, image-size, action-horizon or
+    /// denoising-steps, everything else as the other options say. May be given several times.
+    #[arg(long, value_name = "DIMENSION=VALUE,...")]
+    pub sweep: Vec<Sweep>,
+    /// A picture of the sweeps: medians, beside the floor where the device's rates are measured.
+    #[arg(long, value_name = "FILE.png", requires = "sweep")]
+    pub plot: Option<PathBuf>,
     /// Seed of weights, observations and noise.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,

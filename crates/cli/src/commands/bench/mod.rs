@@ -5,6 +5,7 @@ mod counts;
 mod report;
 mod statistics;
 mod subject;
+mod sweep;
 
 pub use args::{BenchArgs, WorkloadName};
 pub use report::Report;
@@ -18,7 +19,7 @@ use crate::progress::Progress;
 use crate::report::output::{WRITTEN_BY, claim, write_json};
 use anyhow::{Result, ensure};
 use counts::Counts;
-use report::{Host, INFERENCE, Named, WorkloadReport};
+use report::{END_TO_END, Host, INFERENCE, Named, WorkloadReport};
 use std::time::{Duration, Instant};
 use steadyhand_fidelity::Format;
 use steadyhand_gr00t::calibration::Collector;
@@ -30,11 +31,15 @@ use steadyhand_gr00t::precision::{Calibration, PrecisionPolicy};
 use steadyhand_gr00t::workload;
 use steadyhand_gr00t::{Matrix, Observation};
 use subject::Subject;
+use sweep::Sweeps;
 
 /// Measures and prints the tables.
 pub fn run(args: &BenchArgs) -> Result<Outcome> {
-    if let Some(path) = &args.json {
+    for path in args.json.iter().chain(&args.plot) {
         claim(path)?;
+    }
+    if !args.sweep.is_empty() {
+        return run_sweeps(args);
     }
     let report = measure(args)?;
     let printed = output::print(&report.page());
@@ -43,6 +48,19 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
     }
     printed?;
     Ok(Outcome::Success)
+}
+
+fn run_sweeps(args: &BenchArgs) -> Result<Outcome> {
+    let sweeps = Sweeps::measure(args)?;
+    let printed = output::print(&sweeps.page());
+    if let Some(path) = &args.json {
+        write_json(path, &sweeps)?;
+    }
+    if let Some(path) = &args.plot {
+        sweeps.draw(path)?;
+    }
+    printed?;
+    Ok(sweeps.outcome())
 }
 
 /// Measures what the options ask for; where the report goes is the caller's.
@@ -168,7 +186,7 @@ impl Phases {
             ("preprocessing", &self.preprocessing),
             (INFERENCE, &self.inference),
             ("postprocessing", &self.postprocessing),
-            ("end to end", &self.end_to_end),
+            (END_TO_END, &self.end_to_end),
         ]
         .map(|(name, milliseconds)| StageTimes { name: name.to_owned(), milliseconds: milliseconds.clone() })
     }

@@ -10,6 +10,8 @@ use steadyhand_gr00t::workload::Stage;
 
 /// The name of the phase that the floor is compared with.
 pub(super) const INFERENCE: &str = "inference";
+/// The name of the phase that holds all others but the noise.
+pub(super) const END_TO_END: &str = "end to end";
 
 /// Everything that one run of the command found out.
 #[derive(Debug, Serialize)]
@@ -141,7 +143,16 @@ impl WorkloadReport {
 impl Report {
     /// The inference by itself, from prepared inputs to normalized actions.
     pub fn inference(&self) -> Option<Statistics> {
-        self.latency_ms.iter().find(|named| named.name == INFERENCE).map(|named| named.statistics)
+        self.phase(INFERENCE)
+    }
+
+    /// From frames in host memory to physical actions there.
+    pub fn end_to_end(&self) -> Option<Statistics> {
+        self.phase(END_TO_END)
+    }
+
+    fn phase(&self, name: &str) -> Option<Statistics> {
+        self.latency_ms.iter().find(|named| named.name == name).map(|named| named.statistics)
     }
 
     /// The report for a terminal.
