@@ -57,6 +57,21 @@ enum Transform {
     Resizes { crop: Size, target: Size, bars: bool },
 }
 
+/// The sizes that a frame of one size has on its way, all of them within bounds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Way {
+    /// With bars, where it gets some.
+    square: Option<Size>,
+    /// After the transform's first resize.
+    resized: Size,
+    /// What is cut out of that; torchvision's centre crop finds its own place.
+    part: Part,
+    /// After the transform's second resize.
+    transformed: Size,
+    /// As the vision tower takes it.
+    pub last: Size,
+}
+
 /// A step of the way of a frame that other implementations leave out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageStep {
@@ -120,12 +135,13 @@ impl Images {
         let Some(((first, frame), others)) = frames.split_first().filter(|_| self.one_size) else {
             return Ok(());
         };
-        let size = |image: &Image| self.transform.size((image.width, image.height));
-        check_frame(first, frame)?;
-        let expected = size(frame);
+        let size = |field: &str, image: &Image| -> Result<Size> {
+            check_frame(field, image)?;
+            Ok(self.way(field, (image.width, image.height))?.transformed)
+        };
+        let expected = size(first, frame)?;
         for (field, frame) in others {
-            check_frame(field, frame)?;
-            let found = size(frame);
+            let found = size(field, frame)?;
             if found != expected {
                 let of = |(width, height): Size| format!("{width}x{height}");
                 let what = format!(
@@ -148,14 +164,45 @@ impl Images {
     /// narrower than 1:200.
     pub fn apply_into(&self, field: &str, image: &Image, pixels: &mut PixelValues) -> Result<()> {
         check_frame(field, image)?;
-        let square = self.transform.square((image.width, image.height));
-        let square =
-            square.map(|size| check_intermediate(field, size).map(|()| letterbox(image))).transpose()?;
-        let frame = self.transform.apply(field, square.as_ref().unwrap_or(image))?;
-        let (width, height) = self.grid.smart_resize(field, (frame.view().width(), frame.view().height()))?;
+        let way = self.way(field, (image.width, image.height))?;
+        self.follow(&way, image, pixels);
+        Ok(())
+    }
+
+    /// The sizes that a frame of this size has on its way. `field` names it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a frame that would be enlarged too far, or becomes narrower than 1:200.
+    pub(super) fn way(&self, field: &str, frame: Size) -> Result<Way> {
+        let square = self.transform.square(frame);
+        if let Some(size) = square {
+            check_intermediate(field, size)?;
+        }
+        let whole_frame = square.unwrap_or(frame);
+        let way = match self.transform {
+            Transform::ShortestEdge { edge, fraction, .. } => {
+                let resized = smallest_to(whole_frame, edge);
+                check_intermediate(field, resized)?;
+                let part = center(resized, fraction);
+                let transformed = smallest_to((part.width, part.height), edge);
+                check_intermediate(field, transformed)?;
+                Way { square, resized, part, transformed, last: (0, 0) }
+            }
+            Transform::Resizes { crop, target, .. } => {
+                let part = Part { left: 0, top: 0, width: crop.0, height: crop.1 };
+                Way { square, resized: target, part, transformed: target, last: (0, 0) }
+            }
+        };
+        Ok(Way { last: self.grid.smart_resize(field, way.transformed)?, ..way })
+    }
+
+    /// Takes a frame its way into `pixels`: that of its size.
+    pub(super) fn follow(&self, way: &Way, image: &Image, pixels: &mut PixelValues) {
+        let square = way.square.map(|_| letterbox(image));
+        let frame = self.transform.apply(way, square.as_ref().unwrap_or(image));
+        let (width, height) = way.last;
         let resized = resize_separable::resize(frame.view(), width, height, self.grid.method);
         normalize_into(resized.view(), pixels);
-        Ok(())
     }
 }
 
@@ -202,36 +249,21 @@ impl Transform {
         (bars && width != height).then_some((side, side))
     }
 
-    /// The size that a frame of this size has after the transform.
-    fn size(&self, frame: Size) -> Size {
-        match *self {
-            Transform::ShortestEdge { edge, fraction, .. } => {
-                let resized = smallest_to(self.square(frame).unwrap_or(frame), edge);
-                let part = center(resized, fraction);
-                smallest_to((part.width, part.height), edge)
-            }
-            Transform::Resizes { target, .. } => target,
-        }
-    }
-
     /// What follows the bars.
-    fn apply<'a>(&self, field: &str, image: &'a Image) -> Result<Frame<'a>> {
-        match *self {
-            Transform::ShortestEdge { edge, fraction, .. } => {
-                let size = smallest_to((image.width, image.height), edge);
-                check_intermediate(field, size)?;
-                let cropped = resize_cropped(image, size, center(size, fraction));
-                let (width, height) = (cropped.view().width(), cropped.view().height());
-                let size = smallest_to((width, height), edge);
-                check_intermediate(field, size)?;
-                if size == (width, height) {
-                    return Ok(cropped);
+    fn apply<'a>(&self, way: &Way, image: &'a Image) -> Frame<'a> {
+        match self {
+            Transform::ShortestEdge { .. } => {
+                let cropped = resize_cropped(image, way.resized, way.part);
+                let size = way.transformed;
+                if size == (cropped.view().width(), cropped.view().height()) {
+                    return cropped;
                 }
-                Ok(Frame::New(resize_opencv::area(cropped.view(), size, whole(size))))
+                Frame::New(resize_opencv::area(cropped.view(), size, whole(size)))
             }
-            Transform::Resizes { crop: (width, height), target, .. } => {
-                let resized = bilinear(image.clone(), target);
-                Ok(Frame::New(bilinear(crop_padded(&resized, width, height), target)))
+            Transform::Resizes { .. } => {
+                let resized = bilinear(image.clone(), way.resized);
+                let cropped = crop_padded(&resized, way.part.width, way.part.height);
+                Frame::New(bilinear(cropped, way.transformed))
             }
         }
     }
@@ -453,12 +485,12 @@ mod tests {
                 Transform::ShortestEdge { edge: 120, fraction: 0.9, bars },
                 Transform::Resizes { crop: (230, 200), target: (256, 192), bars },
             ] {
+                let way = images(transform.clone()).way("video.view", frame).expect("a frame");
                 let image = pattern::image(frame.0, frame.1);
-                let square = transform.square(frame).map(|_| letterbox(&image));
-                let found =
-                    transform.apply("video.view", square.as_ref().unwrap_or(&image)).expect("a frame");
+                let square = way.square.map(|_| letterbox(&image));
+                let found = transform.apply(&way, square.as_ref().unwrap_or(&image));
                 let found = (found.view().width(), found.view().height());
-                assert_eq!(transform.size(frame), found, "{transform:?} {frame:?}");
+                assert_eq!(way.transformed, found, "{transform:?} {frame:?}");
             }
         }
     }
