@@ -91,7 +91,8 @@ fn input(model: &Model, seed: u64, [height, width]: [usize; 2]) -> ModelInput {
     input_ids.splice(0..0, [11, 12]);
     input_ids.extend([13 + seed as u32, 14, 15]);
     ModelInput {
-        images: vec![PixelValues { height, width, data: gaussian(seed, 0, 0, 3 * height, width).data }],
+        images: vec![PixelValues { height, width, data: gaussian(seed, 0, 0, 3 * height, width).data }]
+            .into(),
         input_ids,
         state: gaussian(seed, 1, 0, 1, config.max_state_dim),
         embodiment_id: seed as usize % config.max_num_embodiments,

@@ -212,10 +212,19 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// No memory is left.
     pub fn constant_bytes(&mut self, bytes: &[u8]) -> Result<DevicePtr> {
-        let memory = Arc::new(self.device.alloc_zeroed(bytes.len())?);
+        let memory = self.bytes(bytes.len())?;
         memory.upload(0, bytes)?;
-        self.memory.push(Arc::clone(&memory));
         Ok(memory.at(0))
+    }
+
+    /// Memory for so many bytes.
+    ///
+    /// # Errors
+    /// No memory is left.
+    pub fn bytes(&mut self, count: usize) -> Result<Arc<Buffer>> {
+        let memory = Arc::new(self.device.alloc_zeroed(count)?);
+        self.memory.push(Arc::clone(&memory));
+        Ok(memory)
     }
 
     /// Indices that kernels only read.

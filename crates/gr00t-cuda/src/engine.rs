@@ -5,6 +5,7 @@ use super::builder::Builder;
 use super::check::check;
 use super::dit::{self, Times};
 use super::dit_persistent::Persistent;
+use super::images::covers;
 use super::inference::{self, DeviceInputs, Parts, Weights};
 use super::inputs::InputMemory;
 use super::kernels::Kernels;
@@ -17,13 +18,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use steadyhand_cuda_driver::compile::Compiler;
 use steadyhand_cuda_driver::{Device, Graph, Pinned, Stream};
-use steadyhand_gr00t::engine::{Backend, Engine, ModelInput, Profile, infer_by_layout, one};
+use steadyhand_gr00t::engine::{Backend, Engine, ModelInput, Profile, infer_raw_by_layout, one, processed};
 use steadyhand_gr00t::exchange::Patches;
 use steadyhand_gr00t::model::{Batch, Model};
 use steadyhand_gr00t::observation::Matrix;
 use steadyhand_gr00t::ops::{ModelSite, cpu};
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::probe::Probe;
+use steadyhand_gr00t::processor::ImagePlan;
 
 /// Shapes whose programs are kept.
 const MAX_SHAPES: usize = 8;
@@ -93,6 +95,8 @@ pub struct CudaEngine {
 struct Key {
     /// Height, width and frames.
     images: Vec<[usize; 3]>,
+    /// The way of each image, where the device processes frames.
+    plans: Vec<Arc<ImagePlan>>,
     image_tokens: Vec<usize>,
     tokens: usize,
     state_horizon: usize,
@@ -285,6 +289,7 @@ impl CudaEngine {
         let prompt = self.model.prompt(batch)?;
         let key = Key {
             images: batch.images.iter().map(|image| [image.height, image.width, image.frames]).collect(),
+            plans: batch.raw.iter().filter_map(|items| Some(Arc::clone(items.first()?.plan()))).collect(),
             image_tokens: prompt.images.indices,
             tokens: batch.input_ids[0].len(),
             state_horizon: batch.state_horizon,
@@ -334,6 +339,7 @@ impl CudaEngine {
         let mut b = Builder::new(device, policy, batch.len());
         let on_device = DeviceInputs {
             images: inputs.images(batch),
+            frames: inputs.frames(batch),
             ids: inputs.ids(),
             state: inputs.state(),
             noise: inputs.noise(),
@@ -354,18 +360,23 @@ impl Engine for CudaEngine {
         &self.policy
     }
 
+    fn takes_raw_images(&self) -> bool {
+        true
+    }
+
     fn infer(
         &mut self,
         inputs: &[ModelInput],
         probe: Option<&mut dyn Probe>,
     ) -> steadyhand_gr00t::Result<Vec<Matrix>> {
+        let inputs = &*processed(inputs, |image| covers(image.plan()));
         let (model, steps) = (Arc::clone(&self.model), self.buckets.len());
         // An embodiment's layers are part of a program: inputs of several embodiments run one after the other.
         let mut slots: Vec<usize> = inputs.iter().map(|input| input.embodiment_id).collect();
         slots.sort_unstable();
         slots.dedup();
         if slots.len() <= 1 {
-            return infer_by_layout(&model, inputs, steps, probe, &mut |batch, probe| {
+            return infer_raw_by_layout(&model, inputs, steps, probe, &mut |batch, probe| {
                 Ok(self.run(batch, Run::with(probe))?)
             });
         }
@@ -380,7 +391,7 @@ impl Engine for CudaEngine {
             let members: Vec<usize> =
                 (0..inputs.len()).filter(|i| inputs[*i].embodiment_id == slot).collect();
             let group: Vec<ModelInput> = members.iter().map(|index| inputs[*index].clone()).collect();
-            let found = infer_by_layout(&model, &group, steps, None, &mut |batch, _| {
+            let found = infer_raw_by_layout(&model, &group, steps, None, &mut |batch, _| {
                 Ok(self.run(batch, Run::Replay)?)
             })?;
             members.into_iter().zip(found).for_each(|(index, found)| actions[index] = found);
@@ -398,7 +409,8 @@ impl Engine for CudaEngine {
         patches: &mut dyn Patches,
     ) -> steadyhand_gr00t::Result<Matrix> {
         let (model, steps) = (Arc::clone(&self.model), self.buckets.len());
-        one(infer_by_layout(&model, std::slice::from_ref(input), steps, None, &mut |batch, _| {
+        let inputs = processed(std::slice::from_ref(input), |image| covers(image.plan()));
+        one(infer_raw_by_layout(&model, &inputs, steps, None, &mut |batch, _| {
             Ok(self.run(batch, Run::Patch(patches))?)
         })?)
     }

@@ -4,6 +4,7 @@ use super::action_head::{self, ActionHead, Embodiment, Inputs};
 use super::builder::Builder;
 use super::connector::{self, Connector};
 use super::dit::{self, Times};
+use super::images::DeviceFrames;
 use super::kernels::Variant;
 use super::language::{self, Images, Language};
 use super::program::Tensor;
@@ -43,6 +44,9 @@ impl Weights {
     }
 }
 
+/// The stage that comes before those of the topology where frames are processed.
+const IMAGES: &str = "images";
+
 /// The site of a deeper look at the images.
 fn deeper(index: usize) -> Site {
     &Site::new("vision.deepstack") / index
@@ -64,8 +68,10 @@ pub(super) struct Parts<'a> {
 }
 
 /// Where a batch's inputs lie on the device.
-pub(super) struct DeviceInputs {
+pub(super) struct DeviceInputs<'a> {
     pub(super) images: Vec<DeviceImage>,
+    /// What the images are made of, where they are not there yet.
+    pub(super) frames: Option<DeviceFrames<'a>>,
     /// Token ids, `[batch * tokens]`, u32.
     pub(super) ids: DevicePtr,
     /// `[batch * state_horizon, max_state_dim]`, f32.
@@ -92,6 +98,9 @@ pub(super) fn record(b: &mut Builder, parts: &Parts, batch: &Batch, inputs: &Dev
         }
         Ok(())
     };
+    if let Some(frames) = &inputs.frames {
+        b.stage(IMAGES, |b| b.images(frames, &inputs.images))?;
+    }
     let vision = |b: &mut Builder| vision::forward(b, &weights.vision, &inputs.images, &grids, look_deeper);
     let patches = b.stage("vision", vision)?;
     let at = &Site::new(model.topology.image_tokens);
@@ -138,6 +147,7 @@ pub fn plan(
                 width: image.width,
             })
             .collect(),
+        frames: DeviceFrames::of(batch, |_, _| DevicePtr::NULL),
         ids: DevicePtr::NULL,
         state: DevicePtr::NULL,
         noise: DevicePtr::NULL,

@@ -115,6 +115,11 @@ impl Variant {
         Variant { defines: vec![("HEAD_DIM", head_dim)], ..Variant::plain("rotary.cu", "rotary", 128) }
     }
 
+    /// Frames on their way to images.
+    pub fn images() -> Self {
+        Variant::plain("images.cu", "resample", 256)
+    }
+
     /// Images to rows of patches.
     pub fn patches() -> Self {
         Variant::plain("patches.cu", "patches", 256)

@@ -4,7 +4,7 @@ use super::elements::Element;
 use super::gemm;
 use super::kernels::{Defines, Variant};
 use super::tiling::{SPLITS, Tiling};
-use super::{attention, dit_persistent, norm};
+use super::{attention, dit_persistent, images, norm};
 use std::collections::HashSet;
 use steadyhand_gr00t::config::{Backbone, Config};
 
@@ -62,6 +62,7 @@ pub fn every_kind(config: &Config, operands: &[Element], capability: (u32, u32))
         let patches = with_bits(Variant::patches());
         variants.extend(patches.map(|variant| variant.compiled_for(order)));
     }
+    variants.extend(images::kinds().map(|kind| Variant::images().compiled_for(kind)));
     let entries = ["embed", "add_rows", "convert", "euler"];
     variants.extend(entries.into_iter().flat_map(|entry| with_bits(Variant::tokens(entry))));
     if operands.contains(&Element::E4m3) {

@@ -24,6 +24,7 @@ pub mod elements;
 mod engine;
 mod error;
 pub mod gemm;
+pub mod images;
 mod inference;
 pub mod inputs;
 pub mod kernels;

@@ -3,6 +3,7 @@
 use super::attention::{AttentionParams, DeviceSegment};
 use super::dit_persistent::{DitConstantsParams, DitMemory, DitPackParams, DitParams};
 use super::gemm::{Epilogue, GemmParams, GemmWgmmaParams};
+use super::images::{ResampleImage, ResampleParams};
 use super::norm::NormParams;
 use super::operands::{ConvertParams, QuantizeParams};
 use super::pack::PackParams;
@@ -28,6 +29,7 @@ pub(super) const SOURCES: &[(&str, &str)] = embedded![
     "gemm_mma.cu",
     "gemm_f32.cu",
     "gemm_wgmma.cu",
+    "images.cu",
     "norm.cu",
     "patches.cu",
     "rotary.cu",
@@ -63,6 +65,8 @@ pub fn params_header() -> &'static str {
             GemmWgmmaParams::declaration(),
             NormParams::declaration(),
             RotaryParams::declaration(),
+            ResampleImage::declaration(),
+            ResampleParams::declaration(),
             PatchImage::declaration(),
             PatchesParams::declaration(),
             EmbedParams::declaration(),
@@ -165,8 +169,10 @@ mod tests {
     use super::*;
     use crate::dit_persistent::Matrix;
     use crate::elements::Element;
+    use crate::images::code;
     use crate::norm::Norm;
     use steadyhand_gr00t::ops::Activation;
+    use steadyhand_gr00t::processor::Filter;
 
     #[test]
     fn every_file_is_embedded() {
@@ -212,6 +218,13 @@ mod tests {
         let norms =
             [("NONE", Norm::None as u32), ("LAYER_NORM", Norm::Layer as u32), ("RMS_NORM", Norm::Rms as u32)];
         same("norm.cu", "Kind", &norms);
+        let filters = [
+            ("SEPARABLE", code(Filter::Separable)),
+            ("AREA", code(Filter::Area)),
+            ("BLOCK_MEANS", code(Filter::BlockMeans)),
+            ("LINEAR", code(Filter::Linear)),
+        ];
+        same("images.cu", "Filter", &filters);
         let matrices = [
             ("OWN", Matrix::Own as u32),
             ("NARROW", Matrix::Narrow as u32),

@@ -7,8 +7,8 @@ mod gpu;
 mod variations;
 
 use gpu::{
-    Case, GOLDENS, N1_7, bits, distance, endurance, gemms, in_one, infer, like, made, patched, preset, probe,
-    refusals, taps_agree, tuning,
+    Case, GOLDENS, N1_7, bits, distance, endurance, gemms, images, in_one, infer, like, made, patched,
+    preset, probe, refusals, taps_agree, tuning,
 };
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -133,11 +133,14 @@ fn on_gpu() -> Vec<Trial> {
             }),
         ],
     };
-    let others: [(&str, fn()); 8] = [
+    let others: [(&str, fn()); 11] = [
         ("two thousand inferences repeat to the bit and take no more memory", endurance::of_one_engine),
         ("GEMMs are right in every tiling", gemms::of_every_tiling),
         ("one block has formats of its own", one_block_has_formats_of_its_own),
         ("query, key and value have different formats", query_key_and_value_differ),
+        ("frames become the processor's pixels to the bit", images::are_the_processors_to_the_bit),
+        ("frames give the actions of processed images", images::give_the_actions_of_pixels),
+        ("frames that are too large are left to the processor", images::too_large_are_left_to_the_processor),
         ("inputs are refused by field", refusals::of_inputs),
         ("what the check admits runs, what it refuses does not", refusals::what_the_check_refuses),
         ("a GPU that is not there is refused", refusals::of_a_device),

@@ -61,7 +61,7 @@ impl Scene {
     fn without(&self, step: ImageStep) -> Vec<ModelInput> {
         let input = |(observation, right): (&Observation, &ModelInput)| {
             let other = self.processor.encode_without(step, observation).expect("an observation");
-            ModelInput { images: other.expect("such a step").pixel_values, ..right.clone() }
+            ModelInput { images: other.expect("such a step").pixel_values.into(), ..right.clone() }
         };
         self.observations.iter().zip(&self.inputs).map(input).collect()
     }
@@ -148,7 +148,7 @@ fn recorded_pixels_say_how_they_were_made() {
             let mut add = |tensor: &str, shape: &[usize], values: &[f32]| {
                 writer.add(&OfInference::name(inference, tensor), shape, values).expect("a tensor");
             };
-            for (index, image) in input.images.iter().enumerate() {
+            for (index, image) in input.images.pixels().iter().enumerate() {
                 let shape = [1, 3, image.height, image.width];
                 add(&format!("pixel_values.{index}"), &shape, &image.data);
             }

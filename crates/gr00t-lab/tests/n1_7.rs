@@ -26,7 +26,7 @@ fn input(model: &Model) -> ModelInput {
     let (config, [height, width]) = (&model.config, [64, 96]);
     let image = config.image_token();
     ModelInput {
-        images: vec![PixelValues { height, width, data: gaussian(1, 1, 0, 3, height * width).data }],
+        images: vec![PixelValues { height, width, data: gaussian(1, 1, 0, 3, height * width).data }].into(),
         input_ids: [&[7, 8][..], &[image; 6], &[9, 10, 11]].concat(),
         state: gaussian(1, 2, 0, 2, config.max_state_dim),
         embodiment_id: 1,

@@ -26,7 +26,7 @@ fn input(model: &Model, seed: u64) -> ModelInput {
     let image_token = config.image_token();
     let image = PixelValues { height: 56, width: 84, data: gaussian(seed, 1, 0, 3, 56 * 84).data };
     ModelInput {
-        images: vec![image],
+        images: vec![image].into(),
         input_ids: [7, 9].into_iter().chain([image_token; 6]).chain([13]).collect(),
         state: gaussian(seed, 2, 0, 1, config.max_state_dim),
         embodiment_id: 0,

@@ -7,20 +7,22 @@ use crate::ops::cpu::{Cpu, Intervention, NoIntervention, Tensor};
 use crate::ops::{ImageBatch, ModelSite};
 use crate::precision::PrecisionPolicy;
 use crate::probe::Probe;
-use crate::processor::PixelValues;
+use crate::processor::RawImage;
 use crate::rtc::Rtc;
 use crate::{Error, Result};
+pub use images::ModelImages;
 pub use profile::{DeviceReport, Profile, StageTimes};
 use std::borrow::Cow;
 use std::cell::RefCell;
 
+mod images;
 mod profile;
 
 /// One observation in the model's terms, with the noise that the actions start from.
 #[derive(Debug, Clone, Default)]
 pub struct ModelInput {
     /// Images in the order of the prompt.
-    pub images: Vec<PixelValues>,
+    pub images: ModelImages,
     /// Token ids of the prompt, without padding.
     pub input_ids: Vec<u32>,
     /// `[state_horizon, max_state_dim]`, normalized and zero-padded.
@@ -70,6 +72,12 @@ pub trait Engine {
     fn infer_patched(&mut self, _input: &ModelInput, _patches: &mut dyn Patches) -> Result<Matrix> {
         let what = format!("expected none: {} takes no tensors between its components", self.name());
         Err(Error::input("patches", what))
+    }
+
+    /// Whether it processes camera frames itself, with the processor's bytes: its inputs are then best given raw images
+    /// ([`ModelImages::Raw`]). Every engine takes both forms.
+    fn takes_raw_images(&self) -> bool {
+        false
     }
 
     /// Whether it takes tensors between its components: [`Engine::infer_patched`].
@@ -232,8 +240,32 @@ pub fn one(mut actions: Vec<Matrix>) -> Result<Matrix> {
 pub type RunBatch<'a> = &'a mut dyn FnMut(&Batch, Option<&mut dyn Probe>) -> Result<Tensor>;
 
 /// Checks inputs, puts those of one layout into a batch, runs each batch and sorts the actions back. Actions that are
-/// not finite are an error where weights of the checkpoint are not.
+/// not finite are an error where weights of the checkpoint are not. Raw images are processed first.
 pub fn infer_by_layout(
+    model: &Model,
+    inputs: &[ModelInput],
+    denoising_steps: usize,
+    probe: Option<&mut dyn Probe>,
+    run: RunBatch,
+) -> Result<Vec<Matrix>> {
+    infer_raw_by_layout(model, &processed(inputs, |_| false), denoising_steps, probe, run)
+}
+
+/// The inputs with their images processed, but for raw images that the engine takes.
+pub fn processed(inputs: &[ModelInput], takes: impl Fn(&RawImage) -> bool) -> Cow<'_, [ModelInput]> {
+    let stays = |input: &ModelInput| input.images.raw().is_none_or(|raw| raw.iter().all(&takes));
+    if inputs.iter().all(stays) {
+        return Cow::Borrowed(inputs);
+    }
+    let mut inputs = inputs.to_vec();
+    for input in inputs.iter_mut().filter(|input| !stays(input)) {
+        input.images = std::mem::take(&mut input.images).into_pixels().into();
+    }
+    Cow::Owned(inputs)
+}
+
+/// [`infer_by_layout`] for an engine that processes raw images: batches have them as they are ([`Batch::raw`]).
+pub fn infer_raw_by_layout(
     model: &Model,
     inputs: &[ModelInput],
     denoising_steps: usize,
@@ -300,7 +332,8 @@ fn check(input: &ModelInput, model: &Model) -> Result<()> {
     if input.input_ids.is_empty() || input.images.is_empty() {
         return Err(Error::input("input_ids", "expected at least one token and one image"));
     }
-    for (index, image) in input.images.iter().enumerate() {
+    let ModelImages::Pixels(images) = &input.images else { return Ok(()) };
+    for (index, image) in images.iter().enumerate() {
         let field = format!("pixel_values.{index}");
         if image.frames() == 0 || image.data.len() != image.frames() * 3 * image.height * image.width {
             let what =
@@ -338,13 +371,10 @@ pub fn by_layout(inputs: &[ModelInput]) -> Vec<Vec<usize>> {
 }
 
 fn same_layout(a: &ModelInput, b: &ModelInput) -> bool {
-    let sizes = |input: &ModelInput| -> Vec<[usize; 3]> {
-        input.images.iter().map(|image| [image.frames(), image.height, image.width]).collect()
-    };
     let options = |input: &ModelInput| input.rtc.as_ref().map(|rtc| rtc.options);
     a.input_ids.len() == b.input_ids.len()
         && a.state.rows == b.state.rows
-        && sizes(a) == sizes(b)
+        && a.images.is_like(&b.images)
         && options(a) == options(b)
 }
 
@@ -356,23 +386,35 @@ fn start(input: &ModelInput) -> Cow<'_, [f32]> {
     }
 }
 
+/// The values of one of its images; none where it is raw.
+fn pixels(input: &ModelInput, index: usize) -> &[f32] {
+    match &input.images {
+        ModelImages::Pixels(images) => &images[index].data,
+        ModelImages::Raw(_) => &[],
+    }
+}
+
 fn batch<'i>(members: &[&'i ModelInput], denoising_steps: usize) -> Batch<'i> {
     let concat = |values: &dyn for<'m> Fn(&'m ModelInput) -> &'m [f32]| {
         members.iter().map(|member| values(member)).collect::<Vec<_>>().concat()
     };
-    let images = members[0].images.iter().enumerate();
+    let images = members[0].images.sizes().into_iter().enumerate();
+    let raw: Vec<&[RawImage]> = members.iter().filter_map(|member| member.images.raw()).collect();
     Batch {
         images: images
-            .map(|(index, image)| ImageBatch {
-                height: image.height,
-                width: image.width,
-                frames: image.frames(),
+            .map(|(index, [frames, height, width])| ImageBatch {
+                height,
+                width,
+                frames,
                 pixels: match members {
-                    [member] => Cow::Borrowed(&member.images[index].data[..]),
-                    _ => Cow::Owned(concat(&|member| &member.images[index].data)),
+                    [member] => Cow::Borrowed(pixels(member, index)),
+                    _ => Cow::Owned(concat(&|member| pixels(member, index))),
                 },
             })
             .collect(),
+        raw: raw.first().map_or(Vec::new(), |first| {
+            (0..first.len()).map(|index| raw.iter().map(|images| &images[index]).collect()).collect()
+        }),
         input_ids: members.iter().map(|member| member.input_ids.clone()).collect(),
         state: concat(&|member| &member.state.data),
         state_horizon: members[0].state.rows,

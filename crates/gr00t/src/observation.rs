@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// An 8-bit RGB image, rows from top to bottom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +43,8 @@ impl From<Vec<f32>> for Matrix {
 /// What the robot sees at one moment, keyed by the embodiment's modality keys.
 #[derive(Debug, Clone, Default)]
 pub struct Observation {
-    /// Camera view → frames, oldest first, one per video delta index.
-    pub images: BTreeMap<String, Vec<Image>>,
+    /// Camera view → frames, oldest first, one per video delta index. Shared with engines that process them.
+    pub images: BTreeMap<String, Vec<Arc<Image>>>,
     /// Joint group → `[state_horizon, dim]` in physical units, one row per state delta index.
     pub state: BTreeMap<String, Matrix>,
     /// The task in natural language.
@@ -58,8 +59,8 @@ impl Observation {
 
     /// The same with one more frame of a camera view, newer than those before it.
     #[must_use]
-    pub fn with_image(mut self, view: impl Into<String>, frame: Image) -> Self {
-        self.images.entry(view.into()).or_default().push(frame);
+    pub fn with_image(mut self, view: impl Into<String>, frame: impl Into<Arc<Image>>) -> Self {
+        self.images.entry(view.into()).or_default().push(frame.into());
         self
     }
 

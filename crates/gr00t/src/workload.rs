@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 pub fn layout(config: &Config, inputs: &[ModelInput], denoising_steps: usize) -> Layout {
     let first = inputs.first();
     let images: Vec<[usize; 2]> =
-        first.map_or(Vec::new(), |input| input.images.iter().map(|p| [p.height, p.width]).collect());
+        first.map_or(Vec::new(), |input| input.images.sizes().into_iter().map(|[_, h, w]| [h, w]).collect());
     let image_tokens = config.image_tokens(&images);
     let tokens = first.map_or(0, |input| input.input_ids.len());
     Layout {

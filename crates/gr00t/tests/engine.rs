@@ -97,8 +97,8 @@ fn inputs_that_do_not_fit_are_refused_by_field() {
         (|input| input.embodiment_id = 99, "embodiment_id"),
         (|input| input.noise.rows -= 1, "noise"),
         (|input| input.state.data[3] = f32::NAN, "state"),
-        (|input| input.images[0].data[0] = f32::INFINITY, "pixel_values.0"),
-        (|input| input.images[0].height += 14, "pixel_values.0"),
+        (|input| input.images.change(|images| images[0].data[0] = f32::INFINITY), "pixel_values.0"),
+        (|input| input.images.change(|images| images[0].height += 14), "pixel_values.0"),
         (|input| input.input_ids[0] = u32::MAX, "input_ids"),
         (|input| input.input_ids.truncate(9), "input_ids"),
     ];

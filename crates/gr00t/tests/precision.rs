@@ -40,7 +40,8 @@ fn input(model: &Model, seed: u64) -> ModelInput {
             height: side,
             width: side,
             data: gaussian(seed, 1, 0, 3, side * side).data,
-        }],
+        }]
+        .into(),
         input_ids: prompt.collect(),
         state: gaussian(seed, 2, 0, 1, config.max_state_dim),
         embodiment_id: 0,

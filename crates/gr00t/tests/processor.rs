@@ -91,7 +91,7 @@ fn demo_observation(image: Image) -> Observation {
     let dims = [("left_arm", 7), ("right_arm", 7), ("left_hand", 6), ("right_hand", 6)];
     let state = dims.map(|(key, cols)| (key.to_string(), Matrix { rows: 1, cols, data: vec![0.0; cols] }));
     Observation {
-        images: BTreeMap::from([("ego_view".to_string(), vec![image])]),
+        images: BTreeMap::from([("ego_view".to_string(), vec![image.into()])]),
         state: BTreeMap::from(state),
         instruction: "Pick up the yellow bottle on the table.".to_string(),
     }

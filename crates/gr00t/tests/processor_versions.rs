@@ -73,7 +73,7 @@ fn one_view(version: Version, name: &str, change: impl FnOnce(&mut Value)) -> Pr
 }
 
 fn see(processor: &Processor, image: Image) -> Vec<PixelValues> {
-    let images = BTreeMap::from([("front".to_owned(), vec![image])]);
+    let images = BTreeMap::from([("front".to_owned(), vec![image.into()])]);
     processor.encode(&Observation { images, ..observation() }).expect("a frame").pixel_values
 }
 
@@ -156,7 +156,7 @@ fn frames_with_and_without_bars_are_the_official_ones() {
 fn views_of_unequal_size_are_refused_where_they_become_one_stack() {
     let wide = || {
         let mut observation = observation();
-        observation.images.insert("right".into(), vec![noise(90, 56)]);
+        observation.images.insert("right".into(), vec![noise(90, 56).into()]);
         observation
     };
     let path = n1_7("unequal", |_, _| ());

@@ -38,7 +38,7 @@ fn infer(seed: u64, precision: &str) -> (Vec<u32>, Vec<f32>) {
     let config = synthetic::tiny();
     let image_token = config.image_token();
     let input = ModelInput {
-        images: vec![PixelValues { height: 56, width: 56, data: gaussian(1, 1, 0, 3, 56 * 56).data }],
+        images: vec![PixelValues { height: 56, width: 56, data: gaussian(1, 1, 0, 3, 56 * 56).data }].into(),
         input_ids: [7, 9].into_iter().chain([image_token; 4]).chain([13]).collect(),
         state: gaussian(1, 2, 0, 1, config.max_state_dim),
         embodiment_id: 1,

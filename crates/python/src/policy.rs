@@ -102,10 +102,10 @@ impl Running {
         own_noise: Option<Vec<steadyhand_gr00t::Matrix>>,
     ) -> steadyhand_serve::Result<Given> {
         let Running { policy, robot } = self;
-        let processor = Arc::clone(policy.processor());
+        let preparation = policy.preparation();
         let Observed { observations, form } = observed;
         let mut asked =
-            robot.prepare(&processor, policy.noise_shape(), observations, options, form.batched)?;
+            robot.prepare(&preparation, policy.noise_shape(), observations, options, form.batched)?;
         let named = own_noise.is_some();
         for (input, noise) in asked.inputs.iter_mut().zip(own_noise.into_iter().flatten()) {
             input.noise = noise;
@@ -116,7 +116,8 @@ impl Running {
         let inference = started.elapsed();
         let members = actions.iter().zip(observations).enumerate();
         let chunks = members.map(|(place, (actions, observation))| {
-            processor.decode(actions, observation).map_err(|error| at_place(error, place, form.batched))
+            let decoded = preparation.processor().decode(actions, observation);
+            decoded.map_err(|error| at_place(error, place, form.batched))
         });
         let chunks = chunks.collect::<steadyhand_serve::Result<Vec<_>>>()?;
         robot.given(options, named, chunks.clone());

@@ -139,7 +139,9 @@ impl<'s> Client<'s> {
         let other = |reply| Ok((reply, Count::Other));
         match request.endpoint {
             Endpoint::Ping => other(reply::pong(&self.shared.precision)),
-            Endpoint::GetModalityConfig => other(reply::modality_config(self.shared.processor.modalities())),
+            Endpoint::GetModalityConfig => {
+                other(reply::modality_config(self.shared.processor().modalities()))
+            }
             Endpoint::Kill if self.shared.config.allow_kill => {
                 self.shared.stop();
                 other(reply::nil())
@@ -168,7 +170,7 @@ impl<'s> Client<'s> {
         let Some(observation) = data.get("observation") else {
             return Err(Error::field("observation", "expected a map, found none"));
         };
-        let modalities = self.shared.processor.modalities();
+        let modalities = self.shared.processor().modalities();
         let Observed { observations, form } = Observed::read(observation, modalities)?;
         let options = Options::read(data.get("options"), modalities, observations.len(), form.batched)?;
         let deadline = options.deadline.map(|allowed| at + allowed);
@@ -179,9 +181,10 @@ impl<'s> Client<'s> {
         }
 
         let started = Instant::now();
-        let processor = &self.shared.processor;
-        let Asked { inputs, noise, rtc } =
-            self.robot.prepare(processor, self.shared.noise_shape, &observations, &options, form.batched)?;
+        let processor = self.shared.processor();
+        let (preparation, shape) = (&self.shared.preparation, self.shared.noise_shape);
+        let asked = self.robot.prepare(preparation, shape, &observations, &options, form.batched)?;
+        let Asked { inputs, noise, rtc } = asked;
         metrics.time(Stage::Prepare, started.elapsed());
         let recorder = self.shared.recorder.as_ref().filter(|recorder| recorder.is_recording());
         let mut going_on: Vec<_> = match recorder {

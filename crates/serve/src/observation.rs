@@ -11,6 +11,7 @@
 
 use crate::wire::{Array, Value};
 use crate::{Error, Result};
+use std::sync::Arc;
 use steadyhand_gr00t::processor::EmbodimentModalities;
 use steadyhand_gr00t::{Image, Matrix, Observation};
 
@@ -199,7 +200,7 @@ fn collect(value: &Value, field: &str, most: usize, texts: &mut Vec<String>) -> 
 }
 
 /// Frames of each observation.
-fn frames(field: &str, array: &Array, count: usize) -> Result<Vec<Vec<Image>>> {
+fn frames(field: &str, array: &Array, count: usize) -> Result<Vec<Vec<Arc<Image>>>> {
     let wrong = |what: &str| {
         let found = format!("{} {:?}", array.dtype.name(), array.shape);
         Err(Error::field(field, format!("expected uint8 {what}, found {found}")))
@@ -214,7 +215,7 @@ fn frames(field: &str, array: &Array, count: usize) -> Result<Vec<Vec<Image>>> {
     if steps * height * width == 0 {
         return wrong("frames with pixels");
     }
-    let image = |rgb: &[u8]| Image { width, height, rgb: rgb.to_vec() };
+    let image = |rgb: &[u8]| Arc::new(Image { width, height, rgb: rgb.to_vec() });
     let size = 3 * height * width;
     Ok((0..count)
         .map(|index| {

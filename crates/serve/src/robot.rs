@@ -7,8 +7,7 @@ use crate::options::{Noise, Options, Rtc};
 use crate::{Error, Result};
 use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::noise::gaussian;
-use steadyhand_gr00t::policy::{continuation, prepare};
-use steadyhand_gr00t::processor::Processor;
+use steadyhand_gr00t::policy::{Preparation, continuation};
 use steadyhand_gr00t::rtc::RtcOptions;
 use steadyhand_gr00t::{ActionChunk, Observation};
 
@@ -52,7 +51,7 @@ impl Robot {
     /// chunk before.
     pub fn prepare(
         &self,
-        processor: &Processor,
+        preparation: &Preparation,
         noise_shape: [usize; 2],
         observations: &[Observation],
         options: &Options,
@@ -66,13 +65,14 @@ impl Robot {
         for (place, observation) in observations.iter().enumerate() {
             let inference = noise.inference.wrapping_add(place as u32);
             let values = gaussian(noise.seed, noise.episode, inference, rows, cols);
-            let mut input =
-                prepare(processor, observation, values).map_err(|error| at_place(error, place, batched))?;
+            let prepared = preparation.prepare(observation, values);
+            let mut input = prepared.map_err(|error| at_place(error, place, batched))?;
             if let Some(asked) = &options.rtc {
                 let own = self.previous(place, of);
                 let previous = asked.previous.as_ref().map(|chunks| &chunks[place]).or(own);
                 if let Some(previous) = previous {
-                    let continued = continuation(processor, observation, previous, &steps(previous, asked));
+                    let steps = steps(previous, asked);
+                    let continued = continuation(preparation.processor(), observation, previous, &steps);
                     input.rtc = continued.map_err(|error| at_place(error, place, batched))?;
                     rtc = true;
                 }

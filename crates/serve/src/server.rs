@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 use steadyhand_gr00t::Policy;
+use steadyhand_gr00t::policy::Preparation;
 use steadyhand_gr00t::processor::Processor;
 
 /// How long clients are still answered after the server was told to end.
@@ -58,7 +59,7 @@ pub struct Server {
 /// What all threads know.
 pub struct Shared {
     pub(crate) config: Config,
-    pub(crate) processor: Arc<Processor>,
+    pub(crate) preparation: Preparation,
     /// `[action_horizon, max_action_dim]`.
     pub(crate) noise_shape: [usize; 2],
     pub(crate) seed: u64,
@@ -74,6 +75,10 @@ pub struct Shared {
 }
 
 impl Shared {
+    pub(crate) fn processor(&self) -> &Processor {
+        self.preparation.processor()
+    }
+
     /// Tells the server to end.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
@@ -128,7 +133,7 @@ impl Server {
         let recorder = config.record.clone().map(begin).transpose()?;
         let shared = Shared {
             recorder,
-            processor: Arc::clone(policy.processor()),
+            preparation: policy.preparation(),
             noise_shape: policy.noise_shape(),
             seed: policy.seed(),
             precision: [

@@ -419,7 +419,7 @@ static SMALL: LazyLock<(Session, Vec<u8>)> = LazyLock::new(|| {
     let session = session();
     let mut observation = session.random(1);
     for frame in observation.images.values_mut().flatten() {
-        *frame = Image { width: 2, height: 1, rgb: vec![5; 6] };
+        *frame = Arc::new(Image { width: 2, height: 1, rgb: vec![5; 6] });
     }
     let request = get_action(&[observation.clone(), observation], |writer| {
         writer.map(2);

@@ -84,7 +84,7 @@ fn write_input(
     model: &Model,
 ) -> Result<()> {
     let name = |tensor: &str| OfInference::name(inference, tensor);
-    for (index, image) in input.images.iter().enumerate() {
+    for (index, image) in input.images.pixels().iter().enumerate() {
         let shape = [1, 3, image.height, image.width];
         writer.add(&name(&format!("pixel_values.{index}")), &shape, &image.data)?;
     }

@@ -2,6 +2,7 @@
 
 pub mod endurance;
 pub mod gemms;
+pub mod images;
 pub mod in_one;
 pub mod patched;
 pub mod refusals;
@@ -144,7 +145,7 @@ pub fn made(model: &Model, seed: u64, sizes: &[[usize; 2]], text_tokens: usize) 
 pub fn like(model: &Model, input: &ModelInput, seed: u64) -> ModelInput {
     let side = model.config.image_token_side();
     let sizes: Vec<[usize; 2]> =
-        input.images.iter().map(|image| [image.height / side, image.width / side]).collect();
+        input.images.sizes().into_iter().map(|[_, height, width]| [height / side, width / side]).collect();
     let image_token = model.config.image_token();
     let word = |id: &u32| if *id == image_token { *id } else { (*id + seed as u32) % image_token };
     ModelInput {

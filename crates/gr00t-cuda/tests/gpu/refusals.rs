@@ -21,16 +21,21 @@ type Change = fn(&mut ModelInput);
 /// Each with what the error says.
 const CHANGES: [(Change, &str); 8] = [
     (|input| input.embodiment_id = 99, "embodiment_id: expected below 4, found 99"),
-    (|input| input.images[0].data[5] = f32::NAN, "pixel_values.0: expected finite values, found NaN at 5"),
+    (
+        |input| input.images.change(|images| images[0].data[5] = f32::NAN),
+        "pixel_values.0: expected finite values, found NaN at 5",
+    ),
     (|input| input.state.data[3] = f32::NAN, "state: expected finite values, found NaN at 3"),
     (|input| input.noise.data[7] = f32::NAN, "noise: expected finite values, found NaN at 7"),
     (|input| input.noise.data[0] = f32::INFINITY, "noise: expected finite values, found inf at 0"),
     (|input| input.input_ids[0] = 512, "input_ids: expected ids below 512, found 512"),
     (
         |input| {
-            let image = &mut input.images[0];
-            image.height -= 14;
-            image.data.truncate(3 * image.height * image.width);
+            input.images.change(|images| {
+                let image = &mut images[0];
+                image.height -= 14;
+                image.data.truncate(3 * image.height * image.width);
+            });
         },
         "pixel_values: expected height and width to be multiples of 28, found 238x252",
     ),

@@ -195,9 +195,9 @@ fn made_otherwise<'e>(examined: &'e Examinations, inferences: &[usize]) -> Optio
         inferences.iter().all(|inference| {
             let mut input = examined.setup.inputs[*inference].clone();
             fault.damage_inputs(std::slice::from_mut(&mut input));
-            let given = &examined.given[inference].input.images;
-            let mut pairs = given.iter().zip(&input.images);
-            given.len() == input.images.len()
+            let (given, made) = (examined.given[inference].input.images.pixels(), input.images.pixels());
+            let mut pairs = given.iter().zip(&*made);
+            given.len() == made.len()
                 && pairs.all(|(given, made)| relative_l2(&given.data, &made.data) <= given::PIXELS)
         })
     };

@@ -27,13 +27,18 @@ pub fn unpaired_noise(seed: u64) -> Fault {
     }
 }
 
+/// Every image is changed.
+fn on_each_image(change: impl Fn(&mut PixelValues) + Send + Sync + 'static) -> Effect {
+    Effect::Input(Arc::new(move |input| input.images.change(|images| images.iter_mut().for_each(&change))))
+}
+
 /// Images arrive as BGR.
 pub fn channel_order() -> Fault {
     Fault {
         kind: "channel-order",
         place: PIXELS.to_owned(),
         reach: Reach::Place,
-        effect: Effect::Input(Arc::new(|input| input.images.iter_mut().for_each(exchange_red_and_blue))),
+        effect: on_each_image(exchange_red_and_blue),
         opaque: false,
         description: "is given BGR images".to_owned(),
         fix: "convert BGR to RGB before the processor".to_owned(),
@@ -46,7 +51,7 @@ pub fn shifted_pixels() -> Fault {
         kind: "shifted-pixels",
         place: PIXELS.to_owned(),
         reach: Reach::Place,
-        effect: Effect::Input(Arc::new(|input| input.images.iter_mut().for_each(shift_half_a_pixel))),
+        effect: on_each_image(shift_half_a_pixel),
         opaque: false,
         description: "is given images resized half a pixel off".to_owned(),
         fix: PIXELS_FIX.to_owned(),
@@ -76,9 +81,11 @@ pub(crate) fn made_otherwise(what: &str, images: Vec<Otherwise>) -> Fault {
         place: PIXELS.to_owned(),
         reach: Reach::Place,
         effect: Effect::Input(Arc::new(move |input| {
-            if let Some((_, otherwise)) = images.iter().find(|(right, _)| *right == input.images) {
-                input.images.clone_from(otherwise);
-            }
+            input.images.change(|own| {
+                if let Some((_, otherwise)) = images.iter().find(|(right, _)| right == own) {
+                    own.clone_from(otherwise);
+                }
+            });
         })),
         opaque: false,
         description: format!("is given images that were made {what}"),
@@ -113,7 +120,7 @@ fn prepared_pixels(what: &str, change: impl Fn(&mut PixelValues) + Send + Sync +
         kind: "pixel-preparation",
         place: PIXELS.to_owned(),
         reach: Reach::Place,
-        effect: Effect::Input(Arc::new(move |input| input.images.iter_mut().for_each(&change))),
+        effect: on_each_image(change),
         opaque: false,
         description: format!("is given pixels of images that are {what}"),
         fix: PIXELS_FIX.to_owned(),

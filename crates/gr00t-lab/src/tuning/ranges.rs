@@ -424,7 +424,8 @@ mod tests {
         let config = &model.config;
         let image_tokens = std::iter::repeat_n(config.image_token(), 6);
         let frame = |seed: u64| ModelInput {
-            images: vec![PixelValues { height: 56, width: 84, data: gaussian(seed, 1, 0, 3, 56 * 84).data }],
+            images: vec![PixelValues { height: 56, width: 84, data: gaussian(seed, 1, 0, 3, 56 * 84).data }]
+                .into(),
             input_ids: image_tokens.clone().chain([seed as u32, 9]).collect(),
             state: gaussian(seed, 2, 0, 1, config.max_state_dim),
             embodiment_id: seed as usize % 2,

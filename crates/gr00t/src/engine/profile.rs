@@ -133,7 +133,7 @@ mod tests {
     fn every_stage_of_the_cpu_engine_takes_time() {
         let config = synthetic::tiny();
         let input = ModelInput {
-            images: vec![PixelValues { height: 56, width: 56, data: vec![0.5; 3 * 56 * 56] }],
+            images: vec![PixelValues { height: 56, width: 56, data: vec![0.5; 3 * 56 * 56] }].into(),
             input_ids: vec![7, 500, 500, 500, 500, 9],
             state: gaussian(1, 0, 0, 1, config.max_state_dim),
             embodiment_id: 0,

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::ops::{ImageBatch, Tokens};
+use crate::processor::RawImage;
 use crate::{Error, Result};
 use std::borrow::Cow;
 
@@ -17,6 +18,8 @@ const MAX_EULER_STEPS: usize = 1000;
 pub struct Batch<'a> {
     /// The images of every observation, in the order of the prompt.
     pub images: Vec<ImageBatch<'a>>,
+    /// By image and observation what the images are to be made of, where the engine does it: `images` have sizes alone then.
+    pub raw: Vec<Vec<&'a RawImage>>,
     /// Token ids, all rows of one length and with image tokens at the same places.
     pub input_ids: Vec<Vec<u32>>,
     /// `[batch, state_horizon, max_state_dim]`.
@@ -116,6 +119,7 @@ impl Batch<'static> {
         };
         Ok(Batch {
             images: layout.images.iter().map(image).collect(),
+            raw: Vec::new(),
             input_ids: vec![ids; layout.batch],
             state: Vec::new(),
             state_horizon: layout.state_horizon,

@@ -12,7 +12,7 @@ mod prepare;
 pub use builder::PolicyBuilder;
 pub use described::{Described, Group, View};
 pub use parts::{Parts, Precision, check_horizon, check_processor, load_model, precision};
-pub use prepare::{continuation, prepare, prepare_into};
+pub use prepare::{Preparation, continuation, prepare};
 
 use crate::engine::{Engine, ModelInput, one};
 use crate::noise::gaussian;
@@ -85,7 +85,7 @@ impl Policy {
     /// # Errors
     /// As [`Policy::act`]; noise of another shape.
     pub fn act_with_noise(&mut self, observation: &Observation, noise: Matrix) -> Result<ActionChunk> {
-        let input = prepare(&self.processor, observation, noise)?;
+        let input = self.preparation().prepare(observation, noise)?;
         self.infer(observation, input)
     }
 
@@ -101,7 +101,7 @@ impl Policy {
         previous: &ActionChunk,
         options: &RtcOptions,
     ) -> Result<ActionChunk> {
-        let mut input = prepare(&self.processor, observation, self.noise(self.inference))?;
+        let mut input = self.preparation().prepare(observation, self.noise(self.inference))?;
         input.rtc = continuation(&self.processor, observation, previous, options)?;
         let chunk = self.infer(observation, input)?;
         self.inference = self.inference.wrapping_add(1);
@@ -135,9 +135,10 @@ impl Policy {
             return Err(Error::input("noise", what));
         }
         let place = |index: usize| move |error: Error| error.at(format!("observation {index}"));
+        let preparation = self.preparation();
         let members = observations.iter().zip(noise).enumerate();
         let inputs = members.map(|(index, (observation, noise))| {
-            prepare(&self.processor, observation.borrow(), noise).map_err(place(index))
+            preparation.prepare(observation.borrow(), noise).map_err(place(index))
         });
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
         let actions = self.engine.infer(&inputs, None)?;
@@ -148,7 +149,12 @@ impl Policy {
         results.map(decode).collect()
     }
 
-    /// The part of [`Policy::act_with_noise`] after [`prepare`]: callers that look ahead prepare in another thread.
+    /// The part of [`Policy::act_with_noise`] before the engine, for threads that look ahead.
+    pub fn preparation(&self) -> Preparation {
+        Preparation::new(&self.processor, self.engine.as_ref())
+    }
+
+    /// The part of [`Policy::act_with_noise`] after [`Preparation::prepare`].
     ///
     /// # Errors
     /// The input does not fit the model.
@@ -188,7 +194,7 @@ impl Policy {
         self.noise_shape
     }
 
-    /// Observations to model input and back. Shared, so that other threads can [`prepare`] what comes next.
+    /// Observations to model input and back. Shared with the threads that look ahead.
     pub fn processor(&self) -> &Arc<Processor> {
         &self.processor
     }

@@ -1,47 +1,77 @@
 //! The part of an inference before the engine.
 
 use crate::Result;
-use crate::engine::ModelInput;
+use crate::engine::{Engine, ModelImages, ModelInput};
 use crate::observation::{ActionChunk, Matrix, Observation};
 use crate::processor::{Encoded, Processor};
 use crate::rtc::{Rtc, RtcOptions};
+use std::sync::Arc;
 
-/// The part of [`Policy::act_with_noise`](super::Policy::act_with_noise) before the engine.
+/// What a policy does before its engine runs: observations become inputs in the form that the engine takes best. It can be
+/// shared with threads that look ahead.
+#[derive(Clone)]
+pub struct Preparation {
+    processor: Arc<Processor>,
+    /// Whether the engine processes frames.
+    raw: bool,
+}
+
+impl Preparation {
+    /// For this engine.
+    pub fn new(processor: &Arc<Processor>, engine: &dyn Engine) -> Self {
+        Preparation { processor: Arc::clone(processor), raw: engine.takes_raw_images() }
+    }
+
+    /// Observations to model input and back.
+    pub fn processor(&self) -> &Arc<Processor> {
+        &self.processor
+    }
+
+    /// The part of [`Policy::act_with_noise`](super::Policy::act_with_noise) before the engine.
+    ///
+    /// # Errors
+    /// The observation does not fit the processor.
+    pub fn prepare(&self, observation: &Observation, noise: Matrix) -> Result<ModelInput> {
+        let mut input = ModelInput::default();
+        self.prepare_into(observation, noise, &mut input)?;
+        Ok(input)
+    }
+
+    /// [`Preparation::prepare`] into the memory of an earlier input, which a control loop keeps. After an error `input`
+    /// holds anything.
+    ///
+    /// # Errors
+    /// As [`Preparation::prepare`].
+    pub fn prepare_into(
+        &self,
+        observation: &Observation,
+        noise: Matrix,
+        input: &mut ModelInput,
+    ) -> Result<()> {
+        let mut encoded = Encoded { input_ids: std::mem::take(&mut input.input_ids), ..Encoded::default() };
+        input.images = if self.raw {
+            ModelImages::Raw(self.processor.encode_raw(observation, &mut encoded)?)
+        } else {
+            encoded.pixel_values = std::mem::take(&mut input.images).into_pixels();
+            self.processor.encode_into(observation, &mut encoded)?;
+            ModelImages::Pixels(encoded.pixel_values)
+        };
+        input.input_ids = encoded.input_ids;
+        input.state = encoded.state;
+        input.embodiment_id = encoded.embodiment_id;
+        input.noise = noise;
+        input.rtc = None;
+        Ok(())
+    }
+}
+
+/// An input that every engine and every fault can read: the processor makes the pixels.
 ///
 /// # Errors
 /// The observation does not fit the processor.
 pub fn prepare(processor: &Processor, observation: &Observation, noise: Matrix) -> Result<ModelInput> {
-    let mut input = ModelInput::default();
-    prepare_into(processor, observation, noise, &mut input)?;
-    Ok(input)
-}
-
-/// [`prepare`] into the memory of an earlier input, which a control loop keeps. After an error `input` holds
-/// anything.
-///
-/// # Errors
-/// As [`prepare`].
-pub fn prepare_into(
-    processor: &Processor,
-    observation: &Observation,
-    noise: Matrix,
-    input: &mut ModelInput,
-) -> Result<()> {
-    let mut encoded = Encoded {
-        pixel_values: std::mem::take(&mut input.images),
-        input_ids: std::mem::take(&mut input.input_ids),
-        ..Encoded::default()
-    };
-    processor.encode_into(observation, &mut encoded)?;
-    *input = ModelInput {
-        images: encoded.pixel_values,
-        input_ids: encoded.input_ids,
-        state: encoded.state,
-        embodiment_id: encoded.embodiment_id,
-        noise,
-        rtc: None,
-    };
-    Ok(())
+    let Encoded { pixel_values, input_ids, state, embodiment_id, .. } = processor.encode(observation)?;
+    Ok(ModelInput { images: pixel_values.into(), input_ids, state, embodiment_id, noise, rtc: None })
 }
 
 /// What the model goes on from where the chunk before, in physical units, is `previous`; none where nothing of it overlaps.

@@ -5,9 +5,12 @@
 //! 1.4.18 `SmallestMaxSize`, torchvision v2 `CenterCrop`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::config::{PROCESSOR_CONFIG, ProcessorConfig};
 use super::grid::{Grid, Size, check_aspect};
+use super::plan::Route;
+use super::resize_separable::Method;
 use super::view::{CHANNELS, Frame, Part, View};
 use super::{resize_opencv, resize_separable};
 use crate::{Error, Image, Result, Version};
@@ -18,6 +21,9 @@ const MAX_SIDE: usize = 7000;
 const MAX_INPUT_SIDE: usize = 16_384;
 /// Bound on what a very narrow frame may be enlarged to on the way.
 const MAX_INTERMEDIATE_PIXELS: usize = 1 << 26;
+
+#[cfg(test)]
+mod tests;
 
 /// One image as the vision tower takes it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -64,7 +70,7 @@ pub(super) struct Way {
     square: Option<Size>,
     /// After the transform's first resize.
     resized: Size,
-    /// What is cut out of that; torchvision's centre crop finds its own place.
+    /// What is cut out of that, or out of what it is padded to.
     part: Part,
     /// After the transform's second resize.
     transformed: Size,
@@ -131,7 +137,7 @@ impl Images {
     ///
     /// # Errors
     /// [`Error::Input`] about a frame that is unusable, or becomes of another size than the first one.
-    pub fn check_sizes(&self, frames: &[(String, &Image)]) -> Result<()> {
+    pub fn check_sizes(&self, frames: &[(String, &Arc<Image>)]) -> Result<()> {
         let Some(((first, frame), others)) = frames.split_first().filter(|_| self.one_size) else {
             return Ok(());
         };
@@ -189,11 +195,32 @@ impl Images {
                 Way { square, resized, part, transformed, last: (0, 0) }
             }
             Transform::Resizes { crop, target, .. } => {
-                let part = Part { left: 0, top: 0, width: crop.0, height: crop.1 };
+                let part = padded_crop(target, crop).1[1];
                 Way { square, resized: target, part, transformed: target, last: (0, 0) }
             }
         };
         Ok(Way { last: self.grid.smart_resize(field, way.transformed)?, ..way })
+    }
+
+    /// The steps of a frame's way up to the resize to whole tokens.
+    pub(super) fn record(&self, way: &Way, route: &mut Route) {
+        if let Some(square) = way.square {
+            let (width, height) = route.looked_at();
+            route.pad((square.0 - width) / 2, (square.1 - height) / 2, square);
+        }
+        match self.transform {
+            Transform::ShortestEdge { .. } => {
+                route.area(way.resized, way.part);
+                route.area(way.transformed, whole(way.transformed));
+            }
+            Transform::Resizes { crop, .. } => {
+                route.separable(way.resized, Method::TorchBilinear, false);
+                let (full, [before, part]) = padded_crop(route.looked_at(), crop);
+                route.pad(before.left, before.top, full);
+                route.crop(part);
+                route.separable(way.transformed, Method::TorchBilinear, false);
+            }
+        }
     }
 
     /// Takes a frame its way into `pixels`: that of its size.
@@ -260,16 +287,19 @@ impl Transform {
                 }
                 Frame::New(resize_opencv::area(cropped.view(), size, whole(size)))
             }
-            Transform::Resizes { .. } => {
+            Transform::Resizes { crop, .. } => {
                 let resized = bilinear(image.clone(), way.resized);
-                let cropped = crop_padded(&resized, way.part.width, way.part.height);
-                Frame::New(bilinear(cropped, way.transformed))
+                Frame::New(bilinear(crop_padded(&resized, *crop), way.transformed))
             }
         }
     }
 }
 
-fn check_frame(field: &str, image: &Image) -> Result<()> {
+/// Whether a frame has pixels, as many as it should.
+///
+/// # Errors
+/// [`Error::Input`] naming `field`.
+pub(super) fn check_frame(field: &str, image: &Image) -> Result<()> {
     let &Image { width, height, ref rgb } = image;
     let sides = 1..=MAX_INPUT_SIDE;
     if !sides.contains(&width) || !sides.contains(&height) {
@@ -322,12 +352,6 @@ fn resize_cropped(image: &Image, size: Size, part: Part) -> Frame<'_> {
     Frame::New(resize_opencv::area(View::of(image), size, part))
 }
 
-fn crop_at(image: &Image, left: usize, top: usize, width: usize, height: usize) -> Image {
-    let mut rgb = Vec::with_capacity(width * height * CHANNELS);
-    View::part(image, Part { left, top, width, height }).rows().for_each(|row| rgb.extend_from_slice(row));
-    Image { width, height, rgb }
-}
-
 /// Black canvas of the given size with the image at `(left, top)`.
 fn pad(image: &Image, left: usize, top: usize, width: usize, height: usize) -> Image {
     let mut rgb = vec![0; width * height * 3];
@@ -343,17 +367,26 @@ fn letterbox(image: &Image) -> Image {
     pad(image, (side - image.width) / 2, (side - image.height) / 2, side, side)
 }
 
-/// Torchvision's centre crop: pads with black where the crop is larger, and rounds half margins to even.
-fn crop_padded(image: &Image, width: usize, height: usize) -> Image {
-    let (full_width, full_height) = (image.width.max(width), image.height.max(height));
-    let padded =
-        pad(image, (full_width - image.width) / 2, (full_height - image.height) / 2, full_width, full_height);
+/// Torchvision's centre crop: pads with black where the crop is larger, and rounds half margins to even. The padded size,
+/// where the image lies in it, and the part of it that is kept.
+fn padded_crop((width, height): Size, crop: Size) -> (Size, [Part; 2]) {
+    let full = (width.max(crop.0), height.max(crop.1));
     let margin = |full: usize, part: usize| ((full - part) as f64 / 2.0).round_ties_even() as usize;
-    crop_at(&padded, margin(full_width, width), margin(full_height, height), width, height)
+    let image = Part { left: (full.0 - width) / 2, top: (full.1 - height) / 2, width, height };
+    let (left, top) = (margin(full.0, crop.0), margin(full.1, crop.1));
+    (full, [image, Part { left, top, width: crop.0, height: crop.1 }])
+}
+
+fn crop_padded(image: &Image, crop: Size) -> Image {
+    let ((width, height), [place, part]) = padded_crop((image.width, image.height), crop);
+    let padded = pad(image, place.left, place.top, width, height);
+    let mut rgb = Vec::with_capacity(part.width * part.height * CHANNELS);
+    View::part(&padded, part).rows().for_each(|row| rgb.extend_from_slice(row));
+    Image { width: part.width, height: part.height, rgb }
 }
 
 fn bilinear(image: Image, (width, height): Size) -> Image {
-    let method = resize_separable::Method::TorchBilinear;
+    let method = Method::TorchBilinear;
     let resized = match resize_separable::resize(View::of(&image), width, height, method) {
         Frame::New(resized) => Some(resized),
         Frame::Same(_) => None,
@@ -380,118 +413,6 @@ fn normalize_into(image: View, pixels: &mut PixelValues) {
     for channel in 0..CHANNELS {
         for row in image.rows() {
             pixels.data.extend(row.chunks_exact(CHANNELS).map(|pixel| LEVELS[usize::from(pixel[channel])]));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::pattern;
-    use super::*;
-
-    /// Bytes of the resized image, before the scaling to `[-1, 1]`.
-    fn bytes(pixels: &PixelValues) -> Vec<u8> {
-        let plane = pixels.width * pixels.height;
-        let level = |value: f32| (value * 127.5 + 127.5).round() as u8;
-        (0..plane).flat_map(|at| [0, 1, 2].map(|c| level(pixels.data[c * plane + at]))).collect()
-    }
-
-    fn images(transform: Transform) -> Images {
-        Images { transform, grid: Grid::of(Version::N1_6), one_size: false }
-    }
-
-    fn assert_pixels(transform: Transform, frame: Size, size: Size, digest: u64) {
-        let mut pixels = PixelValues::default();
-        let image = pattern::image(frame.0, frame.1);
-        images(transform.clone()).apply_into("video.view", &image, &mut pixels).expect("a frame");
-        assert_eq!((pixels.width, pixels.height), size, "{transform:?} {frame:?}");
-        assert_eq!(pattern::digest(&bytes(&pixels)), digest, "{transform:?} {frame:?}");
-    }
-
-    #[test]
-    fn albumentations_frames_are_reproduced() {
-        // Edge, fraction, frame, result and its digest: opencv-python 4.11.0.86 with the rounding
-        // of albumentations 1.4.18, the official smart_resize, Pillow 11.3.0.
-        for (edge, fraction, frame, size, digest) in [
-            (256, 0.95, (256, 256), (252, 252), 52594438760598546),
-            (256, 0.95, (321, 105), (784, 252), 163303374197124810),
-            (300, 0.9, (640, 480), (392, 308), 99893305293881221),
-            (300, 0.9, (720, 1280), (308, 532), 135577077705229945),
-            (224, 1.0, (480, 640), (224, 308), 57060635204237032),
-            (512, 0.95, (224, 224), (504, 504), 210023636983616653),
-            (64, 0.88, (182, 420), (56, 140), 6478891689819491),
-            (64, 0.88, (447, 3), (7000, 56), 318259588752640444),
-        ] {
-            assert_pixels(Transform::ShortestEdge { edge, fraction, bars: false }, frame, size, digest);
-        }
-    }
-
-    #[test]
-    fn torchvision_frames_are_reproduced() {
-        // Crop, target, frame, result and its digest: the official transform on torchvision 0.29.2,
-        // the official smart_resize, Pillow 11.3.0.
-        for (crop, target, frame, size, digest) in [
-            ((244, 244), (256, 256), (480, 640), (252, 252), 41453888573169015),
-            ((243, 243), (256, 256), (641, 479), (252, 252), 41459554623089433),
-            ((333, 200), (320, 224), (1280, 720), (308, 224), 34767622192101849),
-            ((252, 252), (252, 252), (270, 256), (252, 252), 49893843625391367),
-        ] {
-            assert_pixels(Transform::Resizes { crop, target, bars: true }, frame, size, digest);
-        }
-    }
-
-    #[test]
-    fn bars_make_a_frame_square_first() {
-        let pixels = |transform: Transform, image: &Image| {
-            let mut pixels = PixelValues::default();
-            images(transform).apply_into("video.view", image, &mut pixels).expect("a frame");
-            pixels
-        };
-        let (wide, square) = (pattern::image(320, 180), letterbox(&pattern::image(320, 180)));
-        assert_eq!((square.width, square.height), (320, 320));
-        for bars in [false, true] {
-            let edge = Transform::ShortestEdge { edge: 256, fraction: 0.95, bars };
-            let resizes = Transform::Resizes { crop: (230, 230), target: (256, 256), bars };
-            for transform in [edge, resizes] {
-                // What is square stays as it is; bars make the same of a wide frame.
-                let expected = pixels(transform.clone(), &square);
-                assert_eq!(pixels(transform, &wide) == expected, bars);
-            }
-        }
-        let wide_without = pixels(Transform::ShortestEdge { edge: 256, fraction: 0.95, bars: false }, &wide);
-        assert_eq!((wide_without.width, wide_without.height), (448, 252));
-    }
-
-    #[test]
-    fn unusable_frames_are_refused() {
-        let images = images(Transform::ShortestEdge { edge: 256, fraction: 0.95, bars: false });
-        let refused = |width: usize, height: usize, bytes: usize| {
-            let image = Image { width, height, rgb: vec![0; bytes] };
-            let mut pixels = PixelValues::default();
-            images.apply_into("video.view", &image, &mut pixels).expect_err("unusable").to_string()
-        };
-        assert!(refused(0, 480, 0).starts_with("video.view: expected sides of 1 to"));
-        assert!(refused(usize::MAX, 2, 12).contains("found 18446744073709551615x2"));
-        assert_eq!(refused(4, 2, 23), "video.view: expected 24 bytes for 4x2 RGB, found 23");
-        assert!(refused(201, 1, 603).contains("1:200"));
-    }
-
-    #[test]
-    fn the_size_after_the_transform_is_known_beforehand() {
-        let frames = [(256, 256), (320, 180), (223, 301), (97, 130), (640, 480), (427, 239)];
-        for (frame, bars) in frames.into_iter().flat_map(|frame| [(frame, false), (frame, true)]) {
-            for transform in [
-                Transform::ShortestEdge { edge: 256, fraction: 0.95, bars },
-                Transform::ShortestEdge { edge: 120, fraction: 0.9, bars },
-                Transform::Resizes { crop: (230, 200), target: (256, 192), bars },
-            ] {
-                let way = images(transform.clone()).way("video.view", frame).expect("a frame");
-                let image = pattern::image(frame.0, frame.1);
-                let square = way.square.map(|_| letterbox(&image));
-                let found = transform.apply(&way, square.as_ref().unwrap_or(&image));
-                let found = (found.view().width(), found.view().height());
-                assert_eq!(way.transformed, found, "{transform:?} {frame:?}");
-            }
         }
     }
 }

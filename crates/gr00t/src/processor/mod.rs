@@ -21,6 +21,7 @@ mod image;
 mod language;
 #[cfg(test)]
 mod pattern;
+mod plan;
 mod pose;
 mod resize_opencv;
 mod resize_separable;
@@ -44,6 +45,7 @@ pub use config::{
 };
 pub use embodiments::embodiment_id;
 pub use image::{ImageStep, PixelValues};
+pub use plan::{Filter, ImagePlan, RawImage, Resample, Windows};
 pub(crate) use synthetic::frame_side;
 pub use synthetic::random_instruction;
 pub use tokenizer::Tokenizer;
@@ -52,10 +54,12 @@ pub use vocabulary::own_tokenizer;
 pub(crate) use config::chosen_tag;
 
 use action::ActionCodec;
-use image::Images;
+use grid::Size;
+use image::{Images, check_frame};
 use language::Template;
 use state::StateEncoder;
 use statistics::Statistics;
+use view::Recent;
 
 use crate::{ActionChunk, Error, Image, Matrix, Observation, Result, Version};
 
@@ -83,6 +87,7 @@ pub struct Processor {
     actions: ActionCodec,
     tokenizer: Tokenizer,
     last_prompt: Mutex<Option<Arc<Prompt>>>,
+    plans: Recent<Size, ImagePlan>,
 }
 
 /// An instruction among image tokens.
@@ -95,6 +100,15 @@ struct Prompt {
     input_ids: Vec<u32>,
     /// Which image each placeholder stands for.
     order: Vec<usize>,
+}
+
+impl Prompt {
+    /// Puts images into the order of their tokens.
+    fn sort<T: Clone>(&self, images: &mut Vec<T>) {
+        if !self.order.iter().copied().eq(0..images.len()) {
+            *images = self.order.iter().map(|&index| images[index].clone()).collect();
+        }
+    }
 }
 
 /// What a processor is made of.
@@ -185,6 +199,7 @@ impl Processor {
             state,
             tokenizer,
             last_prompt: Mutex::new(None),
+            plans: Recent::new(),
         })
     }
 
@@ -294,7 +309,7 @@ impl Processor {
         way.check_sizes(&frames)?;
         let images = &mut encoded.pixel_values;
         images.resize_with(frames.len(), PixelValues::default);
-        let apply = |((field, frame), pixels): (&(String, &Image), &mut PixelValues)| {
+        let apply = |((field, frame), pixels): (&(String, &Arc<Image>), &mut PixelValues)| {
             way.apply_into(field, frame, pixels)
         };
         match (&frames[..], &mut images[..]) {
@@ -303,27 +318,57 @@ impl Processor {
             (frames, pixels) => frames.par_iter().zip(pixels).try_for_each(apply)?,
         }
 
-        let prompt = self.prompt(&observation.instruction, images)?;
-        if !prompt.order.iter().copied().eq(0..images.len()) {
-            *images = prompt.order.iter().map(|&index| images[index].clone()).collect();
-        }
+        let sizes = images.iter().map(|image| [image.height, image.width]);
+        let prompt = self.prompt(&observation.instruction, &sizes.collect::<Vec<_>>())?;
+        prompt.sort(images);
+        self.put_prompt(&prompt, encoded);
+        Ok(())
+    }
+
+    /// [`Processor::encode_into`] for an engine that processes frames: they are given as they are, each with the plan of
+    /// what is to be done with it, in the order of their tokens. `encoded` holds everything but pixels.
+    ///
+    /// # Errors
+    /// As [`Processor::encode`].
+    pub fn encode_raw(&self, observation: &Observation, encoded: &mut Encoded) -> Result<Vec<RawImage>> {
+        encoded.state = self.state.encode(observation)?;
+        encoded.pixel_values.clear();
+        let frames = self.frames(observation)?;
+        self.images.check_sizes(&frames)?;
+        let raw = frames.into_iter().map(|(field, frame)| {
+            let plan = self.plan(&field, frame)?;
+            Ok(RawImage::new(Arc::clone(frame), plan))
+        });
+        let mut raw = raw.collect::<Result<Vec<_>>>()?;
+        let sizes: Vec<[usize; 2]> = raw.iter().map(|image| image.plan().size()).collect();
+        let prompt = self.prompt(&observation.instruction, &sizes)?;
+        prompt.sort(&mut raw);
+        self.put_prompt(&prompt, encoded);
+        Ok(raw)
+    }
+
+    fn put_prompt(&self, prompt: &Prompt, encoded: &mut Encoded) {
         encoded.input_ids.clone_from(&prompt.input_ids);
         encoded.attention_mask.clear();
         encoded.attention_mask.resize(prompt.input_ids.len(), true);
         encoded.prompt.clone_from(&prompt.text);
         encoded.embodiment_id = self.embodiment_id;
-        Ok(())
+    }
+
+    /// The plan of a frame's size, made where it is not kept.
+    fn plan(&self, field: &str, frame: &Image) -> Result<Arc<ImagePlan>> {
+        check_frame(field, frame)?;
+        self.plans.try_get((frame.width, frame.height), |size| ImagePlan::new(&self.images, field, *size))
     }
 
     /// The prompt for an instruction and images of these sizes. The last one is kept: a robot is told the same
     /// for a whole episode.
-    fn prompt(&self, instruction: &str, images: &[PixelValues]) -> Result<Arc<Prompt>> {
-        let sizes = || images.iter().map(|image| [image.height, image.width]);
+    fn prompt(&self, instruction: &str, sizes: &[[usize; 2]]) -> Result<Arc<Prompt>> {
         let last = || self.last_prompt.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = last().clone();
         if let Some(prompt) = kept
             && prompt.instruction == instruction
-            && prompt.sizes.iter().copied().eq(sizes())
+            && prompt.sizes == sizes
         {
             return Ok(prompt);
         }
@@ -332,16 +377,16 @@ impl Processor {
             return Err(Error::input("instruction", what));
         }
         let formal = self.formalize_language.then(|| language::formalize(instruction));
-        let text = self.template.chat(formal.as_deref().unwrap_or(instruction), images.len())?;
+        let text = self.template.chat(formal.as_deref().unwrap_or(instruction), sizes.len())?;
         let grid = self.images.grid();
-        let tokens: Vec<usize> = images.iter().map(|image| grid.tokens(image.height, image.width)).collect();
+        let tokens: Vec<usize> = sizes.iter().map(|[height, width]| grid.tokens(*height, *width)).collect();
         let (expanded, order) = self.template.expand(&text, &tokens)?;
         let input_ids = self.tokenizer.encode(&expanded)?;
         if input_ids.len() > MAX_PROMPT {
             let what = format!("expected a prompt of at most {MAX_PROMPT} tokens, found {}", input_ids.len());
             return Err(Error::input("instruction", what));
         }
-        let sizes = sizes().collect();
+        let sizes = sizes.to_vec();
         let prompt = Arc::new(Prompt { instruction: instruction.to_owned(), sizes, text, input_ids, order });
         *last() = Some(Arc::clone(&prompt));
         Ok(prompt)
@@ -375,7 +420,7 @@ impl Processor {
     }
 
     /// The frames of all views with their names for errors: time outer, view inner.
-    fn frames<'a>(&self, observation: &'a Observation) -> Result<Vec<(String, &'a Image)>> {
+    fn frames<'a>(&self, observation: &'a Observation) -> Result<Vec<(String, &'a Arc<Image>)>> {
         let video = &self.modalities.video;
         let steps = video.delta_indices.len();
         let mut views = Vec::with_capacity(video.modality_keys.len());

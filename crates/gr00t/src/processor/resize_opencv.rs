@@ -5,6 +5,7 @@
 //! (IPP does not take these paths). Order and width of every operation matter: the area path
 //! accumulates in f32, the linear path in 11-bit fixed point with truncating high halves.
 
+use super::plan::{Filter, Windows};
 use super::resize_separable::runs;
 use super::view::{CHANNELS, Part, Recent, View};
 use crate::Image;
@@ -24,6 +25,20 @@ pub(super) fn area(src: View, size: (usize, usize), part: Part) -> Image {
     let (x, y) = (axis(src.width(), size.0), axis(src.height(), size.1));
     let rgb = Arch::new().dispatch(Area { src, x: &x, y: &y, part });
     Image { width: part.width, height: part.height, rgb }
+}
+
+/// What [`area`] does with which pixels, for who computes it elsewhere.
+pub(super) fn plan(from: (usize, usize), size: (usize, usize), part: Part) -> (Filter, Windows, Windows) {
+    let axes = [(from.0, size.0, part.left, part.width), (from.1, size.1, part.top, part.height)];
+    let axes = axes.map(|(from, to, first, count)| (Axis::new(from, to), first..first + count, from));
+    let integers = [&axes[0].0, &axes[1].0].map(|axis| axis.scale.integer());
+    let filter = match integers {
+        _ if axes.iter().any(|(axis, ..)| axis.scale.ratio < 1.0) => Filter::Linear,
+        [Some(_), Some(_)] => Filter::BlockMeans,
+        _ => Filter::Area,
+    };
+    let [x, y] = axes.map(|(axis, results, from)| axis.plan(filter, results, from));
+    (filter, x, y)
 }
 
 /// The path that the ratios choose, compiled for each kind of vector instructions. A closure would not be: it is
@@ -64,6 +79,44 @@ impl Axis {
         let scale = Scale::new(from, to);
         let windows = if scale.ratio < 1.0 { Vec::new() } else { windows(from, to, scale.ratio) };
         Axis { windows, blends: Blends::new(from, to, &scale), scale }
+    }
+}
+
+impl Axis {
+    /// The windows of some of the output pixels.
+    fn plan(&self, filter: Filter, results: Range<usize>, from: usize) -> Windows {
+        let taps = match filter {
+            Filter::Linear => 2,
+            Filter::BlockMeans => self.scale.integer().unwrap_or(1),
+            Filter::Area | Filter::Separable => {
+                self.windows.iter().map(|window| window.shares.len()).max().unwrap_or(0)
+            }
+        };
+        let mut plan = Windows {
+            firsts: Vec::with_capacity(results.len()),
+            taps,
+            last: from as u32 - 1,
+            weights: Vec::with_capacity(results.len() * taps),
+            precision: 0,
+        };
+        for out in results {
+            let first = match filter {
+                Filter::Linear => {
+                    plan.weights.extend(self.blends.weights[out].map(i32::from));
+                    self.blends.firsts[out]
+                }
+                Filter::BlockMeans => out * taps,
+                Filter::Area | Filter::Separable => {
+                    let Window { first, shares } = &self.windows[out];
+                    // A share of 0 adds nothing: sums are not negative.
+                    let shares = shares.iter().copied().chain(std::iter::repeat(0.0)).take(taps);
+                    plan.weights.extend(shares.map(|share| share.to_bits() as i32));
+                    *first
+                }
+            };
+            plan.firsts.push(first as u32);
+        }
+        plan
     }
 }
 

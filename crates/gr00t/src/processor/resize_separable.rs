@@ -7,6 +7,7 @@
 //! uint8 tensors on CPUs with AVX2 or better. Pillow up to 12 always filters along x first, which
 //! is what happens here; Pillow 13 starts with y where that is less work, and rounds differently then.
 
+use super::plan::Windows;
 use super::view::{CHANNELS, Frame, Recent, View};
 use crate::Image;
 use pulp::{Arch, Simd, WithSimd};
@@ -77,6 +78,13 @@ pub(super) fn resize<'a>(src: View<'a>, width: usize, height: usize, method: Met
     }
     let axis = axis(src.height(), height);
     Frame::New(Arch::new().dispatch(AlongY { src: narrowed.view(), axis: &axis }))
+}
+
+/// The windows of one axis of the resize, for who computes it elsewhere.
+pub(super) fn plan(from: usize, to: usize, method: Method) -> Windows {
+    let Axis { taps, starts, weights, precision, .. } = Axis::new(from, to, method);
+    let firsts = starts.into_iter().map(|first| first as u32).collect();
+    Windows { firsts, taps, last: from as u32 - 1, weights, precision }
 }
 
 /// [`along_x`], compiled for each kind of vector instructions. A closure would not be: it is compiled once.

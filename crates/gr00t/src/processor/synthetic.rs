@@ -8,6 +8,7 @@
 
 use serde_json::{Map, Value, json};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::grid::Grid;
 use super::language::Template;
@@ -100,7 +101,7 @@ impl Processor {
         let level = |x: f32| (127.5 + 50.0 * x) as u8;
         let image = |view: usize, step: usize| {
             let noise = gaussian(seed, view as u32, step as u32, height, width * 3);
-            Image { width, height, rgb: noise.data.into_iter().map(level).collect() }
+            Arc::new(Image { width, height, rgb: noise.data.into_iter().map(level).collect() })
         };
         let EmbodimentModalities { video, state, .. } = &self.modalities;
         let frames = |view: usize| (0..video.delta_indices.len()).map(|step| image(view, step)).collect();

@@ -84,23 +84,32 @@ impl<K: PartialEq, V> Recent<K, V> {
     }
 
     /// The table of `key`, made where it is not kept.
-    pub fn get(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn try_get<E>(&self, key: K, make: impl FnOnce(&K) -> Result<V, E>) -> Result<Arc<V>, E> {
         let lock = || self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let mut entries = lock();
         if let Some(place) = entries.iter().position(|(known, _)| *known == key) {
             let entry = entries.remove(place);
             let value = Arc::clone(&entry.1);
             entries.push(entry);
-            return value;
+            return Ok(value);
         }
         // Others are not kept waiting for the making; at worst two of them make the same table.
         drop(entries);
-        let value = Arc::new(make());
+        let value = Arc::new(make(&key)?);
         let mut entries = lock();
         if entries.len() == KEPT {
             entries.remove(0);
         }
         entries.push((key, Arc::clone(&value)));
+        Ok(value)
+    }
+
+    /// The same where making cannot fail.
+    pub fn get(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
+        let Ok(value) = self.try_get(key, |_| Ok::<V, std::convert::Infallible>(make()));
         value
     }
 }

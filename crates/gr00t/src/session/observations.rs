@@ -3,6 +3,7 @@
 use crate::processor::{EmbodimentModalities, ModalityConfig};
 use crate::{Error, Image, Matrix, Observation, Result};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use steadyhand_lerobot::{Episode, FrameStream, Kind};
 
 /// Decoded frames that wait for the inference at hand to end.
@@ -47,7 +48,7 @@ impl<'a> Observations<'a> {
             let count = modalities.video.delta_indices.len();
             let stack = frames.take(count).map(|frame| {
                 let frame = frame?;
-                Ok(Image { width: frame.width, height: frame.height, rgb: frame.rgb })
+                Ok(Arc::new(Image { width: frame.width, height: frame.height, rgb: frame.rgb }))
             });
             images.insert(view.clone(), stack.collect::<Result<Vec<_>>>()?);
         }

@@ -7,10 +7,9 @@
 use super::noise::NoiseSource;
 use super::observations::{Observations, concatenated};
 use crate::engine::{ModelInput, one};
-use crate::policy::{Policy, prepare};
+use crate::policy::Policy;
 use crate::processor::EmbodimentModalities;
 use crate::{ActionChunk, Error, Matrix, Observation, Result};
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 use steadyhand_lerobot::{Episode, Kind};
@@ -78,8 +77,8 @@ impl Actor for Policy {
     ) -> Result<Box<Prepare<ModelInput>>> {
         let [horizon, dim] = self.noise_shape();
         let noise = noise.open(episode, inferences, horizon, dim)?;
-        let processor = Arc::clone(self.processor());
-        Ok(Box::new(move |inference, observation| prepare(&processor, observation, noise.get(inference))))
+        let preparation = self.preparation();
+        Ok(Box::new(move |inference, observation| preparation.prepare(observation, noise.get(inference))))
     }
 
     fn act(&mut self, observation: &Observation, ready: ModelInput) -> Result<Acted> {

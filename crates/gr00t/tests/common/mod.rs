@@ -389,6 +389,7 @@ fn batch(model: &Model, layout: &Layout, item: usize) -> Batch<'static> {
                 pixels: random(5, 3 * height, *width).into(),
             })
             .collect(),
+        raw: Vec::new(),
         input_ids: vec![[text(1), vec![image_token; count], text(9)].concat()],
         state: random(6, layout.state_horizon, config.max_state_dim),
         state_horizon: layout.state_horizon,

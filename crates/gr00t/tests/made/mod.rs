@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use steadyhand_gr00t::processor::Processor;
@@ -88,8 +89,8 @@ pub fn refused_of(version: Version, checkpoint: &Path) -> String {
 }
 
 /// One color, so that frames can be told apart.
-pub fn frame(level: u8) -> Image {
-    Image { width: 56, height: 56, rgb: vec![level; 56 * 56 * 3] }
+pub fn frame(level: u8) -> Arc<Image> {
+    Arc::new(Image { width: 56, height: 56, rgb: vec![level; 56 * 56 * 3] })
 }
 
 pub fn matrix(rows: usize, data: &[f32]) -> Matrix {

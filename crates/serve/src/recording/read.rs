@@ -5,6 +5,7 @@ use crate::options::Noise;
 use crate::{Error, Result};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use steadyhand_fidelity::Trace;
 use steadyhand_fidelity::trace::Dtype;
 use steadyhand_gr00t::engine::ModelInput;
@@ -144,12 +145,12 @@ impl Recording {
         Ok(Some(Rtc { previous: self.matrix(&previous)?, options }))
     }
 
-    fn frames(&self, name: &str) -> Result<Vec<Image>> {
+    fn frames(&self, name: &str) -> Result<Vec<Arc<Image>>> {
         let (shape, bytes) = self.bytes(name, Dtype::U8)?;
         let [_, height, width, 3] = shape[..] else {
             return Err(self.wrong(name, &format!("expected [T, H, W, 3], found {shape:?}")));
         };
-        let image = |rgb: &[u8]| Image { width, height, rgb: rgb.to_vec() };
+        let image = |rgb: &[u8]| Arc::new(Image { width, height, rgb: rgb.to_vec() });
         Ok(bytes.chunks_exact((3 * height * width).max(1)).map(image).collect())
     }
 

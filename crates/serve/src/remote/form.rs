@@ -2,6 +2,7 @@
 
 use crate::options::Noise;
 use crate::wire::{Dialect, Writer, write_f32, write_u8};
+use std::sync::Arc;
 use steadyhand_gr00t::processor::EmbodimentModalities;
 use steadyhand_gr00t::{ActionChunk, Error, Image, Observation, Result};
 
@@ -102,7 +103,7 @@ impl RequestForm {
     }
 
     /// `[1, T, H, W, 3]`.
-    fn frames(self, writer: &mut Writer, view: &str, frames: &[Image]) -> Result<()> {
+    fn frames(self, writer: &mut Writer, view: &str, frames: &[Arc<Image>]) -> Result<()> {
         let wrong = |what: String| Error::input(format!("video.{view}"), what);
         let first = frames.first().ok_or_else(|| wrong("expected frames, found none".to_owned()))?;
         let size = |image: &Image| [image.height, image.width];

@@ -26,7 +26,7 @@ use steadyhand_gr00t::calibration::Collector;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput, StageTimes};
 use steadyhand_gr00t::noise::gaussian;
 use steadyhand_gr00t::ops::ModelSite;
-use steadyhand_gr00t::policy::{Parts, prepare, prepare_into};
+use steadyhand_gr00t::policy::{Parts, Preparation, prepare};
 use steadyhand_gr00t::precision::{Calibration, PrecisionPolicy};
 use steadyhand_gr00t::workload;
 use steadyhand_gr00t::{Matrix, Observation};
@@ -83,6 +83,7 @@ pub fn measure(args: &BenchArgs) -> Result<Report> {
         seed: args.seed,
         inference: 0,
         inputs: vec![ModelInput::default(); subject.observations.len()],
+        processed: Vec::new(),
     };
     let mut precision = subject.precision;
     let mut calibrating = Duration::ZERO;
@@ -97,6 +98,9 @@ pub fn measure(args: &BenchArgs) -> Result<Report> {
     }
     let started = started + calibrating;
     let mut engine = backend.open(parts.model.clone(), precision, steps)?;
+    if engine.takes_raw_images() {
+        run.processed = run.processed()?;
+    }
     let load_ms = milliseconds(started);
     let first = Instant::now();
     run.once(engine.as_mut(), &mut Phases::default())?;
@@ -174,17 +178,21 @@ fn activation_scales(policy: &PrecisionPolicy, operands: Format) -> Option<&'sta
 struct Phases {
     noise: Vec<f64>,
     preprocessing: Vec<f64>,
+    /// From images that are processed.
     inference: Vec<f64>,
+    /// From frames, of an engine that processes them.
+    inference_of_frames: Vec<f64>,
     postprocessing: Vec<f64>,
     end_to_end: Vec<f64>,
 }
 
 impl Phases {
-    fn named(&self) -> [StageTimes; 5] {
+    fn named(&self) -> [StageTimes; 6] {
         [
             ("noise", &self.noise),
             ("preprocessing", &self.preprocessing),
             (INFERENCE, &self.inference),
+            ("inference of frames", &self.inference_of_frames),
             ("postprocessing", &self.postprocessing),
             (END_TO_END, &self.end_to_end),
         ]
@@ -200,6 +208,9 @@ struct Run<'a> {
     inference: u32,
     /// What the engine was given last; its memory is used again, as in a control loop.
     inputs: Vec<ModelInput>,
+    /// The same observations with processed images, where the engine takes frames: the inference by itself is measured on
+    /// them.
+    processed: Vec<ModelInput>,
 }
 
 impl Run<'_> {
@@ -209,25 +220,31 @@ impl Run<'_> {
         let (model, processor) = (self.parts.model.clone(), &self.parts.processor);
         let mut engine =
             CpuEngine::new(model, PrecisionPolicy::preset("f32")?, steps).with_intervention(&collector);
-        let noise = self.noise();
-        let pairs = self.observations.iter().zip(noise);
-        let inputs = pairs.map(|(observation, noise)| prepare(processor, observation, noise));
-        engine.infer(&inputs.collect::<Result<Vec<_>, _>>()?, None)?;
+        engine.infer(&self.processed()?, None)?;
         let (frames, dataset) = (self.observations.len(), "observations of random pixels");
         let tag = processor.embodiment_tag();
         let amax = collector.amax(100.0)?;
         Ok(Calibration::new(self.parts.name(), tag, dataset, frames, steps, 100.0, amax))
     }
 
+    /// The observations with processed images.
+    fn processed(&mut self) -> Result<Vec<ModelInput>> {
+        let noise = self.noise();
+        let pairs = self.observations.iter().zip(noise);
+        let inputs = pairs.map(|(observation, noise)| prepare(&self.parts.processor, observation, noise));
+        Ok(inputs.collect::<Result<_, _>>()?)
+    }
+
     /// One inference, from frames to physical actions.
     fn once(&mut self, engine: &mut dyn Engine, phases: &mut Phases) -> Result<()> {
         let processor = self.parts.processor.as_ref();
+        let preparation = Preparation::new(&self.parts.processor, engine);
         // Noise does not depend on the frames: a control loop draws it while it waits for them.
         let drawn = Instant::now();
         let noise = self.noise();
         let start = Instant::now();
         for ((observation, noise), input) in self.observations.iter().zip(noise).zip(&mut self.inputs) {
-            prepare_into(processor, observation, noise, input)?;
+            preparation.prepare_into(observation, noise, input)?;
         }
         let prepared = Instant::now();
         let actions = engine.infer(&self.inputs, None)?;
@@ -239,9 +256,17 @@ impl Run<'_> {
         let between = |from: Instant, to: Instant| (to - from).as_secs_f64() * 1e3;
         phases.noise.push(between(drawn, start));
         phases.preprocessing.push(between(start, prepared));
-        phases.inference.push(between(prepared, inferred));
+        match self.processed.is_empty() {
+            true => phases.inference.push(between(prepared, inferred)),
+            false => phases.inference_of_frames.push(between(prepared, inferred)),
+        }
         phases.postprocessing.push(between(inferred, end));
         phases.end_to_end.push(between(start, end));
+        if !self.processed.is_empty() {
+            let start = Instant::now();
+            engine.infer(&self.processed, None)?;
+            phases.inference.push(between(start, Instant::now()));
+        }
         Ok(())
     }
 

@@ -5,7 +5,6 @@ use std::time::Instant;
 use steadyhand_fidelity::metrics::relative_l2;
 use steadyhand_gr00t::engine::{ModelInput, Reference, one};
 use steadyhand_gr00t::noise::gaussian;
-use steadyhand_gr00t::policy::prepare;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 use steadyhand_gr00t::{Matrix, Policy, Session};
 
@@ -40,7 +39,8 @@ impl Trial {
     /// As [`Engine::infer`](steadyhand_gr00t::engine::Engine::infer).
     pub fn run(session: &Session, policy: &mut Policy, seed: u64, max_batch: usize) -> Result<Self> {
         let [rows, cols] = policy.noise_shape();
-        let input = prepare(policy.processor(), &session.random(seed), gaussian(seed, 0, 0, rows, cols))?;
+        let noise = gaussian(seed, 0, 0, rows, cols);
+        let input = policy.preparation().prepare(&session.random(seed), noise)?;
         let mut actions = Vec::new();
         let mut seconds = 0.0;
         for batch in 1..=max_batch {

@@ -31,7 +31,8 @@ pub(super) fn read(folder: &Path, config: &Config) -> Result<ModelInput> {
                     .with_context(|| format!("{}: pixel_values", path.display()))?
             }
             None => of_images(&inputs)?,
-        },
+        }
+        .into(),
         input_ids: ids
             .filter(|(_, seen)| **seen != 0)
             .map(|(id, _)| u32::try_from(*id))

@@ -91,7 +91,7 @@ impl Taps {
         };
         let eagle = model.deepstack.is_empty();
         Ok(Taps {
-            patches: eagle.then(|| official_patch_order(&input.images)),
+            patches: eagle.then(|| official_patch_order(&input.images.pixels())),
             memory: (0..config.diffusion_model_cfg.num_layers).map(memory).collect(),
         })
     }

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use steadyhand_fidelity::{max_abs_error, relative_l2};
 use steadyhand_gr00t::processor::{Encoded, Processor, known_embodiment_tags};
 use steadyhand_gr00t::session::{Tensor, Tensors};
@@ -86,7 +87,7 @@ fn observation(folder: &Path, case: &Tensors) -> Result<Observation> {
         // Frames of a history are numbered, and come in the order of their names.
         let number = view.rsplit_once('.').filter(|(_, number)| number.parse::<usize>().is_ok());
         let view = number.map_or(view, |(view, _)| view);
-        let frame = Image { width, height, rgb: tensor.values.clone() };
+        let frame = Arc::new(Image { width, height, rgb: tensor.values.clone() });
         images.entry(view.to_owned()).or_insert_with(Vec::new).push(frame);
     }
     let mut state = BTreeMap::new();
