@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use made::{checkpoint, demo, folder, frame, load, matrix, modality, observation, refused};
 use serde_json::{Value, json};
-use steadyhand_gr00t::processor::{Processor, Tokenizer, known_embodiment_tags};
+use steadyhand_gr00t::processor::{Encoded, Processor, RawImage, Tokenizer, known_embodiment_tags};
 use steadyhand_gr00t::{Matrix, Observation};
 
 #[test]
@@ -62,6 +62,11 @@ fn an_image_named_in_the_instruction_is_given_again() {
     let encoded = load(&path).encode(&observation).expect("fits");
     let first: Vec<f32> = encoded.pixel_values.iter().map(|p| p.data[0]).collect();
     assert_eq!(first, [1.0, -1.0, 1.0]);
+    // Frames for an engine that processes them come in the same order, and everything else is the same.
+    let mut with_frames = Encoded::default();
+    let raw = load(&path).encode_raw(&observation, &mut with_frames).expect("fits");
+    with_frames.pixel_values = raw.iter().map(RawImage::pixels).collect();
+    assert_eq!(with_frames, encoded);
     let missing = Observation { instruction: "like <image-3>".into(), ..observation };
     let error = load(&path).encode(&missing).expect_err("two images").to_string();
     assert_eq!(error, "instruction: '<image-3>' refers to none of the 2 images");

@@ -12,7 +12,7 @@ use made::{
     tokenizer, write,
 };
 use serde_json::{Value, json};
-use steadyhand_gr00t::processor::{Encoded, PixelValues, Processor, known_embodiment_tags};
+use steadyhand_gr00t::processor::{Encoded, PixelValues, Processor, RawImage, known_embodiment_tags};
 use steadyhand_gr00t::{Image, Observation, Version};
 
 const VERSIONS: [Version; 2] = Version::ALL;
@@ -166,6 +166,8 @@ fn views_of_unequal_size_are_refused_where_they_become_one_stack() {
         "{error}"
     );
     assert!(error.contains("letter_box_transform"), "{error}");
+    let raw = load_of(Version::N1_7, &path).encode_raw(&wide(), &mut Encoded::default());
+    assert_eq!(raw.err().map(|refused| refused.to_string()), Some(error));
     let bars = n1_7("unequal_bars", |kwargs, _| kwargs["letter_box_transform"] = json!(true));
     assert_eq!(load_of(Version::N1_7, &bars).encode(&wide()).expect("squares").pixel_values.len(), 2);
     let older = load(&checkpoint("unequal_n1_6", |_, _| ())).encode(&wide()).expect("two images");
@@ -192,6 +194,10 @@ fn frames_of_a_history_come_time_first_and_state_rows_are_scaled_alone() {
     assert_eq!(encoded.state.row(1)[..3], [1.0, 1.0, 1.0]);
     let image = "<|vision_start|><|image_pad|><|vision_end|>";
     assert_eq!(encoded.prompt, format!("<|im_start|>user\n{}go<|im_end|>\n", image.repeat(4)));
+    let mut with_frames = Encoded::default();
+    let raw = load_of(Version::N1_7, &path).encode_raw(&observation, &mut with_frames).expect("fits");
+    with_frames.pixel_values = raw.iter().map(RawImage::pixels).collect();
+    assert_eq!(with_frames, encoded);
     // 56 x 56 pixels grow to the least number of pixels: 256 x 256, 64 tokens.
     let processor = load_of(Version::N1_7, &path);
     let pad = processor.tokenizer().token_id("<|image_pad|>");

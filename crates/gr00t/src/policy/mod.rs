@@ -214,6 +214,8 @@ impl Policy {
 mod tests {
     use super::*;
     use crate::engine::Reference;
+    use crate::precision::PrecisionPolicy;
+    use crate::probe::Probe;
     use crate::synthetic::{self, Shapes, Synthetic};
 
     fn policy(made: &Synthetic, seed: u64) -> Policy {
@@ -285,6 +287,52 @@ mod tests {
             let error = refused(&RtcOptions { action_horizon: 99, ..options }, &mut policy);
             assert!(error.starts_with("rtc.action_horizon: "), "{error}");
         }
+    }
+
+    /// Takes frames, and gives them to the reference.
+    struct TakesFrames(Box<dyn Engine + Send>);
+
+    impl Engine for TakesFrames {
+        fn name(&self) -> &str {
+            "takes frames"
+        }
+
+        fn precision(&self) -> &PrecisionPolicy {
+            self.0.precision()
+        }
+
+        fn takes_raw_images(&self) -> bool {
+            true
+        }
+
+        fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
+            assert!(inputs.iter().all(|input| input.images.raw().is_some()), "expected frames");
+            self.0.infer(inputs, probe)
+        }
+    }
+
+    /// An engine that processes frames is given them, as they are in the observation; one that does not, given them all the
+    /// same, makes of them what the processor does.
+    #[test]
+    fn an_engine_that_takes_frames_is_given_them() {
+        let made = made();
+        let reference = made.parts.engine(&Reference, "f32", 2).expect("opens");
+        let mut taking = Policy::new(&made.parts, Box::new(TakesFrames(reference)), 7);
+        let mut plain = policy(&made, 7);
+        let observations: Vec<Observation> = (0..2).map(|seed| made.observation(seed)).collect();
+        let input = taking.preparation().prepare(&observations[0], Matrix::default()).expect("fits");
+        let frame = observations[0].images.values().next().map(|frames| &*frames[0]);
+        let given = input.images.raw().map(|images| images[0].frame());
+        assert!(frame.zip(given).is_some_and(|(frame, given)| std::ptr::eq(frame, given)), "a copy");
+        assert_eq!(taking.act(&observations[0]).expect("acts"), plain.act(&observations[0]).expect("acts"));
+        let (found, expected) = (taking.act_batch(&observations), plain.act_batch(&observations));
+        assert_eq!(found.expect("acts"), expected.expect("acts"));
+        // Memory that held frames is used for pixels.
+        let mut used = input;
+        let noise = || plain.noise(0);
+        plain.preparation().prepare_into(&observations[1], noise(), &mut used).expect("fits");
+        let fresh = prepare(plain.processor(), &observations[1], noise()).expect("fits");
+        assert_eq!((used.images.pixels(), used.input_ids), (fresh.images.pixels(), fresh.input_ids));
     }
 
     #[test]

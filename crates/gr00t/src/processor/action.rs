@@ -271,18 +271,17 @@ impl ActionGroup {
         state: &StateEncoder,
     ) -> Result<Matrix> {
         let width = self.scaler.cols();
-        let physical: Vec<Vec<f64>> = (0..horizon)
-            .map(|step| {
-                self.scaler.unnormalize(step, &normalized.row(step)[self.offset..self.offset + width])
-            })
-            .collect();
-        let absolute = match &self.reference {
-            None => physical,
-            Some(reference) => self.to_absolute(physical, reference, observation, state)?,
-        };
-        let cols = absolute.first().map_or(width, Vec::len);
-        let data = absolute.into_iter().flatten().map(|v| v as f32).collect();
-        Ok(Matrix { rows: horizon, cols, data })
+        // One piece of memory for all steps: 600 small ones cost more than what is computed.
+        let mut physical = Vec::with_capacity(horizon * width);
+        for step in 0..horizon {
+            let values = &normalized.row(step)[self.offset..self.offset + width];
+            self.scaler.unnormalize(step, values, &mut physical);
+        }
+        if let Some(reference) = &self.reference {
+            physical = self.to_absolute(physical, reference, observation, state)?;
+        }
+        let data = physical.into_iter().map(|value| value as f32).collect();
+        Ok(Matrix { rows: horizon, cols: self.dim(), data })
     }
 
     /// Physical values at a time step.
@@ -312,27 +311,30 @@ impl ActionGroup {
         Ok(matrix.row(last).iter().map(|&v| f64::from(v)).collect())
     }
 
-    /// Physical values relative to the reference state → absolute ones.
+    /// Physical values relative to the reference state → absolute ones, of all steps one after the other.
     fn to_absolute(
         &self,
-        relative: Vec<Vec<f64>>,
+        mut relative: Vec<f64>,
         reference: &Reference,
         observation: &Observation,
         state: &StateEncoder,
-    ) -> Result<Vec<Vec<f64>>> {
+    ) -> Result<Vec<f64>> {
         let origin = self.origin(reference, observation, state)?;
         match reference.space {
             Space::Joint => {
-                let add = |row: Vec<f64>| row.iter().zip(&origin).map(|(a, s)| s + a).collect();
-                Ok(relative.into_iter().map(add).collect())
+                for row in relative.chunks_exact_mut(origin.len().max(1)) {
+                    row.iter_mut().zip(&origin).for_each(|(value, origin)| *value += origin);
+                }
+                Ok(relative)
             }
             Space::Pose(formats) => {
                 let origin = pose(&format!("state.{}", reference.state_key), formats.relative, &origin)?;
-                let absolute = |row: Vec<f64>| {
-                    let relative = pose(&format!("action.{}", self.key), formats.relative, &row)?;
-                    Ok(origin.compose(&relative).write(formats.absolute))
-                };
-                relative.into_iter().map(absolute).collect()
+                let mut absolute = Vec::with_capacity(relative.len());
+                for row in relative.chunks_exact(self.scaler.cols()) {
+                    let relative = pose(&format!("action.{}", self.key), formats.relative, row)?;
+                    absolute.extend(origin.compose(&relative).write(formats.absolute));
+                }
+                Ok(absolute)
             }
         }
     }

@@ -219,8 +219,9 @@ impl Scaler {
         }
     }
 
-    /// Normalized values of one time step to physical units; a range clips them to `[-1, 1]` first.
-    pub fn unnormalize(&self, step: usize, values: &[f32]) -> Vec<f64> {
+    /// Normalized values of one time step to physical units, behind those in `physical`; a range clips them to `[-1, 1]`
+    /// first.
+    pub fn unnormalize(&self, step: usize, values: &[f32], physical: &mut Vec<f64>) {
         match self {
             Scaler::Range { low, high } => {
                 let bounds = low.row(step).iter().zip(high.row(step));
@@ -228,14 +229,14 @@ impl Scaler {
                     let unit = (x.clamp(-1.0, 1.0) + 1.0) / 2.0;
                     f64::from(unit) * (high - low) + low
                 };
-                values.iter().zip(bounds).map(scale).collect()
+                physical.extend(values.iter().zip(bounds).map(scale));
             }
             Scaler::MeanStd { mean, std } => {
                 let parameters = mean.row(step).iter().zip(std.row(step));
                 let scale = |(&x, (&mean, &std)): (&f32, (&f64, &f64))| {
                     if std == 0.0 { f64::from(x) } else { f64::from((f64::from(x) * std + mean) as f32) }
                 };
-                values.iter().zip(parameters).map(scale).collect()
+                physical.extend(values.iter().zip(parameters).map(scale));
             }
         }
     }
@@ -255,28 +256,34 @@ mod tests {
         Table::parse(&value).expect("valid table")
     }
 
+    fn unnormalized(scaler: &Scaler, step: usize, values: &[f32]) -> Vec<f64> {
+        let mut physical = Vec::new();
+        scaler.unnormalize(step, values, &mut physical);
+        physical
+    }
+
     #[test]
     fn range_scales_and_gives_zero_for_constant_dimensions() {
         // The third dimension differs by less than numpy.isclose's tolerance.
         let scaler =
             Scaler::Range { low: table(json!([0, -2.0, 5.0])), high: table(json!([4, 2.0, 5.00004])) };
         assert_eq!(scaler.normalize(0, &[1.0, 3.0, 7.0]), [-0.5, 1.5, 0.0]);
-        assert_eq!(scaler.unnormalize(0, &[-0.5, 9.0, -1.0]), [1.0, 2.0, 5.0]);
+        assert_eq!(unnormalized(&scaler, 0, &[-0.5, 9.0, -1.0]), [1.0, 2.0, 5.0]);
     }
 
     #[test]
     fn mean_std_passes_dimensions_without_spread() {
         let scaler = Scaler::MeanStd { mean: table(json!([1.0, 3.0])), std: table(json!([2.0, 0.0])) };
         assert_eq!(scaler.normalize(0, &[5.0, 9.0]), [2.0, 9.0]);
-        assert_eq!(scaler.unnormalize(0, &[2.0, 9.0]), [5.0, 9.0]);
+        assert_eq!(unnormalized(&scaler, 0, &[2.0, 9.0]), [5.0, 9.0]);
     }
 
     #[test]
     fn statistics_per_step_follow_the_step() {
         let scaler = Scaler::Range { low: table(json!([[0.0], [0.0]])), high: table(json!([[1.0], [10.0]])) };
         assert_eq!((scaler.rows(), scaler.cols()), (2, 1));
-        assert_eq!(scaler.unnormalize(0, &[1.0]), [1.0]);
-        assert_eq!(scaler.unnormalize(1, &[1.0]), [10.0]);
+        assert_eq!(unnormalized(&scaler, 0, &[1.0]), [1.0]);
+        assert_eq!(unnormalized(&scaler, 1, &[1.0]), [10.0]);
     }
 
     #[test]
