@@ -3,6 +3,7 @@
 use numpy::{PyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use std::borrow::Cow;
+use std::sync::Arc;
 use steadyhand_gr00t::{ActionChunk, Image, Matrix};
 use steadyhand_serve::{Ndarray, Value};
 
@@ -87,7 +88,7 @@ pub fn actions<'py>(
 ///
 /// # Errors
 /// Frames of different sizes; Python has no memory left.
-pub fn frames<'py>(py: Python<'py>, frames: &[Image]) -> PyResult<Bound<'py, PyAny>> {
+pub fn frames<'py>(py: Python<'py>, frames: &[Arc<Image>]) -> PyResult<Bound<'py, PyAny>> {
     let (height, width) = frames.first().map_or((0, 0), |frame| (frame.height, frame.width));
     let bytes: Vec<u8> = frames.iter().flat_map(|frame| &frame.rgb).copied().collect();
     Ok(PyArray::from_vec(py, bytes).reshape([frames.len(), height, width, 3])?.into_any())
