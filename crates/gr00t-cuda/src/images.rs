@@ -10,7 +10,7 @@ use steadyhand_gr00t::model::Batch;
 use steadyhand_gr00t::processor::{Filter, ImagePlan, Windows};
 
 /// Bytes of the largest image on a frame's way that is processed here: sixteen times a frame of 1280x1024. What is larger is
-/// left to the processor, as memory for it would be kept for as long as the engine lives.
+/// left to the processor: memory for it would be kept as long as its program.
 const MAX_IMAGE_BYTES: usize = 60 << 20;
 /// Bytes of a pixel.
 const CHANNELS: usize = 3;

@@ -15,7 +15,7 @@ pub trait Profile {
     fn clock(&self) -> &'static str;
 
     /// The time of each stage in `iterations` inferences of `inputs`, in the order that they run in. Names are
-    /// those of [`Topology::stages`].
+    /// those of [`Topology::stages`], behind `images` where the engine processes frames.
     ///
     /// # Errors
     /// As [`Engine::infer`].
