@@ -288,7 +288,7 @@ fn graphs_that_do_not_fit_are_refused_by_name() {
     let mut two = input(&model, 0, [140, 196]);
     let second = input(&model, 0, [140, 196]);
     two.input_ids.extend(second.input_ids);
-    two.images.extend(second.images);
+    two.images.change(|images| images.extend(second.images.into_pixels()));
     assert!(refusal(two).contains("input pixel_values.1: the graph has none of this name"));
     let found = engine.infer(&[input(&model, 0, [140, 196])], Some(&mut Recorder::all()));
     let refusal = found.expect_err("a refusal").to_string();
