@@ -22,6 +22,9 @@ const TESTS: &[(&str, &[&str])] = &[
     ("several_clients_at_once", &["--max-batch", "4", "--max-wait-ms", "5"]),
     ("requests_ahead", &[]),
     ("going_on", &[]),
+    ("one_queue_for_two_engines", &["--replicas", "2"]),
+    ("models_by_name", &["--models", "models.toml"]),
+    ("two_embodiments", &["--checkpoint", "two", "--embodiment-tag", "new_embodiment", "gr1"]),
     ("kill", &["--allow-kill"]),
 ];
 
@@ -60,7 +63,13 @@ impl Drop for Server {
 fn with_server(name: &str, options: &[&str], python: &str) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("token"), "secret\n")?;
-    std::fs::write(folder.path().join("expected.f32"), expected())?;
+    std::fs::write(folder.path().join("expected.f32"), expected(&repo("demo/checkpoint"), "new_embodiment"))?;
+    if name == "models_by_name" || name == "two_embodiments" {
+        let two = folder.path().join("two");
+        two_embodiments(&two)?;
+        std::fs::write(folder.path().join("expected.gr1.f32"), expected(&two, "gr1"))?;
+        std::fs::write(folder.path().join("models.toml"), models())?;
+    }
     let mut server = Server(
         Command::new(assert_cmd::cargo::cargo_bin!("steady"))
             .args(["serve", "--engine", "cpu", "--port", "0", "--frame", "256x256"])
@@ -91,11 +100,52 @@ fn with_server(name: &str, options: &[&str], python: &str) -> Result<(), Failed>
     Ok(())
 }
 
+/// The demo's checkpoint with a second embodiment: the same in the model's other slot.
+fn two_embodiments(folder: &Path) -> Result<(), Failed> {
+    std::fs::create_dir(folder)?;
+    let demo = repo("demo/checkpoint");
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(demo.join(file), folder.join(file))?;
+    }
+    std::fs::write(folder.join("embodiment_id.json"), r#"{"new_embodiment": 0, "gr1": 1}"#)?;
+    for (file, place) in
+        [("processor_config.json", "/processor_kwargs/modality_configs"), ("statistics.json", "")]
+    {
+        let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(demo.join(file))?)?;
+        let tags = json.pointer_mut(place).and_then(|tags| tags.as_object_mut()).ok_or("no tags")?;
+        let own = tags.get("new_embodiment").ok_or("no such tag")?.clone();
+        tags.insert("gr1".to_owned(), own);
+        std::fs::write(folder.join(file), serde_json::to_vec(&json)?)?;
+    }
+    Ok(())
+}
+
+/// A file for --models: one checkpoint twice, and another one.
+fn models() -> &'static str {
+    r#"
+[[model]]
+name = "left"
+checkpoint = "two"
+embodiment_tag = "new_embodiment"
+
+[[model]]
+name = "small"
+checkpoint = "synth:tiny"
+precision = "bf16"
+replicas = 2
+
+[[model]]
+name = "right"
+checkpoint = "two"
+embodiment_tag = "gr1"
+"#
+}
+
 /// What `Policy::act` gives for the observations of `client.py`.
-fn expected() -> Vec<u8> {
+fn expected(checkpoint: &Path, tag: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for k in 0..4 {
-        let mut policy = Policy::open(repo("demo/checkpoint")).expect("opens");
+        let mut policy = Policy::builder(checkpoint).embodiment_tag(tag).open().expect("opens");
         let rgb = (0..256 * 256 * 3).map(|i| ((i * 31 + k * 17) % 251) as u8).collect();
         let mut observation = Observation::new("pick up the squash")
             .with_image("ego_view", Image { width: 256, height: 256, rgb });
@@ -126,6 +176,25 @@ fn bad_options_are_refused() {
     refused(&["--host", "no such host"], "--host no such host: no address");
     refused(&["--max-batch", "0"], "1..=64");
     refused(&["--max-batch", "65"], "1..=64");
+    refused(&["--replicas", "0"], "1..=64");
+    refused(&["--models", "none.toml"], "--models none.toml: cannot be read");
+    for (text, words) in [
+        ("model = []", "model: expected at least one"),
+        ("[[model]]\nname = \"a\"", "missing field `checkpoint`"),
+        ("[[model]]\ncheckpoint = \"synth:tiny\"\ncolour = 1", "unknown field `colour`"),
+        ("[[model]]\ncheckpoint = \"synth:tiny\"\ndevice = [0, 0]", "device: expected different numbers"),
+        ("[[model]]\ncheckpoint = \"synth:tiny\"\ndevice = 1", "--device: expected with"),
+        ("[[model]]\ncheckpoint = \"synth:tiny\"\nreplicas = 0", "replicas: expected 1 to 64"),
+        ("[[model]]\ncheckpoint = \"synth:tiny\"\nengine = \"gpu\"", "engine: expected"),
+        ("[[model]]\ncheckpoint = \"synth:tiny\"\nname = \"a/b\"", "model name: expected"),
+        (
+            "[[model]]\ncheckpoint = \"synth:tiny\"\n[[model]]\ncheckpoint = \"synth:tiny\"",
+            "new_embodiment twice",
+        ),
+    ] {
+        std::fs::write(folder.path().join("models.toml"), text).expect("written");
+        refused(&["--models", "models.toml"], words);
+    }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
     let port = taken.local_addr().expect("an address").port().to_string();
     let run =

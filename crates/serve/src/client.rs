@@ -1,14 +1,14 @@
 //! One connected client: a thread that reads its messages, and one that answers them in order.
 
-use crate::metrics::{Count, Stage};
+use crate::metrics::{Count, Metrics, Stage};
 use crate::observation::Observed;
-use crate::options::{Noise, Options, of_reset};
+use crate::options::{Noise, Options, Pick, of_reset};
 use crate::queue::{Answer, Ticket};
 use crate::recording::Served;
 use crate::reply::{self, Info};
 use crate::request::{Endpoint, Request};
 use crate::robot::{Asked, Robot, at_place};
-use crate::server::Shared;
+use crate::server::{Offered, Shared};
 use crate::wire::{Dialect, Value};
 use crate::zmtp::{self, Ended, Message};
 use crate::{Error, Result};
@@ -30,7 +30,7 @@ pub fn attend(shared: &Shared, stream: TcpStream) {
     let (mut reader, writer) = match zmtp::accept(stream, shared.config.max_message) {
         Ok(halves) => halves,
         Err(Ended::Left) => return,
-        Err(_) => return shared.metrics.count(Count::Dropped),
+        Err(_) => return shared.connections.dropped(),
     };
     let left = Arc::new(AtomicBool::new(false));
     // The reader stays one message ahead: what a peer sends beyond that waits in the network.
@@ -64,11 +64,11 @@ pub fn attend(shared: &Shared, stream: TcpStream) {
         let _ = answering.join();
         match ended {
             Ended::Left => {}
-            Ended::Silent | Ended::Protocol(_) => shared.metrics.count(Count::Dropped),
+            Ended::Silent | Ended::Protocol(_) => shared.connections.dropped(),
             Ended::TooLarge { envelope, claimed } => {
                 let most = shared.config.max_message;
                 let what = format!("expected at most {most} bytes (--max-message-mib), found {claimed}");
-                shared.metrics.count(Count::Refused);
+                shared.connections.refused();
                 let _ = writer.send(&envelope, &reply::error(&Error::Message(what)));
                 reader.drain(claimed.min(8 * most as u64));
             }
@@ -91,55 +91,94 @@ impl Drop for Closes<'_> {
 /// What answers the messages of one client.
 struct Client<'s> {
     shared: &'s Shared,
-    robot: Robot,
+    /// What is kept of it for each model.
+    robots: Vec<Robot>,
+    /// The model that it has where it names none.
+    picked: usize,
     /// That of the last request with arrays.
     dialect: Dialect,
     left: Arc<AtomicBool>,
     /// What was answered and is still to be recorded.
     answered: Vec<Served>,
+    /// By which model.
+    answered_by: usize,
 }
 
 impl<'s> Client<'s> {
     fn new(shared: &'s Shared, left: Arc<AtomicBool>) -> Self {
         Client {
             shared,
-            robot: Robot::new(shared.seed),
+            robots: shared.models.iter().map(|model| Robot::new(model.seed)).collect(),
+            picked: 0,
             dialect: Dialect::default(),
             left,
             answered: Vec::new(),
+            answered_by: 0,
         }
     }
 
     /// Answers a message, whatever it holds.
     fn answer(&mut self, message: &Message, at: Instant) -> Vec<u8> {
-        let metrics = &self.shared.metrics;
-        match self.try_answer(message, at) {
-            Ok((reply, count)) => {
-                metrics.count(count);
-                reply
-            }
+        let connections = &self.shared.connections;
+        let request = match read(message, self.shared) {
+            Ok(request) => request,
             Err(error) => {
-                metrics.count(match error {
-                    Error::Unauthorized => Count::Unauthorized,
-                    Error::Late { .. } => Count::Late,
-                    _ => Count::Refused,
-                });
-                reply::error(&error)
+                match error {
+                    Error::Unauthorized => connections.unauthorized(),
+                    _ => connections.refused(),
+                }
+                return reply::error(&error);
             }
-        }
+        };
+        self.dialect = request.dialect.unwrap_or(self.dialect);
+        let model = match self.pick(request.data.get("options")) {
+            Ok(model) => model,
+            Err(error) => {
+                connections.refused();
+                return reply::error(&error);
+            }
+        };
+        let (reply, count) = match self.try_answer(&request, model, at) {
+            Ok(answered) => answered,
+            Err(error) => {
+                let count = if matches!(error, Error::Late { .. }) { Count::Late } else { Count::Refused };
+                (reply::error(&error), count)
+            }
+        };
+        self.metrics(model).count(count);
+        reply
     }
 
-    fn try_answer(&mut self, message: &Message, at: Instant) -> Result<(Vec<u8>, Count)> {
-        if message.parts != 1 {
-            let what = format!("expected a message of one part, found {}", message.parts);
-            return Err(Error::Message(what));
-        }
-        let request = Request::read(&message.body, self.shared.config.api_token.as_deref())?;
-        self.dialect = request.dialect.unwrap_or(self.dialect);
+    fn metrics(&self, model: usize) -> &'s Metrics {
+        &self.shared.models[model].metrics
+    }
+
+    /// The model that a request is for.
+    fn pick(&self, options: Option<&Value>) -> Result<usize> {
+        let models = &self.shared.models;
+        let Pick { model, embodiment_tag } = Pick::read(options)?;
+        let has = |place: usize| {
+            let Offered { name, processor, .. } = &models[place];
+            model.is_none_or(|asked| name == asked)
+                && embodiment_tag.is_none_or(|asked| processor.embodiment_tag() == asked)
+        };
+        // Of several with the embodiment the one that the client has already.
+        let place = std::iter::once(self.picked).chain(0..models.len()).find(|place| has(*place));
+        place.ok_or_else(|| {
+            let there =
+                models.iter().map(|model| format!("{} ({})", model.name, model.processor.embodiment_tag()));
+            let there: Vec<String> = there.collect();
+            let field = if model.is_some() { "options.model" } else { "options.embodiment_tag" };
+            Error::field(field, format!("expected one of {}, found another one", there.join(", ")))
+        })
+    }
+
+    fn try_answer(&mut self, request: &Request, model: usize, at: Instant) -> Result<(Vec<u8>, Count)> {
+        let offered = &self.shared.models[model];
         let other = |reply| Ok((reply, Count::Other));
         match request.endpoint {
-            Endpoint::Ping => other(reply::pong(&self.shared.precision)),
-            Endpoint::GetModalityConfig => other(reply::modality_config(self.shared.processor.modalities())),
+            Endpoint::Ping => other(reply::pong(&offered.precision)),
+            Endpoint::GetModalityConfig => other(reply::modality_config(offered.processor.modalities())),
             Endpoint::Kill if self.shared.config.allow_kill => {
                 self.shared.stop();
                 other(reply::nil())
@@ -147,30 +186,36 @@ impl<'s> Client<'s> {
             Endpoint::Kill => Err(Error::KillRefused),
             Endpoint::Reset => {
                 known(&request.data, &["options"])?;
-                let (episode, ignored) = of_reset(request.data.get("options"))?;
-                other(reply::reset(self.robot.reset(episode), &ignored))
+                let (episode, mut ignored) = of_reset(request.data.get("options"))?;
+                ignored.retain(|name| !Pick::KEYS.contains(&name.as_str()));
+                let episode = self.robots[model].reset(episode);
+                self.picked = model;
+                other(reply::reset(episode, &ignored))
             }
-            Endpoint::GetAction => Ok((self.act(&request.data, at)?, Count::Answered)),
+            Endpoint::GetAction => Ok((self.act(&request.data, model, at)?, Count::Answered)),
         }
     }
 
     /// Hands over what was answered, where it is recorded.
     fn record(&mut self) {
         let answered = std::mem::take(&mut self.answered);
-        if let Some(recorder) = self.shared.recorder.as_ref().filter(|_| !answered.is_empty()) {
+        let recorder = self.shared.models[self.answered_by].recorder.as_ref();
+        if let Some(recorder) = recorder.filter(|_| !answered.is_empty()) {
             recorder.take(answered);
         }
     }
 
-    fn act(&mut self, data: &Value, at: Instant) -> Result<Vec<u8>> {
-        let metrics = &self.shared.metrics;
+    fn act(&mut self, data: &Value, model: usize, at: Instant) -> Result<Vec<u8>> {
+        let offered = &self.shared.models[model];
+        let (processor, metrics) = (&offered.processor, &offered.metrics);
         known(data, &["observation", "options"])?;
         let Some(observation) = data.get("observation") else {
             return Err(Error::field("observation", "expected a map, found none"));
         };
-        let modalities = self.shared.processor.modalities();
+        let modalities = processor.modalities();
         let Observed { observations, form } = Observed::read(observation, modalities)?;
-        let options = Options::read(data.get("options"), modalities, observations.len(), form.batched)?;
+        let mut options = Options::read(data.get("options"), modalities, observations.len(), form.batched)?;
+        options.ignored.retain(|name| !Pick::KEYS.contains(&name.as_str()));
         let deadline = options.deadline.map(|allowed| at + allowed);
         metrics.time(Stage::Read, at.elapsed());
         let late = || Error::Late { allowed_ms: options.deadline.unwrap_or_default().as_secs_f64() * 1e3 };
@@ -179,18 +224,18 @@ impl<'s> Client<'s> {
         }
 
         let started = Instant::now();
-        let processor = &self.shared.processor;
+        let robot = &self.robots[model];
         let Asked { inputs, noise, rtc } =
-            self.robot.prepare(processor, self.shared.noise_shape, &observations, &options, form.batched)?;
+            robot.prepare(processor, offered.noise_shape, &observations, &options, form.batched)?;
         metrics.time(Stage::Prepare, started.elapsed());
-        let recorder = self.shared.recorder.as_ref().filter(|recorder| recorder.is_recording());
+        let recorder = offered.recorder.as_ref().filter(|recorder| recorder.is_recording());
         let mut going_on: Vec<_> = match recorder {
             Some(_) => inputs.iter().map(|input| input.rtc.clone()).collect(),
             None => Vec::new(),
         };
         let ticket = Ticket::new(deadline, Arc::clone(&self.left));
         let (send, answers) = channel();
-        if !self.shared.queue.push(Arc::clone(&ticket), inputs, send) {
+        if !offered.pool.queue.push(Arc::clone(&ticket), inputs, send) {
             return Err(self.shared.ended());
         }
         let answers = collect(&answers, &ticket, observations.len());
@@ -201,6 +246,8 @@ impl<'s> Client<'s> {
 
         let started = Instant::now();
         let inference = answers.iter().map(|answer| answer.inference).max().unwrap_or_default();
+        metrics.time(Stage::Queue, answers.iter().map(|answer| answer.queued).max().unwrap_or_default());
+        metrics.time(Stage::Inference, inference);
         let batch = answers.iter().map(|answer| answer.batch).max().unwrap_or_default();
         let mut chunks = vec![ActionChunk::default(); observations.len()];
         let mut normalized = vec![Matrix::default(); observations.len()];
@@ -212,7 +259,7 @@ impl<'s> Client<'s> {
             });
             decoded.map_err(|error| at_place(error, place, form.batched))?;
         }
-        let info = Info { noise, inference, batch, rtc, ignored: &options.ignored };
+        let info = Info { model: &offered.name, noise, inference, batch, rtc, ignored: &options.ignored };
         let reply = reply::actions(&chunks, form, self.dialect, &info);
         if recorder.is_some() {
             let members = observations.into_iter().zip(normalized).zip(&chunks).enumerate();
@@ -224,18 +271,28 @@ impl<'s> Client<'s> {
                 chunk: chunk.clone(),
             });
             self.answered = served.collect();
-        } else if self.shared.recorder.is_some() {
+            self.answered_by = model;
+        } else if offered.recorder.is_some() {
             metrics.count(Count::Unrecorded);
         }
-        self.robot.given(&options, false, chunks);
+        self.robots[model].given(&options, false, chunks);
         metrics.time(Stage::Write, started.elapsed());
         metrics.time(Stage::Total, at.elapsed());
         Ok(reply)
     }
 }
 
-/// Waits for the engine. `None` where there will be no answers: the deadline passed before the engine took the request,
-/// or there is no engine any more. What the engine has taken is waited for.
+/// Reads a message; what it asks for is not looked at yet.
+fn read<'m>(message: &'m Message, shared: &Shared) -> Result<Request<'m>> {
+    if message.parts != 1 {
+        let what = format!("expected a message of one part, found {}", message.parts);
+        return Err(Error::Message(what));
+    }
+    Request::read(&message.body, shared.config.api_token.as_deref())
+}
+
+/// Waits for an engine. `None` where there will be no answers: the deadline passed before one took the request, or the one
+/// that took it ended. What an engine has taken is waited for.
 fn collect(answers: &Receiver<Answer>, ticket: &Ticket, count: usize) -> Option<Vec<Answer>> {
     let mut all = Vec::with_capacity(count);
     let mut deadline = ticket.deadline;
