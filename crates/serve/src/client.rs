@@ -1,7 +1,7 @@
 //! One connected client: a thread that reads its messages, and one that answers them in order.
 
 use crate::metrics::{Count, Metrics, Stage};
-use crate::observation::Observed;
+use crate::observation::{MAX_SPARE, Observed, Spare};
 use crate::options::{Noise, Options, Pick, of_reset};
 use crate::queue::{Answer, Ticket};
 use crate::recording::Served;
@@ -35,6 +35,8 @@ pub fn attend(shared: &Shared, stream: TcpStream) {
     let left = Arc::new(AtomicBool::new(false));
     // The reader stays one message ahead: what a peer sends beyond that waits in the network.
     let (send, receive) = sync_channel::<Received>(1);
+    // The memory of a message that was answered, for the next one.
+    let spare = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         let answering = scope.spawn(|| {
             let _closes = Closes(&writer);
@@ -46,11 +48,15 @@ pub fn attend(shared: &Shared, stream: TcpStream) {
                     writer.close();
                 }
                 // Behind the reply: waking a thread may cost this one its core.
-                client.record();
+                client.after();
+                if message.body.capacity() <= MAX_SPARE {
+                    *spare.lock().unwrap_or_else(PoisonError::into_inner) = message.body;
+                }
             }
         });
         let ended = loop {
-            let message = match reader.next(&writer) {
+            let memory = || std::mem::take(&mut *spare.lock().unwrap_or_else(PoisonError::into_inner));
+            let message = match reader.next(&writer, memory) {
                 Ok(message) => message,
                 Err(ended) => break ended,
             };
@@ -102,6 +108,7 @@ struct Client<'s> {
     answered: Vec<Served>,
     /// By which model.
     answered_by: usize,
+    spare: Spare,
 }
 
 impl<'s> Client<'s> {
@@ -114,6 +121,7 @@ impl<'s> Client<'s> {
             left,
             answered: Vec::new(),
             answered_by: 0,
+            spare: Spare::default(),
         }
     }
 
@@ -196,10 +204,12 @@ impl<'s> Client<'s> {
         }
     }
 
-    /// Hands over what was answered, where it is recorded.
-    fn record(&mut self) {
+    /// What nobody waits for: hands over what was answered, where it is recorded, and draws noise.
+    fn after(&mut self) {
+        let offered = &self.shared.models[self.answered_by];
+        self.robots[self.answered_by].draw_ahead(offered.noise_shape);
         let answered = std::mem::take(&mut self.answered);
-        let recorder = self.shared.models[self.answered_by].recorder.as_ref();
+        let recorder = offered.recorder.as_ref();
         if let Some(recorder) = recorder.filter(|_| !answered.is_empty()) {
             recorder.take(answered);
         }
@@ -213,7 +223,7 @@ impl<'s> Client<'s> {
             return Err(Error::field("observation", "expected a map, found none"));
         };
         let modalities = processor.modalities();
-        let Observed { observations, form } = Observed::read(observation, modalities)?;
+        let Observed { observations, form } = Observed::read_into(observation, modalities, &mut self.spare)?;
         let mut options = Options::read(data.get("options"), modalities, observations.len(), form.batched)?;
         options.ignored.retain(|name| !Pick::KEYS.contains(&name.as_str()));
         let deadline = options.deadline.map(|allowed| at + allowed);
@@ -225,8 +235,9 @@ impl<'s> Client<'s> {
 
         let started = Instant::now();
         let robot = &self.robots[model];
+        let spare = &mut self.spare.inputs;
         let Asked { inputs, noise, rtc } =
-            robot.prepare(processor, offered.noise_shape, &observations, &options, form.batched)?;
+            robot.prepare(processor, offered.noise_shape, &observations, &options, form.batched, spare)?;
         metrics.time(Stage::Prepare, started.elapsed());
         let recorder = offered.recorder.as_ref().filter(|recorder| recorder.is_recording());
         let mut going_on: Vec<_> = match recorder {
@@ -251,7 +262,9 @@ impl<'s> Client<'s> {
         let batch = answers.iter().map(|answer| answer.batch).max().unwrap_or_default();
         let mut chunks = vec![ActionChunk::default(); observations.len()];
         let mut normalized = vec![Matrix::default(); observations.len()];
-        for Answer { place, actions, .. } in answers {
+        let mut inputs = Vec::with_capacity(observations.len());
+        for Answer { place, actions, input, .. } in answers {
+            inputs.push(input);
             let decoded = actions.and_then(|actions| {
                 chunks[place] = processor.decode(&actions, &observations[place])?;
                 normalized[place] = actions;
@@ -261,6 +274,7 @@ impl<'s> Client<'s> {
         }
         let info = Info { model: &offered.name, noise, inference, batch, rtc, ignored: &options.ignored };
         let reply = reply::actions(&chunks, form, self.dialect, &info);
+        let mut kept = Vec::new();
         if recorder.is_some() {
             let members = observations.into_iter().zip(normalized).zip(&chunks).enumerate();
             let served = members.map(|(place, ((observation, actions), chunk))| Served {
@@ -271,10 +285,14 @@ impl<'s> Client<'s> {
                 chunk: chunk.clone(),
             });
             self.answered = served.collect();
-            self.answered_by = model;
-        } else if offered.recorder.is_some() {
-            metrics.count(Count::Unrecorded);
+        } else {
+            kept = observations;
+            if offered.recorder.is_some() {
+                metrics.count(Count::Unrecorded);
+            }
         }
+        self.answered_by = model;
+        self.spare.keep(kept, inputs);
         self.robots[model].given(&options, false, chunks);
         metrics.time(Stage::Write, started.elapsed());
         metrics.time(Stage::Total, at.elapsed());

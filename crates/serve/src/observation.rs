@@ -11,6 +11,7 @@
 
 use crate::wire::{Array, Value};
 use crate::{Error, Result};
+use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::processor::EmbodimentModalities;
 use steadyhand_gr00t::{Image, Matrix, Observation};
 
@@ -24,6 +25,44 @@ pub struct Form {
     pub batched: bool,
     /// Whether keys are flat.
     pub flat: bool,
+}
+
+/// Most bytes of frames and pixels, and of a message, that a client keeps of a request for the next one.
+pub const MAX_SPARE: usize = 16 << 20;
+
+/// Memory of an earlier request, to be written over by the next one: fresh memory of frames and pixels costs as much as
+/// what is written into it.
+#[derive(Debug, Default)]
+pub struct Spare {
+    frames: Vec<Vec<u8>>,
+    /// Model inputs.
+    pub inputs: Vec<ModelInput>,
+    bytes: usize,
+}
+
+impl Spare {
+    /// Keeps what a request leaves, as far as it may.
+    pub fn keep(&mut self, observations: Vec<Observation>, inputs: impl IntoIterator<Item = ModelInput>) {
+        self.bytes = 0;
+        let mut fits = |bytes: usize| {
+            self.bytes += bytes;
+            self.bytes <= MAX_SPARE
+        };
+        let frames =
+            observations.into_iter().flat_map(|observation| observation.images.into_values().flatten());
+        self.frames = frames.map(|frame| frame.rgb).take_while(|rgb| fits(rgb.capacity())).collect();
+        let bytes = |input: &ModelInput| -> usize {
+            input.images.iter().map(|image| size_of::<f32>() * image.data.capacity()).sum()
+        };
+        self.inputs = inputs.into_iter().take_while(|input| fits(bytes(input))).collect();
+    }
+
+    fn copy(&mut self, rgb: &[u8]) -> Vec<u8> {
+        let mut bytes = self.frames.pop().unwrap_or_default();
+        bytes.clear();
+        bytes.extend_from_slice(rgb);
+        bytes
+    }
 }
 
 /// The observations of a request.
@@ -41,6 +80,14 @@ impl Observed {
     /// # Errors
     /// Names what is missing, or has another type or shape.
     pub fn read(value: &Value, modalities: &EmbodimentModalities) -> Result<Self> {
+        Observed::read_into(value, modalities, &mut Spare::default())
+    }
+
+    /// [`Observed::read`] into memory that is kept.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_into(value: &Value, modalities: &EmbodimentModalities, spare: &mut Spare) -> Result<Self> {
         if value.entries().is_none() {
             return Err(Error::field("observation", format!("expected a map, found {}", value.kind())));
         }
@@ -61,7 +108,7 @@ impl Observed {
                 observations = vec![Observation::default(); count];
             }
             check_batch(&field, batched, is_batched, observations.len(), count)?;
-            for (observation, frames) in observations.iter_mut().zip(frames(&field, &array, count)?) {
+            for (observation, frames) in observations.iter_mut().zip(frames(&field, &array, count, spare)?) {
                 observation.images.insert(view.clone(), frames);
             }
         }
@@ -199,7 +246,7 @@ fn collect(value: &Value, field: &str, most: usize, texts: &mut Vec<String>) -> 
 }
 
 /// Frames of each observation.
-fn frames(field: &str, array: &Array, count: usize) -> Result<Vec<Vec<Image>>> {
+fn frames(field: &str, array: &Array, count: usize, spare: &mut Spare) -> Result<Vec<Vec<Image>>> {
     let wrong = |what: &str| {
         let found = format!("{} {:?}", array.dtype.name(), array.shape);
         Err(Error::field(field, format!("expected uint8 {what}, found {found}")))
@@ -214,12 +261,12 @@ fn frames(field: &str, array: &Array, count: usize) -> Result<Vec<Vec<Image>>> {
     if steps * height * width == 0 {
         return wrong("frames with pixels");
     }
-    let image = |rgb: &[u8]| Image { width, height, rgb: rgb.to_vec() };
+    let mut image = |rgb: &[u8]| Image { width, height, rgb: spare.copy(rgb) };
     let size = 3 * height * width;
     Ok((0..count)
         .map(|index| {
             let own = &bytes[index * steps * size..(index + 1) * steps * size];
-            own.chunks_exact(size).map(image).collect()
+            own.chunks_exact(size).map(&mut image).collect()
         })
         .collect())
 }

@@ -56,6 +56,8 @@ pub struct Answer {
     pub place: usize,
     /// Normalized actions `[action_horizon, max_action_dim]`.
     pub actions: Result<Matrix>,
+    /// What the engine was given, whose memory the client keeps.
+    pub input: ModelInput,
     /// How long it waited for an engine.
     pub queued: Duration,
     /// How long the engine ran.
@@ -90,9 +92,10 @@ impl Inference {
     /// Tells the clients what became of their observations, after the engine ran for `inference`.
     pub fn answer(self, results: Vec<Result<Matrix>>, inference: Duration) {
         let batch = self.members.len();
-        for (Member { place, answers, queued }, actions) in self.members.into_iter().zip(results) {
+        let members = self.members.into_iter().zip(self.inputs);
+        for ((Member { place, answers, queued }, input), actions) in members.zip(results) {
             // A client that left in the meantime has nobody who listens.
-            let _ = answers.send(Answer { place, actions, queued, inference, batch });
+            let _ = answers.send(Answer { place, actions, input, queued, inference, batch });
         }
     }
 }

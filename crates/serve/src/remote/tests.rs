@@ -35,7 +35,7 @@ fn server(
         for stream in listener.incoming().take(connections) {
             let (mut reader, writer) =
                 zmtp::accept(stream.expect("a client"), 1 << 24).expect("shakes hands");
-            while let Ok(message) = reader.next(&writer) {
+            while let Ok(message) = reader.next(&writer, Vec::new) {
                 let request = Request::read(&message.body, None).expect("a request");
                 let done = act(requests, &request);
                 requests += 1;
