@@ -28,6 +28,10 @@ import msgpack
 import numpy as np
 
 
+# Requests of each client before the time begins.
+WARM_UP = 3
+
+
 def encode(value):
     if isinstance(value, np.ndarray):
         file = io.BytesIO()
@@ -76,8 +80,8 @@ def pack(endpoint, data=None):
     return msgpack.packb({"endpoint": endpoint, "data": data}, default=encode)
 
 
-def robot(number, port, until, results):
-    """A client until the end of the time; puts what it met into `results`."""
+def robot(number, port, begins, results):
+    """A client until the end of the time, which begins when all are warm; puts what it met into `results`."""
     latencies, inferences = [], []
     found = {"lost": 0, "refused": 0, "crossed": 0}
     first = None
@@ -98,6 +102,10 @@ def robot(number, port, until, results):
     }
     # Packed once: what is measured is the server.
     request = pack("get_action", {"observation": observation, "options": {"seed": number}})
+    # An engine that compiles kernels for a shape does so at the first request.
+    [client.call(request) for _ in range(WARM_UP)]
+    begins.wait()
+    until = time.monotonic() + 60 * args.minutes
     while time.monotonic() < until:
         started = time.monotonic()
         try:
@@ -158,10 +166,10 @@ def load(clients, devices):
             raise SystemExit(f"{' '.join(command)}: ended with {server.wait()}")
         print(line, end="", flush=True)
         port = int(line.split(":")[2].split()[0])
-        until = time.monotonic() + 60 * args.minutes
-        results = multiprocessing.Queue()
-        robots = [multiprocessing.Process(target=robot, args=(n, port, until, results)) for n in range(clients)]
+        results, begins = multiprocessing.Queue(), multiprocessing.Barrier(clients + 1)
+        robots = [multiprocessing.Process(target=robot, args=(n, port, begins, results)) for n in range(clients)]
         [process.start() for process in robots]
+        begins.wait(timeout=300)
         # After a tenth of the time every thread and buffer that is needed is there.
         time.sleep(6 * args.minutes)
         start = memory(server)

@@ -9,7 +9,10 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::rc::Rc;
+use steadyhand_fidelity::Trace;
 use steadyhand_gr00t::{Image, Observation, Policy};
+use steadyhand_serve::Recording;
 use support::{repo, steady};
 
 /// Tests of `serve/client.py`, and the options of their server.
@@ -23,7 +26,7 @@ const TESTS: &[(&str, &[&str])] = &[
     ("requests_ahead", &[]),
     ("going_on", &[]),
     ("one_queue_for_two_engines", &["--replicas", "2"]),
-    ("models_by_name", &["--models", "models.toml"]),
+    ("models_by_name", &["--models", "models.toml", "--record", "recordings"]),
     ("two_embodiments", &["--checkpoint", "two", "--embodiment-tag", "new_embodiment", "gr1"]),
     ("kill", &["--allow-kill"]),
 ];
@@ -97,6 +100,14 @@ fn with_server(name: &str, options: &[&str], python: &str) -> Result<(), Failed>
     let mut errors = String::new();
     server.0.stderr.take().ok_or("no errors")?.read_to_string(&mut errors)?;
     assert!(status.success() && !errors.contains("panicked"), "{status}\n{errors}");
+    if name == "models_by_name" {
+        // Each model has a recording of its own, of its weights and embodiment.
+        for (model, tag, observations) in [("left", "new_embodiment", 4), ("right", "gr1", 4)] {
+            let trace = Trace::open(folder.path().join("recordings").join(model))?;
+            let recording = Recording::of(Rc::new(trace)).ok_or("no recording")?;
+            assert_eq!((recording.embodiment_tag(), recording.len()), (tag, observations), "{model}");
+        }
+    }
     Ok(())
 }
 
