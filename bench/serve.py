@@ -10,7 +10,9 @@ GPUs it says how many times the replies of the first one the others give. Frames
 which sends an observation of its own with a seed of its own, so that all of its replies must be the same to the bit, and those
 of no other client. Printed: requests, replies that were lost, crossed or refused, latency of a request in the client, the same
 without the engine's time (with several clients that is mostly waiting for each other), the mean time of each stage in the
-server, the inferences of each engine, and its memory at the start and at the end: all of it, and what is no file's.
+server, the inferences of each engine, and its memory: all of it, and what is no file's. An inference takes and gives back a
+part of it, so that one moment says little: medians of the second tenth of the time and of the last one, and the extremes of all
+behind the first.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import re
 import socket
 import struct
 import subprocess
+import threading
 import time
 import urllib.request
 
@@ -133,6 +136,31 @@ def memory(process):
     return [int(found[key].split()[0]) / 1024 if key in found else None for key in ("VmRSS", "RssAnon")]
 
 
+class Sampler(threading.Thread):
+    """Looks at a process's memory while it runs."""
+
+    def __init__(self, process):
+        super().__init__(daemon=True)
+        self.process, self.samples = process, []
+        self.ended = threading.Event()
+
+    def run(self):
+        while not self.ended.wait(min(0.5, 0.3 * args.minutes)):
+            try:
+                self.samples.append(memory(self.process))
+            except OSError:
+                return
+
+    def shares(self, which):
+        """Median of the second tenth and of the last, least and most behind the first."""
+        self.ended.set()
+        tenth = max(1, len(self.samples) // 10)
+        found = [sample[which] for sample in self.samples[tenth:]]
+        if not found or None in found:
+            return None
+        return [float(np.median(found[:tenth])), float(np.median(found[-tenth:])), min(found), max(found)]
+
+
 def pages(port):
     """Mean milliseconds of each stage, and inferences of each engine, from /metrics."""
     page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
@@ -170,12 +198,11 @@ def load(clients, devices):
         robots = [multiprocessing.Process(target=robot, args=(n, port, begins, results)) for n in range(clients)]
         [process.start() for process in robots]
         begins.wait(timeout=300)
-        # After a tenth of the time every thread and buffer that is needed is there.
-        time.sleep(6 * args.minutes)
-        start = memory(server)
+        sampler = Sampler(server)
+        sampler.start()
         found = [results.get(timeout=60 * args.minutes + 120) for _ in robots]
         [process.join() for process in robots]
-        end, (stages, engines) = memory(server), pages(http)
+        stages, engines = pages(http)
     finally:
         server.terminate()
     code = server.wait()
@@ -194,8 +221,8 @@ def load(clients, devices):
         "overhead_ms": {"p50": milliseconds(overheads, 50), "p99": milliseconds(overheads, 99)},
         "mean_stage_ms": stages,
         "inferences": engines,
-        "memory_mib": [start[0], end[0]],
-        "anonymous_memory_mib": [start[1], end[1]],
+        "memory_mib": sampler.shares(0),
+        "anonymous_memory_mib": sampler.shares(1),
         "exit_code": code,
     }
 
@@ -212,8 +239,9 @@ def tell(found):
     print(f"replies a second: {found['requests_per_second']:.1f}")
     print("inferences:", ", ".join(f"{count} on {device}" for device, count in found["inferences"]))
     for what, key in (("memory", "memory_mib"), ("of it no file's", "anonymous_memory_mib")):
-        if None not in found[key]:
-            print("{}: {:.1f} MiB after a tenth of the time, {:.1f} MiB at the end".format(what, *found[key]))
+        if found[key]:
+            text = "{}: {:.1f} MiB in the second tenth of the time, {:.1f} MiB in the last, {:.1f} to {:.1f} MiB in all"
+            print(text.format(what, *found[key]))
     print(f"exit code after SIGTERM: {found['exit_code']}")
 
 

@@ -31,21 +31,31 @@ const TESTS: &[(&str, &[&str])] = &[
     ("kill", &["--allow-kill"]),
 ];
 
+/// Tests of `serve/openpi.py`, likewise; they need websockets too.
+const OPENPI_TESTS: &[(&str, &[&str])] = &[
+    ("openpi_clients", &["--openpi-port", "0", "--max-message-mib", "1"]),
+    ("openpi_tokens", &["--openpi-port", "0", "--api-token-file", "token"]),
+];
+
 fn main() -> ExitCode {
     let python = std::env::var("STEADY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let imports = ["-c", "import msgpack, msgpack_numpy, numpy, zmq"];
-    let present = Command::new(&python)
-        .args(imports)
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    let mut tests: Vec<Trial> = TESTS
-        .iter()
-        .map(|(name, options)| {
+    let has = |modules: &str| {
+        let import = ["-c", &format!("import {modules}")];
+        let status = Command::new(&python).args(import).stderr(Stdio::null()).status();
+        status.is_ok_and(|status| status.success())
+    };
+    let basic = "msgpack, msgpack_numpy, numpy, zmq";
+    let mut tests = Vec::new();
+    for (script, list, modules) in
+        [("client.py", TESTS, basic.to_owned()), ("openpi.py", OPENPI_TESTS, format!("{basic}, websockets"))]
+    {
+        let present = has(&modules);
+        tests.extend(list.iter().map(|(name, options)| {
             let python = python.clone();
-            Trial::test(*name, move || with_server(name, options, &python)).with_ignored_flag(!present)
-        })
-        .collect();
+            let run = move || with_server(name, script, options, &python);
+            Trial::test(*name, run).with_ignored_flag(!present)
+        }));
+    }
     tests.push(Trial::test("bad_options_are_refused", || {
         bad_options_are_refused();
         Ok(())
@@ -63,7 +73,7 @@ impl Drop for Server {
     }
 }
 
-fn with_server(name: &str, options: &[&str], python: &str) -> Result<(), Failed> {
+fn with_server(name: &str, script: &str, options: &[&str], python: &str) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("token"), "secret\n")?;
     std::fs::write(folder.path().join("expected.f32"), expected(&repo("demo/checkpoint"), "new_embodiment"))?;
@@ -83,11 +93,18 @@ fn with_server(name: &str, options: &[&str], python: &str) -> Result<(), Failed>
             .stderr(Stdio::piped())
             .spawn()?,
     );
-    let mut line = String::new();
-    BufReader::new(server.0.stdout.take().ok_or("no output")?).read_line(&mut line)?;
-    let port =
-        line.split(':').nth(2).and_then(|rest| rest.split(' ').next()).ok_or(format!("found {line:?}"))?;
-    let script = repo("crates/cli/tests/serve/client.py");
+    let (mut line, mut output) = (String::new(), BufReader::new(server.0.stdout.take().ok_or("no output")?));
+    // What its clients connect to stands in the last line.
+    for _ in 0..1 + usize::from(options.contains(&"--openpi-port")) {
+        line.clear();
+        output.read_line(&mut line)?;
+    }
+    let port = line
+        .split(':')
+        .nth(2)
+        .and_then(|rest| rest.split_whitespace().next())
+        .ok_or(format!("found {line:?}"))?;
+    let script = repo("crates/cli/tests/serve").join(script);
     let client = Command::new(python).arg(script).args([name, port]).arg(folder.path()).output()?;
     if !client.status.success() {
         return Err(String::from_utf8_lossy(&client.stderr).into_owned().into());

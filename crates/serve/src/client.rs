@@ -1,7 +1,7 @@
 //! One connected client: a thread that reads its messages, and one that answers them in order.
 
 use crate::metrics::{Count, Metrics, Stage};
-use crate::observation::{MAX_SPARE, Observed, Spare};
+use crate::observation::{Form, MAX_SPARE, Observed, Spare};
 use crate::options::{Noise, Options, Pick, of_reset};
 use crate::queue::{Answer, Ticket};
 use crate::recording::Served;
@@ -94,8 +94,11 @@ impl Drop for Closes<'_> {
     }
 }
 
+/// Makes a reply of actions.
+type Write<'w> = &'w dyn Fn(&[ActionChunk], Form, &Info) -> Vec<u8>;
+
 /// What answers the messages of one client.
-struct Client<'s> {
+pub struct Client<'s> {
     shared: &'s Shared,
     /// What is kept of it for each model.
     robots: Vec<Robot>,
@@ -112,7 +115,8 @@ struct Client<'s> {
 }
 
 impl<'s> Client<'s> {
-    fn new(shared: &'s Shared, left: Arc<AtomicBool>) -> Self {
+    /// A client that has said nothing yet; `left` is set when it leaves.
+    pub fn new(shared: &'s Shared, left: Arc<AtomicBool>) -> Self {
         Client {
             shared,
             robots: shared.models.iter().map(|model| Robot::new(model.seed)).collect(),
@@ -146,15 +150,28 @@ impl<'s> Client<'s> {
                 return reply::error(&error);
             }
         };
-        let (reply, count) = match self.try_answer(&request, model, at) {
-            Ok(answered) => answered,
-            Err(error) => {
-                let count = if matches!(error, Error::Late { .. }) { Count::Late } else { Count::Refused };
-                (reply::error(&error), count)
-            }
-        };
-        self.metrics(model).count(count);
-        reply
+        let answered = self.try_answer(&request, model, at);
+        self.count(model, &answered);
+        answered.map_or_else(|error| reply::error(&error), |(reply, _)| reply)
+    }
+
+    /// Actions for the observations of a message that has no endpoint, as `write` puts them. The options are among them.
+    pub fn act_on(&mut self, observation: &Value, at: Instant, write: Write) -> Result<Vec<u8>> {
+        let options = observation.get("options");
+        let model = self.pick(options).inspect_err(|_| self.shared.connections.refused())?;
+        let mut data = vec![(Value::Str("observation"), observation.clone())];
+        data.extend(options.map(|options| (Value::Str("options"), options.clone())));
+        let answered = self.act(&Value::Map(data), model, at, write).map(|reply| (reply, Count::Answered));
+        self.count(model, &answered);
+        answered.map(|(reply, _)| reply)
+    }
+
+    fn count(&self, model: usize, answered: &Result<(Vec<u8>, Count)>) {
+        self.metrics(model).count(match answered {
+            Ok((_, count)) => *count,
+            Err(Error::Late { .. }) => Count::Late,
+            Err(_) => Count::Refused,
+        });
     }
 
     fn metrics(&self, model: usize) -> &'s Metrics {
@@ -200,12 +217,18 @@ impl<'s> Client<'s> {
                 self.picked = model;
                 other(reply::reset(episode, &ignored))
             }
-            Endpoint::GetAction => Ok((self.act(&request.data, model, at)?, Count::Answered)),
+            Endpoint::GetAction => {
+                let dialect = self.dialect;
+                let write = |chunks: &[ActionChunk], form: Form, info: &Info| {
+                    reply::actions(chunks, form, dialect, info)
+                };
+                Ok((self.act(&request.data, model, at, &write)?, Count::Answered))
+            }
         }
     }
 
     /// What nobody waits for: hands over what was answered, where it is recorded, and draws noise.
-    fn after(&mut self) {
+    pub fn after(&mut self) {
         let offered = &self.shared.models[self.answered_by];
         self.robots[self.answered_by].draw_ahead(offered.noise_shape);
         let answered = std::mem::take(&mut self.answered);
@@ -215,7 +238,8 @@ impl<'s> Client<'s> {
         }
     }
 
-    fn act(&mut self, data: &Value, model: usize, at: Instant) -> Result<Vec<u8>> {
+    /// Actions for observations, as `write` puts them.
+    fn act(&mut self, data: &Value, model: usize, at: Instant, write: Write) -> Result<Vec<u8>> {
         let offered = &self.shared.models[model];
         let (processor, metrics) = (&offered.processor, &offered.metrics);
         known(data, &["observation", "options"])?;
@@ -273,7 +297,7 @@ impl<'s> Client<'s> {
             decoded.map_err(|error| at_place(error, place, form.batched))?;
         }
         let info = Info { model: &offered.name, noise, inference, batch, rtc, ignored: &options.ignored };
-        let reply = reply::actions(&chunks, form, self.dialect, &info);
+        let reply = write(&chunks, form, &info);
         let mut kept = Vec::new();
         if recorder.is_some() {
             let members = observations.into_iter().zip(normalized).zip(&chunks).enumerate();

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! zmtp    frames of a REP socket → one message                       a thread a client
+//! openpi  the same from a WebSocket                                   the one thread of such a client
 //! wire    msgpack → values, arrays of either dialect
 //! request, observation, options   → observations, noise              another thread a client
 //! prepare → ModelInput
@@ -20,6 +21,7 @@ mod error;
 mod http;
 mod metrics;
 mod observation;
+mod openpi;
 mod options;
 mod pool;
 mod queue;

@@ -4,6 +4,7 @@ use crate::client::{self, Streams};
 use crate::http;
 use crate::metrics::{self, Connections, EngineMetrics, Metrics};
 use crate::observation::MAX_OBSERVATIONS;
+use crate::openpi;
 use crate::pool::{Placed, Pool};
 use crate::queue::Queue;
 use crate::recording::{Record, Recorder};
@@ -29,6 +30,8 @@ const MAX_PAGES: usize = 8;
 pub struct Config {
     /// Where clients connect to.
     pub address: SocketAddr,
+    /// Where OpenPI's clients connect to, if anywhere.
+    pub openpi: Option<SocketAddr>,
     /// Where pages are read, if anywhere.
     pub http: Option<SocketAddr>,
     /// What every request must carry.
@@ -93,6 +96,7 @@ pub struct Server {
     /// Of each pool.
     engines: Vec<Vec<Box<dyn Engine + Send>>>,
     listener: TcpListener,
+    openpi: Option<TcpListener>,
     pages: Option<TcpListener>,
     shared: Arc<Shared>,
 }
@@ -180,6 +184,7 @@ impl Server {
             Ok(listener)
         };
         let listener = listen(config.address)?;
+        let openpi = config.openpi.map(listen).transpose()?;
         let pages = config.http.map(listen).transpose()?;
         let (mut engines, mut models, mut pools) = (Vec::new(), Vec::new(), Vec::new());
         let mut number = 0;
@@ -210,7 +215,7 @@ impl Server {
             stopping: AtomicBool::new(false),
             config,
         };
-        Ok(Server { engines, listener, pages, shared: Arc::new(shared) })
+        Ok(Server { engines, listener, openpi, pages, shared: Arc::new(shared) })
     }
 
     /// Where it listens: with the port that the system chose, where that was 0.
@@ -221,6 +226,11 @@ impl Server {
         self.listener
             .local_addr()
             .map_err(|source| Error::Listen { address: self.shared.config.address, source })
+    }
+
+    /// Where OpenPI's clients connect to.
+    pub fn openpi_address(&self) -> Option<SocketAddr> {
+        self.openpi.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// Where pages are read.
@@ -234,7 +244,7 @@ impl Server {
     /// # Errors
     /// A thread cannot be started; an engine's thread ended by a defect.
     pub fn run(self, stop: impl Fn() -> bool) -> Result<()> {
-        let Server { engines, listener, pages, shared } = self;
+        let Server { engines, listener, openpi, pages, shared } = self;
         let mut at_work = Vec::new();
         for (pool, engines) in shared.pools.iter().zip(engines) {
             for (place, engine) in engines.into_iter().enumerate() {
@@ -244,10 +254,13 @@ impl Server {
         let mut number = 0;
         while !shared.is_stopping() && shared.has_engines() && !stop() {
             let mut idle = true;
-            if let Ok((stream, _)) = listener.accept() {
-                number += 1;
-                meet(&shared, stream, number);
-                idle = false;
+            let fronts = [(Some(&listener), client::attend as Attend), (openpi.as_ref(), openpi::attend)];
+            for (listener, attend) in fronts {
+                if let Some(Ok((stream, _))) = listener.map(TcpListener::accept) {
+                    number += 1;
+                    meet(&shared, stream, number, attend);
+                    idle = false;
+                }
             }
             if let Some(Ok((stream, _))) = pages.as_ref().map(TcpListener::accept) {
                 show(&shared, stream);
@@ -258,7 +271,7 @@ impl Server {
             }
         }
         shared.stop();
-        drop(listener);
+        drop((listener, openpi));
         shared.streams.stop_reading();
         shared.streams.wait_until_empty(GRACE);
         shared.pools.iter().for_each(|pool| pool.queue.close());
@@ -334,8 +347,11 @@ impl Drop for Leaves {
     }
 }
 
+/// What serves a client of some protocol until it leaves.
+type Attend = fn(&Shared, TcpStream);
+
 /// Gives a client a thread; where there are too many, it is let go.
-fn meet(shared: &Arc<Shared>, stream: TcpStream, number: u64) {
+fn meet(shared: &Arc<Shared>, stream: TcpStream, number: u64, attend: Attend) {
     let connected = shared.connections.now.load(Ordering::Acquire);
     let Ok(kept) = stream.try_clone() else { return shared.connections.dropped() };
     if connected >= shared.config.max_clients as u64 {
@@ -344,7 +360,7 @@ fn meet(shared: &Arc<Shared>, stream: TcpStream, number: u64) {
     shared.connections.now.fetch_add(1, Ordering::AcqRel);
     shared.streams.add(number, kept);
     let leaves = Leaves { shared: Arc::clone(shared), number };
-    let attend = move || client::attend(&leaves.shared, stream);
+    let attend = move || attend(&leaves.shared, stream);
     if Builder::new().name("client".to_owned()).spawn(attend).is_err() {
         shared.connections.dropped();
     }

@@ -47,6 +47,7 @@ impl Running {
     fn deploy(session: Session, deployments: Vec<Deployment>, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             address: ([127, 0, 0, 1], 0).into(),
+            openpi: None,
             http: Some(([127, 0, 0, 1], 0).into()),
             api_token: None,
             allow_kill: false,

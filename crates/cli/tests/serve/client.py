@@ -360,4 +360,8 @@ def kill():
     assert Client().call("kill") is None
 
 
+def nothing():
+    pass
+
+
 globals()[TEST]()

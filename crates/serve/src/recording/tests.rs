@@ -23,6 +23,7 @@ fn recorded(folder: &Path, limit: u64, robot: impl FnOnce(&Session, &mut Remote)
     let policy = session.parts.policy(&Reference, "f32", 2, 7).expect("opens");
     let config = Config {
         address: ([127, 0, 0, 1], 0).into(),
+        openpi: None,
         http: None,
         api_token: None,
         allow_kill: false,

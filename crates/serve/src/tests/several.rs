@@ -278,6 +278,7 @@ fn models_without_engines_and_names_given_twice_are_refused() {
     let session = session();
     let config = || Config {
         address: ([127, 0, 0, 1], 0).into(),
+        openpi: None,
         http: None,
         api_token: None,
         allow_kill: false,

@@ -4,7 +4,7 @@ use crate::engines::EngineSpec;
 use crate::options::{Devices, EngineArgs, image_size};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -45,6 +45,9 @@ pub struct ServeArgs {
     /// Port for clients; 0 lets the system choose.
     #[arg(long, default_value_t = 5555, value_name = "PORT")]
     pub port: u16,
+    /// Port for OpenPI's clients (a WebSocket) on the same host; none otherwise.
+    #[arg(long, value_name = "PORT")]
+    pub openpi_port: Option<u16>,
     /// Port of /healthz, /readyz, /metrics and /info on the same host; none otherwise.
     #[arg(long, value_name = "PORT")]
     pub http_port: Option<u16>,
@@ -92,20 +95,19 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// Where clients connect to, and where pages are read.
+    /// The address of `--host`.
     ///
     /// # Errors
     /// A host that has no address.
-    pub fn addresses(&self) -> Result<(SocketAddr, Option<SocketAddr>)> {
-        let ip = match self.host.as_str() {
-            "*" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    pub fn address(&self) -> Result<IpAddr> {
+        match self.host.as_str() {
+            "*" => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             host => {
                 let mut found =
                     (host, 0).to_socket_addrs().with_context(|| format!("--host {host}: no address"))?;
-                found.next().with_context(|| format!("--host {host}: no address"))?.ip()
+                Ok(found.next().with_context(|| format!("--host {host}: no address"))?.ip())
             }
-        };
-        Ok((SocketAddr::new(ip, self.port), self.http_port.map(|port| SocketAddr::new(ip, port))))
+        }
     }
 
     /// What every request must carry.

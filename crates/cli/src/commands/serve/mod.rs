@@ -14,6 +14,7 @@ use anyhow::Result;
 use models::Group;
 use serde_json::{Map, Value, json};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use steadyhand_gr00t::policy::{Described, Group as JointGroup, View};
@@ -22,7 +23,7 @@ use steadyhand_serve::{Config, Deployment, Model, Record, Server};
 
 /// Opens models and engines, tries them, and answers clients until it is told to end.
 pub fn run(args: &ServeArgs) -> Result<Outcome> {
-    let (address, http) = args.addresses()?;
+    let ip = args.address()?;
     let (api_token, max_wait) = (args.api_token()?, args.max_wait()?);
     let groups = models::open(&models::wanted(args)?, args)?;
     let count = groups.iter().map(|group| group.models.len()).sum::<usize>();
@@ -31,7 +32,7 @@ pub fn run(args: &ServeArgs) -> Result<Outcome> {
     for group in &groups {
         let opened = engines::open(group, args)?;
         holds &= opened.holds;
-        if http.is_some() {
+        if args.http_port.is_some() {
             shown.extend(info(args, group, &opened)?);
         }
         said.extend(lines(group, &opened, count));
@@ -40,15 +41,16 @@ pub fn run(args: &ServeArgs) -> Result<Outcome> {
     if !holds {
         return Ok(Outcome::Failure);
     }
-    if !address.ip().is_loopback() && api_token.is_none() {
-        note!("everyone who reaches {} is answered; --api-token-file asks for a token", address.ip());
+    if !ip.is_loopback() && api_token.is_none() {
+        note!("everyone who reaches {} is answered; --api-token-file asks for a token", ip);
     }
     // What is there of one model only is said beside the list of all, so that a page of one model reads as it is.
     let mut info = shown.first().cloned().unwrap_or_default();
     info.insert("models".to_owned(), shown.into_iter().map(Value::Object).collect());
     let config = Config {
-        address,
-        http,
+        address: SocketAddr::new(ip, args.port),
+        openpi: args.openpi_port.map(|port| SocketAddr::new(ip, port)),
+        http: args.http_port.map(|port| SocketAddr::new(ip, port)),
         api_token,
         allow_kill: args.allow_kill,
         max_batch: usize::from(args.max_batch),
@@ -61,6 +63,9 @@ pub fn run(args: &ServeArgs) -> Result<Outcome> {
     let server = Server::bind(deployments, config)?;
     let mut out = std::io::stdout();
     writeln!(out, "listening on tcp://{} ({})", server.address()?, said.join("; "))?;
+    if let Some(openpi) = server.openpi_address() {
+        writeln!(out, "OpenPI's clients on ws://{openpi}")?;
+    }
     if let Some(pages) = server.http_address() {
         writeln!(out, "pages on http://{pages}/")?;
     }
