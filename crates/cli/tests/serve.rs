@@ -1,5 +1,5 @@
-//! `steady serve` and clients as robots have them. They need Python with pyzmq, msgpack, msgpack-numpy and NumPy
-//! (`STEADY_PYTHON`, `python3` otherwise); where those are missing, tests are ignored by name.
+//! `steady serve` and clients as robots have them. They need Python with pyzmq, msgpack, msgpack-numpy and NumPy, those of
+//! OpenPI websockets too (`STEADY_PYTHON`, `python3` otherwise); where those are missing, tests are ignored by name.
 
 #[path = "cli/support.rs"]
 #[allow(dead_code)] // The other tests use the rest of it.
@@ -205,6 +205,11 @@ fn bad_options_are_refused() {
     refused(&["--max-batch", "0"], "1..=64");
     refused(&["--max-batch", "65"], "1..=64");
     refused(&["--replicas", "0"], "1..=64");
+    for numbers in ["0,0", "0,", "a"] {
+        refused(&["--device", numbers], "expected different numbers of GPUs, such as 0,1");
+    }
+    // Several GPUs are for this command alone.
+    steady(folder.path(), ["bench", "--device", "0,1"]).refuses(&["expected the number of one GPU"]);
     refused(&["--models", "none.toml"], "--models none.toml: cannot be read");
     for (text, words) in [
         ("model = []", "model: expected at least one"),
