@@ -34,8 +34,13 @@ const TESTS: &[(&str, &[&str])] = &[
 /// Tests of `serve/openpi.py`, likewise; they need websockets too.
 const OPENPI_TESTS: &[(&str, &[&str])] = &[
     ("openpi_clients", &["--openpi-port", "0", "--max-message-mib", "1"]),
+    ("openpi_names", &["--openpi-port", "0"]),
     ("openpi_tokens", &["--openpi-port", "0", "--api-token-file", "token"]),
 ];
+
+/// That one too, with OpenPI's own client.
+const OWN_CLIENT_TESTS: &[(&str, &[&str])] =
+    &[("openpi_own_client", &["--openpi-port", "0", "--api-token-file", "token"])];
 
 fn main() -> ExitCode {
     let python = std::env::var("STEADY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
@@ -46,9 +51,12 @@ fn main() -> ExitCode {
     };
     let basic = "msgpack, msgpack_numpy, numpy, zmq";
     let mut tests = Vec::new();
-    for (script, list, modules) in
-        [("client.py", TESTS, basic.to_owned()), ("openpi.py", OPENPI_TESTS, format!("{basic}, websockets"))]
-    {
+    let websockets = format!("{basic}, websockets");
+    for (script, list, modules) in [
+        ("client.py", TESTS, basic.to_owned()),
+        ("openpi.py", OPENPI_TESTS, websockets.clone()),
+        ("openpi.py", OWN_CLIENT_TESTS, format!("{websockets}, openpi_client.websocket_client_policy")),
+    ] {
         let present = has(&modules);
         tests.extend(list.iter().map(|(name, options)| {
             let python = python.clone();

@@ -1,6 +1,7 @@
 //! One connected client: a thread that reads its messages, and one that answers them in order.
 
 use crate::metrics::{Count, Metrics, Stage};
+use crate::naming;
 use crate::observation::{Form, MAX_SPARE, Observed, Spare};
 use crate::options::{Noise, Options, Pick, of_reset};
 use crate::queue::{Answer, Ticket};
@@ -159,9 +160,15 @@ impl<'s> Client<'s> {
     pub fn act_on(&mut self, observation: &Value, at: Instant, write: Write) -> Result<Vec<u8>> {
         let options = observation.get("options");
         let model = self.pick(options).inspect_err(|_| self.shared.connections.refused())?;
-        let mut data = vec![(Value::Str("observation"), observation.clone())];
-        data.extend(options.map(|options| (Value::Str("options"), options.clone())));
-        let answered = self.act(&Value::Map(data), model, at, write).map(|reply| (reply, Count::Answered));
+        let answered = naming::flat(observation, &self.shared.models[model].processor).and_then(|named| {
+            let flat = named.as_ref().map(|named| {
+                let entries = named.iter().map(|(key, value)| (Value::Str(key), value.clone()));
+                Value::Map(entries.collect())
+            });
+            let mut data = vec![(Value::Str("observation"), flat.unwrap_or_else(|| observation.clone()))];
+            data.extend(options.map(|options| (Value::Str("options"), options.clone())));
+            Ok((self.act(&Value::Map(data), model, at, write)?, Count::Answered))
+        });
         self.count(model, &answered);
         answered.map(|(reply, _)| reply)
     }

@@ -20,6 +20,7 @@ mod client;
 mod error;
 mod http;
 mod metrics;
+mod naming;
 mod observation;
 mod openpi;
 mod options;

@@ -206,10 +206,6 @@ impl<'m> Source<'_, 'm> {
                 let key = "annotation.human.coarse_action";
                 (format!("observation.{key}"), self.value.get(key))
             }
-            // The key that OpenPI's clients name it by.
-            true if self.value.get(key).is_none() && self.value.get("prompt").is_some() => {
-                ("observation.prompt".to_owned(), self.value.get("prompt"))
-            }
             true => (format!("observation.{key}"), self.value.get(key)),
             false => self.find("language", key),
         };

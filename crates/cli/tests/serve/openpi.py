@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 TEST, PORT, FOLDER = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 # Only what makes observations is taken of it.
 sys.argv[1] = "nothing"
-from client import GROUPS, HORIZON, expected, flat, parts  # noqa: E402
+from client import GROUPS, HORIZON, LANGUAGE, expected, flat, nested, parts  # noqa: E402
 
 
 def encode(value):
@@ -108,6 +108,51 @@ def openpi_clients():
     health.request("GET", "/healthz")
     assert health.getresponse().read() == b"OK\n"
     assert Policy().infer(unbatched(1))["actions"].tobytes() == side_by_side(1).tobytes()
+
+
+def openpi_names():
+    frame, states, text = parts(1)
+    whole = np.concatenate(list(states.values()))
+    named = {f"observation/{group}": state for group, state in states.items()}
+    options = {"seed": 42}
+    for observation in [
+        {"observation/image": frame, "observation/state": whole, "prompt": text},
+        {"images": {"ego_view": frame.transpose(2, 0, 1).copy()}, "state": whole.astype(np.float64), "prompt": text},
+        {"observation/ego_view": frame, **named, "prompt": text, "unknown": 1},
+        {"image": frame, **states, LANGUAGE: text},
+    ]:
+        found = Policy().infer(observation | {"options": options})
+        assert found["actions"].tobytes() == side_by_side(1).tobytes(), list(observation)
+    batch = Policy().infer(nested(1) | {"options": options})
+    assert batch["actions"][0].tobytes() == side_by_side(1).tobytes()
+    policy = Policy()
+    good = {"image": frame, "state": whole, "prompt": text}
+    policy.refused({}, "expected one of video.ego_view, observation/ego_view, ego_view")
+    policy.refused({"image": frame, "prompt": text}, "observation: expected one of state.left_arm")
+    policy.refused({"image": frame, "state": whole}, f"expected one of {LANGUAGE}, prompt, found image, state")
+    policy.refused(good | {"state": whole[1:]}, "observation.state: expected float32 or float64 [26] (left_arm 7, ")
+    policy.refused(good | {"state": text}, "found text")
+    policy.refused(good | {"image": frame / 255}, "observation.video.ego_view: expected uint8")
+    assert policy.infer(good)["actions"].tobytes() == side_by_side(1).tobytes()
+
+
+def openpi_own_client():
+    from openpi_client.websocket_client_policy import WebsocketClientPolicy
+
+    policy = WebsocketClientPolicy("127.0.0.1", PORT, api_key="secret")
+    assert policy.get_server_metadata()["embodiment_tag"] == "new_embodiment"
+    frame, states, text = parts(0)
+    good = {"observation/image": frame, "state": np.concatenate(list(states.values())), "prompt": text}
+    for _ in range(2):
+        found = policy.infer(good | {"options": {"seed": 42}})
+        assert found["actions"].tobytes() == side_by_side(0).tobytes()
+    try:
+        policy.infer({"prompt": text})
+    except RuntimeError as error:
+        assert "observation: expected one of" in str(error), error
+    else:
+        raise AssertionError("not refused")
+    assert policy.infer(good)["actions"].shape == (HORIZON, sum(GROUPS.values()))
 
 
 def openpi_tokens():
