@@ -290,8 +290,8 @@ fn a_recording_of_a_killed_server_is_diagnosed() {
 fn wait_for(folder: &Path, observations: usize) {
     let last = format!("{:03}/action_pred", observations - 1);
     for _ in 0..2000 {
-        let manifest = fs::read_to_string(folder.join("manifest.json")).unwrap_or_default();
-        if manifest.contains(&last) {
+        let listed = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default().contains(&last);
+        if listed("manifest.json") || listed("manifest.jsonl") {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));

@@ -104,8 +104,14 @@ impl Running {
         let Running { policy, robot } = self;
         let preparation = policy.preparation();
         let Observed { observations, form } = observed;
-        let mut asked =
-            robot.prepare(&preparation, policy.noise_shape(), observations, options, form.batched)?;
+        let mut asked = robot.prepare(
+            &preparation,
+            policy.noise_shape(),
+            observations,
+            options,
+            form.batched,
+            &mut Vec::new(),
+        )?;
         let named = own_noise.is_some();
         for (input, noise) in asked.inputs.iter_mut().zip(own_noise.into_iter().flatten()) {
             input.noise = noise;

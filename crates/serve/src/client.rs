@@ -1,8 +1,9 @@
 //! One connected client: a thread that reads its messages, and one that answers them in order.
 
-use crate::metrics::{Count, Stage};
-use crate::observation::Observed;
-use crate::options::{Noise, Options, of_reset};
+use crate::metrics::{Count, Metrics, Stage};
+use crate::naming;
+use crate::observation::{Form, MAX_SPARE, Observed, Spare};
+use crate::options::{Noise, Options, Pick, of_reset};
 use crate::queue::{Answer, Ticket};
 use crate::recording::Served;
 use crate::reply::{self, Info};
@@ -30,11 +31,13 @@ pub fn attend(shared: &Shared, stream: TcpStream) {
     let (mut reader, writer) = match zmtp::accept(stream, shared.config.max_message) {
         Ok(halves) => halves,
         Err(Ended::Left) => return,
-        Err(_) => return shared.metrics.count(Count::Dropped),
+        Err(_) => return shared.connections.dropped(),
     };
     let left = Arc::new(AtomicBool::new(false));
     // The reader stays one message ahead: what a peer sends beyond that waits in the network.
     let (send, receive) = sync_channel::<Received>(1);
+    // The memory of a message that was answered, for the next one.
+    let spare = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         let answering = scope.spawn(|| {
             let _closes = Closes(&writer);
@@ -46,11 +49,15 @@ pub fn attend(shared: &Shared, stream: TcpStream) {
                     writer.close();
                 }
                 // Behind the reply: waking a thread may cost this one its core.
-                client.record();
+                client.after();
+                if message.body.capacity() <= MAX_SPARE {
+                    *spare.lock().unwrap_or_else(PoisonError::into_inner) = message.body;
+                }
             }
         });
         let ended = loop {
-            let message = match reader.next(&writer) {
+            let memory = || std::mem::take(&mut *spare.lock().unwrap_or_else(PoisonError::into_inner));
+            let message = match reader.next(&writer, memory) {
                 Ok(message) => message,
                 Err(ended) => break ended,
             };
@@ -64,11 +71,11 @@ pub fn attend(shared: &Shared, stream: TcpStream) {
         let _ = answering.join();
         match ended {
             Ended::Left => {}
-            Ended::Silent | Ended::Protocol(_) => shared.metrics.count(Count::Dropped),
+            Ended::Silent | Ended::Protocol(_) => shared.connections.dropped(),
             Ended::TooLarge { envelope, claimed } => {
                 let most = shared.config.max_message;
                 let what = format!("expected at most {most} bytes (--max-message-mib), found {claimed}");
-                shared.metrics.count(Count::Refused);
+                shared.connections.refused();
                 let _ = writer.send(&envelope, &reply::error(&Error::Message(what)));
                 reader.drain(claimed.min(8 * most as u64));
             }
@@ -88,60 +95,122 @@ impl Drop for Closes<'_> {
     }
 }
 
+/// Makes a reply of actions.
+type Write<'w> = &'w dyn Fn(&[ActionChunk], Form, &Info) -> Vec<u8>;
+
 /// What answers the messages of one client.
-struct Client<'s> {
+pub struct Client<'s> {
     shared: &'s Shared,
-    robot: Robot,
+    /// What is kept of it for each model.
+    robots: Vec<Robot>,
+    /// The model that it has where it names none.
+    picked: usize,
     /// That of the last request with arrays.
     dialect: Dialect,
     left: Arc<AtomicBool>,
     /// What was answered and is still to be recorded.
     answered: Vec<Served>,
+    /// By which model.
+    answered_by: usize,
+    spare: Spare,
 }
 
 impl<'s> Client<'s> {
-    fn new(shared: &'s Shared, left: Arc<AtomicBool>) -> Self {
+    /// A client that has said nothing yet; `left` is set when it leaves.
+    pub fn new(shared: &'s Shared, left: Arc<AtomicBool>) -> Self {
         Client {
             shared,
-            robot: Robot::new(shared.seed),
+            robots: shared.models.iter().map(|model| Robot::new(model.seed)).collect(),
+            picked: 0,
             dialect: Dialect::default(),
             left,
             answered: Vec::new(),
+            answered_by: 0,
+            spare: Spare::default(),
         }
     }
 
     /// Answers a message, whatever it holds.
     fn answer(&mut self, message: &Message, at: Instant) -> Vec<u8> {
-        let metrics = &self.shared.metrics;
-        match self.try_answer(message, at) {
-            Ok((reply, count)) => {
-                metrics.count(count);
-                reply
-            }
+        let connections = &self.shared.connections;
+        let request = match read(message, self.shared) {
+            Ok(request) => request,
             Err(error) => {
-                metrics.count(match error {
-                    Error::Unauthorized => Count::Unauthorized,
-                    Error::Late { .. } => Count::Late,
-                    _ => Count::Refused,
-                });
-                reply::error(&error)
+                match error {
+                    Error::Unauthorized => connections.unauthorized(),
+                    _ => connections.refused(),
+                }
+                return reply::error(&error);
             }
-        }
+        };
+        self.dialect = request.dialect.unwrap_or(self.dialect);
+        let model = match self.pick(request.data.get("options")) {
+            Ok(model) => model,
+            Err(error) => {
+                connections.refused();
+                return reply::error(&error);
+            }
+        };
+        let answered = self.try_answer(&request, model, at);
+        self.count(model, &answered);
+        answered.map_or_else(|error| reply::error(&error), |(reply, _)| reply)
     }
 
-    fn try_answer(&mut self, message: &Message, at: Instant) -> Result<(Vec<u8>, Count)> {
-        if message.parts != 1 {
-            let what = format!("expected a message of one part, found {}", message.parts);
-            return Err(Error::Message(what));
-        }
-        let request = Request::read(&message.body, self.shared.config.api_token.as_deref())?;
-        self.dialect = request.dialect.unwrap_or(self.dialect);
+    /// Actions for the observations of a message that has no endpoint, as `write` puts them. The options are among them.
+    pub fn act_on(&mut self, observation: &Value, at: Instant, write: Write) -> Result<Vec<u8>> {
+        let options = observation.get("options");
+        let model = self.pick(options).inspect_err(|_| self.shared.connections.refused())?;
+        let answered = naming::flat(observation, self.shared.models[model].processor()).and_then(|named| {
+            let flat = named.as_ref().map(|named| {
+                let entries = named.iter().map(|(key, value)| (Value::Str(key), value.clone()));
+                Value::Map(entries.collect())
+            });
+            let mut data = vec![(Value::Str("observation"), flat.unwrap_or_else(|| observation.clone()))];
+            data.extend(options.map(|options| (Value::Str("options"), options.clone())));
+            Ok((self.act(&Value::Map(data), model, at, write)?, Count::Answered))
+        });
+        self.count(model, &answered);
+        answered.map(|(reply, _)| reply)
+    }
+
+    fn count(&self, model: usize, answered: &Result<(Vec<u8>, Count)>) {
+        self.metrics(model).count(match answered {
+            Ok((_, count)) => *count,
+            Err(Error::Late { .. }) => Count::Late,
+            Err(_) => Count::Refused,
+        });
+    }
+
+    fn metrics(&self, model: usize) -> &'s Metrics {
+        &self.shared.models[model].metrics
+    }
+
+    /// The model that a request is for.
+    fn pick(&self, options: Option<&Value>) -> Result<usize> {
+        let models = &self.shared.models;
+        let Pick { model, embodiment_tag } = Pick::read(options)?;
+        let has = |place: usize| {
+            let offered = &models[place];
+            model.is_none_or(|asked| offered.name == asked)
+                && embodiment_tag.is_none_or(|asked| offered.processor().embodiment_tag() == asked)
+        };
+        // Of several with the embodiment the one that the client has already.
+        let place = std::iter::once(self.picked).chain(0..models.len()).find(|place| has(*place));
+        place.ok_or_else(|| {
+            let there =
+                models.iter().map(|model| format!("{} ({})", model.name, model.processor().embodiment_tag()));
+            let there: Vec<String> = there.collect();
+            let field = if model.is_some() { "options.model" } else { "options.embodiment_tag" };
+            Error::field(field, format!("expected one of {}, found another one", there.join(", ")))
+        })
+    }
+
+    fn try_answer(&mut self, request: &Request, model: usize, at: Instant) -> Result<(Vec<u8>, Count)> {
+        let offered = &self.shared.models[model];
         let other = |reply| Ok((reply, Count::Other));
         match request.endpoint {
-            Endpoint::Ping => other(reply::pong(&self.shared.precision)),
-            Endpoint::GetModalityConfig => {
-                other(reply::modality_config(self.shared.processor().modalities()))
-            }
+            Endpoint::Ping => other(reply::pong(&offered.precision)),
+            Endpoint::GetModalityConfig => other(reply::modality_config(offered.processor().modalities())),
             Endpoint::Kill if self.shared.config.allow_kill => {
                 self.shared.stop();
                 other(reply::nil())
@@ -149,30 +218,45 @@ impl<'s> Client<'s> {
             Endpoint::Kill => Err(Error::KillRefused),
             Endpoint::Reset => {
                 known(&request.data, &["options"])?;
-                let (episode, ignored) = of_reset(request.data.get("options"))?;
-                other(reply::reset(self.robot.reset(episode), &ignored))
+                let (episode, mut ignored) = of_reset(request.data.get("options"))?;
+                ignored.retain(|name| !Pick::KEYS.contains(&name.as_str()));
+                let episode = self.robots[model].reset(episode);
+                self.picked = model;
+                other(reply::reset(episode, &ignored))
             }
-            Endpoint::GetAction => Ok((self.act(&request.data, at)?, Count::Answered)),
+            Endpoint::GetAction => {
+                let dialect = self.dialect;
+                let write = |chunks: &[ActionChunk], form: Form, info: &Info| {
+                    reply::actions(chunks, form, dialect, info)
+                };
+                Ok((self.act(&request.data, model, at, &write)?, Count::Answered))
+            }
         }
     }
 
-    /// Hands over what was answered, where it is recorded.
-    fn record(&mut self) {
+    /// What nobody waits for: hands over what was answered, where it is recorded, and draws noise.
+    pub fn after(&mut self) {
+        let offered = &self.shared.models[self.answered_by];
+        self.robots[self.answered_by].draw_ahead(offered.noise_shape);
         let answered = std::mem::take(&mut self.answered);
-        if let Some(recorder) = self.shared.recorder.as_ref().filter(|_| !answered.is_empty()) {
+        let recorder = offered.recorder.as_ref();
+        if let Some(recorder) = recorder.filter(|_| !answered.is_empty()) {
             recorder.take(answered);
         }
     }
 
-    fn act(&mut self, data: &Value, at: Instant) -> Result<Vec<u8>> {
-        let metrics = &self.shared.metrics;
+    /// Actions for observations, as `write` puts them.
+    fn act(&mut self, data: &Value, model: usize, at: Instant, write: Write) -> Result<Vec<u8>> {
+        let offered = &self.shared.models[model];
+        let (processor, metrics) = (offered.processor(), &offered.metrics);
         known(data, &["observation", "options"])?;
         let Some(observation) = data.get("observation") else {
             return Err(Error::field("observation", "expected a map, found none"));
         };
-        let modalities = self.shared.processor().modalities();
-        let Observed { observations, form } = Observed::read(observation, modalities)?;
-        let options = Options::read(data.get("options"), modalities, observations.len(), form.batched)?;
+        let modalities = processor.modalities();
+        let Observed { observations, form } = Observed::read_into(observation, modalities, &mut self.spare)?;
+        let mut options = Options::read(data.get("options"), modalities, observations.len(), form.batched)?;
+        options.ignored.retain(|name| !Pick::KEYS.contains(&name.as_str()));
         let deadline = options.deadline.map(|allowed| at + allowed);
         metrics.time(Stage::Read, at.elapsed());
         let late = || Error::Late { allowed_ms: options.deadline.unwrap_or_default().as_secs_f64() * 1e3 };
@@ -181,19 +265,20 @@ impl<'s> Client<'s> {
         }
 
         let started = Instant::now();
-        let processor = self.shared.processor();
-        let (preparation, shape) = (&self.shared.preparation, self.shared.noise_shape);
-        let asked = self.robot.prepare(preparation, shape, &observations, &options, form.batched)?;
-        let Asked { inputs, noise, rtc } = asked;
+        let robot = &self.robots[model];
+        let spare = &mut self.spare.inputs;
+        let (preparation, shape) = (&offered.preparation, offered.noise_shape);
+        let Asked { inputs, noise, rtc } =
+            robot.prepare(preparation, shape, &observations, &options, form.batched, spare)?;
         metrics.time(Stage::Prepare, started.elapsed());
-        let recorder = self.shared.recorder.as_ref().filter(|recorder| recorder.is_recording());
+        let recorder = offered.recorder.as_ref().filter(|recorder| recorder.is_recording());
         let mut going_on: Vec<_> = match recorder {
             Some(_) => inputs.iter().map(|input| input.rtc.clone()).collect(),
             None => Vec::new(),
         };
         let ticket = Ticket::new(deadline, Arc::clone(&self.left));
         let (send, answers) = channel();
-        if !self.shared.queue.push(Arc::clone(&ticket), inputs, send) {
+        if !offered.pool.queue.push(Arc::clone(&ticket), inputs, send) {
             return Err(self.shared.ended());
         }
         let answers = collect(&answers, &ticket, observations.len());
@@ -204,10 +289,14 @@ impl<'s> Client<'s> {
 
         let started = Instant::now();
         let inference = answers.iter().map(|answer| answer.inference).max().unwrap_or_default();
+        metrics.time(Stage::Queue, answers.iter().map(|answer| answer.queued).max().unwrap_or_default());
+        metrics.time(Stage::Inference, inference);
         let batch = answers.iter().map(|answer| answer.batch).max().unwrap_or_default();
         let mut chunks = vec![ActionChunk::default(); observations.len()];
         let mut normalized = vec![Matrix::default(); observations.len()];
-        for Answer { place, actions, .. } in answers {
+        let mut inputs = Vec::with_capacity(observations.len());
+        for Answer { place, actions, input, .. } in answers {
+            inputs.push(input);
             let decoded = actions.and_then(|actions| {
                 chunks[place] = processor.decode(&actions, &observations[place])?;
                 normalized[place] = actions;
@@ -215,8 +304,9 @@ impl<'s> Client<'s> {
             });
             decoded.map_err(|error| at_place(error, place, form.batched))?;
         }
-        let info = Info { noise, inference, batch, rtc, ignored: &options.ignored };
-        let reply = reply::actions(&chunks, form, self.dialect, &info);
+        let info = Info { model: &offered.name, noise, inference, batch, rtc, ignored: &options.ignored };
+        let reply = write(&chunks, form, &info);
+        let mut kept = Vec::new();
         if recorder.is_some() {
             let members = observations.into_iter().zip(normalized).zip(&chunks).enumerate();
             let served = members.map(|(place, ((observation, actions), chunk))| Served {
@@ -227,18 +317,32 @@ impl<'s> Client<'s> {
                 chunk: chunk.clone(),
             });
             self.answered = served.collect();
-        } else if self.shared.recorder.is_some() {
-            metrics.count(Count::Unrecorded);
+        } else {
+            kept = observations;
+            if offered.recorder.is_some() {
+                metrics.count(Count::Unrecorded);
+            }
         }
-        self.robot.given(&options, false, chunks);
+        self.answered_by = model;
+        self.spare.keep(kept, inputs);
+        self.robots[model].given(&options, false, chunks);
         metrics.time(Stage::Write, started.elapsed());
         metrics.time(Stage::Total, at.elapsed());
         Ok(reply)
     }
 }
 
-/// Waits for the engine. `None` where there will be no answers: the deadline passed before the engine took the request,
-/// or there is no engine any more. What the engine has taken is waited for.
+/// Reads a message; what it asks for is not looked at yet.
+fn read<'m>(message: &'m Message, shared: &Shared) -> Result<Request<'m>> {
+    if message.parts != 1 {
+        let what = format!("expected a message of one part, found {}", message.parts);
+        return Err(Error::Message(what));
+    }
+    Request::read(&message.body, shared.config.api_token.as_deref())
+}
+
+/// Waits for an engine. `None` where there will be no answers: the deadline passed before one took the request, or the one
+/// that took it ended. What an engine has taken is waited for.
 fn collect(answers: &Receiver<Answer>, ticket: &Ticket, count: usize) -> Option<Vec<Answer>> {
     let mut all = Vec::with_capacity(count);
     let mut deadline = ticket.deadline;

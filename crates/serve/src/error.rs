@@ -52,8 +52,8 @@ pub enum Error {
     /// `kill` where it is not allowed.
     #[error("kill: this server was started without --allow-kill")]
     KillRefused,
-    /// The deadline passed before the engine was free.
-    #[error("deadline_ms: {allowed_ms} ms passed before the engine was free; nothing was computed")]
+    /// The deadline passed before an engine was free.
+    #[error("deadline_ms: {allowed_ms} ms passed before an engine was free; nothing was computed")]
     Late {
         /// What the request allowed.
         allowed_ms: f64,
@@ -61,8 +61,8 @@ pub enum Error {
     /// The server ends.
     #[error("the server is stopping")]
     Stopping,
-    /// The engine's thread ended, which only a defect makes it do.
-    #[error("the engine's thread ended unexpectedly")]
+    /// An engine's thread ended, which only a defect makes it do.
+    #[error("the engine that had the request ended unexpectedly, or none is left")]
     EngineEnded,
     /// A server that was asked cannot be reached, left, is silent, or speaks another protocol.
     #[error("{server}: {what}")]

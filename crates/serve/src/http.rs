@@ -1,6 +1,8 @@
 //! `/healthz`, `/readyz`, `/metrics` and `/info` over HTTP/1.1: one request a connection, nothing but GET.
 
 use crate::server::Shared;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -48,11 +50,52 @@ fn page(shared: &Shared, method: &str, path: &str) -> (&'static str, &'static st
         return ("405 Method Not Allowed", TEXT, "expected GET\n".to_owned());
     }
     match path {
-        "/healthz" => ("200 OK", TEXT, "alive\n".to_owned()),
+        "/healthz" => ("200 OK", TEXT, alive(shared)),
         "/readyz" if shared.is_ready() => ("200 OK", TEXT, "ready\n".to_owned()),
-        "/readyz" => ("503 Service Unavailable", TEXT, "stopping\n".to_owned()),
-        "/metrics" => ("200 OK", "text/plain; version=0.0.4; charset=utf-8", shared.metrics.page()),
-        "/info" => ("200 OK", "application/json", format!("{:#}\n", shared.config.info)),
+        "/readyz" => ("503 Service Unavailable", TEXT, unready(shared)),
+        "/metrics" => ("200 OK", "text/plain; version=0.0.4; charset=utf-8", shared.metrics()),
+        "/info" => ("200 OK", "application/json", format!("{:#}\n", info(shared))),
         _ => ("404 Not Found", TEXT, "there are /healthz, /readyz, /metrics and /info\n".to_owned()),
     }
+}
+
+/// That the process answers, and a line for each engine.
+fn alive(shared: &Shared) -> String {
+    let mut text = "alive\n".to_owned();
+    for pool in &shared.pools {
+        for engine in &pool.engines {
+            let state = if engine.is_up() { "up" } else { "down" };
+            let _ = writeln!(text, "engine {} on {}: {state}", engine.number, engine.device);
+        }
+    }
+    text
+}
+
+/// Why clients should go elsewhere.
+fn unready(shared: &Shared) -> String {
+    if shared.is_stopping() {
+        return "stopping\n".to_owned();
+    }
+    let without = shared.models.iter().filter(|model| !model.pool.is_working());
+    without.map(|model| format!("{}: no engine works\n", model.name)).collect()
+}
+
+/// What the caller said of the server, and its engines as they are.
+fn info(shared: &Shared) -> Value {
+    let engines = shared.pools.iter().flat_map(|pool| {
+        pool.engines.iter().map(|engine| {
+            json!({
+                "engine": engine.number,
+                "kind": engine.name,
+                "device": engine.device,
+                "checkpoint": pool.checkpoint,
+                "up": engine.is_up(),
+                "inferences": engine.inferences(),
+                "failures": engine.failures(),
+            })
+        })
+    });
+    let mut info = shared.config.info.clone();
+    info.insert("engines".to_owned(), engines.collect());
+    Value::Object(info)
 }

@@ -4,10 +4,12 @@
 //!
 //! ```text
 //! zmtp    frames of a REP socket → one message                       a thread a client
+//! openpi  the same from a WebSocket                                   the one thread of such a client
 //! wire    msgpack → values, arrays of either dialect
 //! request, observation, options   → observations, noise              another thread a client
 //! prepare → ModelInput
-//! queue   observations of several clients → batches → the engine     one thread
+//! queue   observations of several clients → batches
+//! pool    batches → the engine that is free first                   a thread an engine
 //! decode, reply → actions in the dialect of the request              the client's thread again
 //! recording     → requests and replies on disk, where that is asked for   one thread
 //! ```
@@ -18,8 +20,11 @@ mod client;
 mod error;
 mod http;
 mod metrics;
+mod naming;
 mod observation;
+mod openpi;
 mod options;
+mod pool;
 mod queue;
 mod recording;
 mod remote;
@@ -35,9 +40,10 @@ mod zmtp;
 pub use error::{Error, Result};
 pub use observation::{Form, Observed};
 pub use options::{Noise, Options, Rtc, of_reset};
+pub use pool::Placed;
 pub use recording::{Record, Recorded, Recording, Replay};
 pub use remote::{Address, Asking, Continue, Given, Ready, Remote};
 pub use reply::modality_config;
 pub use robot::{Asked, Robot, at_place};
-pub use server::{Config, Server};
+pub use server::{Config, Deployment, Model, Server};
 pub use wire::{Ndarray, Value, read};

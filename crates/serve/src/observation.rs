@@ -12,6 +12,7 @@
 use crate::wire::{Array, Value};
 use crate::{Error, Result};
 use std::sync::Arc;
+use steadyhand_gr00t::engine::{ModelImages, ModelInput};
 use steadyhand_gr00t::processor::EmbodimentModalities;
 use steadyhand_gr00t::{Image, Matrix, Observation};
 
@@ -25,6 +26,58 @@ pub struct Form {
     pub batched: bool,
     /// Whether keys are flat.
     pub flat: bool,
+}
+
+/// Most bytes of frames and pixels, and of a message, that a client keeps of a request for the next one.
+pub const MAX_SPARE: usize = 16 << 20;
+
+/// Memory of an earlier request, to be written over by the next one: fresh memory of frames and pixels costs as much as
+/// what is written into it.
+#[derive(Debug, Default)]
+pub struct Spare {
+    frames: Vec<Vec<u8>>,
+    /// Model inputs.
+    pub inputs: Vec<ModelInput>,
+    bytes: usize,
+}
+
+impl Spare {
+    /// Keeps what a request leaves, as far as it may.
+    pub fn keep(&mut self, observations: Vec<Observation>, inputs: impl IntoIterator<Item = ModelInput>) {
+        self.bytes = 0;
+        let mut fits = |bytes: usize| {
+            self.bytes += bytes;
+            self.bytes <= MAX_SPARE
+        };
+        let mut kept = Vec::new();
+        for mut input in inputs {
+            let bytes = match &input.images {
+                ModelImages::Pixels(images) => {
+                    images.iter().map(|image| size_of::<f32>() * image.data.capacity()).sum()
+                }
+                // They are the observation's frames, which are kept below.
+                ModelImages::Raw(_) => {
+                    input.images = ModelImages::default();
+                    0
+                }
+            };
+            if fits(bytes) {
+                kept.push(input);
+            }
+        }
+        self.inputs = kept;
+        let frames =
+            observations.into_iter().flat_map(|observation| observation.images.into_values().flatten());
+        let frames = frames.filter_map(Arc::into_inner).map(|frame| frame.rgb);
+        self.frames = frames.take_while(|rgb| fits(rgb.capacity())).collect();
+    }
+
+    fn copy(&mut self, rgb: &[u8]) -> Vec<u8> {
+        let mut bytes = self.frames.pop().unwrap_or_default();
+        bytes.clear();
+        bytes.extend_from_slice(rgb);
+        bytes
+    }
 }
 
 /// The observations of a request.
@@ -42,6 +95,14 @@ impl Observed {
     /// # Errors
     /// Names what is missing, or has another type or shape.
     pub fn read(value: &Value, modalities: &EmbodimentModalities) -> Result<Self> {
+        Observed::read_into(value, modalities, &mut Spare::default())
+    }
+
+    /// [`Observed::read`] into memory that is kept.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_into(value: &Value, modalities: &EmbodimentModalities, spare: &mut Spare) -> Result<Self> {
         if value.entries().is_none() {
             return Err(Error::field("observation", format!("expected a map, found {}", value.kind())));
         }
@@ -62,7 +123,7 @@ impl Observed {
                 observations = vec![Observation::default(); count];
             }
             check_batch(&field, batched, is_batched, observations.len(), count)?;
-            for (observation, frames) in observations.iter_mut().zip(frames(&field, &array, count)?) {
+            for (observation, frames) in observations.iter_mut().zip(frames(&field, &array, count, spare)?) {
                 observation.images.insert(view.clone(), frames);
             }
         }
@@ -200,7 +261,7 @@ fn collect(value: &Value, field: &str, most: usize, texts: &mut Vec<String>) -> 
 }
 
 /// Frames of each observation.
-fn frames(field: &str, array: &Array, count: usize) -> Result<Vec<Vec<Arc<Image>>>> {
+fn frames(field: &str, array: &Array, count: usize, spare: &mut Spare) -> Result<Vec<Vec<Arc<Image>>>> {
     let wrong = |what: &str| {
         let found = format!("{} {:?}", array.dtype.name(), array.shape);
         Err(Error::field(field, format!("expected uint8 {what}, found {found}")))
@@ -215,12 +276,12 @@ fn frames(field: &str, array: &Array, count: usize) -> Result<Vec<Vec<Arc<Image>
     if steps * height * width == 0 {
         return wrong("frames with pixels");
     }
-    let image = |rgb: &[u8]| Arc::new(Image { width, height, rgb: rgb.to_vec() });
+    let mut image = |rgb: &[u8]| Arc::new(Image { width, height, rgb: spare.copy(rgb) });
     let size = 3 * height * width;
     Ok((0..count)
         .map(|index| {
             let own = &bytes[index * steps * size..(index + 1) * steps * size];
-            own.chunks_exact(size).map(image).collect()
+            own.chunks_exact(size).map(&mut image).collect()
         })
         .collect())
 }

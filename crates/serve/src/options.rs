@@ -47,6 +47,38 @@ pub struct Rtc {
     pub ramp_rate: f32,
 }
 
+/// Which of several models a request is for.
+#[derive(Debug, Default)]
+pub struct Pick<'v> {
+    /// Its name.
+    pub model: Option<&'v str>,
+    /// Its embodiment.
+    pub embodiment_tag: Option<&'v str>,
+}
+
+impl<'v> Pick<'v> {
+    /// The options that it is read from.
+    pub const KEYS: [&'static str; 2] = ["model", "embodiment_tag"];
+
+    /// Reads the options of any request; those that are no map are refused elsewhere.
+    ///
+    /// # Errors
+    /// A name that is no text.
+    pub fn read<'m>(options: Option<&'v Value<'m>>) -> Result<Self> {
+        let text = |key: &str| match options.and_then(|options| options.get(key)) {
+            None | Some(Value::Nil) => Ok(None),
+            Some(value) => match value.text() {
+                Some(text) => Ok(Some(text)),
+                None => {
+                    let what = format!("expected text, found {}", value.kind());
+                    Err(Error::field(format!("options.{key}"), what))
+                }
+            },
+        };
+        Ok(Pick { model: text("model")?, embodiment_tag: text("embodiment_tag")? })
+    }
+}
+
 /// The entries of a map that may be missing or nil.
 fn entries<'a, 'm>(value: Option<&'a Value<'m>>, field: &str) -> Result<&'a [(Value<'m>, Value<'m>)]> {
     match value {

@@ -1,15 +1,15 @@
-//! Between clients and the engine: what waits, and which observations the next inference takes.
+//! Between clients and engines: what waits, and which observations the next inference takes.
 //!
 //! A request may hold several observations, and a client has one request at a time. An inference takes one observation
-//! of each request in turn until it is full, so a client with many does not hold up one with few.
+//! of each request in turn until it is full, so a client with many does not hold up one with few. Several engines may
+//! take from one queue.
 
-use crate::metrics::{Metrics, Stage};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use steadyhand_gr00t::engine::{Engine, ModelInput, one};
+use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::{Matrix, Result};
 
 /// A request is waiting, the engine has some of it, or nobody wants it any more.
@@ -56,6 +56,10 @@ pub struct Answer {
     pub place: usize,
     /// Normalized actions `[action_horizon, max_action_dim]`.
     pub actions: Result<Matrix>,
+    /// What the engine was given, whose memory the client keeps.
+    pub input: ModelInput,
+    /// How long it waited for an engine.
+    pub queued: Duration,
     /// How long the engine ran.
     pub inference: Duration,
     /// Observations that shared the inference.
@@ -70,10 +74,30 @@ struct Request {
     since: Instant,
 }
 
-/// One observation of an inference.
+/// The observations of one inference.
+pub struct Inference {
+    /// What the engine is given.
+    pub inputs: Vec<ModelInput>,
+    members: Vec<Member>,
+}
+
+/// Whose an observation of an inference is.
 struct Member {
     place: usize,
     answers: Sender<Answer>,
+    queued: Duration,
+}
+
+impl Inference {
+    /// Tells the clients what became of their observations, after the engine ran for `inference`.
+    pub fn answer(self, results: Vec<Result<Matrix>>, inference: Duration) {
+        let batch = self.members.len();
+        let members = self.members.into_iter().zip(self.inputs);
+        for ((Member { place, answers, queued }, input), actions) in members.zip(results) {
+            // A client that left in the meantime has nobody who listens.
+            let _ = answers.send(Answer { place, actions, input, queued, inference, batch });
+        }
+    }
 }
 
 #[derive(Default)]
@@ -88,11 +112,11 @@ impl Waiting {
     }
 }
 
-/// Requests that wait for the engine.
+/// Requests that wait for an engine.
 pub struct Queue {
     waiting: Mutex<Waiting>,
     changed: Condvar,
-    metrics: Arc<Metrics>,
+    observations: AtomicU64,
     max_batch: usize,
     max_wait: Duration,
 }
@@ -100,8 +124,19 @@ pub struct Queue {
 impl Queue {
     /// A queue whose inferences take at most `max_batch` observations, the first of which waits at most `max_wait` for
     /// others.
-    pub fn new(max_batch: usize, max_wait: Duration, metrics: Arc<Metrics>) -> Self {
-        Queue { waiting: Mutex::default(), changed: Condvar::new(), metrics, max_batch, max_wait }
+    pub fn new(max_batch: usize, max_wait: Duration) -> Self {
+        Queue {
+            waiting: Mutex::default(),
+            changed: Condvar::new(),
+            observations: AtomicU64::new(0),
+            max_batch,
+            max_wait,
+        }
+    }
+
+    /// Observations that wait.
+    pub fn waiting(&self) -> u64 {
+        self.observations.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -116,7 +151,7 @@ impl Queue {
         }
         let inputs = inputs.into_iter().enumerate().collect();
         waiting.requests.push_back(Request { ticket, inputs, answers, since: Instant::now() });
-        self.metrics.waiting.store(waiting.observations() as u64, Ordering::Relaxed);
+        self.observations.store(waiting.observations() as u64, Ordering::Relaxed);
         self.changed.notify_all();
         true
     }
@@ -132,10 +167,11 @@ impl Queue {
         let mut waiting = self.lock();
         waiting.closed = true;
         waiting.requests.clear();
+        self.changed.notify_all();
     }
 
     /// The observations of the next inference; `None` once the queue is closed and empty.
-    fn next(&self) -> Option<(Vec<ModelInput>, Vec<Member>)> {
+    pub fn next(&self) -> Option<Inference> {
         let mut waiting = self.lock();
         loop {
             let Some(first) = waiting.requests.front() else {
@@ -151,16 +187,16 @@ impl Queue {
                 waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
-            let batch = self.take(&mut waiting);
-            self.metrics.waiting.store(waiting.observations() as u64, Ordering::Relaxed);
-            if !batch.0.is_empty() {
-                return Some(batch);
+            let inference = self.take(&mut waiting);
+            self.observations.store(waiting.observations() as u64, Ordering::Relaxed);
+            if !inference.inputs.is_empty() {
+                return Some(inference);
             }
         }
     }
 
     /// One observation of each request in turn.
-    fn take(&self, waiting: &mut Waiting) -> (Vec<ModelInput>, Vec<Member>) {
+    fn take(&self, waiting: &mut Waiting) -> Inference {
         let (mut inputs, mut members) = (Vec::new(), Vec::new());
         while inputs.len() < self.max_batch {
             let Some(mut request) = waiting.requests.pop_front() else { break };
@@ -168,39 +204,15 @@ impl Queue {
                 continue;
             }
             if let Some((place, input)) = request.inputs.pop_front() {
-                self.metrics.time(Stage::Queue, request.since.elapsed());
                 inputs.push(input);
-                members.push(Member { place, answers: request.answers.clone() });
+                let (answers, queued) = (request.answers.clone(), request.since.elapsed());
+                members.push(Member { place, answers, queued });
             }
             if !request.inputs.is_empty() {
                 waiting.requests.push_back(request);
             }
         }
-        (inputs, members)
-    }
-
-    /// Runs the engine until the queue is closed and empty.
-    pub fn run(&self, engine: &mut dyn Engine) {
-        while let Some((inputs, members)) = self.next() {
-            let started = Instant::now();
-            let batch = members.len();
-            let results = match engine.infer(&inputs, None) {
-                Ok(actions) => actions.into_iter().map(Ok).collect(),
-                Err(error) if batch == 1 => vec![Err(error)],
-                // One observation that does not fit must not fail those beside it.
-                Err(_) => inputs
-                    .iter()
-                    .map(|input| engine.infer(std::slice::from_ref(input), None).and_then(one))
-                    .collect(),
-            };
-            let inference = started.elapsed();
-            self.metrics.time(Stage::Inference, inference);
-            self.metrics.batch(batch);
-            for (Member { place, answers }, actions) in members.into_iter().zip(results) {
-                // A client that left in the meantime has nobody who listens.
-                let _ = answers.send(Answer { place, actions, inference, batch });
-            }
-        }
+        Inference { inputs, members }
     }
 }
 
@@ -208,41 +220,6 @@ impl Queue {
 mod tests {
     use super::*;
     use std::sync::mpsc::{Receiver, channel};
-    use steadyhand_gr00t::Error;
-    use steadyhand_gr00t::precision::PrecisionPolicy;
-    use steadyhand_gr00t::probe::Probe;
-
-    /// Gives each input's slot of weights as its actions, and refuses slot 9.
-    struct Echo {
-        precision: PrecisionPolicy,
-        batches: Vec<Vec<usize>>,
-    }
-
-    impl Engine for Echo {
-        fn name(&self) -> &str {
-            "echo"
-        }
-
-        fn precision(&self) -> &PrecisionPolicy {
-            &self.precision
-        }
-
-        fn infer(&mut self, inputs: &[ModelInput], _: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
-            self.batches.push(inputs.iter().map(|input| input.embodiment_id).collect());
-            if inputs.iter().any(|input| input.embodiment_id == 9) {
-                return Err(Error::input("embodiment_id", "expected below 9, found 9"));
-            }
-            Ok(inputs.iter().map(|input| Matrix::from(vec![input.embodiment_id as f32])).collect())
-        }
-    }
-
-    fn echo() -> Echo {
-        Echo { precision: PrecisionPolicy::preset("f32").expect("a preset"), batches: Vec::new() }
-    }
-
-    fn queue(max_batch: usize) -> Queue {
-        Queue::new(max_batch, Duration::ZERO, Arc::default())
-    }
 
     fn push(queue: &Queue, slots: &[usize], deadline: Option<Instant>) -> (Arc<Ticket>, Receiver<Answer>) {
         let ticket = Ticket::new(deadline, Arc::default());
@@ -252,24 +229,37 @@ mod tests {
         (ticket, receive)
     }
 
+    /// Slots of the observations of all inferences, answered with themselves.
+    fn drain(queue: &Queue) -> Vec<Vec<usize>> {
+        let mut batches = Vec::new();
+        while let Some(inference) = queue.next() {
+            let slots: Vec<usize> = inference.inputs.iter().map(|input| input.embodiment_id).collect();
+            let results = slots.iter().map(|slot| Ok(Matrix::from(vec![*slot as f32]))).collect();
+            inference.answer(results, Duration::ZERO);
+            batches.push(slots);
+        }
+        batches
+    }
+
     #[test]
     fn inferences_take_one_observation_of_each_client_in_turn() {
-        let (queue, mut engine) = (queue(3), echo());
+        let queue = Queue::new(3, Duration::ZERO);
         let (_, many) = push(&queue, &[1, 2, 3, 4, 5], None);
         let (_, few) = push(&queue, &[6], None);
+        assert_eq!(queue.waiting(), 6);
         queue.close();
-        queue.run(&mut engine);
-        assert_eq!(engine.batches, [vec![1, 6, 2], vec![3, 4, 5]]);
+        assert_eq!(drain(&queue), [vec![1, 6, 2], vec![3, 4, 5]]);
         let answers = |receiver: Receiver<Answer>| -> Vec<(usize, f32)> {
             receiver.iter().map(|answer| (answer.place, answer.actions.expect("computed").data[0])).collect()
         };
         assert_eq!(answers(many), [(0, 1.0), (1, 2.0), (2, 3.0), (3, 4.0), (4, 5.0)]);
         assert_eq!(answers(few), [(0, 6.0)]);
+        assert_eq!(queue.waiting(), 0);
     }
 
     #[test]
     fn what_is_late_or_left_is_not_computed() {
-        let (queue, mut engine) = (queue(8), echo());
+        let queue = Queue::new(8, Duration::ZERO);
         let (_, late) = push(&queue, &[1], Some(Instant::now()));
         let (dropped, _answers) = push(&queue, &[2], None);
         assert!(dropped.drop_waiting());
@@ -277,32 +267,20 @@ mod tests {
         left.left.store(true, Ordering::Release);
         let (in_time, answers) = push(&queue, &[4], Some(Instant::now() + Duration::from_secs(60)));
         queue.close();
-        queue.run(&mut engine);
-        assert_eq!(engine.batches, [[4]]);
+        assert_eq!(drain(&queue), [[4]]);
         assert!(late.recv().is_err());
         assert!(answers.recv().expect("an answer").actions.is_ok() && !in_time.drop_waiting());
     }
 
     #[test]
-    fn a_flaw_of_one_does_not_fail_those_beside_it() {
-        let (queue, mut engine) = (queue(2), echo());
-        let (_, bad) = push(&queue, &[9], None);
-        let (_, good) = push(&queue, &[1], None);
-        queue.close();
-        queue.run(&mut engine);
-        assert!(bad.recv().expect("an answer").actions.is_err());
-        assert_eq!(good.recv().expect("an answer").actions.expect("computed").data, [1.0]);
-    }
-
-    #[test]
     fn observations_wait_for_others_only_so_long() {
-        let queue = Queue::new(2, Duration::from_secs(3600), Arc::default());
+        let queue = Queue::new(2, Duration::from_secs(3600));
         let (_first, _) = push(&queue, &[1], None);
         let (_second, _) = push(&queue, &[2], None);
         // A full batch does not wait for the window.
-        assert_eq!(queue.next().expect("two wait").0.len(), 2);
-        let queue = Queue::new(2, Duration::from_millis(1), Arc::default());
+        assert_eq!(queue.next().expect("two wait").inputs.len(), 2);
+        let queue = Queue::new(2, Duration::from_millis(1));
         let (_alone, _) = push(&queue, &[1], None);
-        assert_eq!(queue.next().expect("one waits").0.len(), 1);
+        assert_eq!(queue.next().expect("one waits").inputs.len(), 1);
     }
 }

@@ -12,6 +12,8 @@ use steadyhand_gr00t::processor::{
 /// What is said beside the actions.
 #[derive(Debug)]
 pub struct Info<'a> {
+    /// The name of the model that answers.
+    pub model: &'a str,
     /// The noise that the first observation's actions started from.
     pub noise: Noise,
     /// How long the engine ran for the slowest observation.
@@ -94,7 +96,9 @@ pub fn actions(chunks: &[ActionChunk], form: Form, dialect: Dialect, info: &Info
         }
         write_f32(&mut writer, dialect, shape, &values);
     }
-    writer.map(6 + usize::from(!info.ignored.is_empty()));
+    writer.map(7 + usize::from(!info.ignored.is_empty()));
+    writer.str("model");
+    writer.str(info.model);
     for (key, value) in [
         ("seed", info.noise.seed),
         ("episode", u64::from(info.noise.episode)),

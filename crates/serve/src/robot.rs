@@ -9,7 +9,7 @@ use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::noise::gaussian;
 use steadyhand_gr00t::policy::{Preparation, continuation};
 use steadyhand_gr00t::rtc::RtcOptions;
-use steadyhand_gr00t::{ActionChunk, Observation};
+use steadyhand_gr00t::{ActionChunk, Matrix, Observation};
 
 /// Observations on the way to the engine.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Robot {
     inference: u32,
     /// The last chunks, one for each observation of a request.
     previous: Vec<ActionChunk>,
+    /// Noise that was drawn ahead, and what of.
+    ahead: Option<(Noise, Matrix)>,
 }
 
 impl Robot {
@@ -43,8 +45,18 @@ impl Robot {
         options.noise.unwrap_or(Noise { seed: self.seed, episode: self.episode, inference: self.inference })
     }
 
+    /// Draws the noise of the next request's first observation, so that the request need not wait for it. Of no effect
+    /// on what it is.
+    pub fn draw_ahead(&mut self, [rows, cols]: [usize; 2]) {
+        let next = self.noise(&Options::default());
+        if self.ahead.as_ref().is_none_or(|(of, _)| *of != next) {
+            let Noise { seed, episode, inference } = next;
+            self.ahead = Some((next, gaussian(seed, episode, inference, rows, cols)));
+        }
+    }
+
     /// Model inputs with their noise, `noise_shape: [action_horizon, max_action_dim]`, and, where it is asked for, the
-    /// chunks that they go on from.
+    /// chunks that they go on from. They are made in the memory of `spare`.
     ///
     /// # Errors
     /// An observation that does not fit the processor, by its place where there is a batch; steps that do not fit the
@@ -56,19 +68,27 @@ impl Robot {
         observations: &[Observation],
         options: &Options,
         batched: bool,
+        spare: &mut Vec<ModelInput>,
     ) -> Result<Asked> {
         let [rows, cols] = noise_shape;
         let noise = self.noise(options);
-        let of = observations.len();
+        let count = observations.len();
         let mut rtc = false;
-        let mut inputs = Vec::with_capacity(of);
+        let mut inputs = Vec::with_capacity(count);
         for (place, observation) in observations.iter().enumerate() {
-            let inference = noise.inference.wrapping_add(place as u32);
-            let values = gaussian(noise.seed, noise.episode, inference, rows, cols);
-            let prepared = preparation.prepare(observation, values);
-            let mut input = prepared.map_err(|error| at_place(error, place, batched))?;
+            let of = Noise { inference: noise.inference.wrapping_add(place as u32), ..noise };
+            let values = match &self.ahead {
+                Some((drawn, values)) if *drawn == of && [values.rows, values.cols] == noise_shape => {
+                    values.clone()
+                }
+                _ => gaussian(of.seed, of.episode, of.inference, rows, cols),
+            };
+            let mut input = spare.pop().unwrap_or_default();
+            preparation
+                .prepare_into(observation, values, &mut input)
+                .map_err(|error| at_place(error, place, batched))?;
             if let Some(asked) = &options.rtc {
-                let own = self.previous(place, of);
+                let own = self.previous(place, count);
                 let previous = asked.previous.as_ref().map(|chunks| &chunks[place]).or(own);
                 if let Some(previous) = previous {
                     let steps = steps(previous, asked);
@@ -143,8 +163,14 @@ mod tests {
         };
         assert_eq!(robot.reset(None), 0);
         assert_eq!(at(&robot), (7, 0, 0));
+        // What is drawn ahead is what the next request gets, and moves nothing.
+        robot.draw_ahead([2, 3]);
+        let of = robot.noise(&own);
+        assert_eq!(robot.ahead, Some((of, gaussian(7, 0, 0, 2, 3))));
         robot.given(&own, false, vec![ActionChunk::default(); 2]);
         assert_eq!(at(&robot), (7, 0, 2));
+        robot.draw_ahead([2, 3]);
+        assert_eq!(robot.ahead.as_ref().map(|(of, _)| of.inference), Some(2));
         assert!(robot.previous(1, 2).is_some() && robot.previous(0, 1).is_none());
         assert_eq!(robot.noise(&named).seed, 1);
         robot.given(&named, false, vec![ActionChunk::default()]);

@@ -4,7 +4,7 @@ use crate::observation::Observed;
 use crate::options::Options as RequestOptions;
 use crate::request::Request;
 use crate::wire::{Dialect, Value, Writer, read, write_f32};
-use crate::{Config, Server};
+use crate::{Config, Deployment, Server};
 use proptest::prelude::*;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,6 +15,8 @@ use std::time::Duration;
 use steadyhand_gr00t::engine::Reference;
 use steadyhand_gr00t::session::{Options, Session};
 use steadyhand_gr00t::{ActionChunk, Image, Observation, Policy};
+
+mod several;
 
 const SEED: u64 = 7;
 
@@ -38,8 +40,14 @@ struct Running {
 impl Running {
     fn start(change: impl FnOnce(&mut Config)) -> Self {
         let session = session();
+        let deployment = policy(&session).into();
+        Running::deploy(session, vec![deployment], change)
+    }
+
+    fn deploy(session: Session, deployments: Vec<Deployment>, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             address: ([127, 0, 0, 1], 0).into(),
+            openpi: None,
             http: Some(([127, 0, 0, 1], 0).into()),
             api_token: None,
             allow_kill: false,
@@ -47,11 +55,11 @@ impl Running {
             max_wait: Duration::ZERO,
             max_message: 1 << 20,
             max_clients: 16,
-            record: None,
-            info: serde_json::json!({"checkpoint": "synth:tiny"}),
+            info: [("checkpoint".to_owned(), "synth:tiny".into())].into_iter().collect(),
+            tell: |_| {},
         };
         change(&mut config);
-        let server = Server::bind(policy(&session), config).expect("listens");
+        let server = Server::bind(deployments, config).expect("listens");
         let (address, http) = (server.address().expect("an address"), server.http_address().expect("pages"));
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
@@ -329,7 +337,9 @@ fn late_requests_are_told_so_and_move_nothing() {
     client.refused(&get_action(&alone, deadline(f64::NAN)), "options.deadline_ms");
     let expected = policy(&running.session).act_batch(&alone).expect("acts");
     has_actions(&client.ask(&get_action(&alone, deadline(60_000.0))), &expected);
-    assert!(running.page("/metrics").contains("steadyhand_deadlines_missed_total 1\n"));
+    assert!(
+        running.page("/metrics").contains("steadyhand_deadlines_missed_total{model=\"new_embodiment\"} 1\n")
+    );
 }
 
 #[test]
@@ -397,7 +407,10 @@ fn what_was_asked_before_the_end_is_answered() {
     let observations: Vec<Observation> = (0..4).map(|seed| running.session.random(seed)).collect();
     let mut client = running.client();
     client.send(&get_action(&observations, |writer| writer.nil()));
-    while !running.page("/metrics").contains("steadyhand_stage_seconds_count{stage=\"read\"} 1\n") {
+    while !running
+        .page("/metrics")
+        .contains("steadyhand_stage_seconds_count{stage=\"read\",model=\"new_embodiment\"} 1\n")
+    {
         std::thread::yield_now();
     }
     let expected = policy(&running.session).act_batch(&observations).expect("acts");

@@ -9,12 +9,34 @@ use steadyhand_gr00t::Error;
 use steadyhand_gr00t::engine::Backend;
 use steadyhand_gr00t::precision::PrecisionPolicy;
 
+/// Numbers of GPUs: one but where a command takes several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Devices(pub Vec<usize>);
+
+impl Devices {
+    /// Reads one number.
+    pub fn one(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map(|number| Devices(vec![number]))
+            .map_err(|_| "expected the number of one GPU".to_owned())
+    }
+
+    /// Reads different numbers with commas between them.
+    pub fn several(text: &str) -> Result<Self, String> {
+        let what = || "expected different numbers of GPUs, such as 0,1".to_owned();
+        let numbers: Vec<usize> =
+            text.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| what())?;
+        let twice = numbers.iter().enumerate().any(|(place, number)| numbers[..place].contains(number));
+        if twice { Err(what()) } else { Ok(Devices(numbers)) }
+    }
+}
+
 /// A GPU.
 #[derive(Debug, Clone, Default, Args)]
 pub struct DeviceArgs {
     /// Number of the GPU for cuda; the first otherwise.
-    #[arg(long, value_name = "NUMBER")]
-    pub device: Option<usize>,
+    #[arg(long, value_name = "NUMBER", value_parser = Devices::one)]
+    pub device: Option<Devices>,
     /// Where cuda keeps its compiled kernels; the user's cache folder otherwise.
     #[arg(long, value_name = "DIR")]
     pub kernel_cache: Option<PathBuf>,
@@ -68,7 +90,7 @@ impl DeviceArgs {
     /// The same options as engines take them.
     pub fn options(&self) -> engines::Options {
         engines::Options {
-            device: self.device,
+            device: self.device.as_ref().and_then(|devices| devices.0.first().copied()),
             kernel_cache: self.kernel_cache.clone(),
             kernel_dir: self.kernel_dir.clone(),
             ..engines::Options::default()

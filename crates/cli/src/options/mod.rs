@@ -10,7 +10,7 @@ mod values;
 mod video;
 
 pub use crate::engines::precision;
-pub use engine::{DeviceArgs, EngineArgs, EngineOptions, engine_precision, one_precision};
+pub use engine::{DeviceArgs, Devices, EngineArgs, EngineOptions, engine_precision, one_precision};
 pub use episodes::{EpisodeRange, chosen};
 pub use export::{NamesArg, ProductsArg, refuse_unused};
 pub use observations::ObservationArgs;

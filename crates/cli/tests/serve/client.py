@@ -106,10 +106,10 @@ def flat(*ks):
     return found | {LANGUAGE: [text for [text] in deep["language"][LANGUAGE]], "unknown.key": np.zeros(3)}
 
 
-def expected(*ks):
+def expected(*ks, file="expected.f32"):
     """Actions by group, [B, T, D]."""
     rows = sum(GROUPS.values()) * HORIZON
-    values = np.fromfile(f"{FOLDER}/expected.f32", "<f4").reshape(OBSERVATIONS, rows)[list(ks)]
+    values = np.fromfile(f"{FOLDER}/{file}", "<f4").reshape(OBSERVATIONS, rows)[list(ks)]
     found, at = {}, 0
     for group, dim in GROUPS.items():
         found[group] = values[:, at : at + HORIZON * dim].reshape(len(ks), HORIZON, dim)
@@ -302,6 +302,47 @@ def requests_ahead():
         same(msgpack.unpackb(body, object_hook=decode_npy)[0], expected(k))
 
 
+def one_queue_for_two_engines():
+    several_clients_at_once()
+    requests_ahead()
+    # What a chunk goes on from is kept with the client, whichever engine computed it.
+    for _ in range(4):
+        going_on()
+
+
+def models_by_name():
+    """Of [[model]] left, small and right; left and right are embodiments of one checkpoint."""
+    gr1 = expected(1, file="expected.gr1.f32")
+    assert any(gr1[group].tobytes() != values.tobytes() for group, values in expected(1).items())
+    for dialect in DIALECTS:
+        client = Client(dialect)
+        # A client that says nothing has the first one, and each has the noise of its own first inference.
+        same(client.act(nested(1))[0], expected(1))
+        action, info = client.act(nested(1), {"model": "right"})
+        same(action, gr1)
+        assert info["model"] == "right" and "ignored_options" not in info, info
+        same(client.act(nested(1), {"embodiment_tag": "gr1", "seed": 42})[0], gr1)
+        assert client.act(nested(1))[1]["inference"] == 1
+    keys = lambda config: config["state"]["as_json"]["modality_keys"]
+    small = client.call("get_modality_config", {"options": {"model": "small"}})
+    assert keys(client.call("get_modality_config")) == list(GROUPS) != keys(small), small
+    assert client.call("ping", {"options": {"model": "small"}})["precision_name"] == "bf16"
+    assert client.call("ping")["precision_name"] == "f32"
+    # After a reset that names a model it is this client's, as for a client that can give no options elsewhere.
+    assert client.call("reset", {"options": {"model": "small"}}) == {"episode": 0}
+    assert keys(client.call("get_modality_config")) == keys(small)
+    client.refused(client.call("get_action", {"observation": nested(1)}), "observation.")
+    client.refused(client.call("get_action", {"observation": nested(1), "options": {"model": "x"}}), "options.model", "left (")
+
+
+def two_embodiments():
+    client = Client()
+    same(client.act(nested(1))[0], expected(1))
+    same(client.act(nested(1), {"embodiment_tag": "gr1"})[0], expected(1, file="expected.gr1.f32"))
+    same(Client().act(nested(2), {"model": "gr1"})[0], expected(2, file="expected.gr1.f32"))
+    client.refused(client.call("reset", {"options": {"embodiment_tag": "g1"}}), "options.embodiment_tag", "gr1 (gr1)")
+
+
 def going_on():
     client = Client()
     first, info = client.act(nested(1), {"rtc": {"overlap_steps": 8, "frozen_steps": 8}})
@@ -317,6 +358,10 @@ def going_on():
 
 def kill():
     assert Client().call("kill") is None
+
+
+def nothing():
+    pass
 
 
 globals()[TEST]()

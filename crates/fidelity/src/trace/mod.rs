@@ -1,7 +1,8 @@
 //! Traces: named tensors on disk, written while an engine runs and read one tensor at a time.
 //!
 //! A trace is a folder with `manifest.json` (version, free-form metadata, and name, dtype, shape and file
-//! of each tensor in the order of writing) and safetensors files of bounded size. A folder of safetensors
+//! of each tensor in the order of writing) and safetensors files of bounded size. Where a writer committed more than once,
+//! `manifest.jsonl` has the tensors of the further commits, a line each. A folder of safetensors
 //! files that something else wrote, without a manifest, reads the same way.
 
 mod dtype;

@@ -221,7 +221,7 @@ fn manifests_that_lie_are_refused() {
         assert!(message.contains(says), "{message}");
     };
     refuse("\"complete\": true", "\"complete\": false", "a finished trace");
-    refuse("\"version\": 1", "\"version\": 2", "version: expected 1, found 2");
+    refuse("\"version\": 1", "\"version\": 3", "version: expected 1 or 2, found 3");
     refuse("steadyhand-trace", "other", "format: expected steadyhand-trace, found other");
     refuse("\"F32\"", "\"I32\"", "expected I32 [2], as manifest.json says, found F32 [2]");
     refuse("\"F32\"", "\"F33\"", "manifest");
@@ -330,18 +330,42 @@ proptest! {
     }
 }
 
-/// What was committed is there although the writer never finished, and more may follow.
+/// What was committed is there although the writer never finished, and more may follow; each commit adds to the list of
+/// tensors what is new alone.
 #[test]
 fn a_committed_trace_is_whole_without_an_end() {
-    let folder = folder();
-    let mut writer = TraceWriter::create(folder.path(), metadata()).expect("created");
-    for (name, names) in [("a", &["a"][..]), ("b", &["a", "b"])] {
-        writer.add(name, &[2], &[1.0, 2.0]).expect("added");
+    let dir = folder();
+    let path = dir.path().join("trace");
+    let (manifest, journal) = (path.join("manifest.json"), path.join("manifest.jsonl"));
+    let mut writer = TraceWriter::create(&path, BTreeMap::new()).expect("created");
+    let mut lengths = Vec::new();
+    for (count, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        writer.add(name, &[1], &[count as f32]).expect("added");
         writer.commit().expect("committed");
-        writer.add(&format!("{name}, behind it"), &[1], &[3.0]).expect("added");
-        let trace = Trace::open(folder.path()).expect("whole");
-        assert_eq!(trace.names().filter(|name| !name.contains("behind")).collect::<Vec<_>>(), names);
-        assert_eq!(trace.read(name).expect("read"), [1.0, 2.0]);
-        assert!(trace.entry(&format!("{name}, behind it")).is_err());
+        let trace = Trace::open(&path).expect("whole");
+        assert_eq!(trace.names().len(), count + 1);
+        assert_eq!(trace.read(name).expect("read"), [count as f32]);
+        let length = |file: &Path| std::fs::metadata(file).expect("a file").len();
+        lengths.push((length(&manifest), length(&journal)));
     }
+    let added: Vec<u64> = lengths.windows(2).map(|pair| pair[1].1 - pair[0].1).collect();
+    assert!(lengths.iter().all(|(manifest, _)| *manifest == lengths[0].0), "{lengths:?}");
+    assert!(added[0] > 0 && added.iter().all(|bytes| *bytes == added[0]), "{lengths:?}");
+    // Who knows of no list that goes on is not to take its beginning for all of it.
+    assert!(std::fs::read_to_string(&manifest).expect("text").contains("\"version\": 2"));
+    // A crash in the middle of a line.
+    let whole = std::fs::read(&journal).expect("read");
+    std::fs::write(&journal, &whole[..whole.len() - 3]).expect("cut");
+    assert_eq!(Trace::open(&path).expect("without the last").names().collect::<Vec<_>>(), ["a", "b", "c"]);
+    // Damage elsewhere is told.
+    std::fs::write(&journal, [&b"["[..], &whole].concat()).expect("damaged");
+    assert!(Trace::open(&path).expect_err("damaged").to_string().contains("manifest.jsonl: manifest: "));
+    let aside = dir.path().join("aside");
+    std::fs::rename(&journal, &aside).expect("moved");
+    assert_eq!(Trace::open(&path).expect("the first").names().len(), 1);
+    std::fs::rename(&aside, &journal).expect("moved back");
+    std::fs::write(&journal, &whole).expect("mended");
+    writer.add("e", &[1], &[4.0]).expect("added");
+    writer.finish().expect("finished");
+    assert_eq!(Trace::open(&path).expect("whole").names().len(), 5);
 }

@@ -3,7 +3,7 @@
 use super::dtype::Dtype;
 use super::error::TraceError;
 use super::header::METADATA;
-use super::manifest::{Listed, MANIFEST, Manifest};
+use super::manifest::{Journal, Listed, MANIFEST, Manifest};
 use super::safetensors_files;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -21,7 +21,10 @@ const ENTRY_BYTES: usize = 128;
 pub struct TraceWriter {
     folder: PathBuf,
     part_bytes: usize,
+    /// Its tensors are those that are not on disk as parts of it.
     manifest: Manifest,
+    /// None before the first commit.
+    journal: Option<Journal>,
     names: HashSet<String>,
     parts: usize,
     /// Data of the last tensors of the manifest, whose part is not written yet.
@@ -54,6 +57,7 @@ impl TraceWriter {
             folder: folder.to_path_buf(),
             part_bytes,
             manifest,
+            journal: None,
             names: HashSet::new(),
             parts: 0,
             pending: Vec::new(),
@@ -91,22 +95,39 @@ impl TraceWriter {
         self.push(name, dtype, shape, bytes.to_vec())
     }
 
-    /// Writes what is pending, then the manifest.
+    /// Writes what is pending, then that the trace is finished.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn finish(mut self) -> Result<(), TraceError> {
-        self.commit()
+        match self.journal {
+            Some(_) => self.commit(),
+            None => {
+                self.write_part()?;
+                self.manifest.write_complete(&self.folder.join(MANIFEST), false)
+            }
+        }
     }
 
-    /// Writes what is pending, then the manifest in one step: from now on the trace is one of what was added, whatever
-    /// becomes of this process. More may be added. Costs a file and the whole manifest.
+    /// Writes what is pending, then lists it in one step: from now on the trace is one of what was added, whatever becomes
+    /// of this process. More may be added. Costs a file and, the first one the manifest, any further one a line.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn commit(&mut self) -> Result<(), TraceError> {
         self.write_part()?;
-        self.manifest.write_complete(&self.folder.join(MANIFEST))
+        match &mut self.journal {
+            Some(_) if self.manifest.tensors.is_empty() => {}
+            Some(journal) => journal.append(&self.manifest.tensors)?,
+            None => {
+                let path = self.folder.join(MANIFEST);
+                // Before the manifest that it belongs to, so that none of another trace is ever read.
+                self.journal = Some(Journal::create(&path)?);
+                self.manifest.write_complete(&path, true)?;
+            }
+        }
+        self.manifest.tensors.clear();
+        Ok(())
     }
 
     fn check(&self, name: &str, dtype: Dtype, shape: &[usize], bytes: usize) -> Result<(), TraceError> {

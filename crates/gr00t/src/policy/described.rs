@@ -37,7 +37,8 @@ pub struct Group {
 }
 
 impl Described {
-    pub(super) fn of(processor: &Processor) -> Self {
+    /// What a processor's embodiment observes and does.
+    pub fn of(processor: &Processor) -> Self {
         let modalities = processor.modalities();
         let view = |name: &String| View {
             name: name.clone(),

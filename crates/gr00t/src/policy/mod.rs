@@ -204,6 +204,11 @@ impl Policy {
         self.engine.as_ref()
     }
 
+    /// What runs the model, without the rest.
+    pub fn into_engine(self) -> Box<dyn Engine + Send> {
+        self.engine
+    }
+
     /// What runs the model, to run it without the processor.
     pub fn engine_mut(&mut self) -> &mut dyn Engine {
         self.engine.as_mut()

@@ -4,6 +4,7 @@
 //! Source: `image_augmentations.py` in `gr00t/model/gr00t_n1d6` and `gr00t_n1d7` (both variants), albumentations
 //! 1.4.18 `SmallestMaxSize`, torchvision v2 `CenterCrop`.
 
+use pulp::{Arch, Simd, WithSimd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -230,6 +231,8 @@ impl Images {
         let (width, height) = way.last;
         let resized = resize_separable::resize(frame.view(), width, height, self.grid.method);
         normalize_into(resized.view(), pixels);
+        resized.recycle();
+        frame.recycle();
     }
 }
 
@@ -285,7 +288,9 @@ impl Transform {
                 if size == (cropped.view().width(), cropped.view().height()) {
                     return cropped;
                 }
-                Frame::New(resize_opencv::area(cropped.view(), size, whole(size)))
+                let resized = Frame::New(resize_opencv::area(cropped.view(), size, whole(size)));
+                cropped.recycle();
+                resized
             }
             Transform::Resizes { crop, .. } => {
                 let resized = bilinear(image.clone(), way.resized);
@@ -394,25 +399,41 @@ fn bilinear(image: Image, (width, height): Size) -> Image {
     resized.unwrap_or(image)
 }
 
-/// What each byte becomes: mean and standard deviation are 0.5 of 255.
-const LEVELS: [f32; 256] = {
-    let mut levels = [0.0; 256];
-    let mut byte = 0;
-    while byte < levels.len() {
-        levels[byte] = (byte as f32 - 127.5) / 127.5;
-        byte += 1;
-    }
-    levels
-};
-
 /// Bytes to `[-1, 1]`, channels first.
 fn normalize_into(image: View, pixels: &mut PixelValues) {
     (pixels.width, pixels.height) = (image.width(), image.height());
-    pixels.data.clear();
-    pixels.data.reserve_exact(CHANNELS * pixels.width * pixels.height);
-    for channel in 0..CHANNELS {
-        for row in image.rows() {
-            pixels.data.extend(row.chunks_exact(CHANNELS).map(|pixel| LEVELS[usize::from(pixel[channel])]));
+    // What was there is written over.
+    pixels.data.resize(CHANNELS * pixels.width * pixels.height, 0.0);
+    Arch::new().dispatch(Planes { image, values: &mut pixels.data });
+}
+
+/// The loop of [`normalize_into`], compiled for each kind of vector instructions.
+struct Planes<'a> {
+    image: View<'a>,
+    values: &'a mut [f32],
+}
+
+impl WithSimd for Planes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Planes { image, values } = self;
+        let (width, plane) = (image.width(), image.width() * image.height());
+        let (red, others) = values.split_at_mut(plane);
+        let (green, blue) = others.split_at_mut(plane);
+        let planes = red.chunks_exact_mut(width).zip(green.chunks_exact_mut(width));
+        for (row, ((red, green), blue)) in image.rows().zip(planes.zip(blue.chunks_exact_mut(width))) {
+            let values = red.iter_mut().zip(green).zip(blue);
+            for (pixel, ((red, green), blue)) in row.chunks_exact(CHANNELS).zip(values) {
+                (*red, *green, *blue) = (level(pixel[0]), level(pixel[1]), level(pixel[2]));
+            }
         }
     }
+}
+
+/// What a byte becomes: mean and standard deviation are 0.5 of 255.
+#[inline(always)]
+fn level(byte: u8) -> f32 {
+    (f32::from(byte) - 127.5) / 127.5
 }

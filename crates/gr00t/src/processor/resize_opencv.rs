@@ -7,7 +7,7 @@
 
 use super::plan::{Filter, Windows};
 use super::resize_separable::runs;
-use super::view::{CHANNELS, Part, Recent, View};
+use super::view::{CHANNELS, Part, Recent, View, spare};
 use crate::Image;
 use pulp::{Arch, Simd, WithSimd};
 use std::ops::Range;
@@ -61,7 +61,7 @@ impl WithSimd for Area<'_> {
         }
         match (x.scale.integer(), y.scale.integer()) {
             (Some(block_x), Some(block_y)) => block_means(src, block_x, block_y, part),
-            _ => shrink(src, &x.windows, &y.windows, part),
+            _ => shrink(src, &x.columns, &y.windows, part),
         }
     }
 }
@@ -71,6 +71,7 @@ struct Axis {
     scale: Scale,
     /// None where this axis is enlarged.
     windows: Vec<Window>,
+    columns: Columns,
     blends: Blends,
 }
 
@@ -78,7 +79,7 @@ impl Axis {
     fn new(from: usize, to: usize) -> Self {
         let scale = Scale::new(from, to);
         let windows = if scale.ratio < 1.0 { Vec::new() } else { windows(from, to, scale.ratio) };
-        Axis { windows, blends: Blends::new(from, to, &scale), scale }
+        Axis { columns: Columns::new(&windows, from), windows, blends: Blends::new(from, to, &scale), scale }
     }
 }
 
@@ -145,8 +146,9 @@ impl Scale {
 fn block_means(src: View, block_x: usize, block_y: usize, part: Part) -> Vec<u8> {
     let scale = 1.0 / (block_x * block_y) as f32;
     let mut sums = vec![0i32; part.width * CHANNELS];
-    let mut out = Vec::with_capacity(part.width * part.height * CHANNELS);
-    for y in part.top..part.top + part.height {
+    let mut all = spare(part.width * part.height * CHANNELS);
+    let outs = all.chunks_exact_mut(part.width * CHANNELS);
+    for (y, out) in (part.top..).zip(outs) {
         sums.fill(0);
         for row in (y * block_y..).take(block_y) {
             let blocks = src.row(row)[part.left * block_x * CHANNELS..].chunks_exact(block_x * CHANNELS);
@@ -158,13 +160,12 @@ fn block_means(src: View, block_x: usize, block_y: usize, part: Part) -> Vec<u8>
                 }
             }
         }
-        if (block_x, block_y) == (2, 2) {
-            out.extend(sums.iter().map(|&sum| ((sum + 2) >> 2) as u8));
-        } else {
-            out.extend(sums.iter().map(|&sum| saturate(sum as f32 * scale)));
+        let halves = (block_x, block_y) == (2, 2);
+        for (out, sum) in out.iter_mut().zip(&sums) {
+            *out = if halves { ((sum + 2) >> 2) as u8 } else { saturate(*sum as f32 * scale) };
         }
     }
-    out
+    all
 }
 
 /// The source pixels under one output pixel, from `first` on, and their shares of it.
@@ -199,50 +200,144 @@ fn windows(from: usize, to: usize, ratio: f64) -> Vec<Window> {
 
 /// Shrinking by area coverage: rows first collapsed along x, then accumulated along y, in f32.
 #[inline(always)]
-fn shrink(src: View, columns: &[Window], rows: &[Window], part: Part) -> Vec<u8> {
-    let columns = &columns[part.left..part.left + part.width];
-    let mut pixels = vec![[0f32; LANES]; src.width()];
-    let mut row = vec![[0f32; LANES]; part.width];
-    let mut row_is = None;
-    let mut sums = vec![[0f32; LANES]; part.width];
-    let mut out = Vec::with_capacity(part.width * part.height * CHANNELS);
-    for window in &rows[part.top..part.top + part.height] {
-        sums.fill([0.0; LANES]);
-        for (index, share) in (window.first..).zip(&window.shares) {
-            // A row that straddles two output rows is collapsed once.
-            if row_is != Some(index) {
-                widen(src.row(index), &mut pixels);
-                collapse_row(&pixels, columns, &mut row);
-                row_is = Some(index);
-            }
-            for (sum, value) in sums.as_flattened_mut().iter_mut().zip(row.as_flattened()) {
-                *sum += share * value;
+fn shrink(src: View, columns: &Columns, rows: &[Window], part: Part) -> Vec<u8> {
+    let taps = rows.iter().map(|window| window.shares.len()).max().unwrap_or(1);
+    let mut values = vec![0f32; src.width() * CHANNELS + 1];
+    // A row that straddles two output rows is collapsed once: the last rows are kept, each in its own place.
+    let mut kept = vec![(usize::MAX, vec![0f32; part.width * CHANNELS + 1]); taps];
+    let mut sums = vec![0f32; part.width * CHANNELS];
+    let mut all = spare(part.width * part.height * CHANNELS);
+    let columns = columns.part(part);
+    let outs = all.chunks_exact_mut(part.width * CHANNELS);
+    for (out, window) in outs.zip(&rows[part.top..part.top + part.height]) {
+        for index in (window.first..).take(window.shares.len()) {
+            let (is, row) = &mut kept[index % taps];
+            if *is != index {
+                widen(src.row(index), &mut values);
+                columns.collapse(&values, row);
+                *is = index;
             }
         }
-        for sum in &sums {
-            out.extend([saturate(sum[0]), saturate(sum[1]), saturate(sum[2])]);
+        let row = |tap: usize| &kept[(window.first + tap) % taps].1[..part.width * CHANNELS];
+        // Loops over slices: what `extend` is given is compiled elsewhere, without the vector instructions.
+        match window.shares[..] {
+            [a, b] => {
+                for (out, (x, y)) in out.iter_mut().zip(row(0).iter().zip(row(1))) {
+                    *out = saturate(a * x + b * y);
+                }
+            }
+            [a, b, c] => {
+                let rows = row(0).iter().zip(row(1)).zip(row(2));
+                for (out, ((x, y), z)) in out.iter_mut().zip(rows) {
+                    *out = saturate(a * x + b * y + c * z);
+                }
+            }
+            ref shares => {
+                sums.fill(0.0);
+                for (tap, share) in shares.iter().enumerate() {
+                    for (sum, value) in sums.iter_mut().zip(row(tap)) {
+                        *sum += share * value;
+                    }
+                }
+                for (out, sum) in out.iter_mut().zip(&sums) {
+                    *out = saturate(*sum);
+                }
+            }
         }
     }
-    out
+    all
 }
 
 #[inline(always)]
-fn widen(bytes: &[u8], pixels: &mut [[f32; LANES]]) {
-    for (pixel, byte) in pixels.iter_mut().zip(bytes.chunks_exact(CHANNELS)) {
-        *pixel = [f32::from(byte[0]), f32::from(byte[1]), f32::from(byte[2]), 0.0];
+fn widen(bytes: &[u8], values: &mut [f32]) {
+    for (value, byte) in values.iter_mut().zip(bytes) {
+        *value = f32::from(*byte);
+    }
+}
+
+/// The windows of one axis once more, all with the same number of shares, some of them 0: what such a share adds changes no
+/// bit of a sum.
+struct Columns {
+    taps: usize,
+    /// The first source pixel of each output pixel.
+    firsts: Vec<usize>,
+    /// `[outputs, taps]`.
+    shares: Vec<f32>,
+}
+
+impl Columns {
+    fn new(windows: &[Window], from: usize) -> Self {
+        let taps = windows.iter().map(|window| window.shares.len()).max().unwrap_or(0);
+        let mut columns = Columns { taps, firsts: Vec::new(), shares: vec![0.0; windows.len() * taps] };
+        for (window, shares) in windows.iter().zip(columns.shares.chunks_exact_mut(taps.max(1))) {
+            // Windows at the end begin earlier, so that no share lies beyond the last pixel.
+            let first = window.first.min(from - taps);
+            shares[window.first - first..][..window.shares.len()].copy_from_slice(&window.shares);
+            columns.firsts.push(first);
+        }
+        columns
+    }
+
+    fn part(&self, part: Part) -> ColumnsPart<'_> {
+        let end = part.left + part.width;
+        ColumnsPart {
+            taps: self.taps,
+            firsts: &self.firsts[part.left..end],
+            shares: &self.shares[part.left * self.taps..end * self.taps],
+        }
+    }
+}
+
+/// Those of the output pixels that are made.
+struct ColumnsPart<'a> {
+    taps: usize,
+    firsts: &'a [usize],
+    shares: &'a [f32],
+}
+
+impl ColumnsPart<'_> {
+    /// Collapses a row of values, behind which one more stands, into one of pixels, likewise.
+    #[inline(always)]
+    fn collapse(&self, values: &[f32], row: &mut [f32]) {
+        match self.taps {
+            2 => self.collapse_by::<2>(values, row),
+            3 => self.collapse_by::<3>(values, row),
+            4 => self.collapse_by::<4>(values, row),
+            5 => self.collapse_by::<5>(values, row),
+            6 => self.collapse_by::<6>(values, row),
+            taps => {
+                let shares = self.shares.chunks_exact(taps.max(1));
+                for (out, (first, shares)) in self.firsts.iter().zip(shares).enumerate() {
+                    let mut sum = [0f32; LANES];
+                    for (tap, share) in shares.iter().enumerate() {
+                        add(&mut sum, &values[(first + tap) * CHANNELS..], *share);
+                    }
+                    row[out * CHANNELS..][..LANES].copy_from_slice(&sum);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn collapse_by<const TAPS: usize>(&self, values: &[f32], row: &mut [f32]) {
+        let (shares, _) = self.shares.as_chunks::<TAPS>();
+        for (out, (first, shares)) in self.firsts.iter().zip(shares).enumerate() {
+            let window = &values[first * CHANNELS..][..CHANNELS * (TAPS - 1) + LANES];
+            let mut sum = [0f32; LANES];
+            for (tap, share) in shares.iter().enumerate() {
+                add(&mut sum, &window[tap * CHANNELS..], *share);
+            }
+            // The fourth lane is the next pixel's, which overwrites it.
+            row[out * CHANNELS..][..LANES].copy_from_slice(&sum);
+        }
     }
 }
 
 #[inline(always)]
-fn collapse_row(pixels: &[[f32; LANES]], columns: &[Window], row: &mut [[f32; LANES]]) {
-    for (out, window) in row.iter_mut().zip(columns) {
-        let mut sum = [0f32; LANES];
-        for (pixel, share) in pixels[window.first..].iter().zip(&window.shares) {
-            for lane in 0..LANES {
-                sum[lane] += pixel[lane] * share;
-            }
-        }
-        *out = sum;
+fn add(sum: &mut [f32; LANES], values: &[f32], share: f32) {
+    let values = &values[..LANES];
+    for lane in 0..LANES {
+        sum[lane] += values[lane] * share;
     }
 }
 
@@ -295,8 +390,9 @@ fn enlarge(src: View, columns: &Blends, rows: &Blends, part: Part) -> Vec<u8> {
     let runs: Vec<Range<usize>> = clipped.filter(|run| !run.is_empty()).collect();
     let mut kept =
         [(usize::MAX, vec![0i16; part.width * CHANNELS]), (usize::MAX, vec![0; part.width * CHANNELS])];
-    let mut out = Vec::with_capacity(part.width * part.height * CHANNELS);
-    for y in part.top..part.top + part.height {
+    let mut all = spare(part.width * part.height * CHANNELS);
+    let outs = all.chunks_exact_mut(part.width * CHANNELS);
+    for (y, out) in (part.top..).zip(outs) {
         let wanted = [rows.firsts[y], rows.seconds[y]];
         // Neighbouring output rows share blended rows.
         if kept[0].0 != wanted[0] && kept[1].0 == wanted[0] {
@@ -311,10 +407,11 @@ fn enlarge(src: View, columns: &Blends, rows: &Blends, part: Part) -> Vec<u8> {
         let [a, b] = rows.weights[y];
         // Each product keeps its high 16 bits before the sum, as the SIMD code's multiply does.
         let high = |x: i16, y: i16| ((i32::from(x) * i32::from(y)) >> 16) as i16;
-        let mix = |(&upper, &lower): (&i16, &i16)| ((high(a, upper) + high(b, lower) + 2) >> 2) as u8;
-        out.extend(kept[0].1.iter().zip(&kept[1].1).map(mix));
+        for (out, (upper, lower)) in out.iter_mut().zip(kept[0].1.iter().zip(&kept[1].1)) {
+            *out = ((high(a, *upper) + high(b, *lower) + 2) >> 2) as u8;
+        }
     }
-    out
+    all
 }
 
 /// A row blended along x, in units of 1/128: what the blend along y multiplies with 16 bits.
@@ -337,7 +434,8 @@ fn blend_row(pixels: &[u8], columns: &Blends, runs: &[Range<usize>], left: usize
 /// OpenCV's `saturate_cast<uchar>(float)`: nearest, ties to even.
 #[inline(always)]
 fn saturate(value: f32) -> u8 {
-    value.round_ties_even().clamp(0.0, 255.0) as u8
+    // Beyond 2^23 there are no fractions: the sum is rounded as wanted, and its low bits are the whole number.
+    (value + 8_388_608.0).to_bits() as u8
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! is what happens here; Pillow 13 starts with y where that is less work, and rounds differently then.
 
 use super::plan::Windows;
-use super::view::{CHANNELS, Frame, Recent, View};
+use super::view::{CHANNELS, Frame, Recent, View, spare};
 use crate::Image;
 use pulp::{Arch, Simd, WithSimd};
 use std::ops::Range;
@@ -77,7 +77,9 @@ pub(super) fn resize<'a>(src: View<'a>, width: usize, height: usize, method: Met
         return narrowed;
     }
     let axis = axis(src.height(), height);
-    Frame::New(Arch::new().dispatch(AlongY { src: narrowed.view(), axis: &axis }))
+    let resized = Frame::New(Arch::new().dispatch(AlongY { src: narrowed.view(), axis: &axis }));
+    narrowed.recycle();
+    resized
 }
 
 /// The windows of one axis of the resize, for who computes it elsewhere.
@@ -197,60 +199,123 @@ pub(super) fn runs(len: usize, continues: impl Fn(usize) -> bool) -> Vec<Range<u
 
 #[inline(always)]
 fn along_x(src: View, axis: &Axis) -> Image {
-    let half = 1 << (axis.precision - 1);
     let width = axis.starts.len();
-    let mut sums = vec![half; width * CHANNELS];
-    let mut rgb = Vec::with_capacity(width * src.height() * CHANNELS);
-    for row in src.rows() {
-        sums.fill(half);
+    let mut rgb = spare(width * src.height() * CHANNELS);
+    for (out, row) in rgb.chunks_exact_mut(width * CHANNELS).zip(src.rows()) {
         for run in &axis.runs {
+            let out = &mut out[run.start * CHANNELS..run.end * CHANNELS];
             if run.len() < MIN_RUN {
-                pixels(row, axis, run, &mut sums);
+                pixels(row, axis, run, out);
                 continue;
             }
-            let (first, sums) = (axis.starts[run.start], &mut sums[run.start * CHANNELS..run.end * CHANNELS]);
-            for tap in 0..axis.taps {
-                let bytes = &row[(first + tap) * CHANNELS..][..sums.len()];
-                for ((sum, byte), weight) in sums.iter_mut().zip(bytes).zip(axis.run_weights(tap, run)) {
-                    *sum += i32::from(*byte) * weight;
-                }
+            let row = &row[axis.starts[run.start] * CHANNELS..];
+            match axis.taps {
+                3 => axis.run::<3>(row, run, out),
+                4 => axis.run::<4>(row, run, out),
+                5 => axis.run::<5>(row, run, out),
+                6 => axis.run::<6>(row, run, out),
+                7 => axis.run::<7>(row, run, out),
+                8 => axis.run::<8>(row, run, out),
+                _ => axis.run_of_any(row, run, out),
             }
         }
-        rgb.extend(sums.iter().map(|sum| to_byte(*sum, axis.precision)));
     }
     Image { width, height: src.height(), rgb }
 }
 
+impl Axis {
+    /// The bytes of a run of `TAPS` taps, whose first window begins with `row`.
+    #[inline(always)]
+    fn run<const TAPS: usize>(&self, row: &[u8], run: &Range<usize>, out: &mut [u8]) {
+        let weights: [&[i32]; TAPS] = std::array::from_fn(|tap| self.run_weights(tap, run));
+        let bytes: [&[u8]; TAPS] = std::array::from_fn(|tap| &row[tap * CHANNELS..][..out.len()]);
+        let half = 1 << (self.precision - 1);
+        for (at, out) in out.iter_mut().enumerate() {
+            let mut sum = half;
+            for tap in 0..TAPS {
+                sum += i32::from(bytes[tap][at]) * weights[tap][at];
+            }
+            *out = to_byte(sum, self.precision);
+        }
+    }
+
+    #[inline(always)]
+    fn run_of_any(&self, row: &[u8], run: &Range<usize>, out: &mut [u8]) {
+        let mut sums = vec![1 << (self.precision - 1); out.len()];
+        for tap in 0..self.taps {
+            let bytes = &row[tap * CHANNELS..];
+            for ((sum, byte), weight) in sums.iter_mut().zip(bytes).zip(self.run_weights(tap, run)) {
+                *sum += i32::from(*byte) * weight;
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(&sums) {
+            *out = to_byte(*sum, self.precision);
+        }
+    }
+}
+
 #[inline(always)]
-fn pixels(row: &[u8], axis: &Axis, run: &Range<usize>, sums: &mut [i32]) {
-    for out in run.clone() {
-        let weights = &axis.weights[out * axis.taps..][..axis.taps];
-        let sum = &mut sums[out * CHANNELS..][..CHANNELS];
-        for (pixel, weight) in row[axis.starts[out] * CHANNELS..].chunks_exact(CHANNELS).zip(weights) {
+fn pixels(row: &[u8], axis: &Axis, run: &Range<usize>, out: &mut [u8]) {
+    for (at, out) in run.clone().zip(out.chunks_exact_mut(CHANNELS)) {
+        let weights = &axis.weights[at * axis.taps..][..axis.taps];
+        let mut sum = [1 << (axis.precision - 1); CHANNELS];
+        for (pixel, weight) in row[axis.starts[at] * CHANNELS..].chunks_exact(CHANNELS).zip(weights) {
             for c in 0..CHANNELS {
                 sum[c] += i32::from(pixel[c]) * weight;
             }
+        }
+        for c in 0..CHANNELS {
+            out[c] = to_byte(sum[c], axis.precision);
         }
     }
 }
 
 #[inline(always)]
 fn along_y(src: View, axis: &Axis) -> Image {
-    let half = 1 << (axis.precision - 1);
     let stride = src.width() * CHANNELS;
     let height = axis.starts.len();
-    let mut sums = vec![half; stride];
-    let mut rgb = Vec::with_capacity(stride * height);
-    for (start, weights) in axis.starts.iter().zip(axis.weights.chunks_exact(axis.taps)) {
-        sums.fill(half);
-        for (row, weight) in (*start..).zip(weights).filter(|(_, weight)| **weight != 0) {
-            for (sum, &value) in sums.iter_mut().zip(src.row(row)) {
-                *sum += i32::from(value) * weight;
-            }
+    let mut rgb = spare(stride * height);
+    let windows = axis.starts.iter().zip(axis.weights.chunks_exact(axis.taps));
+    for (out, (start, weights)) in rgb.chunks_exact_mut(stride).zip(windows) {
+        match axis.taps {
+            3 => rows::<3>(src, *start, weights, axis.precision, out),
+            4 => rows::<4>(src, *start, weights, axis.precision, out),
+            5 => rows::<5>(src, *start, weights, axis.precision, out),
+            6 => rows::<6>(src, *start, weights, axis.precision, out),
+            7 => rows::<7>(src, *start, weights, axis.precision, out),
+            8 => rows::<8>(src, *start, weights, axis.precision, out),
+            _ => rows_of_any(src, *start, weights, axis.precision, out),
         }
-        rgb.extend(sums.iter().map(|sum| to_byte(*sum, axis.precision)));
     }
     Image { width: src.width(), height, rgb }
+}
+
+/// One row of `TAPS` rows from `start` on.
+#[inline(always)]
+fn rows<const TAPS: usize>(src: View, start: usize, weights: &[i32], precision: u32, out: &mut [u8]) {
+    let rows: [&[u8]; TAPS] = std::array::from_fn(|tap| &src.row(start + tap)[..out.len()]);
+    let weights: [i32; TAPS] = std::array::from_fn(|tap| weights[tap]);
+    let half = 1 << (precision - 1);
+    for (at, out) in out.iter_mut().enumerate() {
+        let mut sum = half;
+        for tap in 0..TAPS {
+            sum += i32::from(rows[tap][at]) * weights[tap];
+        }
+        *out = to_byte(sum, precision);
+    }
+}
+
+#[inline(always)]
+fn rows_of_any(src: View, start: usize, weights: &[i32], precision: u32, out: &mut [u8]) {
+    let mut sums = vec![1 << (precision - 1); out.len()];
+    for (row, weight) in (start..).zip(weights).filter(|(_, weight)| **weight != 0) {
+        for (sum, value) in sums.iter_mut().zip(src.row(row)) {
+            *sum += i32::from(*value) * weight;
+        }
+    }
+    for (out, sum) in out.iter_mut().zip(&sums) {
+        *out = to_byte(*sum, precision);
+    }
 }
 
 #[inline(always)]

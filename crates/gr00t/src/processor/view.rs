@@ -1,6 +1,7 @@
 //! Parts of images, and tables kept for the sizes that a robot's cameras repeat.
 
 use crate::Image;
+use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes of a pixel: R, G, B.
@@ -65,6 +66,35 @@ impl Frame<'_> {
         match self {
             Frame::Same(view) => *view,
             Frame::New(image) => View::of(image),
+        }
+    }
+}
+
+thread_local! {
+    /// Pixels of earlier steps. Fresh memory of their size costs as much as what is computed into it: the allocator gives it
+    /// back to the system each time.
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Most buffers that a thread keeps: those of the steps of a frame.
+const SPARES: usize = 4;
+
+/// Bytes that hold anything, to be written over.
+pub(super) fn spare(length: usize) -> Vec<u8> {
+    let mut bytes = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    bytes.resize(length, 0);
+    bytes
+}
+
+impl Frame<'_> {
+    /// Keeps its memory for a later step.
+    pub fn recycle(self) {
+        if let Frame::New(image) = self {
+            SPARE.with_borrow_mut(|spares| {
+                if spares.len() < SPARES {
+                    spares.push(image.rgb);
+                }
+            });
         }
     }
 }

@@ -1,8 +1,9 @@
 //! A server that records, and what is read of it.
 
 use super::{Record, Recording};
+use crate::metrics::Metrics;
 use crate::remote::{Address, Asking, Continue, Remote};
-use crate::{Config, Noise, Server};
+use crate::{Config, Deployment, Noise, Server};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
@@ -22,6 +23,7 @@ fn recorded(folder: &Path, limit: u64, robot: impl FnOnce(&Session, &mut Remote)
     let policy = session.parts.policy(&Reference, "f32", 2, 7).expect("opens");
     let config = Config {
         address: ([127, 0, 0, 1], 0).into(),
+        openpi: None,
         http: None,
         api_token: None,
         allow_kill: false,
@@ -29,19 +31,21 @@ fn recorded(folder: &Path, limit: u64, robot: impl FnOnce(&Session, &mut Remote)
         max_wait: Duration::ZERO,
         max_message: 1 << 20,
         max_clients: 4,
-        record: Some(Record {
-            folder: folder.to_path_buf(),
-            limit,
-            fingerprint: "weights".to_owned(),
-            metadata: BTreeMap::new(),
-            tell: |what| {
-                assert!(what.starts_with("record: "), "{what}");
-                TOLD.fetch_add(1, Ordering::AcqRel);
-            },
-        }),
-        info: serde_json::Value::Null,
+        info: serde_json::Map::new(),
+        tell: |_| {},
     };
-    let server = Server::bind(policy, config).expect("listens");
+    let mut deployment = Deployment::from(policy);
+    deployment.models[0].record = Some(Record {
+        folder: folder.to_path_buf(),
+        limit,
+        fingerprint: "weights".to_owned(),
+        metadata: BTreeMap::new(),
+        tell: |what| {
+            assert!(what.starts_with("record: "), "{what}");
+            TOLD.fetch_add(1, Ordering::AcqRel);
+        },
+    });
+    let server = Server::bind(vec![deployment], config).expect("listens");
     let address = server.address().expect("an address");
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
@@ -141,7 +145,7 @@ fn what_is_there_is_not_written_over() {
         metadata: BTreeMap::new(),
         tell: |_| {},
     };
-    let metrics = Arc::default();
+    let metrics = Arc::new(Metrics::new("model"));
     let shape = session.parts.noise_shape();
     let refused = super::Recorder::start(record, "tag", shape, metrics).err().expect("refused").to_string();
     assert!(refused.contains("no trace in it yet"), "{refused}");

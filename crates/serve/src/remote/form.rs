@@ -29,6 +29,7 @@ impl RequestForm {
         let dialect = match self.dialect {
             Dialect::Npy => ".npy arrays",
             Dialect::MsgpackNumpy => "msgpack-numpy arrays",
+            Dialect::OpenPi => "arrays as OpenPI writes them",
         };
         format!("{} keys and {dialect}", if self.flat { "flat" } else { "nested" })
     }

@@ -35,7 +35,7 @@ fn server(
         for stream in listener.incoming().take(connections) {
             let (mut reader, writer) =
                 zmtp::accept(stream.expect("a client"), 1 << 24).expect("shakes hands");
-            while let Ok(message) = reader.next(&writer) {
+            while let Ok(message) = reader.next(&writer, Vec::new) {
                 let request = Request::read(&message.body, None).expect("a request");
                 let done = act(requests, &request);
                 requests += 1;
@@ -64,7 +64,8 @@ fn answer(modalities: &EmbodimentModalities, noise: Noise) -> Vec<u8> {
     let rows = modalities.action.delta_indices.len();
     let matrix = || Matrix { rows, cols: 2, data: vec![0.5; 2 * rows] };
     let groups = modalities.action.modality_keys.iter().map(|key| (key.clone(), matrix())).collect();
-    let info = reply::Info { noise, inference: Duration::ZERO, batch: 1, rtc: false, ignored: &[] };
+    let info =
+        reply::Info { model: "m", noise, inference: Duration::ZERO, batch: 1, rtc: false, ignored: &[] };
     let form = crate::Form { batched: true, flat: false };
     reply::actions(&[ActionChunk { groups }], form, Dialect::MsgpackNumpy, &info)
 }

@@ -16,6 +16,8 @@ pub enum Dialect {
     Npy,
     /// `{b"nd": true, b"type": "<f4", b"kind": b"", b"shape": […], b"data": bytes}`: the package msgpack-numpy.
     MsgpackNumpy,
+    /// `{b"__ndarray__": true, b"data": bytes, b"dtype": "<f4", b"shape": […]}`: OpenPI's clients.
+    OpenPi,
 }
 
 /// What an array holds, of what requests need.
@@ -82,6 +84,7 @@ fn dialect(value: &Value) -> Option<Dialect> {
     match value {
         value if value.get("__ndarray_class__").is_some() => Some(Dialect::Npy),
         value if value.get("nd").is_some() => Some(Dialect::MsgpackNumpy),
+        value if value.get("__ndarray__").is_some() => Some(Dialect::OpenPi),
         _ => None,
     }
 }
@@ -110,6 +113,7 @@ impl<'m> Array<'m> {
             (_, None) => return Ok(None),
             (_, Some(Dialect::Npy)) => of_npy(value),
             (_, Some(Dialect::MsgpackNumpy)) => of_msgpack_numpy(value),
+            (_, Some(Dialect::OpenPi)) => of_openpi(value),
         };
         read.map(Some).map_err(|what| Error::field(field, what))
     }
@@ -196,19 +200,35 @@ fn of_msgpack_numpy<'m>(value: &Value<'m>) -> Result<Array<'m>, String> {
     let Some(Value::Bin(data)) = value.get("data") else {
         return Err("expected data with bytes".to_owned());
     };
-    let shape = match (value.get("nd"), value.get("shape")) {
+    let shape = match value.get("nd") {
         // A NumPy scalar.
-        (Some(Value::Bool(false)), _) => Vec::new(),
-        (_, Some(Value::Array(sizes))) => {
-            let size = |size: &Value| match size {
-                Value::Int(size) => usize::try_from(*size).ok(),
-                _ => None,
-            };
-            sizes.iter().map(size).collect::<Option<_>>().ok_or("expected shape with whole numbers")?
-        }
-        _ => return Err("expected shape with a list".to_owned()),
+        Some(Value::Bool(false)) => Vec::new(),
+        _ => shape_of(value)?,
     };
     Array::new(descr, shape, Cow::Borrowed(data))
+}
+
+fn of_openpi<'m>(value: &Value<'m>) -> Result<Array<'m>, String> {
+    let descr = value.get("dtype").and_then(Value::text).ok_or("expected dtype with a name such as <f4")?;
+    match value.get("data") {
+        Some(Value::Bin(data)) => Array::new(descr, shape_of(value)?, Cow::Borrowed(data)),
+        _ => Err("expected data with bytes".to_owned()),
+    }
+}
+
+fn shape_of(value: &Value) -> Result<Vec<usize>, String> {
+    let Some(Value::Array(sizes)) = value.get("shape") else {
+        return Err("expected shape with a list".to_owned());
+    };
+    let size = |size: &Value| match size {
+        Value::Int(size) => usize::try_from(*size).ok(),
+        _ => None,
+    };
+    sizes
+        .iter()
+        .map(size)
+        .collect::<Option<_>>()
+        .ok_or_else(|| "expected shape with whole numbers".to_owned())
 }
 
 /// Writes an array of f32.
@@ -245,6 +265,18 @@ fn write(writer: &mut Writer, dialect: Dialect, (descr, shape): (&str, &[usize])
             shape.iter().for_each(|size| writer.int(*size as i64));
             writer.bin(b"data");
             writer.bin_of(pieces);
+        }
+        Dialect::OpenPi => {
+            writer.map(4);
+            writer.bin(b"__ndarray__");
+            writer.bool(true);
+            writer.bin(b"data");
+            writer.bin_of(pieces);
+            writer.bin(b"dtype");
+            writer.str(descr);
+            writer.bin(b"shape");
+            writer.list(shape.len());
+            shape.iter().for_each(|size| writer.int(*size as i64));
         }
     }
 }
@@ -331,10 +363,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arrays_survive_both_dialects(rows in 0usize..4, cols in 0usize..5, seed in any::<u32>()) {
+        fn arrays_survive_every_dialect(rows in 0usize..4, cols in 0usize..5, seed in any::<u32>()) {
             let values: Vec<f32> = (0..rows * cols).map(|i| f32::from_bits(seed.rotate_left(i as u32)))
                 .map(|value| if value.is_nan() { 0.0 } else { value }).collect();
-            for dialect in [Dialect::Npy, Dialect::MsgpackNumpy] {
+            for dialect in [Dialect::Npy, Dialect::MsgpackNumpy, Dialect::OpenPi] {
                 let message = written(dialect, &[rows, cols], &values);
                 let value = read(&message).expect("whole");
                 prop_assert_eq!(dialect_of(&value), Some(dialect));
@@ -346,7 +378,7 @@ mod tests {
 
         #[test]
         fn damaged_arrays_never_panic(place in 0usize..200, byte in any::<u8>(), cut in 0usize..200) {
-            for dialect in [Dialect::Npy, Dialect::MsgpackNumpy] {
+            for dialect in [Dialect::Npy, Dialect::MsgpackNumpy, Dialect::OpenPi] {
                 let mut message = written(dialect, &[2, 3], &[1.5; 6]);
                 let place = place % message.len();
                 message[place] = byte;

@@ -44,10 +44,20 @@ pub fn read_header(stream: &mut impl Read) -> Result<Header, Ended> {
 impl Header {
     /// The frame's body; its memory grows with what arrives.
     pub fn body(&self, stream: &mut impl Read, most: usize) -> Result<Vec<u8>, Ended> {
+        self.body_into(stream, most, Vec::new())
+    }
+
+    /// The frame's body, written over `body`.
+    pub fn body_into(
+        &self,
+        stream: &mut impl Read,
+        most: usize,
+        mut body: Vec<u8>,
+    ) -> Result<Vec<u8>, Ended> {
         if self.length > most as u64 {
             return Err(Ended::protocol(format!("expected at most {most} bytes, found {}", self.length)));
         }
-        let mut body = Vec::new();
+        body.clear();
         let read = stream.take(self.length).read_to_end(&mut body)?;
         if (read as u64) < self.length {
             return Err(Ended::Left);

@@ -161,11 +161,12 @@ fn pong(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl Reader {
-    /// The next message. Heartbeats are answered on the way; a silent peer is sent one and must answer it.
+    /// The next message, whose body is written over what `memory` gives. Heartbeats are answered on the way; a silent peer is sent one
+    /// and must answer it.
     ///
     /// # Errors
     /// There is none.
-    pub fn next(&mut self, writer: &Writer) -> Result<Message, Ended> {
+    pub fn next(&mut self, writer: &Writer, memory: impl FnOnce() -> Vec<u8>) -> Result<Message, Ended> {
         let mut envelope = Vec::new();
         loop {
             self.wait(writer)?;
@@ -188,7 +189,7 @@ impl Reader {
             return Err(Ended::TooLarge { envelope, claimed: body.length });
         }
         let (mut more, mut parts) = (body.more, 1);
-        let body = body.body(&mut self.stream, self.max_body)?;
+        let body = body.body_into(&mut self.stream, self.max_body, memory())?;
         while more {
             let extra = frame::read_header(&mut self.stream)?;
             parts += 1;

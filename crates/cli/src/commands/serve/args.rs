@@ -1,10 +1,10 @@
 //! The command line of `steady serve`.
 
 use crate::engines::EngineSpec;
-use crate::options::{EngineArgs, image_size};
+use crate::options::{Devices, EngineArgs, image_size};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -12,19 +12,30 @@ use std::path::PathBuf;
     let help = format!("{}; fault:NAME[:weak]: the reference with a known fault", EngineSpec::running_help());
     engine.default_value("auto").value_parser(EngineSpec::served).help(help)
 }))]
+#[command(mut_arg("device", |device| {
+    let help = "Numbers of the GPUs for cuda, such as 0,1: an engine on each, all behind one queue; the first GPU otherwise";
+    device.value_name("NUMBERS").value_parser(Devices::several).help(help)
+}))]
 #[command(after_help = "\
 Exit codes: 0 ended by Ctrl-C, SIGTERM or a client that may; 1 --verify does not hold; 2 bad input.
 
 Examples:
   steady serve
-  steady serve --model-path CHECKPOINT --embodiment-tag GR1 --host 0.0.0.0 --api-token-file token --http-port 8000")]
+  steady serve --model-path CHECKPOINT --embodiment-tag GR1 --host 0.0.0.0 --api-token-file token --http-port 8000
+  steady serve --model-path CHECKPOINT --engine cuda --precision bf16 --device 0,1
+  steady serve --models models.toml")]
 pub struct ServeArgs {
     /// Checkpoint folder, the embedded demo's otherwise; also synth:n1.6 and synth:tiny.
     #[arg(long, visible_alias = "model-path", value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,
-    /// Embodiment tag; may be left out where the checkpoint has only one.
-    #[arg(long, value_name = "TAG")]
-    pub embodiment_tag: Option<String>,
+    /// Embodiment tag; may be left out where the checkpoint has only one. Of several each is a model of its own, which
+    /// clients pick by its tag; they share the engines.
+    #[arg(long, value_name = "TAG", num_args = 1..)]
+    pub embodiment_tag: Vec<String>,
+    /// A TOML file of models that clients pick by name: [[model]] with name, checkpoint, embodiment_tag, tokenizer, engine,
+    /// precision, device, replicas and denoising_steps, of which all but checkpoint are the command's unless named.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["checkpoint", "embodiment_tag", "tokenizer"])]
+    pub models: Option<PathBuf>,
     /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt; the checkpoint's otherwise.
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
@@ -34,6 +45,9 @@ pub struct ServeArgs {
     /// Port for clients; 0 lets the system choose.
     #[arg(long, default_value_t = 5555, value_name = "PORT")]
     pub port: u16,
+    /// Port for OpenPI's clients (a WebSocket) on the same host; none otherwise.
+    #[arg(long, value_name = "PORT")]
+    pub openpi_port: Option<u16>,
     /// Port of /healthz, /readyz, /metrics and /info on the same host; none otherwise.
     #[arg(long, value_name = "PORT")]
     pub http_port: Option<u16>,
@@ -61,6 +75,9 @@ pub struct ServeArgs {
     /// Most MiB of the recording; nothing more is recorded then, and everyone is still answered. [default: 1024]
     #[arg(long, value_name = "MIB", requires = "record", value_parser = clap::value_parser!(u32).range(1..))]
     pub record_limit_mib: Option<u32>,
+    /// Engines on each device, all behind one queue.
+    #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub replicas: u8,
     /// Euler steps of an inference.
     #[arg(long, default_value_t = 4)]
     pub denoising_steps: usize,
@@ -78,20 +95,19 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// Where clients connect to, and where pages are read.
+    /// The address of `--host`.
     ///
     /// # Errors
     /// A host that has no address.
-    pub fn addresses(&self) -> Result<(SocketAddr, Option<SocketAddr>)> {
-        let ip = match self.host.as_str() {
-            "*" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    pub fn address(&self) -> Result<IpAddr> {
+        match self.host.as_str() {
+            "*" => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             host => {
                 let mut found =
                     (host, 0).to_socket_addrs().with_context(|| format!("--host {host}: no address"))?;
-                found.next().with_context(|| format!("--host {host}: no address"))?.ip()
+                Ok(found.next().with_context(|| format!("--host {host}: no address"))?.ip())
             }
-        };
-        Ok((SocketAddr::new(ip, self.port), self.http_port.map(|port| SocketAddr::new(ip, port))))
+        }
     }
 
     /// What every request must carry.
