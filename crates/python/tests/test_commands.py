@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import shutil
 import subprocess
 import sys
@@ -56,18 +57,31 @@ def test_compare_and_diagnose(tmp_path):
     assert not wrong.healthy and wrong.place == "dit.output" and wrong.hypotheses[0].proven and wrong.hypotheses[0].fix
 
 
-def test_record_bench_export_and_verify(demo, tmp_path):
+def test_record_bench_and_export(demo, tmp_path):
     recorded = steadyhand.record(tmp_path / "recorded", inferences=1, progress=False)
     assert "000/action_pred" in recorded.tensors and recorded.metadata["seed"] == "42"
     measured = steadyhand.bench("synth:tiny", engine="cpu", iterations=2, warmup=1, progress=False)
     assert measured.latency_ms["inference"].p50 > 0 and measured.engine == "cpu"
     exported = steadyhand.export(demo.checkpoint, tmp_path / "dit.onnx", component="dit", progress=False)
     assert exported.path.exists()
+
+
+def test_verify_gives_every_comparison(tmp_path):
     golden = ROOT / "tests/fixtures/golden"
-    if golden.exists():
-        verified = steadyhand.verify(golden, progress=False)
-        assert verified.holds and verified.text
-        assert not steadyhand.verify(golden, max_relative_l2=1e-12, progress=False).holds
+    verified = steadyhand.verify(golden, progress=False)
+    assert verified.holds and "comparisons hold" in verified.text and verified.worst.found < 1e-5
+    assert [fixture.name for fixture in verified.fixtures] == ["mixed_shapes", "one_view", "two_views"]
+    assert all(fixture.engine == "cpu" and len(fixture.checkpoint) == 16 for fixture in verified.fixtures)
+    assert len(verified.comparisons) == sum(fixture.comparisons for fixture in verified.fixtures)
+    taps = {tap.tap: tap for tap in verified.taps}
+    rows = [row.found for row in verified.comparisons if row.tap == "action_pred"]
+    assert len(rows) == 3 and taps["action_pred"].found == max(rows)
+    kept = tmp_path / "kept.json"
+    failed = steadyhand.verify(golden / "one_view", max_relative_l2=1e-12, json=kept, progress=False)
+    assert not failed.holds and not failed.comparisons[0].holds
+    assert failed.to_dict() == json.loads(kept.read_text()) and failed.to_dict()["verdict"] == "fails"
+    with pytest.raises(steadyhand.Error, match="expected a fixture folder"):
+        steadyhand.verify(tmp_path, progress=False)
 
 
 def test_the_program_is_in_the_package():
