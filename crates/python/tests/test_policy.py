@@ -61,6 +61,47 @@ def test_views_that_are_not_contiguous_are_the_same_frames(policy, observation):
     assert same(policy.get_action(double, seed=3)[0], expected)
 
 
+def test_what_is_read_quickly_gives_what_the_reader_of_requests_gives(demo, policy):
+    """Plain dictionaries of arrays have a reader of their own; a subclass of a dictionary or a tuple has not."""
+
+    class Other(dict):
+        pass
+
+    for batch in (1, 3):
+        observation = policy.random_observation(batch=batch, frame=(60, 80), seed=batch)
+        for form in (observation, flat(observation)):
+            doubled = {
+                key: value.astype(np.float64) if key.startswith("state.") else value for key, value in form.items()
+            } if form is not observation else form
+            expected, info = policy.get_action(Other({key: Other(value) if isinstance(value, dict) else value
+                                                      for key, value in form.items()}), seed=7)
+            for plain in (form, doubled):
+                found, said = policy.get_action(plain, seed=7)
+                assert same(found, expected) and list(found) == list(expected)
+                times = ("call_ms", "inference_ms")
+                assert {k: v for k, v in said.items() if k not in times} == {k: v for k, v in info.items() if k not in times}
+            for texts in (("pick it up",) * batch, ["pick it up"] * batch, "pick it up", [["pick it up"]] * batch):
+                key = policy.language_key
+                written = {**form, key: texts} if form is not observation else {**form, "language": {key: texts}}
+                assert same(policy.get_action(written, seed=7)[0], expected)
+
+
+def test_memory_of_frames_before_leaves_nothing_behind(demo, policy):
+    """Sizes, batches and texts in turn: each gives what it gives a policy that has seen nothing else."""
+    shown = [
+        policy.random_observation(batch=batch, frame=frame, seed=seed, instruction=text)
+        for seed, (batch, frame, text) in enumerate(
+            [(1, (256, 256), "pick up the yellow bottle"), (2, (60, 80), "pick"), (1, (64, 64), ""), (6, (8, 8), "place")]
+        )
+    ]
+    for observation in [*shown, *reversed(shown)]:
+        fresh = steadyhand.Policy.open(demo.checkpoint, engine="cpu")
+        expected, _ = fresh.get_action(observation, seed=3)
+        given = {kind: {key: value.copy() if kind != "language" else value for key, value in named.items()}
+                 for kind, named in observation.items()}
+        assert same(policy.get_action(given, seed=3)[0], expected)
+
+
 def test_noise_advances_is_named_or_given(policy, observation):
     first, _ = policy.get_action(observation)
     second, info = policy.get_action(observation)

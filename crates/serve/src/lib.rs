@@ -33,7 +33,7 @@ mod wire;
 mod zmtp;
 
 pub use error::{Error, Result};
-pub use observation::{Form, Observed};
+pub use observation::{Form, MAX_OBSERVATIONS, Observed};
 pub use options::{Noise, Options, Rtc, of_reset};
 pub use recording::{Record, Recorded, Recording, Replay};
 pub use remote::{Address, Asking, Continue, Given, Ready, Remote};

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
@@ -31,7 +32,14 @@ class Policy:
         onnx: str | PathLike[str] | None,
     ) -> Policy: ...
     def get_action(
-        self, observation: Any, options: Any, noise: npt.NDArray[np.float32] | None
+        self,
+        observation: Mapping[str, Any],
+        options: dict[str, Any] | None,
+        noise: npt.NDArray[np.float32] | None,
+        seed: int | None,
+        episode: int | None,
+        inference: int | None,
+        rtc: Mapping[str, Any] | None,
     ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, Any]]: ...
     def reset(self, options: Any) -> tuple[int, list[str]]: ...
     def evaluate_episode(
