@@ -184,17 +184,25 @@ def test_threads_take_turns_and_python_goes_on_meanwhile(policy, observation):
     assert counted > 100 and all(same(actions, expected) for actions in found)
 
 
-def test_actions_are_those_of_steady_eval_to_the_bit(demo, tmp_path):
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_actions_are_those_of_steady_eval_to_the_bit(demo, tmp_path, precision):
+    """Of an episode in AV1 and one in H.264, each observation as the package reads it and in the other forms."""
     file = tmp_path / "actions.npz"
-    words = ["eval", "--model-path", str(demo.checkpoint), "--dataset-path", str(demo.dataset), "--traj-ids", "1"]
-    words += ["--steps", "32", "--engine", "cpu", "--actions", str(file), "--out", str(tmp_path)]
+    words = ["eval", "--model-path", str(demo.checkpoint), "--dataset-path", str(demo.dataset), "--traj-ids", "0", "1"]
+    words += ["--steps", "32", "--engine", "cpu", "--precision", precision, "--actions", str(file), "--out", str(tmp_path)]
     subprocess.run([Path(sys.executable).parent / "steady", *words], check=True, capture_output=True)
     written = np.load(file)["predicted"]
-    policy = steadyhand.Policy.open(demo.checkpoint, engine="cpu")
-    policy.reset({"episode": 1})
-    chunks = [policy.get_action(policy.observation(demo.dataset, episode=1, step=step))[0] for step in (0, 16)]
-    ours = np.concatenate([np.concatenate([array[0] for array in actions.values()], axis=1) for actions in chunks])
-    assert ours.shape == written.shape == (32, 26) and ours.tobytes() == written.tobytes()
+    policy = steadyhand.Policy.open(demo.checkpoint, engine="cpu", precision=precision)
+    for form in (lambda observation: observation, flat):
+        chunks = []
+        for episode in (0, 1):
+            policy.reset({"episode": episode})
+            for step in (0, 16):
+                actions, info = policy.get_action(form(policy.observation(demo.dataset, episode=episode, step=step)))
+                assert (info["episode"], info["inference"]) == (episode, step // 16)
+                chunks.append(np.concatenate([array[0] for array in actions.values()], axis=1))
+        ours = np.concatenate(chunks)
+        assert ours.shape == written.shape == (64, 26) and ours.tobytes() == written.tobytes()
 
 
 def test_what_a_dataset_does_not_have_is_named(demo, policy):

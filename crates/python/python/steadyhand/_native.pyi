@@ -1,10 +1,11 @@
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
+__all__ = ["Error", "Policy", "__version__", "demo", "log_notes", "run"]
 __version__: str
 
 class Error(Exception):
@@ -14,6 +15,7 @@ def run(args: list[str]) -> int: ...
 def demo() -> tuple[str | PathLike[str], str | PathLike[str]]: ...
 def log_notes() -> None: ...
 
+@final
 class Policy:
     def __new__(
         cls,
