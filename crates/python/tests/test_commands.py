@@ -25,6 +25,12 @@ def test_evaluate_gives_the_report(demo, tmp_path):
     assert found.status == "complete" and [episode.index for episode in found.episodes] == [0, 2]
     assert found.mse == pytest.approx(sum(episode.mse for episode in found.episodes) / 2)
     assert found.to_dict()["engine"] == "cpu" and (tmp_path / "out/report.json").exists()
+    two = steadyhand.evaluate(
+        demo.checkpoint, demo.dataset, episodes=[0, 2], steps=32, engine="cpu", workers=2, progress=False
+    )
+    assert two.mse == found.mse and two.to_dict()["timings"]["evaluating"]["workers"] == 2
+    with pytest.raises(steadyhand.Error, match="--workers: expected at least 2, the GPUs of --device, found 1"):
+        steadyhand.evaluate(demo.checkpoint, demo.dataset, engine="cuda", device=[0, 1], workers=1, progress=False)
     damaged = tmp_path / "damaged"
     shutil.copytree(demo.dataset, damaged)
     video = next(damaged.glob("videos/*/*/episode_000001.mp4"))

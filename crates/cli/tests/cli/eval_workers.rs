@@ -93,8 +93,10 @@ fn gpus_that_cannot_share_are_refused() {
     };
     let cuda = ["--engine", "cuda", "--device"];
     eval(&[&cuda[..], &["0,1,0"]].concat()).refuses(&["--device: expected each GPU once, found 0 twice"]);
-    eval(&[&cuda[..], &["0,1", "--workers", "1"]].concat())
-        .refuses(&["--workers: expected at least 2, the GPUs of --device, found 1"]);
+    for both in [&["0,1"][..], &["0", "1"]] {
+        eval(&[&cuda[..], both, &["--workers", "1"]].concat())
+            .refuses(&["--workers: expected at least 2, the GPUs of --device, found 1"]);
+    }
     eval(&[&cuda[..], &["0,x"]].concat()).refuses(&["--device", "x"]);
     eval(&["--engine", "cpu", "--device", "0,1"]).refuses(&["--device: expected with cuda"]);
 }

@@ -40,7 +40,7 @@ impl Args for Devices {
     engine.default_value("auto").value_parser(EngineSpec::evaluated).help(help)
 }))]
 #[command(mut_arg("device", |device| {
-    device.value_delimiter(',').help("Numbers of the GPUs for cuda that share the episodes, as 0 or 0,1; the first otherwise")
+    device.num_args(1..).value_delimiter(',').help("Numbers of the GPUs for cuda that share the episodes, as 0 or 0,1; the first otherwise")
 }))]
 #[command(after_help = "\
 Exit codes: 0 all episodes were evaluated; 3 some were skipped, and are listed with their reasons; 2 bad input, or no \
