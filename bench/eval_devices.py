@@ -77,7 +77,7 @@ def main():
         ratio = medians[len(devices)] / medians[1]
         for count, found in rates.items():
             each = ", ".join(f"{rate:.2f}" for rate in found)
-            print(f"{count} GPU{'s' if count > 1 else ''}: {medians[count]:.2f} episodes/s (median of {each})")
+            print(f"{count} {'of the CPU' if args.cpu else 'GPU' if count == 1 else 'GPUs'}: {medians[count]:.2f} episodes/s (median of {each})")
         print(f"ratio {ratio:.2f}; reports equal but for times: {'yes' if equal else 'NO'}; MSE {expected['mse']:.6f}")
         if args.json is not None:
             options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
