@@ -9,7 +9,7 @@ dataset; `cargo run --release --` is STEADY. In a block with lines that begin wi
 others must be printed by them.
 
 What follows `sh` in the line that opens a block is for this script, and is not shown to readers:
-  needs-WHAT=TEXT   lines that hold TEXT need WHAT, and are skipped, by name, where it is missing. WHAT is gpu,
+  needs-WHAT=TEXT   lines that hold TEXT need WHAT, and are skipped, by name, where it is missing. WHAT is gpu, gpus (two),
                     onnxruntime, tensorrt, or one of `never`: something that no machine has, such as a reader's engine
   exit1=TEXT        lines that hold TEXT end with 1, as a diagnosis does that finds something
 A block of ```toml with file=NAME is written to that file before its page is run.
@@ -43,9 +43,16 @@ def python_has(module):
     return subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 0
 
 
+def gpus():
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    return listed.stdout.count("GPU ") if listed.returncode == 0 else 0
+
+
 HAS = {
-    "gpu": lambda: shutil.which("nvidia-smi") is not None
-    and subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode == 0,
+    "gpu": lambda: gpus() > 0,
+    "gpus": lambda: gpus() > 1,
     "onnxruntime": lambda: python_has("onnxruntime"),
     "tensorrt": lambda: python_has("tensorrt_rtx_libs") or "TENSORRT_RTX_PATH" in os.environ,
     "never": lambda: False,

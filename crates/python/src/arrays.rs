@@ -1,6 +1,10 @@
 //! NumPy arrays as requests have them, and actions as NumPy arrays.
 
-use numpy::{PyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::ndarray::{Array3, ArrayView2, ArrayView3, ShapeError};
+use numpy::{
+    IntoPyArray, PyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray,
+    PyUntypedArrayMethods, ToPyArray,
+};
 use pyo3::prelude::*;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -62,26 +66,33 @@ impl Held<'_> {
     }
 }
 
-/// Actions by joint group: of the first chunk `[action_horizon, dim]`, or `[B, action_horizon, dim]` of all.
+/// Actions of the joint group at this place: of the first chunk `[action_horizon, dim]`, or `[B, action_horizon, dim]` of
+/// all.
 ///
 /// # Errors
-/// Python has no memory left.
+/// Chunks of different shapes; Python has no memory left.
 pub fn actions<'py>(
     py: Python<'py>,
     chunks: &[ActionChunk],
+    place: usize,
     batched: bool,
-) -> PyResult<Vec<(String, Bound<'py, PyAny>)>> {
-    let groups = chunks.first().map_or(&[][..], |chunk| &chunk.groups);
-    let array = |(place, (name, first)): (usize, &(String, Matrix))| {
-        let values: Vec<f32> = chunks.iter().flat_map(|chunk| &chunk.groups[place].1.data).copied().collect();
-        let flat = PyArray::from_vec(py, values);
-        let array = match batched {
-            true => flat.reshape([chunks.len(), first.rows, first.cols])?.into_any(),
-            false => flat.reshape([first.rows, first.cols])?.into_any(),
-        };
-        Ok((name.clone(), array))
+) -> PyResult<Bound<'py, PyAny>> {
+    let of = |chunk: &ActionChunk| chunk.groups.get(place).map(|(_, actions)| actions.data.len());
+    let (Some(first), true) = (chunks.first(), chunks.iter().all(|chunk| of(chunk) == of(&chunks[0]))) else {
+        return Err(crate::error(&anyhow::Error::msg("expected actions of one shape for all observations")));
     };
-    groups.iter().enumerate().map(array).collect()
+    let Matrix { rows, cols, data } = &first.groups[place].1;
+    let wrong = |error: ShapeError| crate::error(&error.into());
+    Ok(match (batched, chunks.len()) {
+        (false, _) => ArrayView2::from_shape((*rows, *cols), data).map_err(wrong)?.to_pyarray(py).into_any(),
+        (true, 1) => {
+            ArrayView3::from_shape((1, *rows, *cols), data).map_err(wrong)?.to_pyarray(py).into_any()
+        }
+        (true, count) => {
+            let all = chunks.iter().flat_map(|chunk| &chunk.groups[place].1.data).copied().collect();
+            Array3::from_shape_vec((count, *rows, *cols), all).map_err(wrong)?.into_pyarray(py).into_any()
+        }
+    })
 }
 
 /// Frames of one size, `[T, H, W, 3]`.

@@ -2,6 +2,7 @@
 
 mod arrays;
 mod config;
+mod layout;
 mod policy;
 mod value;
 

@@ -1,13 +1,15 @@
 //! A policy for Python: the same front door, the same reader of observations as the server's.
 
+use crate::layout::Layout;
 use crate::value::tree;
 use crate::{arrays, config, error};
 use anyhow::{Context, Result, ensure};
 use numpy::{PyArray1, PyReadonlyArrayDyn, PyUntypedArrayMethods};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use steadyhand_cli::{EngineOptions, EngineSpec, Pace, engine_precision, evaluate_episode};
 use steadyhand_gr00t::policy::Group;
@@ -31,7 +33,14 @@ pub struct Policy {
     parts: steadyhand_gr00t::policy::Parts,
     denoising_steps: usize,
     seed: u64,
+    /// Set once the policy is Python's.
+    layout: Option<Layout>,
+    /// Observations that were read before, whose memory the next ones take.
+    kept: Mutex<Vec<Observation>>,
 }
+
+/// Most observations whose memory is kept.
+const MOST_KEPT: usize = 4;
 
 /// A joint group: name, steps, values of a step where the checkpoint tells.
 type NamedGroup = (String, usize, Option<usize>);
@@ -80,6 +89,8 @@ fn open(wanted: Wanted) -> Result<Policy> {
         parts,
         denoising_steps: wanted.denoising_steps,
         seed,
+        layout: None,
+        kept: Mutex::default(),
         running: Mutex::new(Running { policy, robot: Robot::new(seed) }),
     })
 }
@@ -131,6 +142,71 @@ impl Running {
     }
 }
 
+fn failed(refused: steadyhand_serve::Error) -> PyErr {
+    error(&refused.into())
+}
+
+/// What an option of `get_action` is called, and what it is.
+type Named<'a, 'py> = (&'static str, Option<&'a Bound<'py, PyAny>>);
+
+impl Policy {
+    /// The observations of a request, copied.
+    fn read(&self, observation: &Bound<'_, PyAny>) -> PyResult<Observed> {
+        if let Some(layout) = &self.layout {
+            // Not held while keys are compared, which may run any Python.
+            let mut kept = std::mem::take(&mut *self.kept());
+            let read = layout.read(observation, &mut kept);
+            self.keep(kept);
+            if let Some(observed) = read? {
+                return Ok(observed);
+            }
+        }
+        let observation = tree(observation)?;
+        Observed::read(&observation.value(), self.processor.modalities()).map_err(failed)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Observation>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the memory of observations for those that follow.
+    fn keep(&self, observations: Vec<Observation>) {
+        let mut kept = self.kept();
+        let room = MOST_KEPT.saturating_sub(kept.len());
+        kept.extend(observations.into_iter().take(room));
+    }
+
+    /// The options of a request.
+    fn options(
+        &self,
+        py: Python<'_>,
+        options: Option<&Bound<'_, PyDict>>,
+        named: [Named<'_, '_>; 4],
+        observed: &Observed,
+    ) -> PyResult<Options> {
+        if options.is_none() && named.iter().all(|(_, value)| value.is_none()) {
+            return Ok(Options::default());
+        }
+        let all = PyDict::new(py);
+        if let Some(options) = options {
+            all.update(options.as_mapping())?;
+        }
+        for (name, value) in named {
+            if let Some(value) = value {
+                all.set_item(name, value)?;
+            }
+        }
+        let all = tree(all.as_any())?;
+        let (modalities, count) = (self.processor.modalities(), observed.observations.len());
+        let mut options =
+            Options::read(Some(&all.value()), modalities, count, observed.form.batched).map_err(failed)?;
+        if options.deadline.take().is_some() {
+            options.ignored.push("deadline_ms".to_owned());
+        }
+        Ok(options)
+    }
+}
+
 #[pymethods]
 impl Policy {
     #[new]
@@ -170,30 +246,31 @@ impl Policy {
                 denoising_steps,
             })
         });
-        opened.map_err(|failed| error(&failed))
+        let opened = opened.map_err(|failed| error(&failed))?;
+        Ok(Policy { layout: Layout::new(py, opened.processor.modalities()), ..opened })
     }
 
-    /// Actions by joint group and what is said beside them, in the form of the observation.
-    #[pyo3(signature = (observation, options, noise))]
+    /// Actions by joint group and what is said beside them, in the form of the observation. `options` is a dictionary or
+    /// `None`; what is named beside it counts.
+    #[pyo3(signature = (observation, options, noise, seed, episode, inference, rtc))]
+    #[allow(clippy::too_many_arguments, reason = "the options that `Policy.get_action` has in Python")]
     fn get_action<'py>(
         &self,
         py: Python<'py>,
         observation: &Bound<'py, PyAny>,
-        options: &Bound<'py, PyAny>,
+        options: Option<&Bound<'py, PyDict>>,
         noise: Option<PyReadonlyArrayDyn<'py, f32>>,
+        seed: Option<&Bound<'py, PyAny>>,
+        episode: Option<&Bound<'py, PyAny>>,
+        inference: Option<&Bound<'py, PyAny>>,
+        rtc: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyDict>)> {
-        let failed = |refused: steadyhand_serve::Error| error(&refused.into());
-        let modalities = self.processor.modalities();
-        let (observation, options) = (tree(observation)?, tree(options)?);
         // From here on frames are this call's own: Python may write to the arrays while the engine runs.
-        let observed = Observed::read(&observation.value(), modalities).map_err(failed)?;
+        let observed = self.read(observation)?;
         let count = observed.observations.len();
         let form = observed.form;
-        let mut options =
-            Options::read(Some(&options.value()), modalities, count, form.batched).map_err(failed)?;
-        if options.deadline.take().is_some() {
-            options.ignored.push("deadline_ms".to_owned());
-        }
+        let named = [("seed", seed), ("episode", episode), ("inference", inference), ("rtc", rtc)];
+        let options = self.options(py, options, named, &observed)?;
         if let (Some(noise), Some(_)) = (&noise, options.noise) {
             let what = format!("noise: expected without options.seed, found {:?} with it", noise.shape());
             return Err(error(&anyhow::Error::msg(what)));
@@ -206,25 +283,29 @@ impl Policy {
             let given = running.act(&observed, &options, own_noise);
             (given, called.elapsed())
         });
+        self.keep(observed.observations);
         let Given { chunks, noise, rtc, inference } = given.map_err(failed)?;
 
         let actions = PyDict::new(py);
-        for (name, array) in arrays::actions(py, &chunks, form.batched)? {
-            let name = if form.flat { format!("action.{name}") } else { name };
-            actions.set_item(name, array)?;
+        for (place, (name, _)) in chunks.first().map_or(&[][..], |chunk| &chunk.groups).iter().enumerate() {
+            let name = match &self.layout {
+                Some(layout) => layout.action(py, place, name, form.flat),
+                None => PyString::new(py, name),
+            };
+            actions.set_item(name, arrays::actions(py, &chunks, place, form.batched)?)?;
         }
         let info = PyDict::new(py);
         if !named {
-            info.set_item("seed", noise.seed)?;
-            info.set_item("episode", noise.episode)?;
-            info.set_item("inference", noise.inference)?;
+            info.set_item(intern!(py, "seed"), noise.seed)?;
+            info.set_item(intern!(py, "episode"), noise.episode)?;
+            info.set_item(intern!(py, "inference"), noise.inference)?;
         }
-        info.set_item("batch", count)?;
-        info.set_item("inference_ms", inference.as_secs_f64() * 1e3)?;
-        info.set_item("call_ms", call.as_secs_f64() * 1e3)?;
-        info.set_item("rtc", rtc)?;
+        info.set_item(intern!(py, "batch"), count)?;
+        info.set_item(intern!(py, "inference_ms"), inference.as_secs_f64() * 1e3)?;
+        info.set_item(intern!(py, "call_ms"), call.as_secs_f64() * 1e3)?;
+        info.set_item(intern!(py, "rtc"), rtc)?;
         if !options.ignored.is_empty() {
-            info.set_item("ignored_options", options.ignored)?;
+            info.set_item(intern!(py, "ignored_options"), options.ignored)?;
         }
         Ok((actions, info))
     }

@@ -1,6 +1,6 @@
 """A stand-in for the official model in PyTorch: the names of its modules, the weights of the demo's checkpoint, f32.
 
-The action head is whole; in place of the vision-language backbone stands a module that gives recorded features.
+`stand_in_backbone.py` has the vision-language backbone.
 """
 
 import json
@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from stand_in_backbone import Backbone
 from torch import nn
 
 
@@ -163,8 +164,11 @@ class ActionHead(nn.Module):
         self.position_embedding = nn.Embedding(config["max_seq_len"], token)
         self.model = DiT(config)
 
+    def remember(self, features):
+        return self.vlln(features)
+
     def get_action(self, features, image_mask, state, slot, noise):
-        memory = self.vlln(features)
+        memory = self.remember(features)
         state = self.state_encoder(state, slot)
         steps, horizon = self.config["num_inference_timesteps"], self.config["action_horizon"]
         actions = noise
@@ -177,30 +181,22 @@ class ActionHead(nn.Module):
         return {"action_pred": actions}
 
 
-class Backbone(nn.Module):
-    """Gives the features that it is given."""
-
-    def forward(self, features):
-        return {"backbone_features": features}
-
-
 class Gr00t(nn.Module):
     def __init__(self, checkpoint):
         super().__init__()
         config = json.loads((checkpoint / "config.json").read_text())
         self.config = SimpleNamespace(image_token_index=config["eagle_config"]["image_token_index"])
-        self.backbone, self.action_head = Backbone(), ActionHead(config)
+        self.backbone, self.action_head = Backbone(config["eagle_config"]), ActionHead(config)
         tensors = load_file(checkpoint / "model.safetensors")
-        own = {name.removeprefix("action_head."): tensor.float() for name, tensor in tensors.items()
-               if name.startswith("action_head.")}
-        own.pop("mask_token", None)
-        self.action_head.load_state_dict(own)
+        tensors.pop("action_head.mask_token", None)
+        self.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         self.eval()
 
     @torch.inference_mode()
     def get_action(self, recorded):
         """Actions from what `steady record` wrote of an inference."""
-        features = self.backbone(recorded["backbone_features"])["backbone_features"]
+        images = [image for name, image in sorted(recorded.items()) if name.startswith("pixel_values.")]
+        features = self.backbone(images, recorded["input_ids"])["backbone_features"]
         image_mask = recorded["input_ids"] == self.config.image_token_index
         slot = recorded["embodiment_id"]
         return self.action_head.get_action(features, image_mask, recorded["action_head.state"], slot, recorded["noise"])

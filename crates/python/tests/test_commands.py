@@ -2,6 +2,8 @@
 
 import doctest
 import importlib
+import json
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,8 @@ from conftest import ROOT
 
 import steadyhand
 
+MODULES = ["steadyhand", *sorted(one.name for one in pkgutil.walk_packages(steadyhand.__path__, "steadyhand."))]
+
 
 def test_evaluate_gives_the_report(demo, tmp_path):
     said = []
@@ -21,6 +25,12 @@ def test_evaluate_gives_the_report(demo, tmp_path):
     assert found.status == "complete" and [episode.index for episode in found.episodes] == [0, 2]
     assert found.mse == pytest.approx(sum(episode.mse for episode in found.episodes) / 2)
     assert found.to_dict()["engine"] == "cpu" and (tmp_path / "out/report.json").exists()
+    two = steadyhand.evaluate(
+        demo.checkpoint, demo.dataset, episodes=[0, 2], steps=32, engine="cpu", workers=2, progress=False
+    )
+    assert two.mse == found.mse and two.to_dict()["timings"]["evaluating"]["workers"] == 2
+    with pytest.raises(steadyhand.Error, match="--workers: expected at least 2, the GPUs of --device, found 1"):
+        steadyhand.evaluate(demo.checkpoint, demo.dataset, engine="cuda", device=[0, 1], workers=1, progress=False)
     damaged = tmp_path / "damaged"
     shutil.copytree(demo.dataset, damaged)
     video = next(damaged.glob("videos/*/*/episode_000001.mp4"))
@@ -56,18 +66,31 @@ def test_compare_and_diagnose(tmp_path):
     assert not wrong.healthy and wrong.place == "dit.output" and wrong.hypotheses[0].proven and wrong.hypotheses[0].fix
 
 
-def test_record_bench_export_and_verify(demo, tmp_path):
+def test_record_bench_and_export(demo, tmp_path):
     recorded = steadyhand.record(tmp_path / "recorded", inferences=1, progress=False)
     assert "000/action_pred" in recorded.tensors and recorded.metadata["seed"] == "42"
     measured = steadyhand.bench("synth:tiny", engine="cpu", iterations=2, warmup=1, progress=False)
     assert measured.latency_ms["inference"].p50 > 0 and measured.engine == "cpu"
     exported = steadyhand.export(demo.checkpoint, tmp_path / "dit.onnx", component="dit", progress=False)
     assert exported.path.exists()
+
+
+def test_verify_gives_every_comparison(tmp_path):
     golden = ROOT / "tests/fixtures/golden"
-    if golden.exists():
-        verified = steadyhand.verify(golden, progress=False)
-        assert verified.holds and verified.text
-        assert not steadyhand.verify(golden, max_relative_l2=1e-12, progress=False).holds
+    verified = steadyhand.verify(golden, progress=False)
+    assert verified.holds and "comparisons hold" in verified.text and verified.worst.found < 1e-5
+    assert [fixture.name for fixture in verified.fixtures] == ["mixed_shapes", "one_view", "two_views"]
+    assert all(fixture.engine == "cpu" and len(fixture.checkpoint) == 16 for fixture in verified.fixtures)
+    assert len(verified.comparisons) == sum(fixture.comparisons for fixture in verified.fixtures)
+    taps = {tap.tap: tap for tap in verified.taps}
+    rows = [row.found for row in verified.comparisons if row.tap == "action_pred"]
+    assert len(rows) == 3 and taps["action_pred"].found == max(rows)
+    kept = tmp_path / "kept.json"
+    failed = steadyhand.verify(golden / "one_view", max_relative_l2=1e-12, json=kept, progress=False)
+    assert not failed.holds and not failed.comparisons[0].holds
+    assert failed.to_dict() == json.loads(kept.read_text()) and failed.to_dict()["verdict"] == "fails"
+    with pytest.raises(steadyhand.Error, match="expected a fixture folder"):
+        steadyhand.verify(tmp_path, progress=False)
 
 
 def test_the_program_is_in_the_package():
@@ -77,10 +100,22 @@ def test_the_program_is_in_the_package():
     assert subprocess.run([program, "eval"], capture_output=True).returncode == 2
 
 
-@pytest.mark.parametrize("module", ["steadyhand", "steadyhand.commands", "steadyhand.policy"])
+@pytest.mark.parametrize("module", MODULES)
 def test_docstrings_run(module):
-    result = doctest.testmod(importlib.import_module(module))
-    assert result.failed == 0
+    if module.endswith("__main__"):
+        pytest.skip("is the program")
+    try:
+        found = importlib.import_module(module)
+    except steadyhand.Error as error:
+        pytest.skip(str(error))
+    except ImportError as error:
+        pytest.skip(f"needs {error.name}")
+    assert doctest.testmod(found).failed == 0
+
+
+def test_there_are_examples_that_run():
+    modules = [steadyhand, steadyhand.commands, steadyhand.policy]
+    assert sum(len(case.examples) for module in modules for case in doctest.DocTestFinder().find(module)) >= 5
 
 
 def test_types_hold(tmp_path):
@@ -89,6 +124,11 @@ def test_types_hold(tmp_path):
     command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), "-p", "steadyhand"]
     command += ["--config-file", str(here / "pyproject.toml")]
     checked = subprocess.run(command, capture_output=True, text=True, cwd=here / "tests")
+    assert checked.returncode == 0, checked.stdout
+    # What the stub says of the extension module is what is there.
+    command = [sys.executable, "-m", "mypy.stubtest", "steadyhand._native"]
+    command += ["--mypy-config-file", str(here / "pyproject.toml")]
+    checked = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(here / "tests/user.py")]
     checked = subprocess.run(command, capture_output=True, text=True, cwd=here / "tests")

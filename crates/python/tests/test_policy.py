@@ -61,6 +61,47 @@ def test_views_that_are_not_contiguous_are_the_same_frames(policy, observation):
     assert same(policy.get_action(double, seed=3)[0], expected)
 
 
+def test_what_is_read_quickly_gives_what_the_reader_of_requests_gives(demo, policy):
+    """Plain dictionaries of arrays have a reader of their own; a subclass of a dictionary or a tuple has not."""
+
+    class Other(dict):
+        pass
+
+    for batch in (1, 3):
+        observation = policy.random_observation(batch=batch, frame=(60, 80), seed=batch)
+        for form in (observation, flat(observation)):
+            doubled = {
+                key: value.astype(np.float64) if key.startswith("state.") else value for key, value in form.items()
+            } if form is not observation else form
+            expected, info = policy.get_action(Other({key: Other(value) if isinstance(value, dict) else value
+                                                      for key, value in form.items()}), seed=7)
+            for plain in (form, doubled):
+                found, said = policy.get_action(plain, seed=7)
+                assert same(found, expected) and list(found) == list(expected)
+                times = ("call_ms", "inference_ms")
+                assert {k: v for k, v in said.items() if k not in times} == {k: v for k, v in info.items() if k not in times}
+            for texts in (("pick it up",) * batch, ["pick it up"] * batch, "pick it up", [["pick it up"]] * batch):
+                key = policy.language_key
+                written = {**form, key: texts} if form is not observation else {**form, "language": {key: texts}}
+                assert same(policy.get_action(written, seed=7)[0], expected)
+
+
+def test_memory_of_frames_before_leaves_nothing_behind(demo, policy):
+    """Sizes, batches and texts in turn: each gives what it gives a policy that has seen nothing else."""
+    shown = [
+        policy.random_observation(batch=batch, frame=frame, seed=seed, instruction=text)
+        for seed, (batch, frame, text) in enumerate(
+            [(1, (256, 256), "pick up the yellow bottle"), (2, (60, 80), "pick"), (1, (64, 64), ""), (6, (8, 8), "place")]
+        )
+    ]
+    for observation in [*shown, *reversed(shown)]:
+        fresh = steadyhand.Policy.open(demo.checkpoint, engine="cpu")
+        expected, _ = fresh.get_action(observation, seed=3)
+        given = {kind: {key: value.copy() if kind != "language" else value for key, value in named.items()}
+                 for kind, named in observation.items()}
+        assert same(policy.get_action(given, seed=3)[0], expected)
+
+
 def test_noise_advances_is_named_or_given(policy, observation):
     first, _ = policy.get_action(observation)
     second, info = policy.get_action(observation)
@@ -143,17 +184,25 @@ def test_threads_take_turns_and_python_goes_on_meanwhile(policy, observation):
     assert counted > 100 and all(same(actions, expected) for actions in found)
 
 
-def test_actions_are_those_of_steady_eval_to_the_bit(demo, tmp_path):
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_actions_are_those_of_steady_eval_to_the_bit(demo, tmp_path, precision):
+    """Of an episode in AV1 and one in H.264, each observation as the package reads it and in the other forms."""
     file = tmp_path / "actions.npz"
-    words = ["eval", "--model-path", str(demo.checkpoint), "--dataset-path", str(demo.dataset), "--traj-ids", "1"]
-    words += ["--steps", "32", "--engine", "cpu", "--actions", str(file), "--out", str(tmp_path)]
+    words = ["eval", "--model-path", str(demo.checkpoint), "--dataset-path", str(demo.dataset), "--traj-ids", "0", "1"]
+    words += ["--steps", "32", "--engine", "cpu", "--precision", precision, "--actions", str(file), "--out", str(tmp_path)]
     subprocess.run([Path(sys.executable).parent / "steady", *words], check=True, capture_output=True)
     written = np.load(file)["predicted"]
-    policy = steadyhand.Policy.open(demo.checkpoint, engine="cpu")
-    policy.reset({"episode": 1})
-    chunks = [policy.get_action(policy.observation(demo.dataset, episode=1, step=step))[0] for step in (0, 16)]
-    ours = np.concatenate([np.concatenate([array[0] for array in actions.values()], axis=1) for actions in chunks])
-    assert ours.shape == written.shape == (32, 26) and ours.tobytes() == written.tobytes()
+    policy = steadyhand.Policy.open(demo.checkpoint, engine="cpu", precision=precision)
+    for form in (lambda observation: observation, flat):
+        chunks = []
+        for episode in (0, 1):
+            policy.reset({"episode": episode})
+            for step in (0, 16):
+                actions, info = policy.get_action(form(policy.observation(demo.dataset, episode=episode, step=step)))
+                assert (info["episode"], info["inference"]) == (episode, step // 16)
+                chunks.append(np.concatenate([array[0] for array in actions.values()], axis=1))
+        ours = np.concatenate(chunks)
+        assert ours.shape == written.shape == (64, 26) and ours.tobytes() == written.tobytes()
 
 
 def test_what_a_dataset_does_not_have_is_named(demo, policy):

@@ -20,6 +20,10 @@ def verdict(diagnosis: steadyhand.Diagnosis) -> str:
     return "healthy" if diagnosis.healthy else f"{diagnosis.headline}: {diagnosis.hypotheses[0].fix}"
 
 
+def farthest(verification: steadyhand.Verification) -> float:
+    return max((tap.found for tap in verification.taps if not tap.holds), default=verification.worst.found)
+
+
 if __name__ == "__main__":
     print(arm(steadyhand.Policy.open(steadyhand.demo().checkpoint)).shape)
     print(worst(steadyhand.evaluate(episodes=[0])).mse)

@@ -38,7 +38,7 @@ mod wire;
 mod zmtp;
 
 pub use error::{Error, Result};
-pub use observation::{Form, Observed};
+pub use observation::{Form, MAX_OBSERVATIONS, Observed};
 pub use options::{Noise, Options, Rtc, of_reset};
 pub use pool::Placed;
 pub use recording::{Record, Recorded, Recording, Replay};

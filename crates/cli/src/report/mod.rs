@@ -152,6 +152,8 @@ impl GroupError {
 pub struct Timings {
     pub model_loading_seconds: f64,
     pub dataset_loader_seconds: f64,
+    /// Absent while it goes on.
+    pub evaluating: Option<Evaluating>,
     /// Average: an episode.
     pub episode_loading: Total,
     /// Average: a timed inference.
@@ -159,6 +161,14 @@ pub struct Timings {
     pub inference: InferenceTimings,
     /// Inferences at the start of each episode that are not timed (warm-up).
     pub skip_timing_steps: usize,
+}
+
+/// The time that passed while episodes were evaluated; those that were done before took none of it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Evaluating {
+    pub seconds: f64,
+    /// Policies that evaluated at the same time.
+    pub workers: usize,
 }
 
 /// A total of seconds and its average.
@@ -203,6 +213,7 @@ impl Timings {
         Self {
             model_loading_seconds,
             dataset_loader_seconds,
+            evaluating: None,
             episode_loading: Total::of(&loading),
             data_preparation: Total::of(&preparation),
             inference: InferenceTimings {

@@ -1,6 +1,6 @@
 //! Long evaluations: what is done is kept whatever happens, and gone on from.
 
-use crate::support::{Demo, Run, json, steady};
+use crate::support::{Demo, Run, json, steady, timeless};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -17,19 +17,6 @@ fn long() -> Demo {
 
 fn report(demo: &Demo) -> Value {
     json(&demo.folder().join("steady-out/report.json"))
-}
-
-/// A report without what differs from run to run: times.
-fn timeless(mut report: Value) -> Value {
-    let remove = |value: &mut Value, names: &[&str]| {
-        let fields = value.as_object_mut().expect("an object");
-        fields.retain(|name, _| !names.contains(&name.as_str()));
-    };
-    remove(&mut report, &["timings"]);
-    for episode in report["episodes"].as_array_mut().expect("episodes") {
-        remove(episode, &["episode_load_seconds", "data_preparation_seconds", "inference_seconds"]);
-    }
-    report
 }
 
 fn eval(demo: &Demo, more: &[&str]) -> Run {

@@ -12,6 +12,7 @@ mod eval;
 mod eval_output;
 mod eval_several;
 mod eval_survives;
+mod eval_workers;
 mod export;
 mod inspect;
 mod options;

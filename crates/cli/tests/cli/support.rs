@@ -212,6 +212,19 @@ pub fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("a number, not {value}"))
 }
 
+/// A report without what differs from run to run: times.
+pub fn timeless(mut report: Value) -> Value {
+    let remove = |value: &mut Value, names: &[&str]| {
+        let fields = value.as_object_mut().expect("an object");
+        fields.retain(|name, _| !names.contains(&name.as_str()));
+    };
+    remove(&mut report, &["timings"]);
+    for episode in report["episodes"].as_array_mut().expect("episodes") {
+        remove(episode, &["episode_load_seconds", "data_preparation_seconds", "inference_seconds"]);
+    }
+    report
+}
+
 /// Cuts a file to `part` of its length.
 pub fn truncate(path: &Path, part: f64) {
     let contents = fs::read(path).expect("read");

@@ -21,11 +21,13 @@ from .commands import bench, compare, diagnose, evaluate, export, record, verify
 from .policy import ActionConfig, Demo, Group, ModalityConfig, Policy, demo
 from .results import (
     Benchmark,
+    Compared,
     Comparison,
     Diagnosis,
     Episode,
     Evaluation,
     Exported,
+    Fixture,
     GroupError,
     Hypothesis,
     Quantiles,
@@ -37,6 +39,7 @@ from .results import (
 __all__ = [
     "ActionConfig",
     "Benchmark",
+    "Compared",
     "Comparison",
     "Demo",
     "Diagnosis",
@@ -44,6 +47,7 @@ __all__ = [
     "Error",
     "Evaluation",
     "Exported",
+    "Fixture",
     "Group",
     "GroupError",
     "Hypothesis",

@@ -1,9 +1,11 @@
+from collections.abc import Mapping
 from os import PathLike
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
+__all__ = ["Error", "Policy", "__version__", "demo", "log_notes", "run"]
 __version__: str
 
 class Error(Exception):
@@ -13,6 +15,7 @@ def run(args: list[str]) -> int: ...
 def demo() -> tuple[str | PathLike[str], str | PathLike[str]]: ...
 def log_notes() -> None: ...
 
+@final
 class Policy:
     def __new__(
         cls,
@@ -31,7 +34,14 @@ class Policy:
         onnx: str | PathLike[str] | None,
     ) -> Policy: ...
     def get_action(
-        self, observation: Any, options: Any, noise: npt.NDArray[np.float32] | None
+        self,
+        observation: Mapping[str, Any],
+        options: dict[str, Any] | None,
+        noise: npt.NDArray[np.float32] | None,
+        seed: int | None,
+        episode: int | None,
+        inference: int | None,
+        rtc: Mapping[str, Any] | None,
     ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, Any]]: ...
     def reset(self, options: Any) -> tuple[int, list[str]]: ...
     def evaluate_episode(

@@ -130,9 +130,19 @@ def record(out: StrPath, *, progress: Progress = True, **options: Any) -> Record
 
 
 def verify(*folders: StrPath, progress: Progress = True, **options: Any) -> Verification:
-    """Compares this build with recorded results of the official code (`steady verify`)."""
-    ran = run(["verify", *[fspath(folder) for folder in folders], *_words(options)], progress, ends=(0, 1))
-    return Verification(ran.code == 0, ran.printed)
+    """Compares this build with recorded results of the official code (`steady verify`).
+
+    `engine`, `precision`, `tokenizer`, `max_relative_l2`, `json` (where the report stays), … go through `options`. What does
+    not hold is no exception: `holds` says so.
+
+    Raises:
+        Error: A folder that has no such results; an engine or an option that does not fit.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(options.pop("json", Path(folder) / "verify.json"))
+        words = [*[fspath(folder) for folder in folders], *_words({**options, "json": file})]
+        ran = run(["verify", *words], progress, ends=(0, 1))
+        return Verification.of(_read(file), ran.printed)
 
 
 def bench(checkpoint: StrPath, *, engine: str = "auto", progress: Progress = True, **options: Any) -> Benchmark:

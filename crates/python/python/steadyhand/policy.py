@@ -173,12 +173,11 @@ class Policy:
         Raises:
             Error: The observation does not fit the embodiment: the view, joint group or text is named.
         """
-        named = {"seed": seed, "episode": episode, "inference": inference, "rtc": rtc}
-        asked = dict(options or {})
-        asked.update({name: value for name, value in named.items() if value is not None})
+        if type(observation) is not dict:
+            observation = dict(observation)
         if noise is not None:
             noise = np.ascontiguousarray(noise, dtype=np.float32)
-        return self._native.get_action(dict(observation), asked, noise)
+        return self._native.get_action(observation, dict(options) if options else None, noise, seed, episode, inference, rtc)
 
     def reset(self, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Begins the next episode, or that of `options["episode"]`; one of which nothing was asked yet stays.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -216,16 +217,84 @@ class Recording(_Report):
 
 
 @dataclass(frozen=True)
-class Verification:
+class Compared:
+    """One tensor of this build against the official code's."""
+
+    fixture: str
+    tap: str
+    """The tensor's name, or what else is compared."""
+    measure: str
+    """`relative_l2`, `max_level` and `mean_level` (of 255), `mse_change` or `differences`."""
+    found: float
+    """Not a number, or infinite, is `inf`."""
+    limit: float
+    """What `found` must not exceed."""
+    holds: bool
+    official: str
+    """The official code's own distance, in words; empty where it is not known."""
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Compared:
+        """Of a comparison of a report."""
+        numbers = {name: math.inf if raw[name] is None else float(raw[name]) for name in ("found", "limit")}
+        return cls(**{**raw, **numbers})
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """Recorded results of the official code, and what was compared with them."""
+
+    name: str
+    path: Path
+    kind: str
+    """`model`, `processor` or `demo`."""
+    checkpoint: str | None
+    """Hash of the weights; a processor's results have none, nor an engine."""
+    engine: str | None
+    precision: str | None
+    comparisons: int
+    holding: int
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Fixture:
+        """Of a fixture of a report."""
+        return cls(**{**raw, "path": Path(raw["path"])})
+
+
+@dataclass(frozen=True)
+class Verification(_Report):
     """This build against results of the official code."""
 
     holds: bool
+    """Whether every comparison is within its limit."""
+    worst: Compared
+    """The largest relative L2."""
+    fixtures: list[Fixture]
+    taps: list[Compared]
+    """Of each tap the comparison, of all fixtures, that uses up most of its limit."""
+    comparisons: list[Compared]
+    """All, those that use up most of their limit first."""
     text: str
     """What the program printed: tables of the distances."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Both fields."""
-        return {"holds": self.holds, "text": self.text}
+    @classmethod
+    def of(cls, raw: Mapping[str, Any], text: str) -> Verification:
+        """Of the JSON of `steady verify` and what it printed."""
+        return cls(
+            holds=raw["verdict"] == "holds",
+            worst=Compared.of(raw["worst"]),
+            fixtures=[Fixture.of(fixture) for fixture in raw["fixtures"]],
+            taps=[Compared.of(tap) for tap in raw["taps"]],
+            comparisons=[Compared.of(row) for row in raw["comparisons"]],
+            text=text,
+            raw=raw,
+        )
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row a comparison. Needs pandas."""
+        import pandas
+
+        return pandas.DataFrame([vars(row) for row in self.comparisons])
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ and take the place of the reference's, so the seed does not matter.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _native
+from ._modules import STAGES, Place, places
 from .policy import StrPath
 
 if TYPE_CHECKING:
@@ -32,51 +32,30 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A module's result under a tap's name, and those of its arguments that are taps too."""
-
-    output: str | None
-    inputs: tuple[tuple[int, str, str], ...] = ()
-    """Place among the arguments, name of the parameter, tap."""
-    in_step: bool = False
+_PATCH, _WINDOW = 14, 14
+"""Pixels of a side of N1.6's patches; patches of a side of its windows."""
 
 
-def _places() -> list[tuple[re.Pattern[str], Callable[[re.Match[str]], _Place]]]:
-    """Modules of the action head by their names below it, and the backbone's."""
-    def place(output: str | None, *inputs: tuple[int, str, str], step: bool = False) -> _Place:
-        return _Place(output, inputs, step)
+def _window_order(grids: list[tuple[int, int]]) -> list[int]:
+    """Where patches of N1.6's tower, which keeps them window by window between its layers, stand row by row."""
+    order: list[int] = []
+    for rows, columns in grids:
+        first = len(order)
+        for top in range(0, rows, _WINDOW):
+            for left in range(0, columns, _WINDOW):
+                for row in range(top, min(top + _WINDOW, rows)):
+                    order += [first + row * columns + column for column in range(left, min(left + _WINDOW, columns))]
+    return order
 
-    def of_block(tap: str) -> Callable[[re.Match[str]], _Place]:
-        return lambda found: place(f"dit.block.{found[1]}{tap}", step=True)
 
-    def own_tokens(tap: str) -> Callable[[re.Match[str]], _Place]:
-        # Keys and values of the other blocks are masked here and left out by the reference: not the same tensors.
-        return lambda found: place(f"dit.block.{found[1]}{tap}" if int(found[1]) % 2 else None, step=True)
-
-    block = r"action_head\.model\.transformer_blocks\.(\d+)"
-    known: list[tuple[str, Callable[[re.Match[str]], _Place]]] = [
-        (r"backbone", lambda _: place("backbone_features")),
-        (r"action_head\.vlln", lambda _: place("action_head.vl_norm", (0, "input", "backbone_features"))),
-        (r"action_head\.state_encoder", lambda _: place("action_head.state_features", (0, "x", "action_head.state"))),
-        (r"action_head\.action_encoder", lambda _: place(
-            "action_features", (0, "actions", "actions_in"), (1, "timesteps", "timestep"), step=True)),
-        (r"action_head\.model", lambda _: place("dit.output", (0, "hidden_states", "dit.tokens"), step=True)),
-        (r"action_head\.model\.timestep_encoder", lambda _: place("timestep_embedding", step=True)),
-        (block, of_block("")),
-        (block + r"\.norm1", of_block(".modulated")),
-        (block + r"\.norm1\.linear", of_block(".modulation")),
-        (block + r"\.attn1\.to_q", of_block(".query")),
-        (block + r"\.attn1\.to_k", own_tokens(".key")),
-        (block + r"\.attn1\.to_v", own_tokens(".value")),
-        (block + r"\.attn1", of_block(".attention_output")),
-        (block + r"\.norm3", of_block(".norm2")),
-        (block + r"\.ff\.net\.0\.proj", of_block(".fc1")),
-        (block + r"\.ff\.net\.0", of_block(".gelu")),
-        (block + r"\.ff\.net\.2", of_block(".fc2")),
-        (r"action_head\.action_decoder", lambda _: place("decoder", step=True)),
-    ]
-    return [(re.compile(rf"(?:.*\.)?{name}"), made) for name, made in known]
+def _grids(images: Any) -> list[tuple[int, int]]:
+    """Patches of the height and the width of each image: a tensor `[..., 3, H, W]`, or a list of such."""
+    if isinstance(images, (tuple, list)):
+        return [grid for image in images for grid in _grids(image)]
+    shape: tuple[int, ...] = tuple(getattr(images, "shape", ()))
+    if len(shape) not in (3, 4):
+        return []
+    return [(shape[-2] // _PATCH, shape[-1] // _PATCH)] * (shape[0] if len(shape) == 4 else 1)
 
 
 @dataclass
@@ -86,27 +65,41 @@ class Recorder:
     path: Path
     inferences: list[dict[str, torch.Tensor]] = field(default_factory=list)
     step: int = -1
+    left_out: list[str] = field(default_factory=list)
+    """Taps of N1.6's tower that were not recorded, as the sizes of its images were not seen."""
+    _order: list[int] = field(default_factory=list, repr=False)
 
     def inference(self) -> None:
         """What comes from now on belongs to the next inference."""
         self.inferences.append({})
         self.step = -1
 
-    def _keep(self, tap: str, tensor: torch.Tensor, in_step: bool) -> None:
+    def _keep(self, tap: str, tensor: torch.Tensor, place: Place) -> None:
         import torch
 
         # What an inference computes once comes before its first step; `action_pred` alone comes after.
-        if not in_step and self.step >= 0 and tap != "action_pred":
+        if not place.in_step and self.step >= 0 and tap != "action_pred":
             self.inference()
         if not self.inferences:
             self.inferences.append({})
-        name = f"step.{self.step}.{tap}" if in_step else tap
-        kept = tensor.detach()
+        name = f"step.{self.step}.{tap}" if place.in_step else tap
+        # At once: what is added in place later is not part of the result.
+        kept = tensor.detach().to("cpu", copy=True)
+        if place.stage != "action_head":
+            kept = kept.flatten(-2) if tap.endswith(("query_norm", "key_norm")) and kept.dim() == 4 else kept
+            kept = kept.reshape(1, -1, kept.shape[-1])
+        if place.windows:
+            if len(self._order) != kept.shape[1]:
+                self.left_out.append(tap)
+                return
+            ordered = torch.empty_like(kept)
+            ordered[:, self._order] = kept
+            kept = ordered
         if kept.dim() == 2 and tap.endswith(("modulation", "timestep_embedding")):
             kept = kept.unsqueeze(1)
         if tap == "timestep":
             kept = kept.reshape(-1).to(torch.int64)
-        kept = kept.to("cpu", copy=True).contiguous()
+        kept = kept.contiguous()
         self.inferences[-1][name] = kept
         if name == "step.0.actions_in":
             self.inferences[-1]["noise"] = kept.clone()
@@ -128,13 +121,20 @@ def _tensor(value: Any) -> torch.Tensor | None:
 
 @contextmanager
 def record(
-    model: torch.nn.Module, out: StrPath, *, precision: str | None = None, metadata: Mapping[str, str] | None = None
+    model: torch.nn.Module,
+    out: StrPath,
+    *,
+    stages: Collection[str] = STAGES,
+    precision: str | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Iterator[Recorder]:
     """Records what `model` computes within the `with` into the new folder `out`, as a trace.
 
     Args:
         model: The official model (`Gr00tPolicy(...).model`), or a module with its names: what has an `action_head` with
             `action_encoder`, `model` and `action_decoder`. One observation an inference.
+        stages: Parts to record, of `vision`, `connector`, `language` and `action_head`; the action head is always needed. At
+            the published size all of them take near a GB of memory an inference in bf16.
         precision: What the model is meant to run at, such as `bf16`, where its tensors do not say.
         metadata: More of what a trace may say of itself, such as `episode` and `steps` (docs/DIAGNOSIS.md).
 
@@ -147,24 +147,25 @@ def record(
     folder = Path(out)
     if folder.exists():
         raise _native.Error(f"{folder}: expected a folder that does not exist yet")
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown or "action_head" not in stages:
+        what = ", ".join(map(repr, unknown)) or "no action_head"
+        raise _native.Error(f"stages: expected action_head and any of {', '.join(STAGES)}, found {what}")
     recorder = Recorder(folder)
-    handles = []
-    known = _places()
-    for name, module in model.named_modules():
-        for pattern, made in known:
-            found = pattern.fullmatch(name)
-            if found is None:
-                continue
-            place = made(found)
-            if place.inputs:
-                handles.append(module.register_forward_pre_hook(_before(recorder, place, name), with_kwargs=True))
-            if place.output is not None:
-                handles.append(module.register_forward_hook(_after(recorder, place)))
-    if not any("action_encoder" in name for name, _ in model.named_modules()) or not handles:
-        for handle in handles:
-            handle.remove()
+    modules = dict(model.named_modules())
+    known = [(name, place) for name, place in places(modules) if place.stage in stages]
+    if not any("action_encoder" in name for name in modules) or not known:
         names = ", ".join(name for name, _ in model.named_children())
         raise _native.Error(f"model: expected a module with action_head.action_encoder, found {names}")
+    handles = []
+    for name, place in known:
+        if place.inputs:
+            handles.append(modules[name].register_forward_pre_hook(_before(recorder, place, name), with_kwargs=True))
+        if place.output is not None:
+            handles.append(modules[name].register_forward_hook(_after(recorder, place)))
+    for name, module in modules.items():
+        if name.endswith("backbone.model.vision_model") and "vision" in stages:
+            handles.append(module.register_forward_pre_hook(_images(recorder), with_kwargs=True))
     answering = model if hasattr(model, "get_action") else getattr(model, "action_head", None)
     answer = getattr(answering, "get_action", None)
     if answering is not None and answer is not None:
@@ -173,7 +174,7 @@ def record(
             result = answer(*args, **kwargs)
             actions = _tensor(result)
             if actions is not None:
-                recorder._keep("action_pred", actions, False)
+                recorder._keep("action_pred", actions, Place("action_head", "action_pred"))
             return result
 
         answering.__dict__["get_action"] = answered
@@ -208,7 +209,7 @@ def record(
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
-def _before(recorder: Recorder, place: _Place, name: str) -> Callable[..., None]:
+def _before(recorder: Recorder, place: Place, name: str) -> Callable[..., None]:
     def hook(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if name.endswith("action_encoder"):
             recorder.step += 1
@@ -216,15 +217,22 @@ def _before(recorder: Recorder, place: _Place, name: str) -> Callable[..., None]
             value = kwargs.get(parameter, args[index] if index < len(args) else None)
             tensor = _tensor(value)
             if tensor is not None:
-                recorder._keep(tap, tensor, place.in_step)
+                recorder._keep(tap, tensor, place)
 
     return hook
 
 
-def _after(recorder: Recorder, place: _Place) -> Callable[..., None]:
+def _images(recorder: Recorder) -> Callable[..., None]:
+    def hook(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        recorder._order = _window_order(_grids(kwargs.get("pixel_values", args[0] if args else None)))
+
+    return hook
+
+
+def _after(recorder: Recorder, place: Place) -> Callable[..., None]:
     def hook(_module: torch.nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         tensor = _tensor(output)
         if tensor is not None and place.output is not None:
-            recorder._keep(place.output, tensor, place.in_step)
+            recorder._keep(place.output, tensor, place)
 
     return hook

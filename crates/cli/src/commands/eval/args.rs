@@ -3,15 +3,45 @@
 use super::episode::Pace;
 use crate::engines::remote::ServerArgs;
 use crate::engines::{EngineSpec, Options, trace};
-use crate::options::{EngineArgs, EpisodeRange, VideoArgs};
+use crate::options::{Devices, EngineArgs, EpisodeRange, VideoArgs};
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::path::{Path, PathBuf};
+
+/// All GPUs of `--device`, which holds the first of them alone for what takes one.
+#[derive(Debug, Clone, Default)]
+pub struct Gpus(Vec<usize>);
+
+impl FromArgMatches for Gpus {
+    fn from_arg_matches(matches: &ArgMatches) -> clap::error::Result<Self> {
+        let given = matches.get_many::<Devices>("device").into_iter().flatten();
+        Ok(Gpus(given.flat_map(|devices| devices.0.iter().copied()).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> clap::error::Result<()> {
+        *self = Gpus::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The option itself is that of [`EngineArgs`].
+impl Args for Gpus {
+    fn augment_args(command: Command) -> Command {
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        command
+    }
+}
 
 #[derive(Debug, Args)]
 #[command(mut_arg("engine", |engine| {
     let help = format!("{}; remote: a policy server, ours or NVIDIA's; trace:DIR: what steady serve --record left", EngineSpec::running_help());
     engine.default_value("auto").value_parser(EngineSpec::evaluated).help(help)
+}))]
+#[command(mut_arg("device", |device| {
+    device.num_args(1..).value_name("NUMBERS").value_parser(Devices::several).help("Numbers of the GPUs for cuda that share the episodes, as 0 or 0,1; the first otherwise")
 }))]
 #[command(after_help = "\
 Exit codes: 0 all episodes were evaluated; 3 some were skipped, and are listed with their reasons; 2 bad input, or no \
@@ -20,6 +50,7 @@ episode could be evaluated; 130 or 143 Ctrl-C or SIGTERM, with what was done unt
 Examples:
   steady eval --model-path CHECKPOINT --dataset-path DATASET --traj-ids 0-9
   steady eval --model-path CHECKPOINT --dataset-path DATASET --traj-ids all --resume
+  steady eval --model-path CHECKPOINT --dataset-path DATASET --traj-ids all --device 0,1
   steady eval --model-path A B --dataset-path DATASET --seeds 5 --actions actions.parquet
   steady eval --engine remote --host robot.local --port 5555 --dataset-path DATASET")]
 pub struct EvalArgs {
@@ -91,6 +122,12 @@ pub struct EvalArgs {
     /// Take fixed scales of activations although they were found on another dataset; the report says so.
     #[arg(long)]
     pub allow_stale_calibration: bool,
+    /// Policies that evaluate at the same time, each on episodes of its own: their actions are those of a single one.
+    /// [default: one for each GPU of --device]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub workers: Option<u8>,
+    #[command(flatten)]
+    pub gpus: Gpus,
     #[command(flatten)]
     pub video: VideoArgs,
     #[command(flatten)]
@@ -125,6 +162,7 @@ impl EvalArgs {
             let engine = &self.engine.engine;
             ensure!(!self.checkpoint.is_empty(), "--checkpoint: expected a folder with {engine}, found none");
         }
+        self.workers_options()?;
         self.seed
             .checked_add(self.seeds - 1)
             .with_context(|| format!("--seeds: no {} seeds from {} on", self.seeds, self.seed))?;
@@ -141,6 +179,7 @@ impl EvalArgs {
             ("--noise", self.noise.is_some()),
             ("--tokenizer", self.tokenizer.is_some()),
             ("--allow-stale-calibration", self.allow_stale_calibration),
+            ("--workers", self.workers.is_some()),
         ] {
             ensure!(!given, "{option}: expected with an engine that runs here, found with {name}");
         }
@@ -168,6 +207,26 @@ impl EvalArgs {
         let options = Options { server: self.server.options(), ..self.engine.options.engines() };
         options.check(&[&self.engine.engine])?;
         Ok(options)
+    }
+
+    /// The engine's options of each policy that evaluates: the GPUs in turn.
+    ///
+    /// # Errors
+    /// As [`EvalArgs::options`]; a GPU that is named twice, or that no policy is left for.
+    pub fn workers_options(&self) -> Result<Vec<Options>> {
+        let (options, devices) = (self.options()?, &self.gpus.0);
+        for (place, device) in devices.iter().enumerate() {
+            let named = devices[..place].contains(device);
+            ensure!(!named, "--device: expected each GPU once, found {device} twice");
+        }
+        let count = self.workers.map_or(devices.len().max(1), usize::from);
+        let gpus = devices.len();
+        ensure!(count >= gpus, "--workers: expected at least {gpus}, the GPUs of --device, found {count}");
+        let of = |worker: usize| match devices.get(worker % gpus.max(1)) {
+            Some(device) => Options { device: Some(*device), ..options.clone() },
+            None => options.clone(),
+        };
+        Ok((0..count).map(of).collect())
     }
 
     /// What is evaluated, by name: checkpoint folders, or a server.

@@ -8,7 +8,7 @@ use super::printed;
 use super::subject::{self, About, Subject};
 use crate::options::chosen;
 use crate::report::output::{WRITTEN_BY, write_json};
-use crate::report::{Failed, GroupError, Report, Status, Timings, metrics, summary};
+use crate::report::{Evaluating, Failed, GroupError, Report, Status, Timings, metrics, summary};
 use anyhow::Result;
 use serde::Serialize;
 use std::io::Write;
@@ -195,9 +195,10 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The run at hand is over.
-    pub fn end(&mut self) {
+    /// The run at hand is over, after so long.
+    pub fn end(&mut self, evaluating: Evaluating) {
         if let Some(finished) = self.begun.last_mut() {
+            finished.report.timings.evaluating = Some(evaluating);
             finished.close(match finished.report.failures.is_empty() {
                 true => Status::Complete,
                 false => Status::Partial,
@@ -345,8 +346,11 @@ impl Finished {
         (report.mse, report.mae) = (values(|episode| episode.mse), values(|episode| episode.mae));
         report.groups = GroupError::means(&report.episodes);
         report.status = status;
-        let Timings { model_loading_seconds, dataset_loader_seconds, skip_timing_steps, .. } = report.timings;
-        report.timings =
-            Timings::new(model_loading_seconds, dataset_loader_seconds, &report.episodes, skip_timing_steps);
+        let Timings { model_loading_seconds, dataset_loader_seconds, evaluating, skip_timing_steps, .. } =
+            report.timings;
+        report.timings = Timings {
+            evaluating,
+            ..Timings::new(model_loading_seconds, dataset_loader_seconds, &report.episodes, skip_timing_steps)
+        };
     }
 }

@@ -9,7 +9,9 @@ mod journal;
 mod page;
 mod plan;
 mod printed;
+mod share;
 mod subject;
+mod task;
 
 pub use args::EvalArgs;
 pub use episode::Pace;
@@ -20,20 +22,23 @@ use crate::outcome::Outcome;
 use crate::output::note;
 use crate::progress::Progress;
 use crate::report::output::claim;
-use crate::report::{Failed, Status};
+use crate::report::{Evaluating, Failed, Status};
 use actions::ActionsFile;
 use anyhow::{Context, Error, Result, bail, ensure};
 use episode::{Failure, evaluate};
 use evaluation::{Evaluation, Loaded};
-use journal::Journal;
+use journal::{Done, Journal};
 use plan::Run;
+use share::{Alone, Crew, InOrder};
 use std::io::Write;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Instant;
 use steadyhand_gr00t::Policy;
 use steadyhand_gr00t::session::{Actor, DatasetAtHand, NoiseSource};
 use steadyhand_lerobot::Dataset;
 use subject::{About, Subject};
+use task::Task;
 
 /// Why an evaluation ends before its last episode.
 enum Stop {
@@ -96,9 +101,9 @@ fn evaluate_all(
     for of_subject in runs.chunk_by(|a, b| a.checkpoint == b.checkpoint) {
         match &loaded.subjects[of_subject[0].checkpoint] {
             Subject::Checkpoint(checkpoint) => {
-                let (mut policy, about) = checkpoint.policy(args)?;
-                let name = policy.engine().name().to_owned();
-                let identity = policy.engine().precision().identity();
+                let (mut policies, about) = checkpoint.policies(args)?;
+                let name = about.engine.clone();
+                let identity = policies[0].engine().precision().identity();
                 for run in of_subject {
                     let at_hand = DatasetAtHand::new(
                         &args.dataset_path[run.dataset],
@@ -106,7 +111,7 @@ fn evaluate_all(
                     );
                     let calibration = at_hand.check(&checkpoint.precision).map_err(Error::from)?;
                     let about = About { calibration, ..about.clone() };
-                    ground.evaluate_run(run, &mut policy, (&name, &identity), about, evaluation)?;
+                    ground.evaluate_run(run, &mut policies, (&name, &identity), about, evaluation)?;
                 }
             }
             Subject::Server(server) => {
@@ -114,7 +119,8 @@ fn evaluate_all(
                 let mut remote = server.remote.borrow_mut();
                 for run in of_subject {
                     let name = about.subject.clone();
-                    ground.evaluate_run(run, &mut *remote, (&name, ""), about.clone(), evaluation)?;
+                    let remote = &mut Alone(&mut *remote);
+                    ground.evaluate_run(run, remote, (&name, ""), about.clone(), evaluation)?;
                 }
             }
             Subject::Recording(recording) => {
@@ -122,7 +128,8 @@ fn evaluate_all(
                 let mut replay = recording.replay.borrow_mut();
                 for run in of_subject {
                     let name = about.subject.clone();
-                    ground.evaluate_run(run, &mut *replay, (&name, ""), about.clone(), evaluation)?;
+                    let replay = &mut Alone(&mut *replay);
+                    ground.evaluate_run(run, replay, (&name, ""), about.clone(), evaluation)?;
                 }
             }
         }
@@ -137,12 +144,25 @@ struct Ground<'a> {
     progress: Progress,
 }
 
+/// What an episode came to.
+enum Came {
+    /// It was done before.
+    Before(Done),
+    /// It is done, and kept.
+    Done(Done),
+    /// It is left out.
+    Skipped(Failed),
+    /// Nothing follows.
+    Stopped(Stop),
+}
+
 impl Ground<'_> {
-    /// Runs the episodes of one run that are not done yet. `identity` is the engine's, with that of its formats.
+    /// Runs the episodes of one run that are not done yet, shared among the actors. `identity` is the engine's, with that
+    /// of its formats.
     fn evaluate_run<A: Actor>(
         &self,
         run: &Run,
-        actor: &mut A,
+        actors: &mut impl Crew<A>,
         (engine, precision): (&str, &str),
         about: About,
         evaluation: &mut Evaluation,
@@ -152,52 +172,71 @@ impl Ground<'_> {
         let journal = Rc::new(Journal::open(&run.folder(args), &identity, args.resume)?);
         evaluation.begin(run, &journal, about.clone());
         let data = &loaded.datasets[run.dataset];
-        let plot = |index| args.plot(run.label.as_deref(), &about.engine, index, data.episodes.len() == 1);
-        for index in &data.episodes {
-            if journal.done(*index).is_none() {
-                claim(&plot(*index))?;
-            }
+        let before: Vec<_> = data.episodes.iter().map(|index| journal.done(*index)).collect();
+        let places = data.episodes.iter().copied().enumerate();
+        let todo: Vec<(usize, usize)> = places.filter(|(place, _)| before[*place].is_none()).collect();
+        let only = data.episodes.len() == 1;
+        for (_, index) in &todo {
+            claim(&args.plot(run.label.as_deref(), &about.engine, *index, only))?;
         }
+        let taken_over = before.iter().flatten().count();
+        let known = before.into_iter().enumerate();
+        let mut order = InOrder::new(known.filter_map(|(place, done)| Some((place, Came::Before(done?)))));
+        let mut stop = None;
+        let mut take = |came| self.take(run, came, &mut stop, evaluation);
+
+        let task =
+            Task { args, run, dataset: &data.dataset, about: &about, journal: &journal, progress, only };
         let noise = run.noise(args);
-        let mut before = 0;
-        for &index in &data.episodes {
-            progress.now(printed::place(run, index));
-            if let Some(done) = journal.done(index) {
-                before += 1;
+        let started = Instant::now();
+        let work = |actor: &mut A, (place, index)| task.evaluate(actor, place, index, &noise);
+        actors.share(&todo, work, |(place, came)| {
+            order.put(place, came);
+            while let Some(came) = order.ready() {
+                take(came)?;
+            }
+            Ok::<(), Stop>(())
+        })?;
+        order.rest().try_for_each(take)?;
+        if let Some(stop) = stop {
+            return Err(stop);
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        evaluation.end(Evaluating { seconds, workers: actors.count() });
+        if taken_over > 0 {
+            let episodes = if taken_over == 1 { "episode" } else { "episodes" };
+            let folder = run.folder(args);
+            progress.suspend(|| note!("{taken_over} {episodes} taken over from {}", folder.display()));
+        }
+        Ok(())
+    }
+
+    /// Tells what an episode came to, and adds it to the evaluation.
+    fn take(
+        &self,
+        run: &Run,
+        came: Came,
+        stop: &mut Option<Stop>,
+        evaluation: &mut Evaluation,
+    ) -> Result<(), Stop> {
+        let progress = &self.progress;
+        match came {
+            Came::Before(done) => {
                 progress.advance(done.report.inferences as u64);
                 evaluation.add(done);
-                continue;
             }
-            if let Some(signal) = interrupt::signal() {
-                return Err(Stop::Signal(signal));
+            Came::Done(done) => {
+                progress.suspend(|| printed::episode(run, &done.report))?;
+                evaluation.add(done);
+                evaluation.write_now_and_then()?;
             }
-            match evaluate(args.pace(), actor, &data.dataset, index, &noise, &|| progress.inc()) {
-                Ok(mut evaluated) => {
-                    let path = plot(index);
-                    episode::plot(&evaluated, &about, &path)?;
-                    evaluated.report.noise_confirmed = args.is_remote().then_some(evaluated.asked_noise);
-                    evaluated.report.plot = Some(path.display().to_string());
-                    let done = journal.keep(&evaluated.report, evaluated.layout, &evaluated.curves)?;
-                    progress.suspend(|| printed::episode(run, &done.report))?;
-                    evaluation.add(done);
-                    evaluation.write_now_and_then()?;
-                }
-                Err(Failure::Interrupted) => {
-                    return Err(Stop::Signal(interrupt::signal().unwrap_or_default()));
-                }
-                Err(Failure::Engine(error)) => return Err(Stop::Error(error)),
-                Err(Failure::Episode(error)) if args.strict => return Err(Stop::Error(error)),
-                Err(Failure::Episode(error)) => {
-                    let failed = Failed { episode_index: index, reason: crate::outcome::describe(&error) };
-                    progress.suspend(|| note!("{}: skipped: {}", printed::place(run, index), failed.reason));
-                    evaluation.fail(failed);
-                }
+            Came::Skipped(failed) => {
+                let place = printed::place(run, failed.episode_index);
+                progress.suspend(|| note!("{place}: skipped: {}", failed.reason));
+                evaluation.fail(failed);
             }
-        }
-        evaluation.end();
-        if before > 0 {
-            let episodes = if before == 1 { "episode" } else { "episodes" };
-            progress.suspend(|| note!("{before} {episodes} taken over from {}", run.folder(args).display()));
+            // Of several the first episode's.
+            Came::Stopped(found) => *stop = stop.take().or(Some(found)),
         }
         Ok(())
     }

@@ -2,8 +2,9 @@
 
 use super::args::EvalArgs;
 use crate::engines::{remote, trace};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::cell::RefCell;
+use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::time::Instant;
 use steadyhand_gr00t::Policy;
@@ -73,28 +74,45 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The policy, opened, and what a report says of it.
+    /// A policy for each worker, opened, and what a report says of them.
     ///
     /// # Errors
-    /// As [`Parts::policy`].
-    pub fn policy(&self, args: &EvalArgs) -> Result<(Policy, About)> {
+    /// As [`Parts::policy`]; workers whose engines differ.
+    pub fn policies(&self, args: &EvalArgs) -> Result<(Vec<Policy>, About)> {
         let opening = Instant::now();
-        let policy = self.parts.policy(
-            self.backend.as_ref(),
-            self.precision.clone(),
-            args.denoising_steps(),
-            args.seed,
-        )?;
+        let Checkpoint { parts, precision, backend, .. } = self;
+        let open = |backend: &dyn Backend| {
+            Ok(parts.policy(backend, precision.clone(), args.denoising_steps(), args.seed)?)
+        };
+        let workers = args.workers_options()?;
+        let policies = std::thread::scope(|scope| {
+            let others = workers.iter().skip(1);
+            let others: Vec<_> = others
+                .map(|options| scope.spawn(move || open(args.engine.engine.backend(options)?.as_ref())))
+                .collect();
+            let first = open(backend.as_ref());
+            let others =
+                others.into_iter().map(|opened| opened.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            [first].into_iter().chain(others).collect::<Result<Vec<_>>>()
+        })?;
+        let engine = policies[0].engine();
+        for (worker, other) in policies.iter().enumerate() {
+            let (expected, found) = (engine.name(), other.engine().name());
+            ensure!(
+                expected == found,
+                "--device: expected one engine for all, found {expected} and, of worker {worker}, {found}"
+            );
+        }
         let about = About {
-            subject: self.parts.name(),
-            engine: policy.engine().name().to_owned(),
-            precision: policy.engine().precision().name().to_owned(),
-            embodiment_tag: policy.processor().embodiment_tag().to_owned(),
+            subject: parts.name(),
+            engine: engine.name().to_owned(),
+            precision: engine.precision().name().to_owned(),
+            embodiment_tag: policies[0].processor().embodiment_tag().to_owned(),
             denoising_steps: Some(args.denoising_steps()),
             calibration: None,
             model_loading_seconds: self.loading_seconds + opening.elapsed().as_secs_f64(),
         };
-        Ok((policy, about))
+        Ok((policies, about))
     }
 }
 
@@ -143,7 +161,8 @@ pub fn open(args: &EvalArgs) -> Result<Vec<Subject>> {
 
 /// Checkpoints, each with what opens its engine.
 fn checkpoints(args: &EvalArgs) -> Result<Vec<Subject>> {
-    let backend: Rc<dyn Backend> = args.engine.engine.backend(&args.options()?)?.into();
+    let options = args.workers_options()?;
+    let backend: Rc<dyn Backend> = args.engine.engine.backend(&options[0])?.into();
     let wanted = args.engine.precision()?;
     let mut checkpoints = Vec::new();
     for folder in &args.checkpoint {

@@ -1,6 +1,6 @@
 //! Expected results of the demo: the official code's actions on whole episodes, from the same noise.
 
-use super::{Measure, Row, VerifyArgs};
+use super::{Measure, Ran, Row, VerifyArgs};
 use crate::options::demo;
 use crate::report::metrics;
 use anyhow::{Context, Result, bail};
@@ -37,7 +37,7 @@ struct Errors {
 }
 
 /// Runs every episode that the folder has results for.
-pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut Vec<Row>) -> Result<()> {
+pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut Vec<Row>) -> Result<Ran> {
     let (checkpoint, dataset) = subject(folder, args)?;
     let precision = args.engine.precision()?;
     DatasetAtHand::new(&dataset, Stale::Refuse).check(&precision)?;
@@ -70,7 +70,8 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
         let own = relative_l2(actions(&expected, official, found.len())?, reference);
         let limit = if exact { F32_LIMIT } else { own * OFFICIAL_BF16_FACTOR };
         rows.push(Row {
-            name: format!("{label} {name} actions"),
+            fixture: label.to_owned(),
+            name: format!("{name} actions"),
             found: relative_l2(&found, reference),
             limit: args.max_relative_l2.unwrap_or(limit),
             what: Measure::RelativeL2,
@@ -81,14 +82,20 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
         let columns = 0..rollout.ground_truth[0].len();
         let mse = metrics::errors(&rollout.prediction, &rollout.ground_truth, columns)?.mse;
         rows.push(Row {
-            name: format!("{label} {name} MSE"),
+            fixture: label.to_owned(),
+            name: format!("{name} MSE"),
             found: (mse - expected.mse).abs() / expected.mse,
             limit: if exact { F32_MSE_LIMIT } else { BF16_MSE_LIMIT },
             what: Measure::MseChange,
             note: format!("{official} {:.6}, ours {mse:.6}", expected.mse),
         });
     }
-    Ok(())
+    let engine = policy.engine();
+    Ok(Ran {
+        checkpoint: args.fingerprint(&parts.model),
+        engine: engine.name().to_owned(),
+        precision: engine.precision().name().to_owned(),
+    })
 }
 
 /// The official physical actions `[inferences, horizon, dim]`, flattened, up to the steps evaluated.

@@ -7,15 +7,20 @@ mod demo_expected;
 mod golden_input;
 mod model_golden;
 mod processor_golden;
+mod report;
 
 use crate::options::EngineArgs;
 use crate::outcome::Outcome;
 use crate::output::{note, say};
 use crate::progress::Progress;
+use crate::report::output::{claim, write_json};
 use crate::report::table::Table;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use report::{Fixture, Report};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
+use steadyhand_gr00t::model::Model;
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -39,12 +44,17 @@ pub struct VerifyArgs {
     /// How many of the worst rows to show.
     #[arg(long, default_value_t = 10)]
     pub rows: usize,
+    /// Where all comparisons go as JSON, with the worst of each tap and the checkpoints' hashes.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 /// One comparison.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Row {
-    /// Fixture and tensor.
+    /// Name of the fixture.
+    fixture: String,
+    /// The tensor, or what else is compared.
     name: String,
     /// The distance, relative L2 unless `what` says otherwise.
     found: f64,
@@ -57,7 +67,8 @@ struct Row {
 }
 
 /// What a row measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 enum Measure {
     RelativeL2,
     /// Largest difference of pixel values, in levels of 255.
@@ -87,6 +98,11 @@ impl Row {
         self.found <= self.limit
     }
 
+    /// As it is told to people.
+    fn label(&self) -> String {
+        format!("{} {}", self.fixture, self.name)
+    }
+
     /// Sorts by how much of the limit is used up.
     fn strain(&self) -> f64 {
         match (self.found == 0.0, self.limit == 0.0) {
@@ -97,32 +113,61 @@ impl Row {
     }
 }
 
+/// What a fixture was compared with.
+struct Ran {
+    /// [`Parts::fingerprint`](steadyhand_gr00t::policy::Parts::fingerprint) of the weights, where the report needs it:
+    /// they are read whole for it.
+    checkpoint: Option<String>,
+    /// The engine that ran.
+    engine: String,
+    /// Its number formats.
+    precision: String,
+}
+
+impl VerifyArgs {
+    /// What tells the weights from others, where the report needs it.
+    fn fingerprint(&self, model: &Model) -> Option<String> {
+        self.json.as_ref().and_then(|_| Some(model.checkpoint()?.fingerprint()))
+    }
+}
+
 /// Compares every fixture and tells whether all limits hold.
 pub fn run(args: &VerifyArgs) -> Result<Outcome> {
-    let mut rows = Vec::new();
+    if let Some(path) = &args.json {
+        claim(path)?;
+    }
+    let (mut rows, mut fixtures) = (Vec::new(), Vec::new());
     let folders = expand(&args.fixtures)?;
     refuse_unused(args, &folders)?;
     let progress = Progress::new("verifying", "fixtures", folders.len() as u64);
     for folder in folders {
         let label = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let before = rows.len();
-        match Kind::of(&folder) {
-            Some(Kind::Model) => model_golden::verify(&folder, &label, args, &mut rows)?,
-            Some(Kind::Processor) => processor_golden::verify(&folder, &label, args, &mut rows)?,
-            Some(Kind::Demo) => demo_expected::verify(&folder, &label, args, &mut rows)?,
-            None => bail!("{}: {}", folder.display(), Kind::EXPECTED),
-        }
+        let kind = Kind::of(&folder).with_context(|| format!("{}: {}", folder.display(), Kind::EXPECTED))?;
+        let ran = match kind {
+            Kind::Model => Some(model_golden::verify(&folder, &label, args, &mut rows)?),
+            Kind::Demo => Some(demo_expected::verify(&folder, &label, args, &mut rows)?),
+            Kind::Processor => {
+                processor_golden::verify(&folder, &label, args, &mut rows)?;
+                None
+            }
+        };
         let held = rows[before..].iter().filter(|row| row.holds()).count();
         let all = rows.len() - before;
         progress.suspend(|| say!("{label}: {held} of {all} comparisons hold"))?;
         progress.inc();
+        fixtures.push(Fixture::new(label, &folder, kind, ran, all, held));
     }
     drop(progress);
     rows.sort_by(|a, b| b.strain().total_cmp(&a.strain()));
     say!("\n{}", table(&rows, args.rows))?;
     let worst = rows.iter().filter(|row| row.what == Measure::RelativeL2);
     let worst = worst.max_by(|a, b| a.found.total_cmp(&b.found)).context("nothing was compared")?;
-    say!("worst relative L2 {:.3e} ({})", worst.found, worst.name)?;
+    say!("worst relative L2 {:.3e} ({})", worst.found, worst.label())?;
+    if let Some(path) = &args.json {
+        write_json(path, &Report::new(fixtures, worst, &rows))?;
+        say!("JSON: {}", path.display())?;
+    }
     let failed = rows.iter().filter(|row| !row.holds()).count();
     if failed > 0 {
         note!("{failed} of {} comparisons are above their limit", rows.len());
@@ -136,7 +181,7 @@ fn table(rows: &[Row], count: usize) -> Table {
     for row in rows.iter().take(count) {
         let verdict = if row.holds() { "ok" } else { "FAILED" };
         table.row([
-            row.name.clone(),
+            row.label(),
             row.what.label().to_owned(),
             format!("{:.3e}", row.found),
             format!("{:.3e}", row.limit),
@@ -167,7 +212,8 @@ fn refuse_unused(args: &VerifyArgs, folders: &[PathBuf]) -> Result<()> {
 }
 
 /// The kinds of fixture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 enum Kind {
     Model,
     Processor,

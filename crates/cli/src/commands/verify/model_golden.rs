@@ -1,6 +1,6 @@
 //! A model golden: weights, inputs and every tap of the official code, in f32, and its bf16 result.
 
-use super::{Measure, Row, VerifyArgs, golden_input};
+use super::{Measure, Ran, Row, VerifyArgs, golden_input};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,11 +26,12 @@ const OFFICIAL_BF16_TAP_FACTOR: f64 = 1.5;
 const RESULTS: [&str; 2] = ["backbone_features", "action_pred"];
 
 /// Compares every tap that the golden holds (f32), or those that it has of the official bf16 run (other precisions).
-pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut Vec<Row>) -> Result<()> {
+pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut Vec<Row>) -> Result<Ran> {
     let model = load_model(folder)?;
     let input = golden_input::read(folder, &model.config)?;
     let taps = Taps::of(&model, &input)?;
-    let found = infer(model, input, args)?;
+    let checkpoint = args.fingerprint(&model);
+    let (found, ran) = infer(model, input, args, checkpoint)?;
     let found = |name: &str, expected| taps.distance(&found, name, expected, folder);
     let expected = both(folder, "expected_f32", "expected_detail_f32")?;
     if args.engine.precision()?.name() == "f32" {
@@ -40,7 +41,7 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
             let note = floor.get(name).map(|floor| format!("{floor:.1e} from f64")).unwrap_or_default();
             rows.push(row(label, name, found(name, tensor)?, limit, note));
         }
-        return Ok(());
+        return Ok(ran);
     }
     for (name, bf16) in &both(folder, "expected_bf16", "expected_bf16_taps")? {
         let f32 = expected.get(name).with_context(|| format!("{}: {name}: none in f32", folder.display()))?;
@@ -51,7 +52,7 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
         let note = format!("bf16 {own:.2e} from f32, {:.2e} from ours", found(name, bf16)?);
         rows.push(row(label, name, found(name, f32)?, limit, note));
     }
-    Ok(())
+    Ok(ran)
 }
 
 /// The taps of a golden's file, and of a second one that some goldens have. Tables of cosines and sines are not taps here.
@@ -66,7 +67,7 @@ fn both(folder: &Path, first: &str, second: &str) -> Result<BTreeMap<String, Ten
 }
 
 fn row(label: &str, name: &str, found: f64, limit: f64, note: String) -> Row {
-    Row { name: format!("{label} {name}"), found, limit, what: Measure::RelativeL2, note }
+    Row { fixture: label.to_owned(), name: name.to_owned(), found, limit, what: Measure::RelativeL2, note }
 }
 
 /// How the taps of a golden stand to those of this crate.
@@ -177,13 +178,19 @@ fn by_rows(tensor: &Tensor<f32>, order: &[usize]) -> Tensor<f32> {
     Tensor { shape: tensor.shape.clone(), values }
 }
 
-fn infer(model: Model, input: ModelInput, args: &VerifyArgs) -> Result<Recorder> {
+fn infer(
+    model: Model,
+    input: ModelInput,
+    args: &VerifyArgs,
+    checkpoint: Option<String>,
+) -> Result<(Recorder, Ran)> {
     let steps = model.config.num_inference_timesteps;
     let formats = precision(&model, args.engine.precision()?, None)?;
     let mut engine = args.engine.backend()?.open(model, formats, steps)?;
     let mut recorder = Recorder::all();
     engine.infer(&[input], Some(&mut recorder))?;
-    Ok(recorder)
+    let (engine, precision) = (engine.name().to_owned(), engine.precision().name().to_owned());
+    Ok((recorder, Ran { checkpoint, engine, precision }))
 }
 
 /// The official f32 code's distance from its f64 run, by tap.

@@ -34,7 +34,8 @@ pub(super) fn verify(folder: &Path, label: &str, args: &VerifyArgs, rows: &mut V
     let observation = observation(folder, &case)?;
     let encoded = processor.encode(&observation)?;
     let mut push = |name: &str, what, found, limit| {
-        rows.push(Row { name: format!("{label} {name}"), found, limit, what, note: String::new() });
+        let (fixture, name) = (label.to_owned(), name.to_owned());
+        rows.push(Row { fixture, name, found, limit, what, note: String::new() });
     };
     let ids: Vec<i64> = encoded.input_ids.iter().map(|id| i64::from(*id)).collect();
     let mask: Vec<i64> = encoded.attention_mask.iter().map(|seen| i64::from(*seen)).collect();

@@ -93,11 +93,19 @@ class Actor:
 
 
 def _gpus() -> int:
+    """GPUs that a process of this one sees: CUDA counts those that CUDA_VISIBLE_DEVICES names from 0 again."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return 0
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return count
+    names = [name.strip() for name in visible.split(",")]
+    # The first that is none hides those behind it.
+    ends = (place for place, name in enumerate(names) if not name or name.startswith("-") or name.isdigit() and int(name) >= count)
+    return min(next(ends, len(names)), count)
 
 
 def local(workers: int | None, engine: str) -> list[Place]:
