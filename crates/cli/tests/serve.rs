@@ -213,10 +213,14 @@ fn bad_options_are_refused() {
     refused(&["--max-batch", "0"], "1..=64");
     refused(&["--max-batch", "65"], "1..=64");
     refused(&["--replicas", "0"], "1..=64");
-    for numbers in ["0,0", "0,", "a"] {
-        refused(&["--device", numbers], "expected different numbers of GPUs, such as 0,1");
+    for (numbers, words) in [
+        ("0,0", "expected each GPU once, found 0 twice"),
+        ("0,", "expected numbers of GPUs, such as 0,1"),
+        ("a", "expected numbers of GPUs, such as 0,1"),
+    ] {
+        refused(&["--device", numbers], words);
     }
-    // Several GPUs are for this command alone.
+    // Other commands take one.
     steady(folder.path(), ["bench", "--device", "0,1"]).refuses(&["expected the number of one GPU"]);
     refused(&["--models", "none.toml"], "--models none.toml: cannot be read");
     for (text, words) in [

@@ -23,11 +23,13 @@ impl Devices {
 
     /// Reads different numbers with commas between them.
     pub fn several(text: &str) -> Result<Self, String> {
-        let what = || "expected different numbers of GPUs, such as 0,1".to_owned();
-        let numbers: Vec<usize> =
-            text.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| what())?;
-        let twice = numbers.iter().enumerate().any(|(place, number)| numbers[..place].contains(number));
-        if twice { Err(what()) } else { Ok(Devices(numbers)) }
+        let numbers: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
+        let numbers = numbers.map_err(|_| "expected numbers of GPUs, such as 0,1".to_owned())?;
+        let mut places = numbers.iter().enumerate();
+        match places.find(|(place, number)| numbers[..*place].contains(number)) {
+            Some((_, twice)) => Err(format!("expected each GPU once, found {twice} twice")),
+            None => Ok(Devices(numbers)),
+        }
     }
 }
 

@@ -92,7 +92,9 @@ fn gpus_that_cannot_share_are_refused() {
         steady(folder.path(), [&words[..], options].concat())
     };
     let cuda = ["--engine", "cuda", "--device"];
-    eval(&[&cuda[..], &["0,1,0"]].concat()).refuses(&["--device: expected each GPU once, found 0 twice"]);
+    for twice in [&["0,1,0"][..], &["0", "1", "0"]] {
+        eval(&[&cuda[..], twice].concat()).refuses(&["--device", "expected each GPU once, found 0 twice"]);
+    }
     for both in [&["0,1"][..], &["0", "1"]] {
         eval(&[&cuda[..], both, &["--workers", "1"]].concat())
             .refuses(&["--workers: expected at least 2, the GPUs of --device, found 1"]);
