@@ -369,3 +369,18 @@ fn a_committed_trace_is_whole_without_an_end() {
     writer.finish().expect("finished");
     assert_eq!(Trace::open(&path).expect("whole").names().len(), 5);
 }
+
+/// What removed a folder for temporary files meant it to stay away.
+#[test]
+fn a_parent_that_is_gone_is_not_made_again() {
+    let dir = folder();
+    let parent = dir.path().join("scratch");
+    let missing = TraceWriter::create_in(&parent, "0", BTreeMap::new());
+    assert!(missing.is_err() && !parent.exists());
+    std::fs::create_dir(&parent).expect("made");
+    let mut writer = TraceWriter::create_in(&parent, "0", BTreeMap::new()).expect("created");
+    writer.add("a", &[1], &[1.0]).expect("added");
+    writer.finish().expect("finished");
+    assert_eq!(Trace::open(parent.join("0")).expect("whole").read("a").expect("read"), [1.0]);
+    assert!(TraceWriter::create_in(&parent, "0", BTreeMap::new()).is_err());
+}

@@ -41,12 +41,35 @@ impl TraceWriter {
         TraceWriter::with_part_bytes(folder.as_ref(), metadata, PART_BYTES)
     }
 
+    /// Starts a trace in a new folder, whose parent must be there: one for temporary files that a signal has just removed
+    /// is not made again.
+    ///
+    /// # Errors
+    /// The folder is there already, or cannot be made.
+    pub fn create_in(
+        parent: &Path,
+        name: &str,
+        metadata: BTreeMap<String, String>,
+    ) -> Result<Self, TraceError> {
+        let folder = parent.join(name);
+        std::fs::create_dir(&folder).map_err(|source| TraceError::io(&folder, source))?;
+        TraceWriter::begin(&folder, metadata, PART_BYTES)
+    }
+
     pub(super) fn with_part_bytes(
         folder: &Path,
         metadata: BTreeMap<String, String>,
         part_bytes: usize,
     ) -> Result<Self, TraceError> {
         std::fs::create_dir_all(folder).map_err(|source| TraceError::io(folder, source))?;
+        TraceWriter::begin(folder, metadata, part_bytes)
+    }
+
+    fn begin(
+        folder: &Path,
+        metadata: BTreeMap<String, String>,
+        part_bytes: usize,
+    ) -> Result<Self, TraceError> {
         // Two traces in one folder would read as one.
         if folder.join(MANIFEST).exists() || !safetensors_files(folder)?.is_empty() {
             return Err(TraceError::field(folder, "folder", "no trace in it yet", "one"));

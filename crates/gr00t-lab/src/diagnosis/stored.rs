@@ -122,13 +122,14 @@ impl Scratch {
     /// # Errors
     /// Those of the engine; a tensor that cannot be written, as on a full disk.
     pub fn record(&self, engine: &mut dyn Engine, input: &ModelInput) -> Result<(Matrix, OfInference)> {
-        let folder = self.folder.path().join(self.traces.get().to_string());
+        let name = self.traces.get().to_string();
         self.traces.set(self.traces.get() + 1);
-        let mut writer = TraceWriter::create(&folder, BTreeMap::new())?;
+        let mut writer = TraceWriter::create_in(self.folder.path(), &name, BTreeMap::new())?;
         let mut probe = TapWriter::new(&mut writer, 0, &|_| true);
         let actions = engine.infer(std::slice::from_ref(input), Some(&mut probe))?.swap_remove(0);
         probe.finish()?;
         writer.finish()?;
+        let folder = self.folder.path().join(name);
         Ok((actions, OfInference { trace: Rc::new(Trace::open(&folder)?), inference: 0 }))
     }
 }
