@@ -78,7 +78,8 @@ def test_record_bench_and_export(demo, tmp_path):
 def test_verify_gives_every_comparison(tmp_path):
     golden = ROOT / "tests/fixtures/golden"
     verified = steadyhand.verify(golden, progress=False)
-    assert verified.holds and "comparisons hold" in verified.text and verified.worst.found < 1e-5
+    assert verified.holds and "comparisons hold" in verified.text
+    assert 0 < verified.worst.found < verified.worst.limit
     assert [fixture.name for fixture in verified.fixtures] == ["mixed_shapes", "one_view", "two_views"]
     assert all(fixture.engine == "cpu" and len(fixture.checkpoint) == 16 for fixture in verified.fixtures)
     assert len(verified.comparisons) == sum(fixture.comparisons for fixture in verified.fixtures)

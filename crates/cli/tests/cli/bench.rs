@@ -153,4 +153,9 @@ fn a_sweep_measures_each_value_and_keeps_what_could_be_measured() {
     assert!(report["failures"][0]["error"].as_str().unwrap().contains("multiple of 28"), "{report}");
     run(&["image-size=57"]).refuses(&["multiple of 28"]);
     run(&["height=57"]).refuses(&["--sweep", "expected DIMENSION=VALUE"]);
+    // A dimension's own option would count for nothing beside its sweep.
+    for (option, value, sweep) in [("--batch", "2", "batch=1"), ("--views", "2", "views=1")] {
+        let own = args.iter().copied().chain([option, value, "--sweep", sweep]);
+        steady(folder.path(), own).refuses(&[option, "expected without --sweep"]);
+    }
 }

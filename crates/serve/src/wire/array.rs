@@ -242,6 +242,12 @@ pub fn write_u8(writer: &mut Writer, dialect: Dialect, shape: &[usize], pieces: 
     write(writer, dialect, ("|u1", shape), pieces);
 }
 
+fn write_shape(writer: &mut Writer, shape: &[usize]) {
+    writer.bin(b"shape");
+    writer.list(shape.len());
+    shape.iter().for_each(|size| writer.int(*size as i64));
+}
+
 fn write(writer: &mut Writer, dialect: Dialect, (descr, shape): (&str, &[usize]), pieces: &[&[u8]]) {
     match dialect {
         Dialect::Npy => {
@@ -260,9 +266,7 @@ fn write(writer: &mut Writer, dialect: Dialect, (descr, shape): (&str, &[usize])
             writer.str(descr);
             writer.bin(b"kind");
             writer.bin(b"");
-            writer.bin(b"shape");
-            writer.list(shape.len());
-            shape.iter().for_each(|size| writer.int(*size as i64));
+            write_shape(writer, shape);
             writer.bin(b"data");
             writer.bin_of(pieces);
         }
@@ -274,9 +278,7 @@ fn write(writer: &mut Writer, dialect: Dialect, (descr, shape): (&str, &[usize])
             writer.bin_of(pieces);
             writer.bin(b"dtype");
             writer.str(descr);
-            writer.bin(b"shape");
-            writer.list(shape.len());
-            shape.iter().for_each(|size| writer.int(*size as i64));
+            write_shape(writer, shape);
         }
     }
 }
