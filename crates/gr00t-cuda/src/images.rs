@@ -230,7 +230,7 @@ mod tests {
     fn raw(height: usize, width: usize) -> RawImage {
         let mut config = ProcessorConfig::defaults(Version::N1_6);
         (config.use_albumentations, config.shortest_image_edge) = (true, Some(256));
-        let frame = Image { width, height, rgb: vec![0; height * width * CHANNELS] };
+        let frame = Image { width, height, rgb: vec![0; height * width * CHANNELS].into() };
         RawImage::of(Arc::new(frame), &config).expect("a frame")
     }
 

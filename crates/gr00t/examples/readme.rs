@@ -6,7 +6,7 @@ use steadyhand_gr00t::{Image, Observation, Policy};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut policy = Policy::open("demo/checkpoint")?;
-    let frame = Image { width: 256, height: 256, rgb: vec![127; 256 * 256 * 3] };
+    let frame = Image { width: 256, height: 256, rgb: vec![127; 256 * 256 * 3].into() };
     let observation = Observation::new("pick up the squash and place it in the cabinet")
         .with_image("ego_view", frame)
         .with_state("left_arm", vec![0.0; 7])

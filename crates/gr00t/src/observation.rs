@@ -1,6 +1,7 @@
 //! What goes into a policy and what comes out of it, in the units of the robot.
 
 use crate::{Error, Result};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,8 +12,9 @@ pub struct Image {
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
-    /// `height * width * 3` bytes: row, column, channel (R, G, B).
-    pub rgb: Vec<u8>,
+    /// `height * width * 3` bytes: row, column, channel (R, G, B). A `Vec` becomes them without a copy, and so does a part of
+    /// a larger message that holds several frames.
+    pub rgb: Bytes,
 }
 
 /// A row-major `[rows, cols]` matrix of f32; rows are time steps.

@@ -41,7 +41,7 @@ fn what_it_describes_is_what_it_takes_and_gives() {
     let mut observation = Observation::new("pick up the squash");
     for view in &described.views {
         for _ in &view.delta_indices {
-            let frame = Image { width: 320, height: 240, rgb: vec![90; 320 * 240 * 3] };
+            let frame = Image { width: 320, height: 240, rgb: vec![90; 320 * 240 * 3].into() };
             observation = observation.with_image(&view.name, frame);
         }
     }

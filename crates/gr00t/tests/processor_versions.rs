@@ -57,7 +57,7 @@ fn square(image: &Image) -> Image {
     for (row, bytes) in image.rgb.chunks_exact(image.width * 3).enumerate() {
         rgb[((top + row) * side + left) * 3..][..bytes.len()].copy_from_slice(bytes);
     }
-    Image { width: side, height: side, rgb }
+    Image { width: side, height: side, rgb: rgb.into() }
 }
 
 /// A processor of one view, `front`.

@@ -2,6 +2,7 @@
 //!
 //! What is otherwise, and what is wrong, is left to the reader of requests ([`crate::value`]), which says what it is.
 
+use bytes::Bytes;
 use numpy::{Element, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
@@ -166,16 +167,18 @@ impl<'py> Frames<'py> {
                 Some(images) => images,
                 None => observation.images.entry(view.to_owned()).or_default(),
             };
-            images.resize_with(steps, || Arc::new(Image { width, height, rgb: Vec::new() }));
+            images.resize_with(steps, || Arc::new(Image { width, height, rgb: Bytes::new() }));
             for (image, rgb) in images.iter_mut().zip(own.chunks_exact(size)) {
                 match Arc::get_mut(image) {
                     Some(image) => {
                         (image.width, image.height) = (width, height);
-                        image.rgb.clear();
-                        image.rgb.extend_from_slice(rgb);
+                        let mut memory = Vec::from(std::mem::take(&mut image.rgb));
+                        memory.clear();
+                        memory.extend_from_slice(rgb);
+                        image.rgb = memory.into();
                     }
                     // Something still has the frame of an earlier call.
-                    None => *image = Arc::new(Image { width, height, rgb: rgb.to_vec() }),
+                    None => *image = Arc::new(Image { width, height, rgb: Bytes::copy_from_slice(rgb) }),
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::metrics::{Count, Metrics, Stage};
 use crate::naming;
-use crate::observation::{Form, MAX_SPARE, Observed, Spare};
+use crate::observation::{Form, MAX_SPARE, Observed, spare};
 use crate::options::{Noise, Options, Pick, of_reset};
 use crate::queue::{Answer, Ticket};
 use crate::recording::Served;
@@ -13,17 +13,28 @@ use crate::server::Shared;
 use crate::wire::{Dialect, Value};
 use crate::zmtp::{self, Ended, Message};
 use crate::{Error, Result};
+use bytes::Bytes;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use steadyhand_gr00t::engine::ModelInput;
 use steadyhand_gr00t::{ActionChunk, Matrix};
 
 /// A message with the time at which it was whole.
 struct Received {
     message: Message,
     at: Instant,
+}
+
+/// The bytes of a message, in which frames stay, with the time at which they were whole.
+#[derive(Clone, Copy)]
+pub struct Body<'m> {
+    /// The message.
+    pub bytes: &'m Bytes,
+    /// When the last of them was there.
+    pub at: Instant,
 }
 
 /// Serves a client until it leaves or the server ends.
@@ -42,16 +53,18 @@ pub fn attend(shared: &Shared, stream: TcpStream) {
         let answering = scope.spawn(|| {
             let _closes = Closes(&writer);
             let mut client = Client::new(shared, Arc::clone(&left));
-            for Received { message, at } in receive {
-                let reply = client.answer(&message, at);
-                if writer.send(&message.envelope, &reply).is_err() {
+            for Received { message: Message { envelope, body, parts }, at } in receive {
+                let bytes = Bytes::from(body);
+                let reply = client.answer(Body { bytes: &bytes, at }, parts);
+                if writer.send(&envelope, &reply).is_err() {
                     left.store(true, Ordering::Release);
                     writer.close();
                 }
                 // Behind the reply: waking a thread may cost this one its core.
                 client.after();
-                if message.body.capacity() <= MAX_SPARE {
-                    *spare.lock().unwrap_or_else(PoisonError::into_inner) = message.body;
+                // A recording may still have its frames.
+                if bytes.len() <= MAX_SPARE && bytes.is_unique() {
+                    *spare.lock().unwrap_or_else(PoisonError::into_inner) = bytes.into();
                 }
             }
         });
@@ -112,7 +125,8 @@ pub struct Client<'s> {
     answered: Vec<Served>,
     /// By which model.
     answered_by: usize,
-    spare: Spare,
+    /// Model inputs of the request before, to be written over.
+    spare: Vec<ModelInput>,
 }
 
 impl<'s> Client<'s> {
@@ -126,14 +140,14 @@ impl<'s> Client<'s> {
             left,
             answered: Vec::new(),
             answered_by: 0,
-            spare: Spare::default(),
+            spare: Vec::new(),
         }
     }
 
     /// Answers a message, whatever it holds.
-    fn answer(&mut self, message: &Message, at: Instant) -> Vec<u8> {
+    fn answer(&mut self, body: Body, parts: usize) -> Vec<u8> {
         let connections = &self.shared.connections;
-        let request = match read(message, self.shared) {
+        let request = match read(body.bytes, parts, self.shared) {
             Ok(request) => request,
             Err(error) => {
                 match error {
@@ -151,13 +165,13 @@ impl<'s> Client<'s> {
                 return reply::error(&error);
             }
         };
-        let answered = self.try_answer(&request, model, at);
+        let answered = self.try_answer(&request, body, model);
         self.count(model, &answered);
         answered.map_or_else(|error| reply::error(&error), |(reply, _)| reply)
     }
 
     /// Actions for the observations of a message that has no endpoint, as `write` puts them. The options are among them.
-    pub fn act_on(&mut self, observation: &Value, at: Instant, write: Write) -> Result<Vec<u8>> {
+    pub fn act_on(&mut self, observation: &Value, body: Body, write: Write) -> Result<Vec<u8>> {
         let options = observation.get("options");
         let model = self.pick(options).inspect_err(|_| self.shared.connections.refused())?;
         let answered = naming::flat(observation, self.shared.models[model].processor()).and_then(|named| {
@@ -167,7 +181,7 @@ impl<'s> Client<'s> {
             });
             let mut data = vec![(Value::Str("observation"), flat.unwrap_or_else(|| observation.clone()))];
             data.extend(options.map(|options| (Value::Str("options"), options.clone())));
-            Ok((self.act(&Value::Map(data), model, at, write)?, Count::Answered))
+            Ok((self.act(&Value::Map(data), body, model, write)?, Count::Answered))
         });
         self.count(model, &answered);
         answered.map(|(reply, _)| reply)
@@ -205,7 +219,7 @@ impl<'s> Client<'s> {
         })
     }
 
-    fn try_answer(&mut self, request: &Request, model: usize, at: Instant) -> Result<(Vec<u8>, Count)> {
+    fn try_answer(&mut self, request: &Request, body: Body, model: usize) -> Result<(Vec<u8>, Count)> {
         let offered = &self.shared.models[model];
         let other = |reply| Ok((reply, Count::Other));
         match request.endpoint {
@@ -229,7 +243,7 @@ impl<'s> Client<'s> {
                 let write = |chunks: &[ActionChunk], form: Form, info: &Info| {
                     reply::actions(chunks, form, dialect, info)
                 };
-                Ok((self.act(&request.data, model, at, &write)?, Count::Answered))
+                Ok((self.act(&request.data, body, model, &write)?, Count::Answered))
             }
         }
     }
@@ -246,7 +260,8 @@ impl<'s> Client<'s> {
     }
 
     /// Actions for observations, as `write` puts them.
-    fn act(&mut self, data: &Value, model: usize, at: Instant, write: Write) -> Result<Vec<u8>> {
+    fn act(&mut self, data: &Value, body: Body, model: usize, write: Write) -> Result<Vec<u8>> {
+        let Body { bytes, at } = body;
         let offered = &self.shared.models[model];
         let (processor, metrics) = (offered.processor(), &offered.metrics);
         known(data, &["observation", "options"])?;
@@ -254,7 +269,7 @@ impl<'s> Client<'s> {
             return Err(Error::field("observation", "expected a map, found none"));
         };
         let modalities = processor.modalities();
-        let Observed { observations, form } = Observed::read_into(observation, modalities, &mut self.spare)?;
+        let Observed { observations, form } = Observed::read_from(bytes, observation, modalities)?;
         let mut options = Options::read(data.get("options"), modalities, observations.len(), form.batched)?;
         options.ignored.retain(|name| !Pick::KEYS.contains(&name.as_str()));
         let deadline = options.deadline.map(|allowed| at + allowed);
@@ -266,10 +281,9 @@ impl<'s> Client<'s> {
 
         let started = Instant::now();
         let robot = &self.robots[model];
-        let spare = &mut self.spare.inputs;
         let (preparation, shape) = (&offered.preparation, offered.noise_shape);
         let Asked { inputs, noise, rtc } =
-            robot.prepare(preparation, shape, &observations, &options, form.batched, spare)?;
+            robot.prepare(preparation, shape, &observations, &options, form.batched, &mut self.spare)?;
         metrics.time(Stage::Prepare, started.elapsed());
         let recorder = offered.recorder.as_ref().filter(|recorder| recorder.is_recording());
         let mut going_on: Vec<_> = match recorder {
@@ -306,7 +320,6 @@ impl<'s> Client<'s> {
         }
         let info = Info { model: &offered.name, noise, inference, batch, rtc, ignored: &options.ignored };
         let reply = write(&chunks, form, &info);
-        let mut kept = Vec::new();
         if recorder.is_some() {
             let members = observations.into_iter().zip(normalized).zip(&chunks).enumerate();
             let served = members.map(|(place, ((observation, actions), chunk))| Served {
@@ -317,14 +330,11 @@ impl<'s> Client<'s> {
                 chunk: chunk.clone(),
             });
             self.answered = served.collect();
-        } else {
-            kept = observations;
-            if offered.recorder.is_some() {
-                metrics.count(Count::Unrecorded);
-            }
+        } else if offered.recorder.is_some() {
+            metrics.count(Count::Unrecorded);
         }
         self.answered_by = model;
-        self.spare.keep(kept, inputs);
+        self.spare = spare(inputs);
         self.robots[model].given(&options, false, chunks);
         metrics.time(Stage::Write, started.elapsed());
         metrics.time(Stage::Total, at.elapsed());
@@ -333,12 +343,11 @@ impl<'s> Client<'s> {
 }
 
 /// Reads a message; what it asks for is not looked at yet.
-fn read<'m>(message: &'m Message, shared: &Shared) -> Result<Request<'m>> {
-    if message.parts != 1 {
-        let what = format!("expected a message of one part, found {}", message.parts);
-        return Err(Error::Message(what));
+fn read<'m>(message: &'m [u8], parts: usize, shared: &Shared) -> Result<Request<'m>> {
+    if parts != 1 {
+        return Err(Error::Message(format!("expected a message of one part, found {parts}")));
     }
-    Request::read(&message.body, shared.config.api_token.as_deref())
+    Request::read(message, shared.config.api_token.as_deref())
 }
 
 /// Waits for an engine. `None` where there will be no answers: the deadline passed before one took the request, or the one

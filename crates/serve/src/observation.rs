@@ -11,6 +11,7 @@
 
 use crate::wire::{Array, Value};
 use crate::{Error, Result};
+use bytes::Bytes;
 use std::sync::Arc;
 use steadyhand_gr00t::engine::{ModelImages, ModelInput};
 use steadyhand_gr00t::processor::EmbodimentModalities;
@@ -28,56 +29,32 @@ pub struct Form {
     pub flat: bool,
 }
 
-/// Most bytes of frames and pixels, and of a message, that a client keeps of a request for the next one.
+/// Most bytes of pixels, and of a message, that a client keeps of a request for the next one.
 pub const MAX_SPARE: usize = 16 << 20;
 
-/// Memory of an earlier request, to be written over by the next one: fresh memory of frames and pixels costs as much as
-/// what is written into it.
-#[derive(Debug, Default)]
-pub struct Spare {
-    frames: Vec<Vec<u8>>,
-    /// Model inputs.
-    pub inputs: Vec<ModelInput>,
-    bytes: usize,
-}
+/// How many times its own size a view may keep alive: its frames stay in the message where that is no larger.
+const MAX_HELD: usize = 16;
 
-impl Spare {
-    /// Keeps what a request leaves, as far as it may.
-    pub fn keep(&mut self, observations: Vec<Observation>, inputs: impl IntoIterator<Item = ModelInput>) {
-        self.bytes = 0;
-        let mut fits = |bytes: usize| {
-            self.bytes += bytes;
-            self.bytes <= MAX_SPARE
-        };
-        let mut kept = Vec::new();
-        for mut input in inputs {
-            let bytes = match &input.images {
-                ModelImages::Pixels(images) => {
-                    images.iter().map(|image| size_of::<f32>() * image.data.capacity()).sum()
-                }
-                // They are the observation's frames, which are kept below.
-                ModelImages::Raw(_) => {
-                    input.images = ModelImages::default();
-                    0
-                }
-            };
-            if fits(bytes) {
-                kept.push(input);
+/// What of a request's model inputs is kept, to be written over by the next request: fresh memory of pixels costs as much
+/// as what is written into it.
+pub fn spare(inputs: impl IntoIterator<Item = ModelInput>) -> Vec<ModelInput> {
+    let mut bytes = 0;
+    let fits = |input: &mut ModelInput| {
+        bytes += match &input.images {
+            ModelImages::Pixels(images) => {
+                images.iter().map(|image| size_of::<f32>() * image.data.capacity()).sum()
             }
-        }
-        self.inputs = kept;
-        let frames =
-            observations.into_iter().flat_map(|observation| observation.images.into_values().flatten());
-        let frames = frames.filter_map(Arc::into_inner).map(|frame| frame.rgb);
-        self.frames = frames.take_while(|rgb| fits(rgb.capacity())).collect();
-    }
-
-    fn copy(&mut self, rgb: &[u8]) -> Vec<u8> {
-        let mut bytes = self.frames.pop().unwrap_or_default();
-        bytes.clear();
-        bytes.extend_from_slice(rgb);
-        bytes
-    }
+            // They lie in the message, which is kept for itself.
+            ModelImages::Raw(_) => {
+                input.images = ModelImages::default();
+                0
+            }
+        };
+        bytes <= MAX_SPARE
+    };
+    let mut inputs: Vec<ModelInput> = inputs.into_iter().collect();
+    inputs.retain_mut(fits);
+    inputs
 }
 
 /// The observations of a request.
@@ -95,14 +72,14 @@ impl Observed {
     /// # Errors
     /// Names what is missing, or has another type or shape.
     pub fn read(value: &Value, modalities: &EmbodimentModalities) -> Result<Self> {
-        Observed::read_into(value, modalities, &mut Spare::default())
+        Observed::read_from(&Bytes::new(), value, modalities)
     }
 
-    /// [`Observed::read`] into memory that is kept.
+    /// [`Observed::read`] of a value that was read from `message`: its frames stay there where they can.
     ///
     /// # Errors
     /// As there.
-    pub fn read_into(value: &Value, modalities: &EmbodimentModalities, spare: &mut Spare) -> Result<Self> {
+    pub fn read_from(message: &Bytes, value: &Value, modalities: &EmbodimentModalities) -> Result<Self> {
         if value.entries().is_none() {
             return Err(Error::field("observation", format!("expected a map, found {}", value.kind())));
         }
@@ -123,7 +100,8 @@ impl Observed {
                 observations = vec![Observation::default(); count];
             }
             check_batch(&field, batched, is_batched, observations.len(), count)?;
-            for (observation, frames) in observations.iter_mut().zip(frames(&field, &array, count, spare)?) {
+            for (observation, frames) in observations.iter_mut().zip(frames(&field, &array, count, message)?)
+            {
                 observation.images.insert(view.clone(), frames);
             }
         }
@@ -261,7 +239,7 @@ fn collect(value: &Value, field: &str, most: usize, texts: &mut Vec<String>) -> 
 }
 
 /// Frames of each observation.
-fn frames(field: &str, array: &Array, count: usize, spare: &mut Spare) -> Result<Vec<Vec<Arc<Image>>>> {
+fn frames(field: &str, array: &Array, count: usize, message: &Bytes) -> Result<Vec<Vec<Arc<Image>>>> {
     let wrong = |what: &str| {
         let found = format!("{} {:?}", array.dtype.name(), array.shape);
         Err(Error::field(field, format!("expected uint8 {what}, found {found}")))
@@ -276,12 +254,19 @@ fn frames(field: &str, array: &Array, count: usize, spare: &mut Spare) -> Result
     if steps * height * width == 0 {
         return wrong("frames with pixels");
     }
-    let mut image = |rgb: &[u8]| Arc::new(Image { width, height, rgb: spare.copy(rgb) });
+    let (there, held) = (message.as_ptr_range(), bytes.as_ptr_range());
+    // Arrays in Fortran's order and those of Python lie elsewhere.
+    let within = there.start <= held.start && held.end <= there.end;
+    let stays = within && message.len() / MAX_HELD <= bytes.len();
+    let image = |rgb: &[u8]| {
+        let rgb = if stays { message.slice_ref(rgb) } else { Bytes::copy_from_slice(rgb) };
+        Arc::new(Image { width, height, rgb })
+    };
     let size = 3 * height * width;
     Ok((0..count)
         .map(|index| {
             let own = &bytes[index * steps * size..(index + 1) * steps * size];
-            own.chunks_exact(size).map(&mut image).collect()
+            own.chunks_exact(size).map(image).collect()
         })
         .collect())
 }

@@ -3,12 +3,13 @@
 //!
 //! As `openpi_client.WebsocketClientPolicy` takes it: metadata first, binary messages of msgpack, an error as text.
 
-use crate::client::Client;
+use crate::client::{Body, Client};
 use crate::observation::Form;
 use crate::reply::Info;
 use crate::request::same;
 use crate::server::Shared;
 use crate::wire::{Dialect, Writer, read, write_f32};
+use bytes::Bytes;
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ pub fn attend(shared: &Shared, stream: TcpStream) {
     while let Some(message) = next(shared, &mut socket) {
         let at = Instant::now();
         let write = |chunks: &[ActionChunk], form: Form, info: &Info| actions(chunks, form, info, before);
-        let answered = read(&message).and_then(|observation| client.act_on(&observation, at, &write));
+        let answered = read(&message)
+            .and_then(|observation| client.act_on(&observation, Body { bytes: &message, at }, &write));
         let reply = match answered {
             Ok(reply) => Message::binary(reply),
             Err(error) => Message::text(error.to_string()),
@@ -102,11 +104,11 @@ fn has(request: &Request, token: &str) -> bool {
 }
 
 /// The next observation; none where there will be none. A silent client is sent a ping and must answer it.
-fn next(shared: &Shared, socket: &mut WebSocket<TcpStream>) -> Option<Vec<u8>> {
+fn next(shared: &Shared, socket: &mut WebSocket<TcpStream>) -> Option<Bytes> {
     let mut asked = false;
     loop {
         match socket.read() {
-            Ok(Message::Binary(bytes)) => return Some(bytes.into()),
+            Ok(Message::Binary(bytes)) => return Some(bytes),
             Ok(Message::Text(_)) => {
                 shared.connections.refused();
                 socket

@@ -364,7 +364,7 @@ fn pad(image: &Image, left: usize, top: usize, width: usize, height: usize) -> I
     for (out, row) in rgb.chunks_exact_mut(width * 3).skip(top).zip(rows) {
         out[left * 3..(left + image.width) * 3].copy_from_slice(row);
     }
-    Image { width, height, rgb }
+    Image { width, height, rgb: rgb.into() }
 }
 
 fn letterbox(image: &Image) -> Image {
@@ -387,7 +387,7 @@ fn crop_padded(image: &Image, crop: Size) -> Image {
     let padded = pad(image, place.left, place.top, width, height);
     let mut rgb = Vec::with_capacity(part.width * part.height * CHANNELS);
     View::part(&padded, part).rows().for_each(|row| rgb.extend_from_slice(row));
-    Image { width: part.width, height: part.height, rgb }
+    Image { width: part.width, height: part.height, rgb: rgb.into() }
 }
 
 fn bilinear(image: Image, (width, height): Size) -> Image {

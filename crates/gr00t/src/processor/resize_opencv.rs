@@ -24,7 +24,7 @@ pub(super) fn area(src: View, size: (usize, usize), part: Part) -> Image {
     let axis = |from, to| AXES.get((from, to), || Axis::new(from, to));
     let (x, y) = (axis(src.width(), size.0), axis(src.height(), size.1));
     let rgb = Arch::new().dispatch(Area { src, x: &x, y: &y, part });
-    Image { width: part.width, height: part.height, rgb }
+    Image { width: part.width, height: part.height, rgb: rgb.into() }
 }
 
 /// What [`area`] does with which pixels, for who computes it elsewhere.

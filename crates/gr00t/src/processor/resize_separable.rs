@@ -220,7 +220,7 @@ fn along_x(src: View, axis: &Axis) -> Image {
             }
         }
     }
-    Image { width, height: src.height(), rgb }
+    Image { width, height: src.height(), rgb: rgb.into() }
 }
 
 impl Axis {
@@ -287,7 +287,7 @@ fn along_y(src: View, axis: &Axis) -> Image {
             _ => rows_of_any(src, *start, weights, axis.precision, out),
         }
     }
-    Image { width: src.width(), height, rgb }
+    Image { width: src.width(), height, rgb: rgb.into() }
 }
 
 /// One row of `TAPS` rows from `start` on.

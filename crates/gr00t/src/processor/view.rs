@@ -92,7 +92,7 @@ impl Frame<'_> {
         if let Frame::New(image) = self {
             SPARE.with_borrow_mut(|spares| {
                 if spares.len() < SPARES {
-                    spares.push(image.rgb);
+                    spares.push(image.rgb.into());
                 }
             });
         }

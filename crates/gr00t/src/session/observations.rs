@@ -48,7 +48,7 @@ impl<'a> Observations<'a> {
             let count = modalities.video.delta_indices.len();
             let stack = frames.take(count).map(|frame| {
                 let frame = frame?;
-                Ok(Arc::new(Image { width: frame.width, height: frame.height, rgb: frame.rgb }))
+                Ok(Arc::new(Image { width: frame.width, height: frame.height, rgb: frame.rgb.into() }))
             });
             images.insert(view.clone(), stack.collect::<Result<Vec<_>>>()?);
         }

@@ -80,7 +80,7 @@ impl Tensors {
         let file = self.open();
         let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
         let &[height, width, 3] = tensor.shape() else { panic!("{name}: {:?}", tensor.shape()) };
-        Image { width, height, rgb: tensor.data().to_vec() }
+        Image { width, height, rgb: tensor.data().to_vec().into() }
     }
 
     /// Names that start with `prefix`, without it.

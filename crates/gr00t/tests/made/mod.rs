@@ -90,7 +90,7 @@ pub fn refused_of(version: Version, checkpoint: &Path) -> String {
 
 /// One color, so that frames can be told apart.
 pub fn frame(level: u8) -> Arc<Image> {
-    Arc::new(Image { width: 56, height: 56, rgb: vec![level; 56 * 56 * 3] })
+    Arc::new(Image { width: 56, height: 56, rgb: vec![level; 56 * 56 * 3].into() })
 }
 
 pub fn matrix(rows: usize, data: &[f32]) -> Matrix {

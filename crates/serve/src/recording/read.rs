@@ -3,6 +3,7 @@
 use super::{FINGERPRINT, SOURCE, TAG, name};
 use crate::options::Noise;
 use crate::{Error, Result};
+use bytes::Bytes;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -150,7 +151,7 @@ impl Recording {
         let [_, height, width, 3] = shape[..] else {
             return Err(self.wrong(name, &format!("expected [T, H, W, 3], found {shape:?}")));
         };
-        let image = |rgb: &[u8]| Arc::new(Image { width, height, rgb: rgb.to_vec() });
+        let image = |rgb: &[u8]| Arc::new(Image { width, height, rgb: Bytes::copy_from_slice(rgb) });
         Ok(bytes.chunks_exact((3 * height * width).max(1)).map(image).collect())
     }
 

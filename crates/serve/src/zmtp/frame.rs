@@ -1,10 +1,12 @@
 //! Frames and commands of ZMTP.
 
 use super::Ended;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 
 /// The name of the command that ends the handshake, with its length.
 pub const READY: &[u8] = b"\x05READY";
+/// Half of the memory that a body begins with.
+const FIRST: usize = 1 << 15;
 
 /// What stands before a frame's body.
 #[derive(Debug)]
@@ -57,10 +59,20 @@ impl Header {
         if self.length > most as u64 {
             return Err(Ended::protocol(format!("expected at most {most} bytes, found {}", self.length)));
         }
-        body.clear();
-        let read = stream.take(self.length).read_to_end(&mut body)?;
-        if (read as u64) < self.length {
-            return Err(Ended::Left);
+        let length = self.length as usize;
+        body.truncate(length);
+        let mut read = 0;
+        while read < length {
+            if read == body.len() {
+                // At most twice what is there: a claim alone takes no memory.
+                body.resize(length.min(2 * read.max(FIRST)), 0);
+            }
+            match stream.read(&mut body[read..]) {
+                Ok(0) => return Err(Ended::Left),
+                Ok(more) => read += more,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(body)
     }

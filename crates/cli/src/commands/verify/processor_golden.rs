@@ -88,7 +88,7 @@ fn observation(folder: &Path, case: &Tensors) -> Result<Observation> {
         // Frames of a history are numbered, and come in the order of their names.
         let number = view.rsplit_once('.').filter(|(_, number)| number.parse::<usize>().is_ok());
         let view = number.map_or(view, |(view, _)| view);
-        let frame = Arc::new(Image { width, height, rgb: tensor.values.clone() });
+        let frame = Arc::new(Image { width, height, rgb: tensor.values.clone().into() });
         images.entry(view.to_owned()).or_insert_with(Vec::new).push(frame);
     }
     let mut state = BTreeMap::new();

@@ -80,7 +80,7 @@ fn bars_make_a_frame_square_first() {
 fn unusable_frames_are_refused() {
     let images = images(Transform::ShortestEdge { edge: 256, fraction: 0.95, bars: false });
     let refused = |width: usize, height: usize, bytes: usize| {
-        let image = Image { width, height, rgb: vec![0; bytes] };
+        let image = Image { width, height, rgb: vec![0; bytes].into() };
         let mut pixels = PixelValues::default();
         images.apply_into("video.view", &image, &mut pixels).expect_err("unusable").to_string()
     };

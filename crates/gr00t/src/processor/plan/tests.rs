@@ -91,7 +91,7 @@ fn follow(plan: &ImagePlan, frame: &Image) -> PixelValues {
         for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
             rgb.extend([0, 1, 2].map(|channel| Place { step, source: &image, x, y, channel }.byte()));
         }
-        image = Image { width, height, rgb };
+        image = Image { width, height, rgb: rgb.into() };
     }
     let value = |(channel, pixel): (usize, &[u8])| (f32::from(pixel[channel]) - 127.5) / 127.5;
     let planes = (0..3).flat_map(|channel| image.rgb.chunks_exact(3).map(move |pixel| (channel, pixel)));
