@@ -9,8 +9,8 @@ GPUs it says how many times the replies of the first one the others give. Frames
 --state-dim say otherwise, as for `-- --checkpoint synth:n1.6 --engine cuda`. Needs msgpack and NumPy. Every client is a process,
 which sends an observation of its own with a seed of its own, so that all of its replies must be the same to the bit, and those
 of no other client. Printed: requests, replies that were lost, crossed or refused, latency of a request in the client, the same
-without the engine's time (with several clients that is mostly waiting for each other), the mean time of each stage in the
-server, the inferences of each engine, and its memory: all of it, and what is no file's. An inference takes and gives back a
+without the engine's time (with several clients that is mostly waiting for each other), what of that passes in the server between
+the whole request and its reply, the mean time of each stage in the server, the inferences of each engine, and its memory: all of it, and what is no file's. An inference takes and gives back a
 part of it, so that one moment says little: medians of the second tenth of the time and of the last one, and the extremes of all
 behind the first.
 """
@@ -66,8 +66,8 @@ class Client:
         [length] = struct.unpack(">Q", self.read(8)) if flags & 2 else self.read(1)
         return flags, self.read(length)
 
-    def call(self, body):
-        """The reply to a packed request."""
+    def ask(self, body):
+        """The packed reply to a packed request."""
         self.socket.sendall(b"\x01\x00\x02" + struct.pack(">Q", len(body)) + body)
         flags = 1
         while flags & 5:
@@ -76,7 +76,11 @@ class Client:
                 # A heartbeat: its context goes back behind its time to live.
                 pong = b"\x04PONG" + found[7:]
                 self.socket.sendall(struct.pack("BB", 4, len(pong)) + pong)
-        return msgpack.unpackb(found)
+        return found
+
+    def call(self, body):
+        """The reply to a packed request."""
+        return msgpack.unpackb(self.ask(body))
 
 
 def pack(endpoint, data=None):
@@ -85,7 +89,7 @@ def pack(endpoint, data=None):
 
 def robot(number, port, begins, results):
     """A client until the end of the time, which begins when all are warm; puts what it met into `results`."""
-    latencies, inferences = [], []
+    latencies, inferences, servers = [], [], []
     found = {"lost": 0, "refused": 0, "crossed": 0}
     first = None
     client = Client(port)
@@ -112,20 +116,24 @@ def robot(number, port, begins, results):
     while time.monotonic() < until:
         started = time.monotonic()
         try:
-            reply = client.call(request)
+            reply = client.ask(request)
         except OSError:
             found["lost"] += 1
             break
+        # Reading it is the client's own time.
+        latency = time.monotonic() - started
+        reply = msgpack.unpackb(reply)
         if isinstance(reply, dict):
             found["refused"] += 1
             print("refused:", reply)
             continue
-        latencies.append(time.monotonic() - started)
+        latencies.append(latency)
         inferences.append(reply[1]["inference_ms"] / 1e3)
+        servers.append(reply[1]["server_ms"] / 1e3)
         actions = b"".join(array["as_npy"] for array in reply[0].values())
         first = first or actions
         found["crossed"] += actions != first
-    results.put({**found, "latencies": latencies, "inferences": inferences, "first": first})
+    results.put({**found, "latencies": latencies, "inferences": inferences, "servers": servers, "first": first})
 
 
 def memory(process):
@@ -207,7 +215,8 @@ def load(clients, devices):
         server.terminate()
     code = server.wait()
     latencies = np.concatenate([one["latencies"] for one in found])
-    overheads = latencies - np.concatenate([one["inferences"] for one in found])
+    inferences = np.concatenate([one["inferences"] for one in found])
+    overheads, own = latencies - inferences, np.concatenate([one["servers"] for one in found]) - inferences
     counts = [len(one["latencies"]) for one in found]
     return {
         "clients": clients,
@@ -219,6 +228,7 @@ def load(clients, devices):
         "requests_of_a_client": [min(counts), max(counts)],
         "latency_ms": {"p50": milliseconds(latencies, 50), "p99": milliseconds(latencies, 99)},
         "overhead_ms": {"p50": milliseconds(overheads, 50), "p99": milliseconds(overheads, 99)},
+        "server_overhead_ms": {"p50": milliseconds(own, 50), "p99": milliseconds(own, 99)},
         "mean_stage_ms": stages,
         "inferences": engines,
         "memory_mib": sampler.shares(0),
@@ -235,6 +245,7 @@ def tell(found):
     print("requests of each client: {} to {}".format(*found["requests_of_a_client"]))
     print("latency: median {p50:.1f} ms, p99 {p99:.1f} ms".format(**found["latency_ms"]))
     print("latency less the engine's time: median {p50:.2f} ms, p99 {p99:.2f} ms".format(**found["overhead_ms"]))
+    print("of it in the server: median {p50:.2f} ms, p99 {p99:.2f} ms".format(**found["server_overhead_ms"]))
     print("mean of each stage:", ", ".join(f"{stage} {ms:.2f} ms" for stage, ms in found["mean_stage_ms"].items()))
     print(f"replies a second: {found['requests_per_second']:.1f}")
     print("inferences:", ", ".join(f"{count} on {device}" for device, count in found["inferences"]))

@@ -318,7 +318,8 @@ impl<'s> Client<'s> {
             });
             decoded.map_err(|error| at_place(error, place, form.batched))?;
         }
-        let info = Info { model: &offered.name, noise, inference, batch, rtc, ignored: &options.ignored };
+        let ignored = &options.ignored;
+        let info = Info { model: &offered.name, noise, at, inference, batch, rtc, ignored };
         let reply = write(&chunks, form, &info);
         if recorder.is_some() {
             let members = observations.into_iter().zip(normalized).zip(&chunks).enumerate();

@@ -3,7 +3,7 @@
 use crate::observation::Form;
 use crate::options::Noise;
 use crate::wire::{Dialect, Writer, write_f32};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use steadyhand_gr00t::ActionChunk;
 use steadyhand_gr00t::processor::{
     ActionConfig, ActionFormat, ActionRepresentation, ActionType, EmbodimentModalities, ModalityConfig,
@@ -16,6 +16,8 @@ pub struct Info<'a> {
     pub model: &'a str,
     /// The noise that the first observation's actions started from.
     pub noise: Noise,
+    /// When the whole request was there.
+    pub at: Instant,
     /// How long the engine ran for the slowest observation.
     pub inference: Duration,
     /// Observations that shared its inference.
@@ -96,7 +98,7 @@ pub fn actions(chunks: &[ActionChunk], form: Form, dialect: Dialect, info: &Info
         }
         write_f32(&mut writer, dialect, shape, &values);
     }
-    writer.map(7 + usize::from(!info.ignored.is_empty()));
+    writer.map(8 + usize::from(!info.ignored.is_empty()));
     writer.str("model");
     writer.str(info.model);
     for (key, value) in [
@@ -110,6 +112,9 @@ pub fn actions(chunks: &[ActionChunk], form: Form, dialect: Dialect, info: &Info
     }
     writer.str("inference_ms");
     writer.float(info.inference.as_secs_f64() * 1e3);
+    // Behind the arrays, so that it has nearly all of what writing takes.
+    writer.str("server_ms");
+    writer.float(info.at.elapsed().as_secs_f64() * 1e3);
     writer.str("rtc");
     writer.bool(info.rtc);
     if !info.ignored.is_empty() {

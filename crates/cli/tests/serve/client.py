@@ -131,6 +131,7 @@ def both_dialects_and_all_forms():
         action, info = Client(dialect).act(nested(1))
         same(action, expected(1))
         assert (info["seed"], info["episode"], info["inference"]) == (42, 0, 0), info
+        assert 0 < info["inference_ms"] < info["server_ms"], info
         same(Client(dialect).act(flat(2))[0], expected(2), "action.")
         frame, states, text = parts(3)
         alone = {group: values[0] for group, values in expected(3).items()}

@@ -9,7 +9,7 @@ use crate::zmtp;
 use proptest::prelude::*;
 use std::net::TcpListener;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use steadyhand_gr00t::processor::EmbodimentModalities;
 use steadyhand_gr00t::session::{Options, Session};
 use steadyhand_gr00t::{ActionChunk, Matrix};
@@ -64,8 +64,15 @@ fn answer(modalities: &EmbodimentModalities, noise: Noise) -> Vec<u8> {
     let rows = modalities.action.delta_indices.len();
     let matrix = || Matrix { rows, cols: 2, data: vec![0.5; 2 * rows] };
     let groups = modalities.action.modality_keys.iter().map(|key| (key.clone(), matrix())).collect();
-    let info =
-        reply::Info { model: "m", noise, inference: Duration::ZERO, batch: 1, rtc: false, ignored: &[] };
+    let info = reply::Info {
+        model: "m",
+        noise,
+        at: Instant::now(),
+        inference: Duration::ZERO,
+        batch: 1,
+        rtc: false,
+        ignored: &[],
+    };
     let form = crate::Form { batched: true, flat: false };
     reply::actions(&[ActionChunk { groups }], form, Dialect::MsgpackNumpy, &info)
 }
