@@ -86,6 +86,9 @@ pub struct BuildArgs {
     /// precisions are refused.
     #[arg(long, num_args = 1.., value_name = "FLAG", value_parser = flag)]
     pub builder_flag: Vec<BuilderFlag>,
+    /// Let TensorRT 8 choose products of cuBLAS and cuBLASLt, which it loads then.
+    #[arg(long)]
+    pub cublas: bool,
     /// What a layer may use of the GPU's memory, in MiB; the library's limit otherwise.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
     pub workspace: Option<u32>,

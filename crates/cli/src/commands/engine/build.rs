@@ -60,6 +60,7 @@ pub fn run(args: &BuildArgs) -> Result<Outcome> {
     let times = args.timing_cache.as_deref().map(read_times).transpose()?;
     let options = BuildOptions {
         flags: &args.builder_flag,
+        cublas: args.cublas,
         workspace: args.workspace.map(|mebibytes| (mebibytes as usize) << 20),
         timing_cache: times.as_deref(),
         ..BuildOptions::new(&source.onnx, &ranges)
