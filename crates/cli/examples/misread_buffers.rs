@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use steadyhand_external::bindings::{Bindings, Runner, Tensor};
 use steadyhand_external::composed::ComposedEngine;
 use steadyhand_external::onnxruntime::OnnxRunner;
-use steadyhand_external::tensorrt::EngineFile;
+use steadyhand_external::tensorrt::EngineFiles;
 use steadyhand_fidelity::trace::Dtype;
 use steadyhand_gr00t::engine::{Backend, Engine};
 use steadyhand_gr00t::model::Model;
@@ -115,7 +115,7 @@ fn is_graph(engine: &Path) -> bool {
 fn open(engine: &Path) -> Result<Box<dyn Runner + Send>> {
     match is_graph(engine) {
         true => Ok(Box::new(OnnxRunner::load(engine, None)?)),
-        false => Ok(Box::new(EngineFile::read(engine)?.open(None, 0)?)),
+        false => Ok(Box::new(EngineFiles::read(&[engine])?.open(None, 0)?)),
     }
 }
 
@@ -124,7 +124,7 @@ fn precision_of(engine: &Path) -> Result<PrecisionPolicy> {
         true => OnnxRunner::load(engine, None)?
             .precision()
             .map(|said| PrecisionPolicy::from_identity(&said, engine)),
-        false => EngineFile::read(engine)?.precision().transpose(),
+        false => EngineFiles::read(&[engine])?.precision().transpose(),
     };
     found.unwrap_or_else(|| Err(Error::file(engine, "expected it to say its precision, found nothing")))
 }

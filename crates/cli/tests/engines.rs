@@ -1,5 +1,7 @@
 //! `steady engine` on runtimes that are found here; tests whose runtime is missing are ignored, by name.
 
+#[path = "engines/blocks.rs"]
+mod blocks;
 #[path = "cli/support.rs"]
 #[allow(dead_code)] // The other tests use the rest of it.
 mod support;
@@ -49,6 +51,13 @@ fn main() -> ExitCode {
             onnxruntime,
             a_component_runs_with_the_reference_around_it,
         ),
+        trial("blocks_run_as_the_whole_dit", onnxruntime, blocks::blocks_run_as_the_whole_dit),
+        trial(
+            "blocks_that_are_no_whole_are_refused",
+            onnxruntime,
+            blocks::blocks_that_are_no_whole_are_refused,
+        ),
+        trial("blocks_are_judged_one_by_one", onnxruntime, blocks::blocks_are_judged_one_by_one),
         trial("vit_and_llm_are_judged_one_by_one", onnxruntime, vit_and_llm_are_judged_one_by_one),
         trial(
             "vit_and_llm_made_wrong_are_found",

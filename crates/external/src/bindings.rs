@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use steadyhand_fidelity::trace::Dtype;
+use steadyhand_gr00t::export::Blocks;
 use steadyhand_gr00t::{Error, Result};
 
 /// Which way a binding goes.
@@ -232,6 +233,12 @@ impl Bindings {
     /// The binding of this name.
     pub fn get(&self, name: &str) -> Option<&Binding> {
         self.iter().find(|binding| binding.name == name)
+    }
+
+    /// The blocks of a DiT that an engine of these is; none for one that is no part of a DiT.
+    pub fn blocks(&self) -> Option<Blocks> {
+        let inputs = self.inputs().map(|input| input.name.as_str());
+        Blocks::of_interface(inputs, self.outputs().map(|output| output.name.as_str()))
     }
 
     /// Holds tensors to the inputs: each input gets one of its type and of a shape that it takes.

@@ -1,12 +1,12 @@
 //! A policy of which another engine computes a component, and the reference everything else.
 
 use crate::bindings::{Bindings, Runner, Tensor};
-use crate::feeds::{Feeds, Tensors};
+use crate::feeds::{Feeds, Tensors, in_step, part_of};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use steadyhand_fidelity::trace::Dtype;
 use steadyhand_gr00t::engine::{Engine, ModelInput, infer_by_layout};
-use steadyhand_gr00t::export::Component;
+use steadyhand_gr00t::export::{Blocks, Component, Edge};
 use steadyhand_gr00t::model::action_head::timestep_bucket;
 use steadyhand_gr00t::model::{Batch, Model};
 use steadyhand_gr00t::ops::Site;
@@ -26,9 +26,33 @@ pub struct ComposedEngine {
     policy: PrecisionPolicy,
     denoising_steps: usize,
     component: Component,
+    edges: Edges,
     /// Paths of the component's own sites.
     own: BTreeSet<String>,
     runner: Box<dyn Runner + Send>,
+}
+
+/// What an engine is given and gives of a model's tensors.
+struct Edges {
+    of_component: Vec<&'static Edge>,
+    /// Taps between blocks, and whether they are outputs.
+    of_blocks: Vec<(String, bool)>,
+}
+
+impl Edges {
+    fn new(component: Component, bindings: &Bindings) -> Self {
+        let has = |edge: &&Edge| bindings.iter().any(|binding| edge.is_called(&binding.name));
+        // What is told of the time is not of one observation.
+        let outputs = bindings.outputs().filter(|output| !Blocks::is_time(&output.name));
+        let inputs = bindings.inputs().map(|input| (input, false));
+        let own = inputs.chain(outputs.map(|output| (output, true)));
+        Edges {
+            of_component: component.edges().iter().filter(has).collect(),
+            of_blocks: own
+                .filter_map(|(binding, is_output)| Some((Blocks::tap(&binding.name)?, is_output)))
+                .collect(),
+        }
+    }
 }
 
 impl ComposedEngine {
@@ -46,7 +70,8 @@ impl ComposedEngine {
         policy.check(&model.sites()?)?;
         let component = component_of(runner.bindings())?;
         let own = component.sites(&model)?.into_iter().map(|site| site.path).collect();
-        Ok(ComposedEngine { name, model, policy, denoising_steps, component, own, runner })
+        let edges = Edges::new(component, runner.bindings());
+        Ok(ComposedEngine { name, model, policy, denoising_steps, component, edges, own, runner })
     }
 }
 
@@ -54,7 +79,7 @@ impl ComposedEngine {
 fn component_of(bindings: &Bindings) -> Result<Component> {
     let inputs: Vec<&str> = bindings.inputs().map(|input| input.name.as_str()).collect();
     let takes = |name: &str| inputs.iter().any(|input| input.starts_with(name));
-    match Component::of_inputs(&inputs) {
+    match part_of(bindings) {
         Some(component) => Ok(component),
         None if takes("pixel_values.") && takes("noise") => Ok(Component::Policy),
         None if takes("pixel_values.") => Ok(Component::Backbone),
@@ -82,7 +107,7 @@ impl Engine for ComposedEngine {
 
     /// As the trait says; a probe sees nothing of what the other engine computes but its results.
     fn infer(&mut self, inputs: &[ModelInput], probe: Option<&mut dyn Probe>) -> Result<Vec<Matrix>> {
-        let ComposedEngine { model, policy, denoising_steps, component, own, runner, .. } = self;
+        let ComposedEngine { model, policy, denoising_steps, component, edges, own, runner, .. } = self;
         if probe.is_some() && *component == Component::Policy {
             return Err(Error::input("probe", "expected none: the engine gives no intermediate tensors"));
         }
@@ -100,6 +125,7 @@ impl Engine for ComposedEngine {
             let outside = Outside {
                 feeds,
                 component: *component,
+                edges,
                 own,
                 runner: RefCell::new(runner.as_mut()),
                 tensors: RefCell::new(tensors),
@@ -124,6 +150,7 @@ type ByTap = BTreeMap<String, Tensor>;
 struct Outside<'a> {
     feeds: Feeds<'a>,
     component: Component,
+    edges: &'a Edges,
     own: &'a BTreeSet<String>,
     runner: RefCell<&'a mut (dyn Runner + Send)>,
     /// Of each observation, what the engine may be given.
@@ -218,7 +245,11 @@ impl Outside<'_> {
     /// Whether the tap `name` is one that the component is given, or gives; of a stack of layers each is one.
     fn is_edge(&self, name: &str, outputs: bool) -> bool {
         let step = Site::of_tap(name).step();
-        let mut edges = self.component.edges().iter().filter(|edge| edge.is_output == outputs);
+        let mut of_blocks = self.edges.of_blocks.iter().filter(|(_, is_output)| *is_output == outputs);
+        if of_blocks.any(|(tap, _)| in_step(tap, step) == name) {
+            return true;
+        }
+        let mut edges = self.edges.of_component.iter().filter(|edge| edge.is_output == outputs);
         edges.any(|edge| {
             let rest = name.strip_prefix(&self.feeds.tap_of(edge, step));
             let layer =
@@ -251,9 +282,11 @@ impl Probe for Watch<'_, '_, '_> {
         let outside = self.outside;
         if name == "backbone_features" || outside.is_edge(name, false) {
             let mut tensors = outside.tensors.borrow_mut();
-            let count = values.len() / tensors.len().max(1);
+            // What is the same for all observations each of them has.
+            let count = if shape[0] == 1 { values.len() } else { values.len() / tensors.len().max(1) };
             let shape: Vec<usize> = [1].iter().chain(&shape[1..]).copied().collect();
-            for (item, own) in tensors.iter_mut().zip(values.chunks_exact(count.max(1))) {
+            let own = values.chunks_exact(count.max(1)).cycle();
+            for (item, own) in tensors.iter_mut().zip(own) {
                 match Tensor::floats(&shape, own) {
                     Ok(tensor) => drop(item.insert(name.to_owned(), tensor)),
                     Err(error) => *outside.failure.borrow_mut() = Some(error),

@@ -2,7 +2,7 @@
 
 use crate::bindings::{Binding, Bindings, Tensor};
 use steadyhand_fidelity::trace::Dtype;
-use steadyhand_gr00t::export::{Component, Edge};
+use steadyhand_gr00t::export::{Blocks, Component, Edge};
 use steadyhand_gr00t::{Error, Result};
 
 /// Inputs that only a graph of one Euler step has, by our names and NVIDIA's.
@@ -39,7 +39,8 @@ pub struct Feeds<'m> {
 impl Feeds<'_> {
     /// The Euler steps for which an engine with these bindings is called in an inference; none where it is called once.
     pub fn steps(bindings: &Bindings, denoising_steps: usize) -> Vec<Option<usize>> {
-        match bindings.inputs().any(|input| EACH_STEP.contains(&input.name.as_str())) {
+        let each = |name: &str| EACH_STEP.contains(&name) || Blocks::tap(name).is_some();
+        match bindings.inputs().any(|input| each(&input.name)) {
             true => (0..denoising_steps).map(Some).collect(),
             false => vec![None],
         }
@@ -59,6 +60,9 @@ impl Feeds<'_> {
             name @ ("backbone_features" | "noise" | "embodiment_id" | "input_ids") => tensors.tensor(name),
             name if name.starts_with("pixel_values.") => tensors.tensor(name),
             name => {
+                if let Some(tap) = Blocks::tap(name) {
+                    return tensors.tensor(&in_step(&tap, step));
+                }
                 let edges = Component::ALL.iter().flat_map(|(_, component)| component.edges());
                 let edge = edges.filter(|edge| !edge.is_output).find(|edge| edge.is_called(name));
                 let edge = edge.ok_or_else(|| {
@@ -89,8 +93,10 @@ impl Feeds<'_> {
         tensor: Tensor,
         step: Option<usize>,
     ) -> Result<Vec<(String, Tensor)>> {
-        let inputs: Vec<&str> = bindings.inputs().map(|input| input.name.as_str()).collect();
-        let edges = Component::of_inputs(&inputs).map_or(&[][..], |component| component.edges());
+        if let Some(tap) = Blocks::tap(name) {
+            return Ok(vec![(in_step(&tap, step), tensor)]);
+        }
+        let edges = part_of(bindings).map_or(&[][..], |component| component.edges());
         if let Some(edge) = edges.iter().find(|edge| edge.is_output && edge.is_called(name)) {
             let tap = self.tap_of(edge, step);
             return match (name, tensor.shape()) {
@@ -127,11 +133,25 @@ impl Feeds<'_> {
     /// What comes from before the Euler steps has no step in its name.
     pub(crate) fn tap_of(&self, edge: &Edge, step: Option<usize>) -> String {
         match (edge.tap, step) {
-            (Some(tap), Some(step)) if !tap.starts_with("action_head.") => format!("step.{step}.{tap}"),
+            (Some(tap), step) if !tap.starts_with("action_head.") => in_step(tap, step),
             (Some(tap), _) => tap.to_owned(),
             (None, _) if edge.name == EMBEDDINGS => self.features.to_owned(),
             (None, _) => self.memory.to_owned(),
         }
+    }
+}
+
+/// A tap's name in an Euler step, where the engine is called in one.
+pub(crate) fn in_step(tap: &str, step: Option<usize>) -> String {
+    step.map_or(tap.to_owned(), |step| format!("step.{step}.{tap}"))
+}
+
+/// The part of the model that an engine with these bindings is, of those that NVIDIA's exporter cuts, or blocks of one.
+pub fn part_of(bindings: &Bindings) -> Option<Component> {
+    let inputs: Vec<&str> = bindings.inputs().map(|input| input.name.as_str()).collect();
+    match bindings.blocks() {
+        None | Some(Blocks { first: 0, end: None }) => Component::of_inputs(&inputs),
+        Some(blocks) => Some(Component::Blocks(blocks)),
     }
 }
 

@@ -7,6 +7,7 @@
 //! needed to build or to start the program.
 
 pub mod bindings;
+pub mod chain;
 pub mod composed;
 pub mod feeds;
 pub mod onnxruntime;

@@ -16,7 +16,7 @@ use steadyhand_external::onnxruntime::{
 use steadyhand_fidelity::trace::Dtype;
 use steadyhand_gr00t::Error;
 use steadyhand_gr00t::engine::{CpuEngine, Engine, ModelInput};
-use steadyhand_gr00t::export::{Component, DEFAULT_OPSET, Export, Layout, Names};
+use steadyhand_gr00t::export::{Blocks, Component, DEFAULT_OPSET, Export, Layout, Names};
 use steadyhand_gr00t::model::Model;
 use steadyhand_gr00t::noise::gaussian;
 use steadyhand_gr00t::ops::Site;
@@ -143,6 +143,9 @@ fn components_give_the_reference_actions() {
         (Component::StateEncoder, "action_head.state_features"),
         (Component::ActionEncoder, "step.3.action_features"),
         (Component::Dit, "step.3.dit.output"),
+        (Component::Blocks(Blocks { first: 0, end: Some(3) }), "step.3.dit.block.2"),
+        (Component::Blocks(Blocks { first: 3, end: Some(6) }), "step.3.dit.block.5"),
+        (Component::Blocks(Blocks { first: 6, end: None }), "step.3.dit.output"),
         (Component::ActionDecoder, "step.3.decoder"),
         (Component::ActionHead, "backbone_features"),
         (Component::Backbone, "backbone_features"),
@@ -160,8 +163,11 @@ fn components_give_the_reference_actions() {
             println!("{component}: {distance:e}");
             assert!(distance <= F32_LIMIT, "{component}: {distance:e}");
         }
-        let in_steps = [Component::Dit, Component::ActionEncoder, Component::ActionDecoder];
-        let steps = if in_steps.contains(&component) { STEPS } else { 1 };
+        let in_step = matches!(
+            component,
+            Component::Dit | Component::Blocks(_) | Component::ActionEncoder | Component::ActionDecoder
+        );
+        let steps = if in_step { STEPS } else { 1 };
         assert_eq!(calls.load(Ordering::Relaxed), inputs.len() * steps, "{component}");
         assert_eq!(engine.shows_tensors(), component != Component::Policy);
         if engine.shows_tensors() {

@@ -206,7 +206,10 @@ fn graphs_of_other_opsets_are_valid() {
     let mut folders = Vec::new();
     let other = load_model(&repository(N1_7)).expect("a fixture");
     let seeing = [("n1_7_vit", Component::Vit), ("n1_7_llm", Component::Llm)];
-    let all = components(&model).map(|named| (&model, named)).chain(seeing.map(|named| (&other, named)));
+    let blocks = ["dit.blocks.0:3", "dit.blocks.3:4", "dit.blocks.4:"];
+    let blocks = blocks.map(|name| (name, name.parse::<Component>().expect(name)));
+    let of_demo = components(&model).chain(blocks).map(|named| (&model, named));
+    let all = of_demo.chain(seeing.map(|named| (&other, named)));
     for (model, (name, component)) in all {
         for (opset, names) in
             [(17, Names::Steady), (18, Names::Steady), (20, Names::Nvidia), (23, Names::Steady)]

@@ -32,7 +32,7 @@ pub struct OnnxArgs {
     #[arg(long, visible_alias = "model-path", value_name = "DIR")]
     pub checkpoint: PathBuf,
     /// What is exported: policy, backbone, action_head, or a part as NVIDIA's exporter cuts them: vit, llm, dit,
-    /// vl_self_attention (N1.7), state_encoder, action_encoder, action_decoder.
+    /// vl_self_attention (N1.7), state_encoder, action_encoder, action_decoder; or blocks of the DiT, dit.blocks.FIRST:END.
     #[arg(long, default_value = "policy")]
     pub component: Component,
     /// Number formats: f32, bf16 (as the official code rounds), fp16, mixed, mixed-fp16, fp8, or the path of a TOML

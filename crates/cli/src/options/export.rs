@@ -53,6 +53,7 @@ pub fn refuse_unused(
 ) -> Result<()> {
     let (sees, acts) = match component {
         Component::Dit
+        | Component::Blocks(_)
         | Component::VlSelfAttention
         | Component::StateEncoder
         | Component::ActionEncoder

@@ -25,6 +25,8 @@ pub struct BuildOptions<'a> {
     pub ranges: &'a BTreeMap<String, Range>,
     /// Flags of the builder to set.
     pub flags: &'a [BuilderFlag],
+    /// Whether tactics of cuBLAS and cuBLASLt may be chosen: a builder of TensorRT loads them then.
+    pub cublas: bool,
     /// What a layer may use of the GPU's memory while it runs, in bytes; the library's own limit otherwise.
     pub workspace: Option<usize>,
     /// Times that tactics took in an earlier build; none where there was none, or they are not to be kept.
@@ -34,7 +36,7 @@ pub struct BuildOptions<'a> {
 impl<'a> BuildOptions<'a> {
     /// A graph with these sizes, nothing else asked for.
     pub fn new(onnx: &'a Path, ranges: &'a BTreeMap<String, Range>) -> Self {
-        BuildOptions { onnx, ranges, flags: &[], workspace: None, timing_cache: None }
+        BuildOptions { onnx, ranges, flags: &[], cublas: false, workspace: None, timing_cache: None }
     }
 }
 
@@ -107,6 +109,9 @@ impl TensorRt {
                 return Err(refuse(format!("builder flag {flag}: this version has none")));
             }
         }
+        if options.cublas && !network.use_cublas() {
+            return Err(refuse("tactics of cuBLAS: this version has none that are asked for".to_owned()));
+        }
         if let Some(workspace) = options.workspace
             && !network.set_workspace(workspace)
         {
@@ -134,6 +139,9 @@ impl TensorRt {
         let mut record = BuildRecord::new(self.name(), &engine, bindings);
         record.operations = operations;
         record.flags = all.iter().map(|(flag, _)| flag.to_string()).collect();
+        if options.cublas {
+            record.flags.push("cublas".to_owned());
+        }
         record.weakly_typed = self.library.weakly_typed();
         record.source = source;
         let timing_cache = network.timing_cache().map_err(refuse)?;

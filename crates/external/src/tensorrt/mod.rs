@@ -16,7 +16,7 @@ mod target;
 mod translate;
 
 pub use audit::{Check, audit_bindings, audit_operations};
-pub use backend::{EngineFile, TensorRtBackend};
+pub use backend::{EngineFiles, TensorRtBackend};
 pub use build::{BuildOptions, Built};
 pub use engine::{TensorRtEngine, Times};
 pub use ffi::{Product, Version};
@@ -26,6 +26,7 @@ pub use profile::Range;
 pub use record::{BuildRecord, Operation, OperationKind};
 pub use target::Target;
 
+use std::io::Write;
 use std::path::Path;
 use steadyhand_gr00t::Result;
 use steadyhand_gr00t::export::DEFAULT_OPSET;
@@ -55,6 +56,12 @@ impl TensorRt {
     /// The opset of graphs that are exported for it: the first one where networks are made layer by layer.
     pub fn opset(&self) -> i64 {
         if self.library.has_parser() { DEFAULT_OPSET } else { *OPSETS.start() }
+    }
+
+    /// Writes all that the libraries say from now on to a file, each line with the seconds since then: in this process they
+    /// have one logger.
+    pub fn log_to(file: impl Write + Send + 'static) {
+        ffi::log_to(Box::new(file));
     }
 
     /// Such as `TensorRT-RTX 1.7.1`.

@@ -1,6 +1,7 @@
 //! What is exported: the model or a part of it, by name, and what enters and leaves the parts that NVIDIA's exporter
 //! cuts a model into.
 
+use super::Blocks;
 use crate::model::{Model, language, vision};
 use crate::ops::ModelSite;
 use crate::{Error, Result};
@@ -12,6 +13,8 @@ use std::str::FromStr;
 pub enum Component {
     /// One velocity of the diffusion transformer, on state and action tokens.
     Dit,
+    /// Some of its blocks.
+    Blocks(Blocks),
     /// The self-attention over the normalized features, where a model has it (N1.7).
     VlSelfAttention,
     /// The state to its tokens.
@@ -88,7 +91,7 @@ pub(super) const DEEPSTACK: [&str; 3] = ["deepstack_0", "deepstack_1", "deepstac
 const SHARED_INPUTS: [&str; 3] = ["embodiment_id", "image_mask", "backbone_attention_mask"];
 
 impl Component {
-    /// Every component by its name.
+    /// Every component by its name, but for blocks of a DiT.
     pub const ALL: [(&'static str, Component); 10] = [
         ("vit", Component::Vit),
         ("llm", Component::Llm),
@@ -112,17 +115,24 @@ impl Component {
     /// # Errors
     /// As [`Model::sites`].
     pub fn sites(self, model: &Model) -> Result<Vec<ModelSite>> {
+        let own = match self {
+            Component::Blocks(blocks) => Component::Blocks(blocks.of(model)?.0),
+            other => other,
+        };
         let within = |site: &ModelSite| {
             let path = site.path.as_str();
             let part = path.split('.').next().unwrap_or_default();
             let backbone = matches!(part, "vision" | "connector" | "language");
-            match self {
+            match own {
                 Component::Policy => true,
                 Component::Vit => part == "vision",
                 Component::Llm => part == "language" && path != language::EMBEDDING,
                 Component::Backbone => backbone,
                 Component::ActionHead => !backbone,
                 Component::Dit => matches!(part, "dit" | "timestep_embedding"),
+                Component::Blocks(blocks) => {
+                    matches!(part, "dit" | "timestep_embedding") && blocks.hold(path)
+                }
                 Component::VlSelfAttention => path.starts_with("action_head.vl_self_attention."),
                 Component::StateEncoder => path.starts_with("action_head.state_"),
                 Component::ActionEncoder => matches!(part, "action_encoder" | "action_features"),
@@ -132,7 +142,8 @@ impl Component {
         Ok(model.sites()?.into_iter().filter(within).collect())
     }
 
-    /// The tensors that are its own; none of what is more than a part that NVIDIA's exporter cuts.
+    /// The tensors that are its own; none of what is more than a part that NVIDIA's exporter cuts. Of blocks of a DiT those
+    /// that they have in common with a whole one.
     pub fn edges(self) -> &'static [Edge] {
         const FEATURES: Edge = Edge { nvidia: "vl_embs", ..Edge::taken("vl_features", None) };
         const ADDED: [&str; 3] = ["vision.deepstack.0", "vision.deepstack.1", "vision.deepstack.2"];
@@ -161,7 +172,7 @@ impl Component {
                     ]
                 }
             }
-            Component::Dit => {
+            Component::Dit | Component::Blocks(_) => {
                 const {
                     &[
                         Edge::input("state_action_tokens", "sa_embs", "dit.tokens"),
@@ -226,6 +237,9 @@ impl Component {
 
 impl fmt::Display for Component {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Component::Blocks(blocks) = self {
+            return blocks.fmt(formatter);
+        }
         let found = Component::ALL.iter().find(|(_, component)| component == self);
         formatter.write_str(found.map_or("", |(name, _)| name))
     }
@@ -235,10 +249,14 @@ impl FromStr for Component {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
+        if let Ok(blocks) = name.parse() {
+            return Ok(Component::Blocks(blocks));
+        }
         let found = Component::ALL.iter().find(|(known, _)| *known == name);
         found.map(|(_, component)| *component).ok_or_else(|| {
             let known = Component::ALL.map(|(name, _)| name).join(", ");
-            Error::input("component", format!("expected one of {known}, found `{name}`"))
+            let what = format!("expected one of {known}, dit.blocks.FIRST:END, found `{name}`");
+            Error::input("component", what)
         })
     }
 }

@@ -1,7 +1,9 @@
 //! Export: the model, or a component of it, recorded as an ONNX graph.
 
+mod blocks;
 mod component;
 
+pub use blocks::Blocks;
 pub use component::{Component, Edge};
 
 use crate::model::{self, Batch, Model, Prompt, language, vision};
@@ -61,7 +63,7 @@ impl Export<'_> {
     pub fn write(&self, model: &Model, checkpoint: &str, path: &Path) -> Result<Written> {
         let recorder = self.recorder(model)?;
         let (result, name) = self.record(model, &recorder)?;
-        recorder.write(&result, name, self.metadata(checkpoint), path)
+        recorder.write(&result, &name, self.metadata(checkpoint), path)
     }
 
     /// What the graph takes and gives, without writing it.
@@ -71,7 +73,7 @@ impl Export<'_> {
     pub fn ports(&self, model: &Model) -> Result<Vec<Port>> {
         let recorder = self.recorder(model)?;
         let (result, name) = self.record(model, &recorder)?;
-        Ok(recorder.ports(&result, name))
+        Ok(recorder.ports(&result, &name))
     }
 
     /// An empty graph, for a layout that fits.
@@ -102,6 +104,9 @@ impl Export<'_> {
             let enters = |site: &ModelSite| site.path == language::EMBEDDING || added(&site.path);
             sites.extend(model.sites()?.into_iter().filter(enters));
         }
+        if let Component::Blocks(blocks) = self.component {
+            sites.extend(model.sites()?.into_iter().filter(|site| blocks.are_entered_from(&site.path)));
+        }
         check(self.policy, &sites)?;
         let image_token = model.config.image_token();
         Recorder::new(self.policy, self.products, self.opset, image_token, self.interface(model))
@@ -111,7 +116,7 @@ impl Export<'_> {
         self.component.takes_images()
     }
 
-    fn record(&self, model: &Model, recorder: &Recorder) -> Result<(Value, &'static str)> {
+    fn record(&self, model: &Model, recorder: &Recorder) -> Result<(Value, String)> {
         let layout = &self.layout;
         let sizes: &[[usize; 2]] = if self.takes_images() { &layout.images } else { &[] };
         let (horizon, steps) = (layout.state_horizon, layout.denoising_steps);
@@ -123,7 +128,10 @@ impl Export<'_> {
         let config = &model.config;
         let tokens = batch.input_ids[0].len();
         let features_shape = [1, tokens, config.backbone_embedding_dim];
-        match self.component {
+        let (result, name) = match self.component {
+            Component::Blocks(blocks) => {
+                return blocks.record(self, model, recorder, &prompt, features_shape);
+            }
             Component::Vit => vit(model, recorder, batch),
             Component::Llm => llm(model, recorder, &prompt, batch),
             Component::Policy => Ok((model.infer(recorder, batch)?, "action_pred")),
@@ -165,7 +173,8 @@ impl Export<'_> {
                 let output = recorder.input(Vec::new(), shape, Site::new("dit_output"))?;
                 Ok((model.action_decoder(recorder, &output, batch)?, "decoder"))
             }
-        }
+        }?;
+        Ok((result, name.to_owned()))
     }
 
     fn interface(&self, model: &Model) -> Interface {
@@ -201,7 +210,7 @@ impl Export<'_> {
             open_tokens: prompt
                 .map(|name| (name, tokens))
                 .into_iter()
-                .chain(["state_action_tokens", "dit_output", "decoder"].map(|name| (name, own)))
+                .chain(["state_action_tokens", "block", "dit_output", "decoder"].map(|name| (name, own)))
                 .chain(DEEPSTACK.map(|name| (name, images)))
                 .collect(),
             batch: (!alone).then_some(batch),

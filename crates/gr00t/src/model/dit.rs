@@ -11,6 +11,7 @@ use crate::checkpoint::Loader;
 pub use crate::config::Attends;
 use crate::config::Config;
 use crate::ops::{Activation, Heads, Leading, Linear, Mask, Ops, Site};
+use std::ops::Range;
 
 /// `norm_eps` of the blocks.
 pub const NORM_EPS: f64 = 1e-5;
@@ -101,9 +102,11 @@ impl Block {
     }
 }
 
-/// Keys and values of the cross-attention blocks. They depend on the backbone features alone, so one
-/// inference computes them once for all Euler steps.
+/// Keys and values of the cross-attention blocks, of all blocks or of some in a row. They depend on the backbone features
+/// alone, so one inference computes them once for all Euler steps.
 pub(super) struct Memory<O: Ops> {
+    /// The first of them.
+    first: usize,
     blocks: Vec<Option<KeyValue<O>>>,
 }
 
@@ -113,13 +116,25 @@ struct KeyValue<O: Ops> {
 }
 
 impl<O: Ops> Memory<O> {
-    /// A token that a block does not attend to is left out instead of masked: its probability is zero.
+    /// Of every block. A token that a block does not attend to is left out instead of masked: its probability is zero.
     pub(super) fn new(ops: &O, w: &Dit, features: &O::Tensor, prompt: &Prompt) -> Result<Self> {
+        Memory::of_blocks(ops, w, 0..w.blocks.len(), features, prompt)
+    }
+
+    /// Of these blocks, of those that there are.
+    pub(super) fn of_blocks(
+        ops: &O,
+        w: &Dit,
+        range: Range<usize>,
+        features: &O::Tensor,
+        prompt: &Prompt,
+    ) -> Result<Self> {
         let at = &Site::new("dit.block");
         let text = ops.select_tokens(features, &prompt.text)?;
         let images = ops.select_tokens(features, &prompt.images)?;
-        let mut blocks = Vec::with_capacity(w.blocks.len());
-        for (index, block) in w.blocks.iter().enumerate() {
+        let first = range.start;
+        let mut blocks = Vec::with_capacity(range.len());
+        for (index, block) in w.blocks.iter().enumerate().take(range.end).skip(first) {
             let memory = match block.attends {
                 Attends::Itself => {
                     blocks.push(None);
@@ -131,7 +146,7 @@ impl<O: Ops> Memory<O> {
             };
             blocks.push(Some(KeyValue::project(ops, block, memory, &(at / index))?));
         }
-        Ok(Memory { blocks })
+        Ok(Memory { first, blocks })
     }
 }
 
@@ -153,14 +168,44 @@ pub(super) fn forward<O: Ops>(
     bucket: usize,
     at: &Site,
 ) -> Result<O::Tensor> {
+    let time = time(ops, w, bucket, at)?;
+    let x = blocks(ops, w, tokens, memory, &time, at)?;
+    output(ops, w, &x, &time, at)
+}
+
+/// The activated timestep embedding, `[1, 1, inner_dim]`.
+pub(super) fn time<O: Ops>(ops: &O, w: &Dit, bucket: usize, at: &Site) -> Result<O::Tensor> {
     let time = timestep_embedding(ops, w, bucket, at)?;
-    let time = ops.activation(&time, Activation::Silu, at / "silu")?;
+    ops.activation(&time, Activation::Silu, at / "silu")
+}
+
+/// Tokens `[batch, tokens, inner_dim]` through the blocks that `memory` is of.
+pub(super) fn blocks<O: Ops>(
+    ops: &O,
+    w: &Dit,
+    tokens: &O::Tensor,
+    memory: &Memory<O>,
+    time: &O::Tensor,
+    at: &Site,
+) -> Result<O::Tensor> {
     let mut x = tokens.clone();
-    for (index, (weights, memory)) in w.blocks.iter().zip(&memory.blocks).enumerate() {
-        x = block(ops, w.heads, weights, &x, memory.as_ref(), &time, &(&(at / "block") / index))?;
+    let own = w.blocks.iter().enumerate().skip(memory.first);
+    for ((index, weights), memory) in own.zip(&memory.blocks) {
+        x = block(ops, w.heads, weights, &x, memory.as_ref(), time, &(&(at / "block") / index))?;
     }
-    let [shift, scale] = modulation(ops, &w.output_modulation, &time, at / "output_modulation")?;
-    let x = ops.layer_norm(&x, None, NORM_OUT_EPS, at / "norm_out")?;
+    Ok(x)
+}
+
+/// What the last block gives to output tokens `[batch, tokens, output_dim]`.
+pub(super) fn output<O: Ops>(
+    ops: &O,
+    w: &Dit,
+    x: &O::Tensor,
+    time: &O::Tensor,
+    at: &Site,
+) -> Result<O::Tensor> {
+    let [shift, scale] = modulation(ops, &w.output_modulation, time, at / "output_modulation")?;
+    let x = ops.layer_norm(x, None, NORM_OUT_EPS, at / "norm_out")?;
     let x = ops.modulate(&x, &scale, &shift, at / "modulated")?;
     ops.linear(&x, &w.output, at / "output")
 }

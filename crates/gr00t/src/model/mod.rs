@@ -25,6 +25,7 @@ use crate::topology::Topology;
 use crate::version::Version;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// The whole model: where its weights lie, and its sizes.
 #[derive(Debug, Clone)]
@@ -239,6 +240,41 @@ impl Model {
         let dit = &self.action_head.dit;
         let memory = dit::Memory::new(ops, dit, features, prompt)?;
         dit::forward(ops, dit, tokens, &memory, bucket, &Site::new("dit"))
+    }
+
+    /// What the blocks of the diffusion transformer are told of the time `bucket`, `[1, 1, inner_dim]`.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn dit_time<O: Ops>(&self, ops: &O, bucket: usize) -> Result<O::Tensor> {
+        dit::time(ops, &self.action_head.dit, bucket, &Site::new("dit"))
+    }
+
+    /// Some blocks of the diffusion transformer alone: tokens `[batch, tokens, inner_dim]` and what [`Model::dit_time`]
+    /// gave to tokens of the same shape.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn dit_blocks<O: Ops>(
+        &self,
+        ops: &O,
+        blocks: Range<usize>,
+        tokens: &O::Tensor,
+        time: &O::Tensor,
+        features: &O::Tensor,
+        prompt: &Prompt,
+    ) -> Result<O::Tensor> {
+        let dit = &self.action_head.dit;
+        let memory = dit::Memory::of_blocks(ops, dit, blocks, features, prompt)?;
+        dit::blocks(ops, dit, tokens, &memory, time, &Site::new("dit"))
+    }
+
+    /// What the last block of the diffusion transformer gives to its output, `[batch, tokens, output_dim]`.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn dit_output<O: Ops>(&self, ops: &O, x: &O::Tensor, time: &O::Tensor) -> Result<O::Tensor> {
+        dit::output(ops, &self.action_head.dit, x, time, &Site::new("dit"))
     }
 
     /// The self-attention over the backbone features alone: normalized features `[batch, tokens,

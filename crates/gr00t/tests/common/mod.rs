@@ -119,6 +119,7 @@ impl Case {
         let output = match component {
             Component::Vit => ("vit_embeds", vec![BATCH, patches, config.backbone().vision.hidden_size]),
             Component::Llm => unreachable!("handled before"),
+            Component::Blocks(_) => unreachable!("cases are made of components that have a name"),
             Component::Dit => ("dit_output", vec![BATCH, own, config.diffusion_model_cfg.output_dim]),
             Component::Backbone => ("backbone_features", vec![BATCH, count, widths[0]]),
             Component::ActionHead | Component::Policy => {
@@ -179,6 +180,7 @@ impl Case {
                     });
                     model.read(ops, &embeddings, &added.collect::<Vec<_>>(), &prompt, grids)
                 }
+                Component::Blocks(_) => unreachable!("cases are made of components that have a name"),
                 Component::Policy => model.infer(ops, batch),
                 Component::Backbone => model.backbone(ops, &prompt, batch),
                 Component::ActionHead => {

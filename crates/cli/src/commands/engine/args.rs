@@ -30,7 +30,7 @@ pub struct GraphArgs {
     /// Number formats: f32, bf16, fp16, mixed, mixed-fp16, or the path of a TOML file; f32 otherwise.
     #[arg(long, value_parser = precision, requires = "checkpoint")]
     pub precision: Option<String>,
-    /// A component that `steady export onnx` knows; dit otherwise.
+    /// A component that `steady export onnx` knows, such as dit.blocks.0:8; dit otherwise.
     #[arg(long, requires = "checkpoint")]
     pub component: Option<Component>,
     /// How matrix products of narrow operands are written; native otherwise.
@@ -86,6 +86,9 @@ pub struct BuildArgs {
     /// precisions are refused.
     #[arg(long, num_args = 1.., value_name = "FLAG", value_parser = flag)]
     pub builder_flag: Vec<BuilderFlag>,
+    /// Let TensorRT 8 choose products of cuBLAS and cuBLASLt, which it loads then.
+    #[arg(long)]
+    pub cublas: bool,
     /// What a layer may use of the GPU's memory, in MiB; the library's limit otherwise.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
     pub workspace: Option<u32>,
@@ -93,6 +96,9 @@ pub struct BuildArgs {
     /// GPU that they were measured on.
     #[arg(long, value_name = "FILE")]
     pub timing_cache: Option<PathBuf>,
+    /// All that the builder says, with the seconds.
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
     /// rtx, tensorrt or tensorrt:VERSION, such as tensorrt:8.5; what is found otherwise, TensorRT-RTX first.
     #[arg(long, value_name = "TARGET", value_parser = target)]
     pub target: Option<Target>,
@@ -128,9 +134,10 @@ pub struct InspectEngineArgs {
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// An engine of TensorRT or TensorRT-RTX, or an ONNX graph (.onnx), which ONNX Runtime runs on the CPU.
-    #[arg(value_name = "FILE")]
-    pub engine: PathBuf,
+    /// An engine of TensorRT or TensorRT-RTX, or an ONNX graph (.onnx), which ONNX Runtime runs on the CPU. Several are the
+    /// blocks of a DiT, in their order, and run as one.
+    #[arg(value_name = "FILE", required = true)]
+    pub engine: Vec<PathBuf>,
     /// What `steady record` wrote.
     #[arg(long, value_name = "DIR")]
     pub bindings: PathBuf,

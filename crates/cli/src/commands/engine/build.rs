@@ -5,10 +5,11 @@ use super::graph::CheckpointGraph;
 use crate::outcome::Outcome;
 use crate::output::say;
 use crate::progress::Progress;
-use crate::report::output::{claim, write_file};
+use crate::report::output::{WRITTEN_BY, claim, write_file};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use steadyhand_external::tensorrt::{BuildOptions, BuildRecord, Range, TensorRt};
@@ -32,6 +33,14 @@ pub fn run(args: &BuildArgs) -> Result<Outcome> {
     if let (Some(graph), Some(target)) = (&graph, args.target) {
         graph.check(target)?;
     }
+    if let Some(log) = &args.log {
+        claim(log)?;
+        let file = File::create(log).and_then(|mut file| {
+            writeln!(file, "written by {WRITTEN_BY}")?;
+            Ok(file)
+        });
+        TensorRt::log_to(file.with_context(|| format!("{}: cannot be written", log.display()))?);
+    }
     let tensorrt = TensorRt::open(args.tensorrt.as_deref(), args.target)?;
     let folder = match args.out.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -51,6 +60,7 @@ pub fn run(args: &BuildArgs) -> Result<Outcome> {
     let times = args.timing_cache.as_deref().map(read_times).transpose()?;
     let options = BuildOptions {
         flags: &args.builder_flag,
+        cublas: args.cublas,
         workspace: args.workspace.map(|mebibytes| (mebibytes as usize) << 20),
         timing_cache: times.as_deref(),
         ..BuildOptions::new(&source.onnx, &ranges)

@@ -40,7 +40,8 @@ impl CheckpointGraph {
     pub fn load(checkpoint: &Path, args: &GraphArgs) -> Result<Self> {
         let component = args.component.unwrap_or(Component::Dit);
         // The shapes of a dit are those of as many state rows.
-        let states = args.state_horizon.is_some() && component != Component::Dit;
+        let part = matches!(component, Component::Dit | Component::Blocks(_));
+        let states = args.state_horizon.is_some() && !part;
         refuse_unused(component, !args.image.is_empty(), args.denoising_steps.is_some(), states)?;
         let (model, fingerprint) = model(checkpoint)?;
         let policy = precision(&model, args.precision.as_deref().unwrap_or("f32"), None)?;

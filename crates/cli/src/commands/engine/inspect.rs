@@ -13,11 +13,11 @@ use clap::ValueEnum;
 use std::collections::BTreeMap;
 use std::path::Path;
 use steadyhand_external::bindings::{Bindings, Runner};
+use steadyhand_external::feeds::part_of;
 use steadyhand_external::tensorrt::{
     BuildRecord, Check, Operation, Product, TensorRt, TensorRtEngine, audit_bindings, audit_operations,
 };
 use steadyhand_fidelity::trace::Dtype;
-use steadyhand_gr00t::export::Component;
 
 /// Shows the engine, and audits it where a policy was named.
 pub fn run(args: &InspectEngineArgs) -> Result<Outcome> {
@@ -30,7 +30,7 @@ pub fn run(args: &InspectEngineArgs) -> Result<Outcome> {
     let opened = open(args, &bytes)?;
     if let Some(layers) = &args.layers {
         let engine = opened.as_ref().map_err(|reason| anyhow!("--layers: {reason}"))?;
-        write_file(layers, engine.information()?.as_bytes())?;
+        write_file(layers, engine.information()?.concat().as_bytes())?;
     }
     let mut checks = Vec::new();
     let bindings = match (&opened, &record) {
@@ -135,12 +135,6 @@ fn record_checks(recorded: &Bindings, own: &Bindings) -> Vec<Check> {
         .iter()
         .map(|name| Check::new(format!("record of {name}"), of(recorded, name), of(own, name)))
         .collect()
-}
-
-/// The part that an engine of these bindings is, of those that NVIDIA's exporter cuts.
-fn part_of(bindings: &Bindings) -> Option<Component> {
-    let inputs: Vec<&str> = bindings.inputs().map(|input| input.name.as_str()).collect();
-    Component::of_inputs(&inputs)
 }
 
 /// Whether a binding has a name that is NVIDIA's alone; where names are the same, whether floats have a narrower type than

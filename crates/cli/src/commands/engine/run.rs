@@ -6,11 +6,14 @@ use crate::outcome::Outcome;
 use crate::output::say;
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use steadyhand_external::bindings::{Binding, Runner, Tensor};
+use steadyhand_external::chain::{Chain, Source, check_sources};
+use steadyhand_external::feeds::part_of;
 use steadyhand_external::onnxruntime::OnnxRunner;
-use steadyhand_external::tensorrt::{EngineFile, TensorRtEngine, Times};
+use steadyhand_external::tensorrt::{EngineFiles, TensorRtEngine, Times};
 use steadyhand_fidelity::{Trace, TraceWriter};
-use steadyhand_gr00t::export::Component;
+use steadyhand_gr00t::ops::onnx::file_metadata;
 use steadyhand_gr00t_lab::diagnosis::{ISOLATED, MODE, PRECISION, RUN};
 
 /// Runs the engine and says what was written.
@@ -20,8 +23,9 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
     let recording = Recording::new(Trace::open(&args.bindings)?)?;
     let mut opened = open(args)?;
     let runner = opened.runner();
+    let files: Vec<String> = args.engine.iter().map(|file| file.display().to_string()).collect();
     let metadata = [
-        ("engine", args.engine.display().to_string()),
+        ("engine", files.join(",")),
         ("recording", args.bindings.display().to_string()),
         ("denoising_steps", recording.denoising_steps.to_string()),
     ];
@@ -29,9 +33,8 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
         metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     metadata.extend(recording.origin());
     // A graph of a stage is fed what the recording has there, not what the engine's own stages made.
-    let inputs_of_it: Vec<&str> = runner.bindings().inputs().map(|input| input.name.as_str()).collect();
     let is_stage =
-        Component::of_inputs(&inputs_of_it).is_some() || inputs_of_it.contains(&"backbone_features");
+        part_of(runner.bindings()).is_some() || runner.bindings().get("backbone_features").is_some();
     let mode = if is_stage { ISOLATED } else { RUN };
     metadata.insert(MODE.to_owned(), mode.to_owned());
     metadata.extend(runner.precision().map(|precision| (PRECISION.to_owned(), precision)));
@@ -57,14 +60,18 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-/// Whether the file's name says that it is an ONNX graph.
-fn is_graph(args: &RunArgs) -> bool {
-    args.engine.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
+/// Whether the files' names say that they are ONNX graphs.
+fn are_graphs(args: &RunArgs) -> Result<bool> {
+    let is_graph =
+        |file: &PathBuf| file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
+    let graphs = args.engine.iter().filter(|file| is_graph(file)).count();
+    ensure!(graphs == 0 || graphs == args.engine.len(), "FILE: expected engines or ONNX graphs, found both");
+    Ok(graphs > 0)
 }
 
 /// Fails where an option was given that this kind of file does not ask for.
 fn check(args: &RunArgs) -> Result<()> {
-    let graph = is_graph(args);
+    let graph = are_graphs(args)?;
     for (option, given, used, by, found) in [
         ("--tensorrt", args.tensorrt.is_some(), !graph, "an engine", "an ONNX graph"),
         ("--device", args.device.is_some(), !graph, "an engine", "an ONNX graph"),
@@ -76,24 +83,38 @@ fn check(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
-/// The engine, by its file's name.
+/// The engine, by its files' names.
 fn open(args: &RunArgs) -> Result<Opened> {
-    if is_graph(args) {
-        let graph = OnnxRunner::load(&args.engine, args.onnxruntime.as_deref())?;
-        return Ok(Opened::Graph(Box::new(graph)));
+    if are_graphs(args)? {
+        return Ok(Opened::Graph(Box::new(graphs(args)?)));
     }
     Ok(Opened::Engine(Box::new(engine(args)?)))
 }
 
-/// An engine of TensorRT or TensorRT-RTX, opened by the library of what built it.
+/// Graphs, which say themselves where they come from.
+fn graphs(args: &RunArgs) -> Result<Chain<OnnxRunner>> {
+    let load = |file: &PathBuf| {
+        let graph = OnnxRunner::load(file, args.onnxruntime.as_deref())?;
+        Ok((file.display().to_string(), graph))
+    };
+    let graphs: Vec<(String, OnnxRunner)> = args.engine.iter().map(load).collect::<Result<_>>()?;
+    if graphs.len() > 1 {
+        let sources: Vec<Source> =
+            args.engine.iter().map(|file| file_metadata(file)).collect::<Result<_, _>>()?;
+        check_sources(graphs.iter().map(|(name, _)| name.as_str()).zip(&sources))?;
+    }
+    Ok(Chain::new(graphs)?)
+}
+
+/// Engines of TensorRT or TensorRT-RTX, opened by the library of what built them.
 fn engine(args: &RunArgs) -> Result<TensorRtEngine> {
-    let engine = EngineFile::read(&args.engine)?;
-    Ok(engine.open(args.tensorrt.as_deref(), args.device.unwrap_or(0))?)
+    let engines = EngineFiles::read(&args.engine)?;
+    Ok(engines.open(args.tensorrt.as_deref(), args.device.unwrap_or(0))?)
 }
 
 /// What runs.
 enum Opened {
-    Graph(Box<OnnxRunner>),
+    Graph(Box<Chain<OnnxRunner>>),
     Engine(Box<TensorRtEngine>),
 }
 

@@ -2,7 +2,7 @@
 
 use super::dims::Dims;
 use super::{Library, Port, SELECTORS, abi, data_type, logger, name, text};
-use crate::bindings::{Bound, Direction, Tensor};
+use crate::bindings::{Binding, Bound, Direction, Tensor};
 use steadyhand_cuda_driver::{Buffer, Device, Stream};
 
 /// `TensorIOMode::kOUTPUT`.
@@ -125,13 +125,20 @@ impl Engine {
     }
 }
 
-/// An engine with the memory that it works in.
+/// Engines that run one behind the other, with the memory that they work in.
 pub(in crate::tensorrt) struct Execution {
+    links: Vec<Link>,
+    stream: Stream,
+    device: Device,
+}
+
+/// One of them.
+struct Link {
     /// Before the engine: it needs it.
     context: abi::Context,
     engine: Engine,
-    stream: Stream,
-    device: Device,
+    /// Its bindings.
+    ports: Vec<(Port, Direction)>,
 }
 
 // SAFETY: the library's objects are bound to no thread, only to be used by one at a time, which `&mut self` sees to; the
@@ -139,22 +146,28 @@ pub(in crate::tensorrt) struct Execution {
 unsafe impl Send for Execution {}
 
 impl Execution {
-    /// Makes the engine ready to run on the device whose context it was taken into.
+    /// Makes engines ready to run on the device whose context they were taken into. What one gives the next take by its
+    /// name.
     ///
     /// # Errors
     /// The library's or CUDA's reasons.
-    pub(in crate::tensorrt) fn new(device: Device, engine: Engine) -> Result<Self, String> {
+    pub(in crate::tensorrt) fn new(device: Device, engines: Vec<Engine>) -> Result<Self, String> {
         let stream = device.stream().map_err(cuda)?;
-        // SAFETY: the engine lives, and the context is given to this value alone.
-        let context = unsafe {
-            let context = engine.engine.create_context(STATIC_MEMORY);
-            abi::Context::from_address(context, engine.engine.tables)
-        };
-        let context = context.ok_or_else(|| logger::errors("no execution context was made"))?;
-        Ok(Execution { context, engine, stream, device })
+        let links = engines.into_iter().map(|engine| {
+            // SAFETY: the engine lives, and the context is given to this value alone.
+            let context = unsafe {
+                let context = engine.engine.create_context(STATIC_MEMORY);
+                abi::Context::from_address(context, engine.engine.tables)
+            };
+            let context = context.ok_or_else(|| logger::errors("no execution context was made"))?;
+            let ports = engine.ports()?.into_iter().map(|(port, direction, _)| (port, direction)).collect();
+            Ok(Link { context, engine, ports })
+        });
+        let links = links.collect::<Result<_, String>>()?;
+        Ok(Execution { links, stream, device })
     }
 
-    /// Runs the engine once: one bound tensor an input, and a tensor for each of the outputs asked for, of the type
+    /// Runs the engines once: one bound tensor an input, and a tensor for each of the outputs asked for, of the type
     /// that the engine writes.
     ///
     /// # Errors
@@ -162,16 +175,19 @@ impl Execution {
     pub(in crate::tensorrt) fn run(
         &mut self,
         inputs: &[Bound<'_>],
-        outputs: &[Port],
+        outputs: &[&Binding],
     ) -> Result<Vec<Tensor>, String> {
-        let memory = self.bind(inputs, outputs)?;
+        let memory = self.bind(inputs)?;
         let queued = self.enqueue();
         // Device memory lives until the results have been copied: the stream is waited for before that.
         let waited = self.stream.synchronize().map_err(cuda);
         queued?;
         waited?;
-        let copied = memory.outputs.into_iter().map(|(mut tensor, buffer)| {
-            buffer.download(0, tensor.bytes_mut()).map_err(cuda)?;
+        let copied = outputs.iter().map(|output| {
+            let found = memory.iter().find(|held| held.name == output.name);
+            let held = found.ok_or_else(|| format!("output {}: the engine gives none", output.name))?;
+            let mut tensor = Tensor::zeros(output.dtype, &held.shape).map_err(|error| error.to_string())?;
+            held.buffer.download(0, tensor.bytes_mut()).map_err(cuda)?;
             Ok(tensor)
         });
         copied.collect()
@@ -185,10 +201,9 @@ impl Execution {
     pub(in crate::tensorrt) fn time(
         &mut self,
         inputs: &[Bound<'_>],
-        outputs: &[Port],
         repeats: usize,
     ) -> Result<(Vec<f32>, Option<Vec<f32>>), String> {
-        let memory = self.bind(inputs, outputs)?;
+        let memory = self.bind(inputs)?;
         let queued = self.timed(repeats, &mut || self.enqueue());
         let captured = self.stream.capture::<NotCaptured>(&mut || self.enqueue().map_err(|_| NotCaptured));
         let replayed =
@@ -216,43 +231,57 @@ impl Execution {
         Ok(times)
     }
 
-    /// Gives every binding memory: inputs filled, outputs empty.
-    fn bind(&mut self, inputs: &[Bound<'_>], outputs: &[Port]) -> Result<Memory, String> {
-        let mut memory = Memory { inputs: Vec::new(), outputs: Vec::new() };
+    /// Gives every binding memory: inputs filled, what engines give empty.
+    fn bind(&mut self, inputs: &[Bound<'_>]) -> Result<Vec<Held>, String> {
+        let mut memory: Vec<Held> = Vec::new();
         for input in inputs {
             let tensor = input.tensor();
             let buffer = self.allocate(tensor.bytes().len())?;
             buffer.upload(0, tensor.bytes()).map_err(cuda)?;
-            self.set_input(&input.binding().name, tensor.shape())?;
-            self.set_address(&input.binding().name, &buffer)?;
-            memory.inputs.push(buffer);
+            let name = input.binding().name.clone();
+            memory.push(Held { name, shape: tensor.shape().to_vec(), buffer });
         }
-        for output in outputs {
-            let shape = self.shape(&output.name)?;
-            let tensor = Tensor::zeros(output.dtype, &shape).map_err(|error| error.to_string())?;
-            let buffer = self.allocate(tensor.bytes().len())?;
-            self.set_address(&output.name, &buffer)?;
-            memory.outputs.push((tensor, buffer));
+        for link in &self.links {
+            for (input, _) in link.ports.iter().filter(|(_, direction)| *direction == Direction::Input) {
+                let held = memory.iter().find(|held| held.name == input.name);
+                let held =
+                    held.ok_or_else(|| format!("input {}: expected a tensor, found none", input.name))?;
+                link.set_input(&input.name, &held.shape)?;
+                link.set_address(&input.name, &held.buffer)?;
+            }
+            for (output, _) in link.ports.iter().filter(|(_, direction)| *direction == Direction::Output) {
+                let shape = link.shape(&output.name)?;
+                let tensor = Tensor::zeros(output.dtype, &shape).map_err(|error| error.to_string())?;
+                let buffer = self.allocate(tensor.bytes().len())?;
+                link.set_address(&output.name, &buffer)?;
+                memory.push(Held { name: output.name.clone(), shape, buffer });
+            }
         }
         Ok(memory)
     }
 
     fn enqueue(&self) -> Result<(), String> {
-        // SAFETY: the context and the stream live; every binding has memory of its size, which whoever bound it keeps
-        // until the stream has been waited for.
-        let queued = unsafe { self.context.enqueue(self.stream.raw()) };
-        if queued { Ok(()) } else { Err(logger::errors("the engine was not queued")) }
+        for link in &self.links {
+            // SAFETY: the context and the stream live; every binding has memory of its size, which whoever bound it keeps
+            // until the stream has been waited for.
+            if !unsafe { link.context.enqueue(self.stream.raw()) } {
+                return Err(logger::errors("the engine was not queued"));
+            }
+        }
+        Ok(())
     }
 
-    /// The engine.
-    pub(in crate::tensorrt) fn engine(&self) -> &Engine {
-        &self.engine
+    /// The engines.
+    pub(in crate::tensorrt) fn engines(&self) -> impl Iterator<Item = &Engine> {
+        self.links.iter().map(|link| &link.engine)
     }
 
     fn allocate(&self, bytes: usize) -> Result<Buffer, String> {
         self.device.alloc_zeroed(bytes).map_err(cuda)
     }
+}
 
+impl Link {
     fn set_input(&self, input: &str, shape: &[usize]) -> Result<(), String> {
         let (c_name, dims) = (name(input)?, Dims::of_shape(shape)?);
         // SAFETY: the context lives; name and dimensions live over the call.
@@ -281,10 +310,11 @@ impl Execution {
     }
 }
 
-/// Memory of an engine's bindings.
-struct Memory {
-    inputs: Vec<Buffer>,
-    outputs: Vec<(Tensor, Buffer)>,
+/// Memory of a binding.
+struct Held {
+    name: String,
+    shape: Vec<usize>,
+    buffer: Buffer,
 }
 
 /// Work cannot be captured: it is not timed that way.

@@ -1,19 +1,26 @@
-//! What the library has to say: an `ILogger` that keeps the errors.
+//! What the library has to say: an `ILogger` that keeps the errors, and writes everything to a file that asks for it.
 //!
 //! One for the process: the library uses the logger of the object that was made first for all of them.
 
 use std::ffi::{CStr, c_char, c_void};
+use std::io::Write;
 use std::sync::Mutex;
+use std::time::Instant;
 
 /// `ILogger::Severity::kWARNING`; errors are below it, information above.
 const WARNING: i32 = 2;
 /// Most messages kept: a library may repeat itself.
 const MOST: usize = 64;
 
+/// `ILogger::Severity` by number.
+const SEVERITIES: [&str; 5] = ["internal error", "error", "warning", "info", "verbose"];
+
 /// What was said and not yet asked for.
-static SAID: Mutex<Said> = Mutex::new(Said { errors: Vec::new(), warning: None });
+static SAID: Mutex<Said> = Mutex::new(Said { file: None, errors: Vec::new(), warning: None });
 
 struct Said {
+    /// Where everything goes, with the time since when.
+    file: Option<(Box<dyn Write + Send>, Instant)>,
     errors: Vec<String>,
     /// The last one: libraries give some reasons as warnings, such as that there is no driver, or why an implementation
     /// was left out before there was none.
@@ -99,13 +106,21 @@ extern "C" fn keep(_: *const c_void) {}
 /// # Safety
 /// `text` is null or a string that ends in a zero.
 unsafe extern "C" fn log(_: *const c_void, severity: i32, text: *const c_char) {
-    if severity > WARNING || text.is_null() {
+    if text.is_null() {
         return;
     }
     // SAFETY: the library calls with a string of its own.
     let text = unsafe { CStr::from_ptr(text) };
     let mut said = SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let text = text.to_string_lossy().trim().to_owned();
+    if let Some((file, since)) = &mut said.file {
+        let of = SEVERITIES.get(usize::try_from(severity).unwrap_or(usize::MAX)).unwrap_or(&"other");
+        // A full disk must not end a build.
+        drop(writeln!(file, "{:.3} s, {of}: {text}", since.elapsed().as_secs_f64()));
+    }
+    if severity > WARNING {
+        return;
+    }
     if severity == WARNING {
         said.warning = Some(text);
     } else if said.errors.len() < MOST && !said.errors.contains(&text) {
@@ -119,6 +134,12 @@ pub(super) fn address(versioned: bool) -> *mut c_void {
         true => (&raw const VERSIONED).cast_mut().cast(),
         false => (&raw const PLAIN).cast_mut().cast(),
     }
+}
+
+/// Writes everything that is said from now on to this file, each with the seconds since then.
+pub(in crate::tensorrt) fn write_to(file: Box<dyn Write + Send>) {
+    let mut said = SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    said.file = Some((file, Instant::now()));
 }
 
 /// The errors since the last call, or `otherwise`, each with the last warning.
@@ -149,6 +170,14 @@ mod tests {
         say(1, c"first");
         assert_eq!(errors("nothing"), "first; second: a warning");
         assert_eq!(errors("nothing"), "nothing");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        write_to(Box::new(file.reopen().expect("the same file")));
+        say(4, c"all of it\n");
+        say(9, c"whatever");
+        let written = std::fs::read_to_string(file.path()).expect("what was written");
+        let said: Vec<&str> =
+            written.lines().filter_map(|line| line.split_once(", ")).map(|(_, said)| said).collect();
+        assert_eq!(said, ["verbose: all of it", "other: whatever"]);
         say(2, c"another");
         say(2, c"no driver");
         assert_eq!(errors("no builder"), "no builder: no driver");

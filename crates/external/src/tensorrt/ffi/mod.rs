@@ -15,6 +15,7 @@ mod tables;
 pub(super) use engine::{Engine, Execution};
 pub(super) use layers::{Activation, Draft, Elementwise, Unary, Wire};
 pub(super) use library::Library;
+pub(super) use logger::write_to as log_to;
 pub(super) use network::{Network, Port};
 pub(super) use tables::known_versions;
 

@@ -3,7 +3,7 @@
 use super::dims::NarrowDims;
 use super::layers::{Draft, Elementwise};
 use super::{Library, Product, Version};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::size_of;
 use steadyhand_fidelity::trace::Dtype;
@@ -56,11 +56,15 @@ extern "C" fn create_builder(_: *mut c_void, version: i32) -> *mut c_void {
 }
 
 extern "C" fn create_config(_: *mut c_void) -> *mut c_void {
+    thread_local! {
+        static SOURCES: Cell<u32> = const { Cell::new(0b11111) };
+    }
     extern "C" fn sources(_: *mut c_void) -> u32 {
-        0b11111
+        SOURCES.get()
     }
     extern "C" fn set_sources(_: *mut c_void, sources: u32) -> bool {
         note(format!("tactics {sources:b}"));
+        SOURCES.set(sources);
         true
     }
     object(&[&[(42, set_sources as *const c_void), (43, sources as *const c_void)]])
@@ -182,7 +186,9 @@ fn a_network_of_8_5_is_what_was_asked_for() {
     draft.cast("cast", product, Dtype::F32).expect("a layer");
     draft.shuffle("shuffle", product, Some(&[1, 0]), Some(&[0, -1])).expect("a layer");
     draft.slice("slice", product, [&[0, 1], &[1, 2], &[1, 1]]).expect("a layer");
-    drop(draft);
+    let network = draft.finish();
+    assert!(network.use_cublas());
+    drop(network);
     let expected = [
         "builder for 8503",
         "network 1",
@@ -197,6 +203,7 @@ fn a_network_of_8_5_is_what_was_asked_for() {
         "transpose [1, 0, 0, 0, 0, 0, 0, 0]",
         "reshape [0, -1]",
         "slice [0, 1] [1, 2] [1, 1]",
+        "tactics 11011",
         "destroyed",
         "destroyed",
         "destroyed",

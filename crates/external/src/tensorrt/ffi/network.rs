@@ -8,6 +8,8 @@ use steadyhand_gr00t::ops::onnx::Bytes;
 
 /// `ProfilingVerbosity::kDETAILED`: the engine can say what its layers are.
 const DETAILED: i32 = 2;
+/// `TacticSource`s cuBLAS and cuBLASLt, a bit each.
+const CUBLAS: u32 = 0b11;
 /// `MemoryPoolType::kWORKSPACE`.
 const WORKSPACE: i32 = 0;
 
@@ -72,6 +74,15 @@ impl Network {
             }
         }
         Ok(Network { _parser: None, timing_cache: None, config, network, builder, constants: Vec::new() })
+    }
+
+    /// Lets the builder choose tactics of cuBLAS and cuBLASLt, which it then loads; whether it may then.
+    pub(in crate::tensorrt) fn use_cublas(&self) -> bool {
+        if self.config.tables.loaded_tactics & CUBLAS != CUBLAS {
+            return false;
+        }
+        // SAFETY: the configuration lives; any number may be asked for.
+        unsafe { self.config.set_tactic_sources(self.config.tactic_sources() | CUBLAS) }
     }
 
     /// Reads the ONNX file by the library's parser.

@@ -196,7 +196,9 @@ impl<'a> Recorder<'a> {
         self.interface.batch.map_or(Dim::Fixed(1), |name| Dim::Named(name.to_owned()))
     }
 
+    /// Of a name with a number what stands before it counts.
     fn token_dim(&self, name: &str, fixed: usize) -> Dim {
+        let name = name.split_once('.').map_or(name, |(name, _)| name);
         let open = self.interface.open_tokens.get(name);
         open.map_or(Dim::Fixed(fixed), |open| Dim::Named((*open).to_owned()))
     }
