@@ -42,7 +42,7 @@ pub use observation::{Form, MAX_OBSERVATIONS, Observed};
 pub use options::{Noise, Options, Rtc, of_reset};
 pub use pool::Placed;
 pub use recording::{Record, Recorded, Recording, Replay};
-pub use remote::{Address, Asking, Continue, Given, Ready, Remote};
+pub use remote::{Access, Address, Asking, Continue, Given, Ready, Remote};
 pub use reply::modality_config;
 pub use robot::{Asked, Robot, at_place};
 pub use server::{Config, Deployment, Model, Server};

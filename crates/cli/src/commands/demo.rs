@@ -1,7 +1,8 @@
 //! `steady demo`: the embedded policy on its embedded episodes.
 
 use super::eval::{self, EvalArgs};
-use crate::options::{EngineArgs, demo, one_precision, words_of};
+use crate::options::demo::{self, Demo};
+use crate::options::{EngineArgs, one_precision, words_of};
 use crate::outcome::Outcome;
 use crate::output::say;
 use anyhow::Result;
@@ -21,9 +22,16 @@ pub struct DemoArgs {
 
 /// Unpacks the demo and evaluates it with the command that it prints, which works as it stands.
 pub fn run(args: &DemoArgs) -> Result<Outcome> {
-    let demo = demo::unpack(&args.out.join("demo"))?;
-    let mut options: Vec<OsString> = vec!["--model-path".into(), demo.checkpoint.into_os_string()];
-    options.extend(["--dataset-path".into(), demo.dataset.into_os_string()]);
+    let options = evaluation(args, demo::unpack(&args.out.join("demo"))?)?;
+    let words: Vec<_> = options.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+    say!("steady eval {}", words.join(" "))?;
+    eval::run(&words_of::<EvalArgs>(options)?)
+}
+
+/// The options of `steady eval` that evaluate the demo.
+fn evaluation(args: &DemoArgs, Demo { checkpoint, dataset }: Demo) -> Result<Vec<OsString>> {
+    let mut options: Vec<OsString> = vec!["--model-path".into(), checkpoint.into_os_string()];
+    options.extend(["--dataset-path".into(), dataset.into_os_string()]);
     options.extend(["--traj-ids", "0", "1", "2", "3"].map(OsString::from));
     let (engine, given) = (&args.engine.engine, args.engine.precision.as_deref());
     if engine.is_stored() {
@@ -35,10 +43,9 @@ pub fn run(args: &DemoArgs) -> Result<Outcome> {
             options.extend(["--engine".into(), engine.name().into()]);
         }
     }
+    options.extend(args.engine.options.words());
     options.extend(["--out".into(), args.out.clone().into_os_string()]);
-    let words: Vec<_> = options.iter().map(|word| quoted(&word.to_string_lossy())).collect();
-    say!("steady eval {}", words.join(" "))?;
-    eval::run(&EvalArgs { engine: args.engine.clone(), ..words_of(options)? })
+    Ok(options)
 }
 
 /// A word as a POSIX shell takes it.
@@ -47,5 +54,27 @@ fn quoted(word: &str) -> String {
     match !word.is_empty() && word.chars().all(plain) {
         true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is printed is what is run, so an option that is left out of it is lost.
+    #[test]
+    fn every_option_of_the_demo_is_in_the_command_that_it_prints() {
+        let given =
+            ["--device", "1", "--kernel-cache", "kept", "--kernel-dir", "own", "--onnxruntime", "lib"];
+        let more =
+            ["--provider", "nv-tensorrt-rtx", "--onnx", "part.onnx", "--tensorrt", "there", "--out", "o o"];
+        let words = ["--engine", "cuda", "--precision", "bf16"].into_iter().chain(given).chain(more);
+        let args: DemoArgs = words_of(words.clone().map(OsString::from)).expect("options");
+        let demo = Demo { checkpoint: "c".into(), dataset: "d".into() };
+        let options = evaluation(&args, demo).expect("options");
+        let found: Vec<[&OsString; 2]> = options.windows(2).map(|pair| [&pair[0], &pair[1]]).collect();
+        for pair in words.collect::<Vec<_>>().chunks(2) {
+            assert!(found.iter().any(|found| found == pair), "{pair:?} in {options:?}");
+        }
     }
 }

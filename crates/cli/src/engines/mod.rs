@@ -159,11 +159,12 @@ impl Options {
 
     /// Options that were given, as they are typed.
     fn given(&self) -> impl Iterator<Item = &'static str> {
-        let remote::Server { host, port, api_token, reply_timeout } = &self.server;
+        let remote::Server { host, port, api_token, model, reply_timeout } = &self.server;
         let options = [
             ("--host", host.is_some()),
             ("--port", port.is_some()),
             ("--api-token", api_token.is_some()),
+            ("--remote-model", model.is_some()),
             ("--reply-timeout", reply_timeout.is_some()),
             ("--device", self.device.is_some()),
             ("--kernel-cache", self.kernel_cache.is_some()),

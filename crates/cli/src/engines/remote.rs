@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::time::Duration;
 use steadyhand_gr00t::processor::EmbodimentModalities;
-use steadyhand_serve::{Address, Asking, Noise, Remote};
+use steadyhand_serve::{Access, Address, Asking, Noise, Remote};
 
 /// How long a reply is waited for unless an option says otherwise.
 const REPLY_TIMEOUT: f64 = 60.0;
@@ -18,7 +18,7 @@ pub const KIND: Kind = Kind {
     open: Open::Examined {
         // The official precision.
         precision: "bf16",
-        options: &["--host", "--port", "--api-token", "--reply-timeout"],
+        options: &["--host", "--port", "--api-token", "--remote-model", "--reply-timeout"],
         fits: |text| address(text).is_some(),
         noise: |_| None,
         open,
@@ -31,6 +31,7 @@ pub struct Server {
     pub host: Option<String>,
     pub port: Option<u16>,
     pub api_token: Option<String>,
+    pub model: Option<String>,
     /// In seconds.
     pub reply_timeout: Option<f64>,
 }
@@ -41,6 +42,9 @@ pub struct AskArgs {
     /// The api_token that remote's server asks for.
     #[arg(long, value_name = "TOKEN")]
     pub api_token: Option<String>,
+    /// Which of several models that remote's server has is asked; the first one otherwise.
+    #[arg(long, value_name = "NAME")]
+    pub remote_model: Option<String>,
     /// How long remote's server may take for a reply, in seconds; its first one may have to compile kernels. [default: 60]
     #[arg(long, value_name = "SECONDS")]
     pub reply_timeout: Option<f64>,
@@ -62,8 +66,8 @@ pub struct ServerArgs {
 impl AskArgs {
     /// The same options as engines take them.
     pub fn options(&self) -> Server {
-        let AskArgs { api_token, reply_timeout } = self.clone();
-        Server { host: None, port: None, api_token, reply_timeout }
+        let AskArgs { api_token, remote_model: model, reply_timeout } = self.clone();
+        Server { host: None, port: None, api_token, model, reply_timeout }
     }
 }
 
@@ -105,7 +109,8 @@ impl Server {
             "--reply-timeout: expected above 0 and at most 86400, found {seconds}"
         );
         let patience = Duration::from_secs_f64(seconds);
-        Ok(Remote::open(address, self.api_token.clone(), patience, checkpoint)?)
+        let access = Access { api_token: self.api_token.clone(), model: self.model.clone(), patience };
+        Ok(Remote::open(address, access, checkpoint)?)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::engines::{self, EngineSpec, precision};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use steadyhand_external::onnxruntime::Provider;
 use steadyhand_gr00t::Error;
@@ -110,6 +111,27 @@ impl EngineOptions {
             tensorrt: self.tensorrt.clone(),
             ..self.device.options()
         }
+    }
+
+    /// The options that were given as words that give them again.
+    pub fn words(&self) -> Vec<OsString> {
+        let EngineOptions { onnxruntime, provider, onnx, tensorrt, device } = self;
+        let DeviceArgs { device, kernel_cache, kernel_dir } = device;
+        let path = |path: &Option<PathBuf>| path.clone().map(PathBuf::into_os_string);
+        let provider = Provider::ALL.iter().find(|(_, known)| Some(*known) == *provider);
+        let numbers =
+            |devices: &Devices| devices.0.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        let options = [
+            ("--onnxruntime", path(onnxruntime)),
+            ("--provider", provider.map(|(name, _)| OsString::from(name))),
+            ("--onnx", path(onnx)),
+            ("--tensorrt", path(tensorrt)),
+            ("--device", device.as_ref().map(|devices| numbers(devices).into())),
+            ("--kernel-cache", path(kernel_cache)),
+            ("--kernel-dir", path(kernel_dir)),
+        ];
+        let given = options.into_iter().filter_map(|(option, value)| Some([option.into(), value?]));
+        given.flatten().collect()
     }
 }
 

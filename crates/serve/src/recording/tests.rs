@@ -2,7 +2,7 @@
 
 use super::{Record, Recording};
 use crate::metrics::Metrics;
-use crate::remote::{Address, Asking, Continue, Remote};
+use crate::remote::{Access, Address, Asking, Continue, Remote};
 use crate::{Config, Deployment, Noise, Server};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,7 +51,7 @@ fn recorded(folder: &Path, limit: u64, robot: impl FnOnce(&Session, &mut Remote)
     let told = Arc::clone(&stop);
     let thread = std::thread::spawn(move || server.run(|| told.load(Ordering::Acquire)));
     let address = Address { host: address.ip().to_string(), port: address.port() };
-    let mut remote = Remote::open(address, None, Duration::from_secs(60), None).expect("opens");
+    let mut remote = Remote::open(address, Access::default(), None).expect("opens");
     robot(&session, &mut remote);
     drop(remote);
     stop.store(true, Ordering::Release);

@@ -20,9 +20,28 @@ const PING: &str = "ping";
 const RESET: &str = "reset";
 const ACT: &str = "get_action";
 
+/// How a server is asked.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// What it asks for.
+    pub api_token: Option<String>,
+    /// Which of its models is asked; the one that it has for everyone otherwise.
+    pub model: Option<String>,
+    /// How long a reply is waited for.
+    pub patience: Duration,
+}
+
+impl Default for Access {
+    /// No token, no model, a minute.
+    fn default() -> Self {
+        Access { api_token: None, model: None, patience: Duration::from_secs(60) }
+    }
+}
+
 /// A policy that a server has.
 pub struct Remote {
     link: Link,
+    model: Option<Arc<str>>,
     server: String,
     modalities: EmbodimentModalities,
     /// The way in which the server takes observations, once one was taken.
@@ -44,15 +63,13 @@ impl Remote {
     ///
     /// # Errors
     /// No server of the protocol; another token; other modalities than the checkpoint's, by field.
-    pub fn open(
-        address: Address,
-        api_token: Option<String>,
-        patience: Duration,
-        checkpoint: Option<&EmbodimentModalities>,
-    ) -> Result<Self> {
+    pub fn open(address: Address, access: Access, checkpoint: Option<&EmbodimentModalities>) -> Result<Self> {
+        let Access { api_token, model, patience } = access;
+        let model: Option<Arc<str>> = model.map(Arc::from);
         let mut link = Link::open(address, api_token, patience)?;
         let server = link.server();
-        let asked = link.ask(MODALITIES, &request(MODALITIES, link.api_token(), |data| data.map(0)));
+        let asked = request(MODALITIES, link.api_token(), |data| options(data, model.as_deref(), &[]));
+        let asked = link.ask(MODALITIES, &asked);
         let modalities = match (asked, checkpoint) {
             (Ok(reply), checkpoint) => {
                 let flaw = |(field, what)| Error::Reply {
@@ -76,7 +93,7 @@ impl Remote {
             (Err(Error::Answered { error, .. }), Some(checkpoint)) if !of_token(&error) => checkpoint.clone(),
             (Err(error), _) => return Err(with_hint(error)),
         };
-        Ok(Remote { link, server, modalities, form: Arc::default(), widths: Vec::new() })
+        Ok(Remote { link, model, server, modalities, form: Arc::default(), widths: Vec::new() })
     }
 
     /// The episode at hand is over, and this one begins: what the server keeps of the one before is let go.
@@ -85,14 +102,9 @@ impl Remote {
     /// The server cannot be reached or refuses.
     pub fn reset(&mut self, episode: u32) -> Result<()> {
         let request = request(RESET, self.link.api_token(), |data| {
-            data.map(1);
-            data.str("options");
-            data.map(2);
             // The second for the official policy that replays a dataset's actions.
-            for key in ["episode", "episode_index"] {
-                data.str(key);
-                data.uint(u64::from(episode));
-            }
+            let episode = ["episode", "episode_index"].map(|key| (key, u64::from(episode)));
+            options(data, self.model.as_deref(), &episode);
         });
         self.link.ask(RESET, &request).map(drop).map_err(with_hint)
     }
@@ -104,8 +116,8 @@ impl Remote {
     /// # Errors
     /// The server cannot be reached or refuses.
     pub fn precision(&mut self) -> Result<Option<(String, String)>> {
-        let reply = self.link.ask(PING, &request(PING, self.link.api_token(), |data| data.map(0)));
-        let reply = reply.map_err(with_hint)?;
+        let asked = request(PING, self.link.api_token(), |data| options(data, self.model.as_deref(), &[]));
+        let reply = self.link.ask(PING, &asked).map_err(with_hint)?;
         let value = read(&reply).ok();
         let text = |key: &str| Some(value.as_ref()?.get(key)?.text()?.to_owned());
         Ok(text("precision").zip(text("precision_name")))
@@ -117,7 +129,7 @@ impl Remote {
     /// The server cannot be reached, refuses, or answers with something else than the modalities' actions.
     pub fn ask(&mut self, observation: &Observation, asking: &Asking) -> Result<Given> {
         let form = self.form().unwrap_or(RequestForm::ALL[0]);
-        let request = written(&self.modalities, self.link.api_token(), form, observation, asking)?;
+        let request = self.written(form, observation, asking)?;
         self.ask_written(observation, asking, form, &request)
     }
 
@@ -138,7 +150,7 @@ impl Remote {
             let request = match form == own[0] {
                 true => request,
                 false => {
-                    rewritten = written(&self.modalities, self.link.api_token(), form, observation, asking)?;
+                    rewritten = self.written(form, observation, asking)?;
                     &rewritten[..]
                 }
             };
@@ -160,6 +172,16 @@ impl Remote {
             }
         }
         Err(Error::Answered { server: self.server.clone(), endpoint: ACT, error: words.join("; ") })
+    }
+
+    fn written(
+        &self,
+        form: RequestForm,
+        observation: &Observation,
+        asking: &Asking,
+    ) -> steadyhand_gr00t::Result<Vec<u8>> {
+        let (model, api_token) = (self.model.as_deref(), self.link.api_token());
+        written(&self.modalities, model, api_token, form, observation, asking)
     }
 
     fn form(&self) -> Option<RequestForm> {
@@ -191,6 +213,7 @@ impl Remote {
 /// A request of `get_action`.
 fn written(
     modalities: &EmbodimentModalities,
+    model: Option<&str>,
     api_token: Option<&str>,
     form: RequestForm,
     observation: &Observation,
@@ -198,9 +221,27 @@ fn written(
 ) -> steadyhand_gr00t::Result<Vec<u8>> {
     let mut fits = Ok(());
     let request = request(ACT, api_token, |data: &mut Writer| {
-        fits = form.write(data, modalities, observation, asking);
+        fits = form.write(data, modalities, model, observation, asking);
     });
     fits.map(|()| request)
+}
+
+/// `data` that is nothing but options: which of a server's models is asked, and numbers.
+fn options(data: &mut Writer, model: Option<&str>, numbers: &[(&str, u64)]) {
+    let count = numbers.len() + usize::from(model.is_some());
+    data.map(usize::from(count > 0));
+    if count > 0 {
+        data.str("options");
+        data.map(count);
+    }
+    if let Some(model) = model {
+        data.str("model");
+        data.str(model);
+    }
+    for (key, value) in numbers {
+        data.str(key);
+        data.uint(*value);
+    }
 }
 
 /// Whether a server's words are about the token: ours and the official one's begin alike.
@@ -258,13 +299,14 @@ impl Actor for Remote {
         let episode = u32::try_from(episode).map_err(what)?;
         self.reset(episode).map_err(for_an_actor)?;
         let (modalities, form) = (self.modalities.clone(), Arc::clone(&self.form));
-        let api_token = self.link.api_token().map(str::to_owned);
+        let (api_token, model) = (self.link.api_token().map(str::to_owned), self.model.clone());
         Ok(Box::new(move |inference, observation| {
             let settled = *form.lock().unwrap_or_else(PoisonError::into_inner);
             let form = settled.unwrap_or(RequestForm::ALL[0]);
             let noise = Noise { seed, episode, inference: inference as u32 };
             let asking = Asking { noise: Some(noise), rtc: None };
-            let request = written(&modalities, api_token.as_deref(), form, observation, &asking)?;
+            let request =
+                written(&modalities, model.as_deref(), api_token.as_deref(), form, observation, &asking)?;
             Ok(Ready { noise, form, request })
         }))
     }

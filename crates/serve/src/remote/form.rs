@@ -34,7 +34,7 @@ impl RequestForm {
         format!("{} keys and {dialect}", if self.flat { "flat" } else { "nested" })
     }
 
-    /// Writes `data` of `get_action`: a batch of one observation, and the options.
+    /// Writes `data` of `get_action`: a batch of one observation, and the options; `model` is one of them where it is named.
     ///
     /// # Errors
     /// An observation that lacks a view or a joint group, or whose frames differ in size.
@@ -42,6 +42,7 @@ impl RequestForm {
         self,
         writer: &mut Writer,
         modalities: &EmbodimentModalities,
+        model: Option<&str>,
         observation: &Observation,
         options: &Asking,
     ) -> Result<()> {
@@ -77,7 +78,7 @@ impl RequestForm {
             writer.str(&observation.instruction);
         }
         writer.str("options");
-        options.write(writer, self.dialect);
+        options.write(writer, model, self.dialect);
         Ok(())
     }
 
@@ -142,8 +143,13 @@ pub struct Continue {
 }
 
 impl Asking {
-    fn write(&self, writer: &mut Writer, dialect: Dialect) {
-        writer.map(3 * usize::from(self.noise.is_some()) + usize::from(self.rtc.is_some()));
+    fn write(&self, writer: &mut Writer, model: Option<&str>, dialect: Dialect) {
+        let flags = [model.is_some(), self.rtc.is_some()].map(usize::from);
+        writer.map(3 * usize::from(self.noise.is_some()) + flags[0] + flags[1]);
+        if let Some(model) = model {
+            writer.str("model");
+            writer.str(model);
+        }
         if let Some(Noise { seed, episode, inference }) = self.noise {
             for (key, value) in
                 [("seed", seed), ("episode", u64::from(episode)), ("inference", u64::from(inference))]

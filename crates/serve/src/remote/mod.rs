@@ -11,7 +11,7 @@ mod replies;
 #[cfg(test)]
 mod tests;
 
-pub use actor::{Ready, Remote};
+pub use actor::{Access, Ready, Remote};
 pub use form::{Asking, Continue};
 pub use link::Address;
 pub use replies::Given;

@@ -1,6 +1,6 @@
 //! Servers that let clients go, say nothing, or answer one way of asking alone.
 
-use super::{Address, Asking, Remote};
+use super::{Access, Address, Asking, Remote};
 use crate::options::Noise;
 use crate::reply;
 use crate::request::Request;
@@ -89,7 +89,7 @@ fn a_client_that_was_let_go_comes_back() {
         1 => Act::AnswerAndLeave(reply::reset(2, &[])),
         _ => Act::AnswerAndLeave(answer(&own, NOISE)),
     });
-    let mut remote = Remote::open(address, None, Duration::from_secs(60), None).expect("opens");
+    let mut remote = Remote::open(address, Access::default(), None).expect("opens");
     remote.reset(2).expect("a reset");
     let asking = Asking { noise: Some(NOISE), rtc: None };
     let given = remote.ask(&session.random(1), &asking).expect("actions");
@@ -101,7 +101,13 @@ fn a_client_that_was_let_go_comes_back() {
 #[test]
 fn a_server_that_says_nothing_is_not_waited_for_for_ever() {
     let (address, served) = server(1, |_, _| Act::SayNothing);
-    let error = Remote::open(address.clone(), None, Duration::from_millis(50), None).err().expect("refused");
+    let error = Remote::open(
+        address.clone(),
+        Access { patience: Duration::from_millis(50), ..Access::default() },
+        None,
+    )
+    .err()
+    .expect("refused");
     let expected = format!("{address}: get_modality_config: expected a reply within 0.05 s, found none");
     assert_eq!(error.to_string(), expected);
     assert_eq!(served.join().expect("served"), 1);
@@ -123,7 +129,7 @@ fn the_way_that_a_server_takes_is_found_and_kept() {
             _ => Act::Answer(reply::error(&crate::Error::field("video", "what is this?"))),
         }
     });
-    let mut remote = Remote::open(address, None, Duration::from_secs(60), None).expect("opens");
+    let mut remote = Remote::open(address, Access::default(), None).expect("opens");
     for _ in 0..2 {
         remote.ask(&session.random(1), &Asking::default()).expect("actions");
     }
@@ -140,7 +146,7 @@ fn what_a_server_refuses_in_every_way_is_told_once() {
         0 => Act::Answer(reply::modality_config(&modalities)),
         _ => Act::Answer(reply::error(&crate::Error::field("state", "no"))),
     });
-    let mut remote = Remote::open(address.clone(), None, Duration::from_secs(60), None).expect("opens");
+    let mut remote = Remote::open(address.clone(), Access::default(), None).expect("opens");
     let error = remote.ask(&session.random(1), &Asking::default()).expect_err("refused").to_string();
     assert_eq!(
         error,

@@ -1,7 +1,7 @@
 //! Several engines behind one queue, and several models in one server.
 
 use super::*;
-use crate::{Model, Placed};
+use crate::{Access, Address, Asking, Model, Noise, Placed, Remote};
 use std::sync::Barrier;
 use std::sync::atomic::AtomicUsize;
 use steadyhand_gr00t::engine::{Engine, ModelInput};
@@ -271,6 +271,37 @@ fn clients_pick_a_model_and_each_has_its_own_noise() {
     ] {
         assert!(page.contains(line), "{line}{page}");
     }
+}
+
+/// The other end of the protocol asks one of several models in every request, also on a connection that is new.
+#[test]
+fn a_remote_policy_is_the_model_that_is_named() {
+    let (session, other) = (session(), other_session());
+    let models = |name, session| Deployment {
+        models: vec![named(name, session)],
+        checkpoint: name.to_owned(),
+        ..policy(session).into()
+    };
+    let deployments = vec![models("left", &session), models("right", &other)];
+    let running = Running::deploy(session, deployments, |_| {});
+    let open = |model: Option<&str>| {
+        let address = Address { host: running.address.ip().to_string(), port: running.address.port() };
+        let access = Access { model: model.map(str::to_owned), ..Access::default() };
+        Remote::open(address, access, None)
+    };
+    let seen = running.session.random(1);
+    let noise = Noise { seed: SEED, episode: 0, inference: 0 };
+    let asking = Asking { noise: Some(noise), rtc: None };
+    for (model, expected) in [(None, &running.session), (Some("right"), &other)] {
+        let mut remote = open(model).expect("opens");
+        let chunk = policy(expected).act_batch(std::slice::from_ref(&seen)).expect("acts").remove(0);
+        assert_eq!(remote.ask(&seen, &asking).expect("actions").chunk, chunk, "{model:?}");
+        remote.reset(3).expect("a reset");
+        assert!(remote.precision().expect("a reply").is_some());
+        assert_eq!(remote.ask(&seen, &asking).expect("actions").chunk, chunk, "{model:?} behind a reset");
+    }
+    let error = open(Some("middle")).err().expect("refused").to_string();
+    assert!(error.contains("options.model: expected one of left"), "{error}");
 }
 
 #[test]
