@@ -38,7 +38,10 @@ const OPENPI_TESTS: &[(&str, &[&str])] = &[
     ("openpi_tokens", &["--openpi-port", "0", "--api-token-file", "token"]),
 ];
 
-/// That one too, with OpenPI's own client.
+/// Tests of `serve/ros2.py`: docs/ros2_node.py.
+const ROS2_TESTS: &[(&str, &[&str])] = &[("ros2_node_drives", &[]), ("ros2_node_refuses", &[])];
+
+/// Those of `serve/openpi.py` too, with OpenPI's own client.
 const OWN_CLIENT_TESTS: &[(&str, &[&str])] =
     &[("openpi_own_client", &["--openpi-port", "0", "--api-token-file", "token"])];
 
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     let websockets = format!("{basic}, websockets");
     for (script, list, modules) in [
         ("client.py", TESTS, basic.to_owned()),
+        ("ros2.py", ROS2_TESTS, basic.to_owned()),
         ("openpi.py", OPENPI_TESTS, websockets.clone()),
         ("openpi.py", OWN_CLIENT_TESTS, format!("{websockets}, openpi_client.websocket_client_policy")),
     ] {
@@ -66,6 +70,10 @@ fn main() -> ExitCode {
     }
     tests.push(Trial::test("bad_options_are_refused", || {
         bad_options_are_refused();
+        Ok(())
+    }));
+    tests.push(Trial::test("documented_servers_take_their_options", || {
+        documented_servers_take_their_options();
         Ok(())
     }));
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
@@ -196,6 +204,23 @@ fn expected(checkpoint: &Path, tag: &str) -> Vec<u8> {
             .extend(chunk.groups.iter().flat_map(|(_, actions)| &actions.data).flat_map(|x| x.to_le_bytes()));
     }
     bytes
+}
+
+/// What a service of systemd and a container start is understood: only the files of their machines are missing here.
+fn documented_servers_take_their_options() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let line = |file: &str, start: &str| -> String {
+        let text = std::fs::read_to_string(repo(file)).expect("a file");
+        let line = text.lines().find_map(|line| line.strip_prefix(start)).expect("a command");
+        line.to_owned()
+    };
+    let unit = line("docs/steady-serve.service", "ExecStart=/usr/local/bin/steady ");
+    let container: Vec<String> =
+        serde_json::from_str(&line("docs/Containerfile", "CMD ")).expect("the words of a command");
+    for options in [unit.split(' ').map(str::to_owned).collect(), container] {
+        let at = options.iter().position(|option| option == "--api-token-file").expect("a token");
+        steady(folder.path(), &options).refuses(&[&format!("{}: cannot be read", options[at + 1])]);
+    }
 }
 
 fn bad_options_are_refused() {
