@@ -8,13 +8,16 @@
 # Leaves summary.md, log.txt, bench.json and policies.json in OUT_DIR. A check that fails does not stop the others; the exit code is
 # 0 where all passed, 1 where one did not, 2 for bad arguments.
 #
-# The parts are times, peers (PyTorch, where python3 has it), tests, checks and sanitizers; all of them without any. Where a machine is lent for less time than they take, a
-# later call with the same OUT_DIR and other parts goes on, and its summary holds all that the calls found.
+# The parts are times, peers (PyTorch, where python3 has it), tests, checks, policies, full (the published size beside the
+# reference) and sanitizers; all of them without any. Where a machine is lent for less time than they take, a later call with
+# the same OUT_DIR and other parts goes on, and its summary holds all that the calls found.
+#
+# JOBS tests run side by side, each in a process of its own; as many as half the cores unless set.
 #
 # MORE_GOLDENS may name a folder of goldens of N1.7 besides the one in tests/fixtures.
 set -uo pipefail
 
-parts="times peers tests checks sanitizers"
+parts="times peers tests checks policies full sanitizers"
 if [ $# -lt 3 ]; then
     echo "usage: bench/gpu.sh BINARY TEST_BINARY OUT_DIR [LABEL [PART...]]" >&2
     exit 2
@@ -107,8 +110,7 @@ elif part peers; then
 fi
 
 if part tests; then
-    # Trials that are ignored where there is no GPU must not pass for it here.
-    limit=420 check tests "$tests" --include-ignored
+    limit=420 check tests bench/gpu_tests.sh "$tests" "$work/tests" "${JOBS:-$((($(nproc) + 1) / 2))}"
 fi
 
 if part checks; then
@@ -136,6 +138,9 @@ if part checks; then
         check "diagnose-n1.7-$precision" "$steady" diagnose --model-path synth:tiny-n1.7 --inferences 2 \
             --b "cuda:$precision" --out "$work/diagnose-n1.7-$precision"
     done
+fi
+
+if part policies; then
     # What each policy costs, here and emulated; fails where the emulation does not predict this device's error.
     check calibrate "$steady" precision calibrate --frames 64 --out "$work/calibration.json"
     printf 'base = "fp8"\ncalibration = "calibration.json"\n' >"$work/fp8-calibrated.toml"
@@ -144,6 +149,9 @@ if part checks; then
         --latency synth:n1.6 --workload W1,W2 --json "$out/policies.json"
     # The folder of this run says nothing to who reads the table.
     [ ! -f "$out/policies.json" ] || sed -i "s|$work/||" "$out/policies.json"
+fi
+
+if part full; then
     # The full size: every tensor of an inference beside the reference's, neither trace in memory.
     for model in n1.6 n1.7; do
         limit=200 check "compare-full-$model" "$steady" compare --model-path "synth:$model" --inferences 1 \
