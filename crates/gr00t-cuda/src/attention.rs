@@ -156,7 +156,8 @@ impl Builder<'_> {
         let [q, k, v] = [q, k, v].map(|tensor| self.as_operand(tensor, elements.compute));
         let (q, k, v) = (q?, k?, v?);
         let out = self.tensor(q.rows, q.features, out)?;
-        let variant = Variant::attention(elements.compute, head_dim, mask.max_keys);
+        let blocks = mask.max_queries.div_ceil(64) * count * mask.count;
+        let variant = Variant::attention(elements.compute, head_dim, mask.max_keys, blocks);
         let grid = [mask.max_queries.div_ceil(variant.queries_of_a_block()), count, mask.count];
         let params = AttentionParams {
             q: q.pointer(),

@@ -72,7 +72,7 @@ impl Variant {
     }
 
     /// Attention of operands of this type, for queries that see up to `keys` keys.
-    pub fn attention(element: Element, head_dim: usize, keys: usize) -> Self {
+    pub fn attention(element: Element, head_dim: usize, keys: usize, blocks: usize) -> Self {
         let mut defines = vec![("ELEMENT", element.code() as usize), ("HEAD_DIM", head_dim)];
         if element == Element::F32 {
             // Keys, values and the queries of eight warps.
@@ -87,6 +87,7 @@ impl Variant {
         // and 81 keys were faster than in two splits of half the queries, and 324 keys in four than in two that shared
         // tiles, in earlier forms of the kernel.
         let most = match keys {
+            _ if blocks >= 528 => 1,
             0..=96 => 1,
             97..=128 => 2,
             _ => 4,

@@ -28,7 +28,7 @@ pub fn every_kind(config: &Config, operands: &[Element], capability: (u32, u32))
     for &element in operands {
         // Attention has no operands of 8 bits.
         for keys in [96, 128, 129].into_iter().filter(|_| element != Element::E4m3) {
-            let attention = |dim, kind: Defines| Variant::attention(element, dim, keys).compiled_for(kind);
+            let attention = |dim, kind: Defines| Variant::attention(element, dim, keys, 1).compiled_for(kind);
             for (index, kind) in nexts(element).flat_map(|next| attention::kinds(element, next)).enumerate() {
                 let dims = if index == 0 { &head_dims[..] } else { &head_dims[..1] };
                 variants.extend(dims.iter().map(|dim| attention(*dim, kind.clone())));

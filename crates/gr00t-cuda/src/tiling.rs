@@ -75,6 +75,9 @@ impl Tiling {
             let stages = (RING_BYTES / ((rows + columns) * DEPTH_BYTES)).min(8);
             tilings.push(groups(1, rows, columns, stages));
         }
+        for rows in [104, 136, 168] {
+            tilings.push(groups(1, rows, 192, RING_BYTES / ((rows + 192) * DEPTH_BYTES)));
+        }
         // Each stage's sums of 8-bit products apart from those of all stages: other tiles were not measured, and larger
         // ones leave no registers for both.
         if element == Element::E4m3 {
@@ -116,8 +119,7 @@ impl Tiling {
         processors: usize,
     ) -> Option<Tiling> {
         let fitting = candidates.iter().filter(|tiling| tiling.fits(element, inner));
-        let stages = inner.div_ceil(depth(element));
-        fitting.min_by_key(|tiling| tiling.cost([rows, n, stages], processors)).copied()
+        fitting.min_by_key(|tiling| tiling.nanoseconds(element, [rows, n, inner], processors)).copied()
     }
 
     /// Estimated nanoseconds: waves of blocks, one to a multiprocessor. A block starts, multiplies its share of the
@@ -125,7 +127,13 @@ impl Tiling {
     /// or as its fetch where all blocks fetch. The numbers were searched for until GEMMs of vision and language that were
     /// timed on an H100 (`examples/kernels`, 16 shapes) got the fastest of these tilings or one that is 1.3 % slower in the
     /// mean, 8 % at most, and those of the DiT what was fastest on an H200.
-    fn cost(&self, [rows, n, stages]: [usize; 3], processors: usize) -> usize {
+    pub fn nanoseconds(
+        &self,
+        element: Element,
+        [rows, n, inner]: [usize; 3],
+        processors: usize,
+    ) -> usize {
+        let stages = inner.div_ceil(depth(element));
         // The blocks of a cluster need places in one part of the device: the larger it is, the more stay empty.
         let usable = match self.split {
             1 | 2 => processors,

@@ -4,8 +4,9 @@
 //!
 //! `cargo run --release -p steadyhand-gr00t-cuda --example kernels -- [OPTIONS] [NAME SHAPE...]`
 //!
-//! Without a name, every kernel and shape of the model. `--list` prints them and needs no GPU. `--precision PRESET` gives
-//! the formats (bf16), `--assert` fails where the tiling that the engine chooses is slower than the best by more than 5 %,
+//! Without a name, every kernel and shape of the model. `--list` prints them and needs no GPU. `--items N` computes each for N
+//! items of a batch, all alike. `--within FACTOR` leaves out tilings that are estimated to take longer than the chosen one
+//! times this. `--precision PRESET` gives the formats (bf16), `--assert` fails where the tiling that the engine chooses is slower than the best by more than 5 %,
 //! `--kernel-dir DIR` compiles the files in a folder.
 
 mod cases;
@@ -40,6 +41,8 @@ struct Arguments {
     assert: bool,
     precision: String,
     kernel_dir: Option<PathBuf>,
+    items: usize,
+    within: f32,
     cases: Vec<Case>,
 }
 
@@ -67,7 +70,15 @@ fn main() -> ExitCode {
 fn arguments(given: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut given = given.peekable();
     let precision = "bf16".to_owned();
-    let mut found = Arguments { list: false, assert: false, precision, kernel_dir: None, cases: Vec::new() };
+    let mut found = Arguments {
+        list: false,
+        assert: false,
+        precision,
+        kernel_dir: None,
+        items: 1,
+        within: f32::INFINITY,
+        cases: Vec::new(),
+    };
     while let Some(argument) = given.next() {
         let mut value = |name: &str| given.next().ok_or_else(|| format!("{name}: expected a value"));
         match argument.as_str() {
@@ -75,6 +86,8 @@ fn arguments(given: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--assert" => found.assert = true,
             "--precision" => found.precision = value("--precision")?,
             "--kernel-dir" => found.kernel_dir = Some(value("--kernel-dir")?.into()),
+            "--items" => found.items = number(&value("--items")?)?,
+            "--within" => found.within = number(&value("--within")?)?,
             name if name.starts_with('-') => return Err(format!("{name}: no such option")),
             name => {
                 let shape = KERNELS.iter().find(|(_, known, _)| *known == name).map_or(0, |it| it.2.len());
@@ -89,7 +102,15 @@ fn arguments(given: impl Iterator<Item = String>) -> Result<Arguments, String> {
     if found.cases.is_empty() {
         found.cases = of_model(&n1_6());
     }
+    if found.items == 0 {
+        return Err("--items: expected at least 1".to_owned());
+    }
+    found.cases.iter_mut().for_each(|case| case.items = found.items);
     Ok(found)
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{text}: expected a number"))
 }
 
 /// What does not hold.
@@ -99,7 +120,7 @@ fn run(arguments: &Arguments) -> Result<Vec<String>> {
     let device = Device::open(0)?;
     let compiler = Compiler::open(Some(device.properties().driver_version), None)?;
     let kernels = Kernels::new(&device, compiler, sources);
-    println!("{}, {policy}", device.properties().name);
+    println!("{}, {policy}, {} items", device.properties().name, arguments.items);
     let mut problems = Vec::new();
     for case in &arguments.cases {
         let wrong = check(case, &device, &kernels, &policy)?;
@@ -110,9 +131,11 @@ fn run(arguments: &Arguments) -> Result<Vec<String>> {
             println!("{case}: WRONG");
             continue;
         }
-        let measured = time::measure(case, &device, &kernels, &policy)?;
-        println!("{case}: {measured}");
+        let measured = time::measure(case, &device, &kernels, &policy, arguments.within)?;
         let (chosen, best) = measured.chosen_and_best();
+        let rate = case.flops().map(|flops| format!(", {:.0} TFLOP/s", flops as f32 / chosen / 1e6));
+        println!("{case}: {measured}{}", rate.unwrap_or_default());
+        measured.tilings().iter().for_each(|line| println!("{line}"));
         if arguments.assert && chosen > SLOWER * best {
             let more = 100.0 * (chosen / best - 1.0);
             problems.push(format!(
@@ -138,9 +161,17 @@ fn check(case: &Case, device: &Device, kernels: &Kernels, policy: &PrecisionPoli
     let mut problems = Vec::new();
     for (name, (_, values)) in &expected.tensors {
         let limit = F32_LIMIT.max(ROUNDED_FACTOR * relative_l2(values, &exact.tensors[name].1));
-        let apart = found.tensors.get(name).map_or(f64::INFINITY, |(_, found)| relative_l2(found, values));
-        if apart.is_nan() || apart > limit {
-            problems.push(format!("{case}: {name}: {apart:.2e} from the reference, limit {limit:.2e}"));
+        let shown = found.tensors.get(name).map_or(&[][..], |(_, found)| found);
+        if shown.len() != case.items * values.len() {
+            problems.push(format!("{case}: {name}: {} values of {} items", shown.len(), case.items));
+        }
+        for (item, found) in shown.chunks_exact(values.len()).enumerate() {
+            let apart = relative_l2(found, values);
+            if apart.is_nan() || apart > limit {
+                problems.push(format!(
+                    "{case}, item {item}: {name}: {apart:.2e} from the reference, limit {limit:.2e}"
+                ));
+            }
         }
     }
     Ok(problems)

@@ -6,13 +6,15 @@
 // warpgroup multiplies 64 features; K_GROUPS groups of warpgroups take turns at the stages, and their sums are added in the end. The
 // blocks of a cluster (grid z) share the inner dimension.
 //
-// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128), TOKENS (multiples of 8 from 64 to 256), STAGES, K_GROUPS;
+// Compiled for: ELEMENT (BF16, FP16, E4M3), FEATURES (64, 128, 192), TOKENS (multiples of 8 from 64 to 256), STAGES, K_GROUPS;
 // SPLIT and what `epilogue.cuh` names.
 #include "epilogue.cuh"
 
 constexpr int ROW_BYTES = 128, DEPTH = ELEMENT == E4M3 ? ROW_BYTES : ROW_BYTES / 2;  // of the inner dimension in a stage
 constexpr int GROUPS = FEATURES / 64, SUMS = TOKENS / 2, CONSUMERS = 128 * GROUPS * K_GROUPS;
 constexpr int W_PRODUCER = CONSUMERS / 32, X_PRODUCER = W_PRODUCER + 1, THREADS = CONSUMERS + 64;  // two warps
+// Threads that finish rows: all, where each keeps its columns.
+constexpr int FINISHERS = THREADS % (FEATURES / 8) == 0 ? THREADS : CONSUMERS;
 constexpr int W_BYTES = FEATURES * ROW_BYTES, X_BYTES = TOKENS * ROW_BYTES, STAGE_BYTES = W_BYTES + X_BYTES;
 static_assert(EIGHT_BITS || ELEMENT != E4M3, "sums of 8-bit products are rescaled");
 constexpr int TILE_LD = FEATURES + 4;
@@ -272,7 +274,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) gemm(const __grid_const
 
     allow_next_kernel();
     const Epilogue& e = p.epilogue;
-    const ThreadMap<TOKENS, FEATURES, THREADS> my;
+    const ThreadMap<TOKENS, FEATURES, FINISHERS> my;
     const u32 first_row = blockIdx.y * TOKENS, first_column = blockIdx.x * FEATURES;
     float bias[8];
     Raw8 residuals[SUMS < 96 ? 2 : 1];  // as many as the sums leave registers for
@@ -300,5 +302,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) gemm(const __grid_const
         if (k_group == next && !producer) store_sums<true>(tile, sums);
         __syncthreads();
     }
-    finish_tile<TOKENS, FEATURES, TILE_LD, THREADS>(e, my, bias, residuals, tile, first_row, first_column, p.rows, p.n);
+    finish_tile<TOKENS, FEATURES, TILE_LD, FINISHERS>(e, my, bias, residuals, tile, first_row, first_column, p.rows, p.n);
 }
