@@ -59,6 +59,10 @@ impl Variant {
             Multiplier::Wgmma => {
                 ("gemm_wgmma.cu", (2 * k_groups * columns) as u32 + 64, ["TOKENS", "FEATURES"])
             }
+            // A warpgroup that fetches.
+            Multiplier::Persistent => {
+                ("gemm_persistent.cu", (2 * columns) as u32 + 128, ["TOKENS", "FEATURES"])
+            }
         };
         let defines = vec![
             ("ELEMENT", element.code() as usize),

@@ -3,7 +3,7 @@
 use super::elements::Element;
 use super::gemm;
 use super::kernels::{Defines, Variant};
-use super::tiling::{SPLITS, Tiling};
+use super::tiling::{Multiplier, SPLITS, Tiling};
 use super::{attention, dit_persistent, images, norm};
 use std::collections::HashSet;
 use steadyhand_gr00t::config::{Backbone, Config};
@@ -40,10 +40,13 @@ pub fn every_kind(config: &Config, operands: &[Element], capability: (u32, u32))
         variants.extend(kinds.iter().map(|kind| norm(widths[0], kind)));
         let kinds: Vec<Defines> = nexts(element).flat_map(|next| gemm::kinds(element, next)).collect();
         let gemm = |tiling: Tiling, kind: &Defines| Variant::gemm(element, tiling).compiled_for(kind.clone());
-        for (index, tiling) in Tiling::all(element, capability).into_iter().enumerate() {
-            // Every kind and every split in the first tile, the others as they are most often.
-            let kinds = if index == 0 { &kinds[..] } else { &kinds[..1] };
-            let splits = if index == 0 && capability.0 >= 9 { &SPLITS[..] } else { &SPLITS[..1] };
+        let mut multipliers = HashSet::new();
+        for tiling in Tiling::all(element, capability) {
+            // Every kind and every split in the first tile of each kernel, the others as they are most often.
+            let first = multipliers.insert(tiling.multiplier);
+            let kinds = if first { &kinds[..] } else { &kinds[..1] };
+            let splits = first && capability.0 >= 9 && tiling.multiplier != Multiplier::Persistent;
+            let splits = if splits { &SPLITS[..] } else { &SPLITS[..1] };
             variants.extend(kinds.iter().map(|kind| gemm(tiling, kind)));
             variants.extend(splits.iter().map(|&split| gemm(Tiling { split, ..tiling }, &kinds[0])));
         }

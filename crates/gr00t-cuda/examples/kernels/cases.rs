@@ -212,16 +212,6 @@ impl Case {
         Ok(Case { kernel: *kernel, shape: numbers.to_vec(), items: 1 })
     }
 
-    /// Floating-point operations of the products of all items, where there are any.
-    pub fn flops(&self) -> Option<usize> {
-        let products = match self.shape.as_slice() {
-            [rows, out, inner] => rows * out * inner,
-            [queries, keys, heads, _, head_dim] => 2 * queries * keys * heads * head_dim,
-            _ => return None,
-        };
-        Some(2 * self.items * products)
-    }
-
     /// Whether it is a GEMM, which has tilings to choose from: `[rows, out, in]` of an item.
     pub fn gemm(&self) -> Option<[usize; 3]> {
         self.shape.as_slice().try_into().ok()

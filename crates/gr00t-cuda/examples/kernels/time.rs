@@ -53,9 +53,11 @@ impl Measured {
     pub fn tilings(&self) -> Vec<String> {
         let Measured::Tilings(times, choice) = self else { return Vec::new() };
         let line = |(time, tiling): &(f32, Tiling)| {
-            let Tiling { rows, columns, split, stages, k_groups, .. } = tiling;
+            let Tiling { multiplier, rows, columns, split, stages, k_groups } = tiling;
             let mark = if Some(*tiling) == *choice { " <- chosen" } else { "" };
-            format!("  {time:7.2} us  {rows}x{columns} /{split} stages {stages} k groups {k_groups}{mark}")
+            format!(
+                "  {time:7.2} us  {multiplier:?} {rows}x{columns} /{split} stages {stages} k groups {k_groups}{mark}"
+            )
         };
         times.iter().map(line).collect()
     }
@@ -92,9 +94,8 @@ pub fn measure(
     let tilings = Tiling::candidates(element, properties);
     let shape = [case.items * rows, n, row_stride(inner, element)];
     let chosen = Tiling::choose(&tilings, element, shape, properties.multiprocessors as usize);
-    let estimate = |tiling: &Tiling| {
-        tiling.nanoseconds(element, shape, properties.multiprocessors as usize) as f32
-    };
+    let estimate =
+        |tiling: &Tiling| tiling.nanoseconds(element, shape, properties.multiprocessors as usize) as f32;
     let most = chosen.as_ref().map_or(f32::INFINITY, |tiling| within * estimate(tiling));
     let timed = |tiling: &Tiling| tiling.fits(element, shape[2]) && estimate(tiling) <= most;
     let mut recorded = Vec::new();

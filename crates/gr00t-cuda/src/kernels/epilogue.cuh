@@ -16,8 +16,7 @@ __device__ __forceinline__ size_t out_row(const Epilogue& e, u32 row) {
     return size_t(row / e.item_rows) * e.item_stride + e.item_offset + row % e.item_rows;
 }
 
-// This thread's eight columns of a tile and its first row: the columns are the same in every row that it finishes. Of
-// a block, the first THREADS finish rows.
+// This thread's eight columns of a tile and its first row: the columns are the same in every row that it finishes.
 template <int ROWS, int COLUMNS, int THREADS>
 struct ThreadMap {
     u32 share, from, step, column, first;
@@ -25,7 +24,7 @@ struct ThreadMap {
         static_assert(THREADS % (COLUMNS / 8) == 0, "a thread keeps its columns");
         constexpr u32 width = GATED ? 16 : 8, chunks = COLUMNS / width;
         from = ROWS * blockIdx.z / SPLIT, share = ROWS * (blockIdx.z + 1) / SPLIT - from, step = THREADS / chunks;
-        column = threadIdx.x % chunks * width, first = threadIdx.x < THREADS ? threadIdx.x / chunks : ROWS;
+        column = threadIdx.x % chunks * width, first = threadIdx.x / chunks;
     }
 };
 
