@@ -293,3 +293,45 @@ impl std::fmt::Display for Variant {
         self.defines.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// For an H100: queries of a block, splits of the keys, keys at a time.
+    #[test]
+    fn attention_is_cut_by_how_many_blocks_there_are() {
+        for (what, head_dim, shape, expected) in [
+            ("vision, one view", 72, [324, 324, 16], [64, 4, 32]),
+            ("vision, two views", 72, [324, 324, 32], [112, 2, 32]),
+            ("vision, 16 observations", 72, [324, 324, 256], [112, 1, 32]),
+            ("language", 128, [202, 202, 16], [64, 2, 32]),
+            ("language, 16 observations", 128, [121, 121, 256], [64, 1, 32]),
+            ("the DiT", 48, [51, 81, 32], [64, 1, 64]),
+            ("the DiT, 16 observations", 48, [51, 81, 512], [64, 1, 64]),
+        ] {
+            let (variant, block) = Variant::attention(Element::Bf16, head_dim, shape, 132);
+            let value =
+                |name| variant.defines.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+            let found = ["QUERIES", "KV_SPLITS", "KEYS"].map(value);
+            assert_eq!(found, expected.map(Some), "{what}");
+            assert_eq!(
+                (block, variant.block as usize),
+                (expected[0], 2 * expected[0] * expected[1]),
+                "{what}"
+            );
+        }
+    }
+
+    /// Rows of one observation are spread over blocks, or warps, each; those of many observations are not.
+    #[test]
+    fn many_rows_are_taken_by_warps() {
+        for (rows, of_a_block) in [(51, 1), (1936, 1), (5184, 8)] {
+            assert_eq!(Variant::norm(1152, rows, 132).1, of_a_block, "{rows} rows");
+        }
+        assert_eq!(Variant::norm(4096, 5184, 132).1, 1, "as many features as a warp has no registers for");
+        for (heads, of_a_warp) in [(121 * 32, 1), (1936 * 32, 4)] {
+            assert_eq!(Variant::rotary(128, heads, 132).1, of_a_warp, "{heads} heads");
+        }
+    }
+}
