@@ -156,8 +156,10 @@ impl Builder<'_> {
         let [q, k, v] = [q, k, v].map(|tensor| self.as_operand(tensor, elements.compute));
         let (q, k, v) = (q?, k?, v?);
         let out = self.tensor(q.rows, q.features, out)?;
-        let variant = Variant::attention(elements.compute, head_dim, mask.max_keys);
-        let grid = [mask.max_queries.div_ceil(variant.queries_of_a_block()), count, mask.count];
+        let shape = [mask.max_queries, mask.max_keys, count * mask.count];
+        let multiprocessors = self.device.properties().multiprocessors as usize;
+        let (variant, of_a_block) = Variant::attention(elements.compute, head_dim, shape, multiprocessors);
+        let grid = [mask.max_queries.div_ceil(of_a_block), count, mask.count];
         let params = AttentionParams {
             q: q.pointer(),
             k: k.pointer(),

@@ -89,7 +89,7 @@ kernel_params! {
 }
 
 kernel_params! {
-    /// Argument of kernels in `gemm_wgmma.cu`.
+    /// Argument of kernels in `gemm_wgmma.cu` and `gemm_persistent.cu`.
     pub(super) struct GemmWgmmaParams {
         /// `[rows, inner]` in boxes of [TOKENS, DEPTH].
         x: TensorMap,
@@ -201,9 +201,9 @@ impl Builder<'_> {
         let tiling =
             tiling.ok_or_else(|| Error::engine("choose a tiling", format!("none fits {shape:?}")))?;
         let variant = Variant::gemm(w.element, tiling);
-        let grid = [w.out_features.div_ceil(tiling.columns), x.rows.div_ceil(tiling.rows), tiling.split];
+        let grid = tiling.grid([x.rows, w.out_features], device.multiprocessors as usize);
         let (rows, n, inner) = (x.rows, w.out_features, inner);
-        if tiling.multiplier == Multiplier::Wgmma {
+        if matches!(tiling.multiplier, Multiplier::Wgmma | Multiplier::Persistent) {
             let element = w.element.into();
             let of_x = Boxes { element, rows, columns: inner, ld: x.ld, box_rows: tiling.rows };
             let of_w = Boxes { element, rows: n, columns: inner, ld: inner, box_rows: tiling.columns };

@@ -41,10 +41,22 @@ pub fn eight_bits(elements: &[u32]) -> (&'static str, usize) {
     ("EIGHT_BITS", usize::from(elements.contains(&Element::E4m3.code())))
 }
 
-/// Queries of a block of `attention.cu`.
+/// Queries of a block of `attention.cu` where there are few.
 const BLOCK_QUERIES: usize = 64;
+/// Features of a head up to which two blocks of eight warps have registers enough, as `attention.cu` has it.
+const NARROW_HEAD: usize = 80;
 /// Shared memory that a block of an attention kernel may have: what every device of compute capability 8.0 has.
 const ATTENTION_SHARED: usize = 99 << 10;
+
+/// Features of a row that a warp keeps in its registers.
+const FEATURES_BY_WARP: usize = 2048;
+/// Rows for each multiprocessor from which on a warp takes one.
+const ROWS_BY_WARP: usize = 24;
+
+/// Heads of a row that a warp turns where there are many.
+const HEADS_TOGETHER: usize = 4;
+/// Heads of all rows for each multiprocessor from which on they are many.
+const HEADS_APART: usize = 256;
 
 impl Variant {
     /// A GEMM of operands of this type.
@@ -59,6 +71,10 @@ impl Variant {
             Multiplier::Wgmma => {
                 ("gemm_wgmma.cu", (2 * k_groups * columns) as u32 + 64, ["TOKENS", "FEATURES"])
             }
+            // A warpgroup that fetches.
+            Multiplier::Persistent => {
+                ("gemm_persistent.cu", (2 * columns) as u32 + 128, ["TOKENS", "FEATURES"])
+            }
         };
         let defines = vec![
             ("ELEMENT", element.code() as usize),
@@ -71,48 +87,75 @@ impl Variant {
         Variant { defines, shared_bytes: tiling.shared_bytes() as u32, ..Variant::plain(file, "gemm", block) }
     }
 
-    /// Attention of operands of this type, for queries that see up to `keys` keys.
-    pub fn attention(element: Element, head_dim: usize, keys: usize) -> Self {
+    /// Attention of operands of this type, and how many queries a block takes: `queries` that see up to `keys` keys,
+    /// `heads` times, all heads of all segments counted.
+    pub fn attention(
+        element: Element,
+        head_dim: usize,
+        [queries, keys, heads]: [usize; 3],
+        multiprocessors: usize,
+    ) -> (Self, usize) {
         let mut defines = vec![("ELEMENT", element.code() as usize), ("HEAD_DIM", head_dim)];
         if element == Element::F32 {
             // Keys, values and the queries of eight warps.
             let shared_bytes = (2 * 32 * (head_dim + 1) + 8 * head_dim) * 4;
             let plain = Variant::plain("attention_f32.cu", "attention", 256);
-            return Variant { defines, shared_bytes: shared_bytes as u32, ..plain };
+            return (Variant { defines, shared_bytes: shared_bytes as u32, ..plain }, 8);
         }
         // The block's queries, and two buffers of keys and values for each split of the keys.
         let row = (head_dim.next_multiple_of(16) + 8) * 2;
-        let of = |splits: usize, tile: usize| (splits, tile, (BLOCK_QUERIES + splits * 4 * tile) * row);
-        // Merging splits costs time, so few keys are not split. Where more splits begin to pay was not measured: unsplit, 51
-        // and 81 keys were faster than in two splits of half the queries, and 324 keys in four than in two that shared
-        // tiles, in earlier forms of the kernel.
-        let most = match keys {
-            0..=96 => 1,
-            97..=128 => 2,
-            _ => 4,
+        let of = |block: usize, splits: usize, tile: usize| {
+            (block, splits, tile, (block + splits * 4 * tile) * row)
         };
-        let wanted = [of(4, 32), of(2, 32), of(1, 64), of(1, 32)];
-        let fits = |(count, _, bytes): &&(usize, usize, usize)| *count <= most && *bytes <= ATTENTION_SHARED;
-        let (splits, tile, shared_bytes) = wanted.iter().find(fits).copied().unwrap_or(of(1, 32));
-        defines.extend([("KV_SPLITS", splits), ("KEYS", tile)]);
-        let plain = Variant::plain("attention.cu", "attention", 128 * splits as u32);
-        Variant { defines, shared_bytes: shared_bytes as u32, ..plain }
+        let fits = |(.., bytes): &&(usize, usize, usize, usize)| *bytes <= ATTENTION_SHARED;
+        let few = queries.div_ceil(BLOCK_QUERIES) * heads <= multiprocessors;
+        let chosen = if few {
+            // Merging splits costs time, so few keys are not split. Where more splits begin to pay was not measured: unsplit, 51
+            // and 81 keys were faster than in two splits of half the queries, and 324 keys in four than in two that shared
+            // tiles, in earlier forms of the kernel.
+            let most = match keys {
+                0..=96 => 1,
+                97..=128 => 2,
+                _ => 4,
+            };
+            let wanted =
+                [(4, 32), (2, 32), (1, 64), (1, 32)].map(|(splits, tile)| of(BLOCK_QUERIES, splits, tile));
+            wanted.iter().filter(|(_, splits, ..)| *splits <= most).find(fits).copied()
+        } else {
+            // Other blocks hide what one waits for. Large blocks read keys and values less often; of wide heads a warp has
+            // no registers for two of them, and more keys at a time than 32 leave it none.
+            let blocks =
+                if head_dim > NARROW_HEAD { &[BLOCK_QUERIES][..] } else { &[128, 112, BLOCK_QUERIES] };
+            let block = blocks.iter().copied().min_by_key(|block| queries.next_multiple_of(*block));
+            let block = block.unwrap_or(BLOCK_QUERIES);
+            let tile = if block == BLOCK_QUERIES && head_dim <= NARROW_HEAD { 64 } else { 32 };
+            // One block for each multiprocessor at most: the warps of two splits fill it better.
+            let splits = if keys > 128 && queries.div_ceil(block) * heads <= multiprocessors { 2 } else { 1 };
+            [of(block, splits, tile), of(block, 1, 32)].iter().find(fits).copied()
+        };
+        let (block, splits, tile, shared_bytes) = chosen.unwrap_or(of(BLOCK_QUERIES, 1, 32));
+        defines.extend([("QUERIES", block), ("KV_SPLITS", splits), ("KEYS", tile)]);
+        let plain = Variant::plain("attention.cu", "attention", (2 * block * splits) as u32);
+        (Variant { defines, shared_bytes: shared_bytes as u32, ..plain }, block)
     }
 
-    /// Queries that a block of an attention kernel takes.
-    pub fn queries_of_a_block(&self) -> usize {
-        if self.file == "attention_f32.cu" { 8 } else { BLOCK_QUERIES }
+    /// LayerNorm and RMSNorm of rows of so many features, and how many rows a block takes: a row a warp where every
+    /// multiprocessor gets as many as it has warps for, and they fit a warp's registers.
+    pub fn norm(features: usize, rows: usize, multiprocessors: usize) -> (Self, usize) {
+        const BLOCK: usize = 256;
+        let by_warp = rows >= multiprocessors * ROWS_BY_WARP && features <= FEATURES_BY_WARP;
+        let threads = if by_warp { 32 } else { BLOCK };
+        let chunks = features.div_ceil(8 * threads).max(1);
+        let defines = vec![("ROW_THREADS", threads), ("CHUNKS", chunks)];
+        (Variant { defines, ..Variant::plain("norm.cu", "normalize", BLOCK as u32) }, BLOCK / threads)
     }
 
-    /// LayerNorm and RMSNorm of rows of so many features.
-    pub fn norm(features: usize) -> Self {
-        let defines = vec![("CHUNKS", features.div_ceil(2048).max(1))];
-        Variant { defines, ..Variant::plain("norm.cu", "normalize", 256) }
-    }
-
-    /// Norms and rotation of heads.
-    pub fn rotary(head_dim: usize) -> Self {
-        Variant { defines: vec![("HEAD_DIM", head_dim)], ..Variant::plain("rotary.cu", "rotary", 128) }
+    /// Norms and rotation of heads, and how many of a row a warp takes: several, where there are many times as many as warps
+    /// run at a time.
+    pub fn rotary(head_dim: usize, heads: usize, multiprocessors: usize) -> (Self, usize) {
+        let together = if heads >= multiprocessors * HEADS_APART { HEADS_TOGETHER } else { 1 };
+        let defines = vec![("HEAD_DIM", head_dim), ("HEADS", together)];
+        (Variant { defines, ..Variant::plain("rotary.cu", "rotary", 128) }, together)
     }
 
     /// Frames on their way to images.
@@ -248,5 +291,47 @@ impl std::fmt::Display for Variant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.file, self.entry)?;
         self.defines.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// For an H100: queries of a block, splits of the keys, keys at a time.
+    #[test]
+    fn attention_is_cut_by_how_many_blocks_there_are() {
+        for (what, head_dim, shape, expected) in [
+            ("vision, one view", 72, [324, 324, 16], [64, 4, 32]),
+            ("vision, two views", 72, [324, 324, 32], [112, 2, 32]),
+            ("vision, 16 observations", 72, [324, 324, 256], [112, 1, 32]),
+            ("language", 128, [202, 202, 16], [64, 2, 32]),
+            ("language, 16 observations", 128, [121, 121, 256], [64, 1, 32]),
+            ("the DiT", 48, [51, 81, 32], [64, 1, 64]),
+            ("the DiT, 16 observations", 48, [51, 81, 512], [64, 1, 64]),
+        ] {
+            let (variant, block) = Variant::attention(Element::Bf16, head_dim, shape, 132);
+            let value =
+                |name| variant.defines.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+            let found = ["QUERIES", "KV_SPLITS", "KEYS"].map(value);
+            assert_eq!(found, expected.map(Some), "{what}");
+            assert_eq!(
+                (block, variant.block as usize),
+                (expected[0], 2 * expected[0] * expected[1]),
+                "{what}"
+            );
+        }
+    }
+
+    /// Rows of one observation are spread over blocks, or warps, each; those of many observations are not.
+    #[test]
+    fn many_rows_are_taken_by_warps() {
+        for (rows, of_a_block) in [(51, 1), (1936, 1), (5184, 8)] {
+            assert_eq!(Variant::norm(1152, rows, 132).1, of_a_block, "{rows} rows");
+        }
+        assert_eq!(Variant::norm(4096, 5184, 132).1, 1, "as many features as a warp has no registers for");
+        for (heads, of_a_warp) in [(121 * 32, 1), (1936 * 32, 4)] {
+            assert_eq!(Variant::rotary(128, heads, 132).1, of_a_warp, "{heads} heads");
+        }
     }
 }

@@ -3,8 +3,8 @@
 use super::elements::Element;
 use super::gemm;
 use super::kernels::{Defines, Variant};
-use super::tiling::{SPLITS, Tiling};
-use super::{attention, dit_persistent, images, norm};
+use super::tiling::{Multiplier, SPLITS, Tiling};
+use super::{attention, dit_persistent, images, norm, rotary};
 use std::collections::HashSet;
 use steadyhand_gr00t::config::{Backbone, Config};
 
@@ -27,30 +27,52 @@ pub fn every_kind(config: &Config, operands: &[Element], capability: (u32, u32))
     let mut variants = Vec::new();
     for &element in operands {
         // Attention has no operands of 8 bits.
-        for keys in [96, 128, 129].into_iter().filter(|_| element != Element::E4m3) {
-            let attention = |dim, kind: Defines| Variant::attention(element, dim, keys).compiled_for(kind);
+        for shape in [
+            [1, 96, 1],
+            [1, 128, 1],
+            [1, 129, 1],
+            [324, 324, 32],
+            [324, 324, 1 << 10],
+            [121, 121, 1 << 10],
+            [64, 64, 1 << 10],
+        ]
+        .into_iter()
+        .filter(|_| element != Element::E4m3)
+        {
+            let attention =
+                |dim, kind: Defines| Variant::attention(element, dim, shape, 132).0.compiled_for(kind);
             for (index, kind) in nexts(element).flat_map(|next| attention::kinds(element, next)).enumerate() {
                 let dims = if index == 0 { &head_dims[..] } else { &head_dims[..1] };
                 variants.extend(dims.iter().map(|dim| attention(*dim, kind.clone())));
             }
         }
-        let norm = |width, kind: &Defines| Variant::norm(width).compiled_for(kind.clone());
+        for (heads, norms) in [(text.heads, true), (vision.heads, false)] {
+            let kinds = if element == Element::E4m3 { Vec::new() } else { rotary::kinds(element, norms) };
+            for heads_of_rows in [1, usize::MAX] {
+                let turning = |kind: &Defines| {
+                    Variant::rotary(heads.head_dim, heads_of_rows, 1).0.compiled_for(kind.clone())
+                };
+                variants.extend(kinds.iter().map(turning));
+            }
+        }
         let kinds = norm::kinds(element);
-        variants.extend(widths.map(|width| norm(width, &kinds[0])));
-        variants.extend(kinds.iter().map(|kind| norm(widths[0], kind)));
+        for rows in [1, usize::MAX] {
+            let norm = |width, kind: &Defines| Variant::norm(width, rows, 1).0.compiled_for(kind.clone());
+            variants.extend(widths.map(|width| norm(width, &kinds[0])));
+            variants.extend(kinds.iter().map(|kind| norm(widths[0], kind)));
+        }
         let kinds: Vec<Defines> = nexts(element).flat_map(|next| gemm::kinds(element, next)).collect();
         let gemm = |tiling: Tiling, kind: &Defines| Variant::gemm(element, tiling).compiled_for(kind.clone());
-        for (index, tiling) in Tiling::all(element, capability).into_iter().enumerate() {
-            // Every kind and every split in the first tile, the others as they are most often.
-            let kinds = if index == 0 { &kinds[..] } else { &kinds[..1] };
-            let splits = if index == 0 && capability.0 >= 9 { &SPLITS[..] } else { &SPLITS[..1] };
+        let mut multipliers = HashSet::new();
+        for tiling in Tiling::all(element, capability) {
+            // Every kind and every split in the first tile of each kernel, the others as they are most often.
+            let first = multipliers.insert(tiling.multiplier);
+            let kinds = if first { &kinds[..] } else { &kinds[..1] };
+            let splits = first && capability.0 >= 9 && tiling.multiplier != Multiplier::Persistent;
+            let splits = if splits { &SPLITS[..] } else { &SPLITS[..1] };
             variants.extend(kinds.iter().map(|kind| gemm(tiling, kind)));
             variants.extend(splits.iter().map(|&split| gemm(Tiling { split, ..tiling }, &kinds[0])));
         }
-    }
-    for (heads, norms) in [(text.heads, 1), (vision.heads, 0)] {
-        let rotary = Variant::rotary(heads.head_dim);
-        variants.extend(with_bits(rotary).map(|variant| variant.compiled_for([("NORMS", norms)])));
     }
     variants.extend(with_bits(Variant::weights("pack")));
     if capability == (9, 0) && operands.contains(&Element::Bf16) {

@@ -103,6 +103,9 @@ kernel_params! {
         parts: u32,
         /// Rows side by side in a row of `out`, at least 1.
         group: u32,
+        rows: u32,
+        /// Fills the struct up.
+        padding: u32,
     }
 }
 
@@ -119,6 +122,7 @@ impl Argument for NormParams {
             ("PARTS", self.parts.max(1) as usize),
             ("GROUP", self.group.max(1) as usize),
             ("MOVES", given(self.out_rows)),
+            ("WHOLE", usize::from(self.features.is_multiple_of(8))),
             ("X_ELEMENT", self.x_element as usize),
             ("OUT_ELEMENT", self.out_element as usize),
             ("NORM_FORMAT", self.norm_format as usize),
@@ -247,6 +251,8 @@ impl Builder<'_> {
             out_factor: out.factor(),
             parts: parts as u32,
             group: group as u32,
+            rows: (out.rows * group) as u32,
+            padding: 0,
         };
         let mut taps: Vec<TapPlace<NormParams>> = Vec::new();
         let rows = out.rows * group;
@@ -257,7 +263,9 @@ impl Builder<'_> {
             let site = modulation.site.clone();
             taps.push(TapPlace::whole(site, rows, features, |p: &mut NormParams, at| p.tap_modulated = at));
         }
-        self.launch_grid(Variant::norm(features), [rows, 1, 1], params, taps);
+        let multiprocessors = self.device.properties().multiprocessors as usize;
+        let (variant, rows_of_a_block) = Variant::norm(features, rows, multiprocessors);
+        self.launch_grid(variant, [rows.div_ceil(rows_of_a_block), 1, 1], params, taps);
         Ok(())
     }
 }
@@ -280,6 +288,7 @@ mod tests {
             (plain, NormParams { parts: 4, ..plain }, &[("PARTS", 4)]),
             (plain, NormParams { group: 4, ..plain }, &[("GROUP", 4)]),
             (plain, NormParams { out_rows: given, ..plain }, &[("MOVES", 1)]),
+            (plain, NormParams { features: 12, ..plain }, &[("WHOLE", 0)]),
             (plain, NormParams { x_element: 1, ..plain }, &[("X_ELEMENT", 1)]),
             (plain, NormParams { out_element: 3, ..plain }, &[("EIGHT_BITS", 1), ("OUT_ELEMENT", 3)]),
             (plain, NormParams { norm_format: 2, ..plain }, &[("NORM_FORMAT", 2)]),

@@ -11,7 +11,8 @@ use steadyhand_gr00t::ops::cpu::rotary_turns;
 use steadyhand_gr00t::ops::{self, Heads, Site, Stores};
 
 kernel_params! {
-    /// Argument of kernels in `rotary.cu`.
+    /// Argument of kernels in `rotary.cu`, which are compiled for what `fixed` reads of it.
+    #[derive(Default)]
     pub struct RotaryParams {
         /// `[rows, q_ld]`.
         q: DevicePtr as "const void*",
@@ -47,19 +48,56 @@ kernel_params! {
         kv_heads: u32,
         query_norm_format: u32,
         key_norm_format: u32,
-        query_format: u32,
-        key_format: u32,
+        /// What turned heads are rounded to.
+        format: u32,
         /// What products are rounded to before they are added.
         product_format: u32,
         eps: f32,
+        /// Fills the struct up.
+        padding: u32,
     }
 }
 
 impl Argument for RotaryParams {
     fn fixed(&self) -> Defines {
-        let norms = usize::from(self.query_weight != DevicePtr::NULL);
-        vec![eight_bits(&[self.out_element]), ("NORMS", norms)]
+        let norms = self.query_weight != DevicePtr::NULL;
+        let norm_format = |format: u32| if norms { format as usize } else { 0 };
+        vec![
+            eight_bits(&[self.out_element]),
+            ("NORMS", usize::from(norms)),
+            ("Q_ELEMENT", self.q_element as usize),
+            ("K_ELEMENT", self.k_element as usize),
+            ("V_ELEMENT", self.v_element as usize),
+            ("OUT_ELEMENT", self.out_element as usize),
+            ("QUERY_NORM_FORMAT", norm_format(self.query_norm_format)),
+            ("KEY_NORM_FORMAT", norm_format(self.key_norm_format)),
+            ("FORMAT", self.format as usize),
+            ("PRODUCT_FORMAT", self.product_format as usize),
+        ]
     }
+}
+
+/// Rotations of every kind before attention of `operand`, as [`gemm::kinds`](super::gemm::kinds).
+pub fn kinds(operand: Element, norms: bool) -> Vec<Defines> {
+    let kind = |format: Element, products: Element| {
+        let (format, product_format) = (format.code(), products.code());
+        let query_weight = if norms { DevicePtr(1) } else { DevicePtr::NULL };
+        RotaryParams {
+            query_weight,
+            q_element: format,
+            k_element: format,
+            v_element: format,
+            out_element: operand.code(),
+            query_norm_format: format,
+            key_norm_format: format,
+            format,
+            product_format,
+            ..RotaryParams::default()
+        }
+        .fixed()
+    };
+    let f32 = Element::F32;
+    vec![kind(operand, operand), kind(operand, f32), kind(f32, f32)]
 }
 
 /// RMSNorm of query and key heads.
@@ -162,13 +200,13 @@ impl Builder<'_> {
             kv_heads: heads.kv_heads as u32,
             query_norm_format: norm_formats[0].code(),
             key_norm_format: norm_formats[1].code(),
-            query_format: rotated.code(),
-            key_format: rotated.code(),
+            format: rotated.code(),
             product_format: match stores {
                 Stores::Products => rotated.code(),
                 Stores::Angles => Element::F32.code(),
             },
             eps: norms.as_ref().map_or(0.0, |norms| norms.eps as f32),
+            padding: 0,
         };
         let (rows, queries, keys) = (q.rows, heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
         let mut taps: Vec<TapPlace<RotaryParams>> = vec![
@@ -181,9 +219,10 @@ impl Builder<'_> {
             }));
             taps.push(TapPlace::whole(key, rows, keys, |p: &mut RotaryParams, at| p.tap_key_norm = at));
         }
-        let variant = Variant::rotary(heads.head_dim);
-        let warps = q.rows * (heads.heads + 2 * heads.kv_heads);
-        let blocks = warps.div_ceil(variant.block as usize / 32);
+        let all = heads.heads + 2 * heads.kv_heads;
+        let multiprocessors = self.device.properties().multiprocessors as usize;
+        let (variant, together) = Variant::rotary(heads.head_dim, q.rows * all, multiprocessors);
+        let blocks = (q.rows * all.div_ceil(together)).div_ceil(variant.block as usize / 32);
         self.launch_grid(variant, [blocks, 1, 1], params, taps);
         Ok(out)
     }

@@ -28,6 +28,7 @@ pub(super) const SOURCES: &[(&str, &str)] = embedded![
     "dit_persistent.cu",
     "gemm_mma.cu",
     "gemm_f32.cu",
+    "gemm_persistent.cu",
     "gemm_wgmma.cu",
     "images.cu",
     "norm.cu",
@@ -47,6 +48,7 @@ pub(super) const HEADERS: &[(&str, &str)] = embedded![
     "epilogue.cuh",
     "machine.cuh",
     "numeric.cuh",
+    "wgmma.cuh",
 ];
 
 /// The header with the structs that kernels are given, which every source includes by this name.

@@ -11,6 +11,7 @@ use steadyhand_gr00t::synthetic::n1_6;
 use steadyhand_gr00t_cuda::elements::Element;
 use steadyhand_gr00t_cuda::kernels::Variant;
 use steadyhand_gr00t_cuda::kinds::every_kind;
+use steadyhand_gr00t_cuda::rotary;
 use steadyhand_gr00t_cuda::sources::{Sources, params_header};
 
 /// A100; RTX 40 and L4, with e4m3; H100, with wgmma and the TMA: kernels of every kind are compiled for them.
@@ -154,7 +155,8 @@ fn of_a_folder(compiler: &Compiler) -> Result<(), Failed> {
         let entry = entry?;
         std::fs::copy(entry.path(), folder.path().join(entry.file_name()))?;
     }
-    let variant = Variant::rotary(64).compiled_for([("EIGHT_BITS", 0), ("NORMS", 1)]);
+    let kind = rotary::kinds(Element::Bf16, true).swap_remove(0);
+    let variant = Variant::rotary(64, 1, 1).0.compiled_for(kind);
     let compile = |sources: &Sources| variant.compile(sources, compiler, Arch::of((9, 0)));
     let embedded = compile(&Sources::embedded())?;
     let read = compile(&Sources::read(folder.path())?)?;

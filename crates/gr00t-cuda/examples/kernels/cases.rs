@@ -87,6 +87,8 @@ const ATTENTION: &[&str] = &["QUERIES", "KEYS", "HEADS", "KV_HEADS", "HEAD_DIM"]
 pub struct Case {
     pub kernel: Kernel,
     pub shape: Vec<usize>,
+    /// Items of a batch, all of these rows and values.
+    pub items: usize,
 }
 
 impl std::fmt::Display for Case {
@@ -106,7 +108,7 @@ pub fn of_model(config: &Config) -> Vec<Case> {
     let joined = vision.hidden_size * vision.merge.pow(2);
     let rows = 1 + config.action_horizon;
     let mut cases = Vec::new();
-    let mut add = |kernel, shape: &[usize]| cases.push(Case { kernel, shape: shape.to_vec() });
+    let mut add = |kernel, shape: &[usize]| cases.push(Case { kernel, shape: shape.to_vec(), items: 1 });
     for (patches, images) in [(324, 81), (648, 162)] {
         let tokens = images + 40;
         let (of_vision, of_text) = (vision.heads, text.heads);
@@ -207,10 +209,10 @@ impl Case {
         if matches!(kernel, GemmGate) && !numbers[1].is_multiple_of(16) {
             return Err(format!("{name}: expected OUT to be a multiple of 16, found {}", numbers[1]));
         }
-        Ok(Case { kernel: *kernel, shape: numbers.to_vec() })
+        Ok(Case { kernel: *kernel, shape: numbers.to_vec(), items: 1 })
     }
 
-    /// Whether it is a GEMM, which has tilings to choose from: `[rows, out, in]`.
+    /// Whether it is a GEMM, which has tilings to choose from: `[rows, out, in]` of an item.
     pub fn gemm(&self) -> Option<[usize; 3]> {
         self.shape.as_slice().try_into().ok()
     }
@@ -374,11 +376,11 @@ impl Case {
         })
     }
 
-    /// A tensor of [`numbers`] on the device, stored as the site's results are.
+    /// A tensor of each item's [`numbers`] on the device, stored as the site's results are.
     fn tensor(&self, b: &mut Builder, [rows, features]: [usize; 2], seed: usize) -> Result<Tensor> {
         let element = b.storage(&self.at())?;
-        let tensor = b.persistent_tensor(rows, features, element)?;
-        tensor.upload(&numbers(rows * features, seed))?;
+        let tensor = b.persistent_tensor(self.items * rows, features, element)?;
+        tensor.upload(&numbers(rows * features, seed).repeat(self.items))?;
         Ok(tensor)
     }
 
@@ -450,8 +452,14 @@ impl Case {
             }
             (Attention | CausalAttention, _) => {
                 let (queries, keys) = (self.shape[0], self.shape[1]);
-                let segment = Segment { query_start: 0, queries, key_start: 0, keys };
-                let mask = b.attention_mask(&[segment], self.kernel == CausalAttention)?;
+                let item = |item: usize| Segment {
+                    query_start: item * queries,
+                    queries,
+                    key_start: item * keys,
+                    keys,
+                };
+                let segments: Vec<Segment> = (0..self.items).map(item).collect();
+                let mask = b.attention_mask(&segments, self.kernel == CausalAttention)?;
                 let out = b.storage(&at)?;
                 let [q, k, v] = [&inputs[0], &inputs[1], &inputs[2]];
                 b.attention([q, k, v], self.heads(), &mask, out, at).map(drop)

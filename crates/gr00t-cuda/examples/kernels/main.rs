@@ -4,8 +4,9 @@
 //!
 //! `cargo run --release -p steadyhand-gr00t-cuda --example kernels -- [OPTIONS] [NAME SHAPE...]`
 //!
-//! Without a name, every kernel and shape of the model. `--list` prints them and needs no GPU. `--precision PRESET` gives
-//! the formats (bf16), `--assert` fails where the tiling that the engine chooses is slower than the best by more than 5 %,
+//! Without a name, every kernel and shape of the model. `--list` prints them and needs no GPU. `--items N` computes each for N
+//! items of a batch, all alike. `--within FACTOR` leaves out tilings that are estimated to take longer than the chosen one
+//! times this. `--every` checks every tiling that is timed, not only the one that the engine chooses. `--precision PRESET` gives the formats (bf16), `--assert` fails where the tiling that the engine chooses is slower than the best by more than 5 %,
 //! `--kernel-dir DIR` compiles the files in a folder.
 
 mod cases;
@@ -25,6 +26,7 @@ use steadyhand_gr00t_cuda::builder::Builder;
 use steadyhand_gr00t_cuda::kernels::Kernels;
 use steadyhand_gr00t_cuda::program::Scratch;
 use steadyhand_gr00t_cuda::sources::Sources;
+use steadyhand_gr00t_cuda::tiling::Tiling;
 use steadyhand_gr00t_cuda::weights::Layout;
 
 /// f32 against the reference, in relative L2: both sum in f32, in different orders. As the engine's tests.
@@ -40,6 +42,9 @@ struct Arguments {
     assert: bool,
     precision: String,
     kernel_dir: Option<PathBuf>,
+    items: usize,
+    within: f32,
+    every: bool,
     cases: Vec<Case>,
 }
 
@@ -67,14 +72,26 @@ fn main() -> ExitCode {
 fn arguments(given: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut given = given.peekable();
     let precision = "bf16".to_owned();
-    let mut found = Arguments { list: false, assert: false, precision, kernel_dir: None, cases: Vec::new() };
+    let mut found = Arguments {
+        list: false,
+        assert: false,
+        precision,
+        kernel_dir: None,
+        items: 1,
+        within: f32::INFINITY,
+        every: false,
+        cases: Vec::new(),
+    };
     while let Some(argument) = given.next() {
         let mut value = |name: &str| given.next().ok_or_else(|| format!("{name}: expected a value"));
         match argument.as_str() {
             "--list" => found.list = true,
+            "--every" => found.every = true,
             "--assert" => found.assert = true,
             "--precision" => found.precision = value("--precision")?,
             "--kernel-dir" => found.kernel_dir = Some(value("--kernel-dir")?.into()),
+            "--items" => found.items = number(&value("--items")?)?,
+            "--within" => found.within = number(&value("--within")?)?,
             name if name.starts_with('-') => return Err(format!("{name}: no such option")),
             name => {
                 let shape = KERNELS.iter().find(|(_, known, _)| *known == name).map_or(0, |it| it.2.len());
@@ -89,7 +106,15 @@ fn arguments(given: impl Iterator<Item = String>) -> Result<Arguments, String> {
     if found.cases.is_empty() {
         found.cases = of_model(&n1_6());
     }
+    if found.items == 0 {
+        return Err("--items: expected at least 1".to_owned());
+    }
+    found.cases.iter_mut().for_each(|case| case.items = found.items);
     Ok(found)
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{text}: expected a number"))
 }
 
 /// What does not hold.
@@ -99,10 +124,12 @@ fn run(arguments: &Arguments) -> Result<Vec<String>> {
     let device = Device::open(0)?;
     let compiler = Compiler::open(Some(device.properties().driver_version), None)?;
     let kernels = Kernels::new(&device, compiler, sources);
-    println!("{}, {policy}", device.properties().name);
+    println!("{}, {policy}, {} items", device.properties().name, arguments.items);
+    let f32 = PrecisionPolicy::preset("f32")?;
     let mut problems = Vec::new();
     for case in &arguments.cases {
-        let wrong = check(case, &device, &kernels, &policy)?;
+        let expected = Expected { values: case.reference(&policy)?, exact: case.reference(&f32)? };
+        let wrong = check(case, &device, &kernels, &policy, &expected, None)?;
         let right = wrong.is_empty();
         problems.extend(wrong);
         if !right {
@@ -110,9 +137,17 @@ fn run(arguments: &Arguments) -> Result<Vec<String>> {
             println!("{case}: WRONG");
             continue;
         }
-        let measured = time::measure(case, &device, &kernels, &policy)?;
-        println!("{case}: {measured}");
+        let measured = time::measure(case, &device, &kernels, &policy, arguments.within)?;
+        if let (true, time::Measured::Tilings(times, _)) = (arguments.every, &measured) {
+            for (_, tiling) in times {
+                let wrong = check(case, &device, &kernels, &policy, &expected, Some(*tiling))?;
+                problems.extend(wrong.into_iter().map(|problem| format!("{problem} in {tiling:?}")));
+            }
+        }
         let (chosen, best) = measured.chosen_and_best();
+        let rate = flops(case).map(|flops| format!(", {:.0} TFLOP/s", flops as f32 / chosen / 1e6));
+        println!("{case}: {measured}{}", rate.unwrap_or_default());
+        measured.tilings().iter().for_each(|line| println!("{line}"));
         if arguments.assert && chosen > SLOWER * best {
             let more = 100.0 * (chosen / best - 1.0);
             problems.push(format!(
@@ -123,24 +158,56 @@ fn run(arguments: &Arguments) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// Tensors that lie further from the reference's than rounding explains.
-fn check(case: &Case, device: &Device, kernels: &Kernels, policy: &PrecisionPolicy) -> Result<Vec<String>> {
-    let expected = case.reference(policy)?;
-    let exact = case.reference(&PrecisionPolicy::preset("f32")?)?;
+/// Floating-point operations of the products of all items, where there are any.
+fn flops(case: &Case) -> Option<usize> {
+    let products = match case.shape.as_slice() {
+        [rows, out, inner] => rows * out * inner,
+        [queries, keys, heads, _, head_dim] => 2 * queries * keys * heads * head_dim,
+        _ => return None,
+    };
+    Some(2 * case.items * products)
+}
+
+/// What the reference has for an item.
+struct Expected {
+    /// At the policy that is checked.
+    values: Recorder,
+    /// In f32.
+    exact: Recorder,
+}
+
+/// Tensors that lie further from the reference's than rounding explains, in a tiling or the one that the engine chooses.
+fn check(
+    case: &Case,
+    device: &Device,
+    kernels: &Kernels,
+    policy: &PrecisionPolicy,
+    expected: &Expected,
+    tiling: Option<Tiling>,
+) -> Result<Vec<String>> {
     let mut layout = Layout::new(policy);
     let weights = case.lay_out(&mut layout)?;
     layout.load(device, kernels, &case.to_string())?;
     let mut b = Builder::new(device, policy, 1);
+    b.tilings = tiling.map(|tiling| vec![tiling]);
     let inputs = case.inputs(&mut b)?;
     case.record(&mut b, &weights, &inputs)?;
     let (stream, mut scratch, mut found) = (device.stream()?, Scratch::new(device)?, Recorder::all());
     b.finish(kernels)?.probe(&stream, &mut scratch, &mut found)?;
     let mut problems = Vec::new();
-    for (name, (_, values)) in &expected.tensors {
-        let limit = F32_LIMIT.max(ROUNDED_FACTOR * relative_l2(values, &exact.tensors[name].1));
-        let apart = found.tensors.get(name).map_or(f64::INFINITY, |(_, found)| relative_l2(found, values));
-        if apart.is_nan() || apart > limit {
-            problems.push(format!("{case}: {name}: {apart:.2e} from the reference, limit {limit:.2e}"));
+    for (name, (_, values)) in &expected.values.tensors {
+        let limit = F32_LIMIT.max(ROUNDED_FACTOR * relative_l2(values, &expected.exact.tensors[name].1));
+        let shown = found.tensors.get(name).map_or(&[][..], |(_, found)| found);
+        if shown.len() != case.items * values.len() {
+            problems.push(format!("{case}: {name}: {} values of {} items", shown.len(), case.items));
+        }
+        for (item, found) in shown.chunks_exact(values.len()).enumerate() {
+            let apart = relative_l2(found, values);
+            if apart.is_nan() || apart > limit {
+                problems.push(format!(
+                    "{case}, item {item}: {name}: {apart:.2e} from the reference, limit {limit:.2e}"
+                ));
+            }
         }
     }
     Ok(problems)

@@ -43,17 +43,23 @@ impl Measured {
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (chosen, best) = self.chosen_and_best();
-        let Measured::Tilings(times, choice) = self else { return write!(f, "{chosen:.2} us") };
-        write!(f, "{chosen:.2} us, best {best:.2} us of {} tilings", times.len())?;
-        for (time, tiling) in times {
-            let Tiling { rows, columns, split, stages, k_groups, .. } = tiling;
+        let Measured::Tilings(times, _) = self else { return write!(f, "{chosen:.2} us") };
+        write!(f, "{chosen:.2} us, best {best:.2} us of {} tilings", times.len())
+    }
+}
+
+impl Measured {
+    /// A line for each tiling.
+    pub fn tilings(&self) -> Vec<String> {
+        let Measured::Tilings(times, choice) = self else { return Vec::new() };
+        let line = |(time, tiling): &(f32, Tiling)| {
+            let Tiling { multiplier, rows, columns, split, stages, k_groups } = tiling;
             let mark = if Some(*tiling) == *choice { " <- chosen" } else { "" };
-            write!(
-                f,
-                "\n  {time:7.2} us  {rows}x{columns} /{split} stages {stages} k groups {k_groups}{mark}"
-            )?;
-        }
-        Ok(())
+            format!(
+                "  {time:7.2} us  {multiplier:?} {rows}x{columns} /{split} stages {stages} k groups {k_groups}{mark}"
+            )
+        };
+        times.iter().map(line).collect()
     }
 }
 
@@ -66,6 +72,7 @@ pub fn measure(
     device: &Device,
     kernels: &Kernels,
     policy: &PrecisionPolicy,
+    within: f32,
 ) -> Result<Measured> {
     let Some([rows, n, inner]) = case.gemm() else { return chain(case, device, kernels, policy) };
     let mut layout = Layout::new(policy);
@@ -85,10 +92,14 @@ pub fn measure(
     stream.synchronize()?;
     let properties = device.properties();
     let tilings = Tiling::candidates(element, properties);
-    let shape = [rows, n, row_stride(inner, element)];
+    let shape = [case.items * rows, n, row_stride(inner, element)];
     let chosen = Tiling::choose(&tilings, element, shape, properties.multiprocessors as usize);
+    let estimate =
+        |tiling: &Tiling| tiling.nanoseconds(element, shape, properties.multiprocessors as usize) as f32;
+    let most = chosen.as_ref().map_or(f32::INFINITY, |tiling| within * estimate(tiling));
+    let timed = |tiling: &Tiling| tiling.fits(element, shape[2]) && estimate(tiling) <= most;
     let mut recorded = Vec::new();
-    for tiling in tilings.into_iter().filter(|tiling| tiling.fits(element, shape[2])) {
+    for tiling in tilings.into_iter().filter(timed) {
         let mut b = Builder::new(device, policy, 1);
         b.tilings = Some(vec![tiling]);
         weights.iter().try_for_each(|weights| case.record(&mut b, weights, &inputs))?;

@@ -1,16 +1,16 @@
 // softmax(q kᵀ scale) v on tensor cores, one head of one segment at a time; scores never leave the registers.
 //
-// A block takes 64 queries of one head, a warp 16 of them. The keys are split among KV_SPLITS groups of four warps, KEYS at a
+// A block takes QUERIES of one head, a warp 16 of them. The keys are split among KV_SPLITS groups of warps, KEYS at a
 // time, each keeping the running maximum, the running sum and the weighted values of each query (Dao et al.,
-// FlashAttention-2); in the end the splits are merged. There are few blocks, so what counts is how many instructions a warp has
-// to go through: hence splits, where there are many keys. Exponentials are rounded to the operands' type before they meet v and
-// the sum is taken of the unrounded ones, as the reference does.
+// FlashAttention-2); in the end the splits are merged. Where there are few blocks, what counts is how many instructions a warp
+// has to go through: hence splits, where there are many keys. Exponentials are rounded to the operands' type before they meet
+// v and the sum is taken of the unrounded ones, as the reference does.
 //
-// Compiled for: ELEMENT (BF16, FP16), HEAD_DIM, KV_SPLITS (1, 2, 4), KEYS (32, 64); CAUSAL, OUT_ELEMENT, OUT_FORMAT, EIGHT_BITS.
+// Compiled for: ELEMENT (BF16, FP16), HEAD_DIM, QUERIES (multiples of 16), KV_SPLITS (1, 2, 4), KEYS (32, 64); CAUSAL,
+// OUT_ELEMENT, OUT_FORMAT, EIGHT_BITS.
 #include "machine.cuh"
 #include "params.cuh"
 
-constexpr int QUERIES = 64;
 constexpr int SPLIT_WARPS = QUERIES / 16, SPLIT_THREADS = 32 * SPLIT_WARPS, THREADS = SPLIT_THREADS * KV_SPLITS;
 constexpr int WIDTH = (HEAD_DIM + 15) / 16 * 16;  // zeros fill up the head
 constexpr int LD = WIDTH + 8;                     // rows start in different banks
@@ -115,7 +115,8 @@ __device__ __forceinline__ void pv(const float (&scores)[TILES][4], const u16* v
 #pragma unroll
         for (int part = 0; part < PARTS; ++part) {
             multiply_add<ELEMENT>(state.values[part * 2], p, v[part][0], v[part][1]);
-            multiply_add<ELEMENT>(state.values[part * 2 + 1], p, v[part][2], v[part][3]);
+            // Nothing is stored of what fills the head up.
+            if (part * 16 + 8 < HEAD_DIM) multiply_add<ELEMENT>(state.values[part * 2 + 1], p, v[part][2], v[part][3]);
         }
     }
 }
@@ -220,7 +221,10 @@ __device__ __forceinline__ void split_barrier(u32 split) {
         if (split == known) asm volatile("bar.sync %0, %1;" ::"r"(known + 1), "n"(SPLIT_THREADS) : "memory");
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_constant__ AttentionParams p) {
+// Registers for two blocks of up to eight warps, where they are enough: a quarter of a multiprocessor has room for whole warps.
+constexpr int BOUND = (THREADS + 127) / 128 * 128, BLOCKS = BOUND == 256 && QUERIES > 64 && HEAD_DIM <= 80 ? 2 : 1;
+
+extern "C" __global__ void __launch_bounds__(BOUND, BLOCKS) attention(const __grid_constant__ AttentionParams p) {
     extern __shared__ __align__(16) u16 shared[];
     u16* queries = shared;
     const u32 head = blockIdx.y, lane = threadIdx.x % 32, split = threadIdx.x / SPLIT_THREADS, thread = threadIdx.x % SPLIT_THREADS;
@@ -266,16 +270,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const __grid_con
     for (u32 round = 0; (round * KV_SPLITS + split) * KEYS < needed; ++round) {
         if (round > 0) wait_for_copies<1>(), split_barrier(split);
         const u32 first_key = (round * KV_SPLITS + split) * KEYS;
-        float scores[TILES][4] = {};
-        qk(q, keys(round), p.scale, scores);
-        u32 visible[2] = {segment.keys, segment.keys};
-        if (CAUSAL) {
+        // None of this warp's queries sees keys beyond its last.
+        if (!CAUSAL || first_key < first_query + 16) {
+            float scores[TILES][4] = {};
+            qk(q, keys(round), p.scale, scores);
+            u32 visible[2] = {segment.keys, segment.keys};
+            if (CAUSAL) {
 #pragma unroll
-            for (int half = 0; half < 2; ++half) visible[half] = min(segment.keys, first_query + lane / 4 + half * 8 + 1);
+                for (int half = 0; half < 2; ++half) visible[half] = min(segment.keys, first_query + lane / 4 + half * 8 + 1);
+            }
+            if (first_key + KEYS > min(visible[0], visible[1])) apply_mask(scores, first_key, visible);
+            exponentiate(scores, state);
+            pv(scores, values(round), state);
         }
-        if (first_key + KEYS > min(visible[0], visible[1])) apply_mask(scores, first_key, visible);
-        exponentiate(scores, state);
-        pv(scores, values(round), state);
         // All warps have read the buffer.
         split_barrier(split);
         copy_tile(round + 2);

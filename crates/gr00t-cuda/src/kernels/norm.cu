@@ -1,11 +1,12 @@
 // LayerNorm and RMSNorm of whole rows, with what follows them: the scale and shift of AdaLN, or another order of
 // the rows; and with what comes before or behind: joining the patches of one token.
 //
-// A block takes one row and keeps it in registers: the mean and the variance are computed one after the other.
+// A row stays in the registers of ROW_THREADS: the mean and the variance are computed one after the other. Where there are few
+// rows, all threads of a block take one; where there are many, a warp does, which waits for no other.
 //
-// Compiled for: CHUNKS, of 2048 features each; EIGHT_BITS; KIND; WEIGHTED, BIASED, MODULATES; JOINS: 2x2 patches become
-// tokens; PARTS: rows of x that become one; GROUP: rows of the result that come to stand side by side; MOVES: rows go elsewhere;
-// X_ELEMENT, OUT_ELEMENT; NORM_FORMAT, MODULATED_FORMAT.
+// Compiled for: ROW_THREADS (32, 256); CHUNKS, of 8 features for each of them; EIGHT_BITS; KIND; WEIGHTED, BIASED, MODULATES;
+// JOINS: 2x2 patches become tokens; PARTS: rows of x that become one; GROUP: rows of the result that come to stand side by side;
+// MOVES: rows go elsewhere; WHOLE: the features come in whole eights; X_ELEMENT, OUT_ELEMENT; NORM_FORMAT, MODULATED_FORMAT.
 #include "machine.cuh"
 #include "params.cuh"
 
@@ -13,10 +14,15 @@
 enum Kind { NONE = 0, LAYER_NORM = 1, RMS_NORM = 2 };
 
 constexpr int THREADS = 256, WARPS = THREADS / 32;
+// The weights of a warp's chunks are too many for its registers: they are read when they are needed, and the warps of a block
+// find them in the first-level cache.
+constexpr bool READS_AHEAD = ROW_THREADS == THREADS;
 
-__device__ __forceinline__ float block_sum(float value) {
-    __shared__ float sums[WARPS];
+// Sum over the threads of a row, the same in each.
+__device__ __forceinline__ float row_sum(float value) {
     value = warp_sum(value);
+    if (ROW_THREADS == 32) return value;
+    __shared__ float sums[WARPS];
     __syncthreads();
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
     __syncthreads();
@@ -48,22 +54,26 @@ __device__ __forceinline__ void load_weights8(const float* weights, u32 column, 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) normalize(const __grid_constant__ NormParams p) {
-    const u32 row = blockIdx.x;
+    const u32 row = blockIdx.x * (THREADS / ROW_THREADS) + threadIdx.x / ROW_THREADS;
     allow_next_kernel();
-    auto column_of = [](int chunk) { return (chunk * THREADS + threadIdx.x) * 8; };
-    float weight[CHUNKS][8], bias[CHUNKS][8], scale[CHUNKS][8], shift[CHUNKS][8];
+    auto column_of = [](int chunk) { return (chunk * ROW_THREADS + threadIdx.x % ROW_THREADS) * 8; };
+    constexpr int AHEAD = READS_AHEAD ? CHUNKS : 1;
+    float weight[AHEAD][8], bias[AHEAD][8], scale[AHEAD][8], shift[AHEAD][8];
+    auto read_weights = [&](int at, u32 column) {
+        if (WEIGHTED) load_weights8(p.weight, column, p.features, weight[at]);
+        if (BIASED) load_weights8(p.bias, column, p.features, bias[at]);
+        if (MODULATES) load_weights8(p.scale, column, p.features, scale[at]), load_weights8(p.shift, column, p.features, shift[at]);
+    };
+    if (READS_AHEAD) {
 #pragma unroll
-    for (int c = 0; c < CHUNKS; ++c) {
-        if (WEIGHTED) load_weights8(p.weight, column_of(c), p.features, weight[c]);
-        if (BIASED) load_weights8(p.bias, column_of(c), p.features, bias[c]);
-        if (MODULATES)
-            load_weights8(p.scale, column_of(c), p.features, scale[c]), load_weights8(p.shift, column_of(c), p.features, shift[c]);
+        for (int c = 0; c < CHUNKS; ++c) read_weights(c, column_of(c));
     }
     wait_for_earlier_kernels();
+    if (row >= p.rows) return;
     float v[CHUNKS][8];
     float sum = 0;
     // Features beyond the last are zeros in memory and count for nothing.
-    auto inside = [&](u32 column, int i) { return column + i < p.features; };
+    auto inside = [&](u32 column, int i) { return (WHOLE ? column : column + i) < p.features; };
 #pragma unroll
     for (int c = 0; c < CHUNKS; ++c) {
         const u32 column = column_of(c);
@@ -76,41 +86,43 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalize(const __grid_con
         for (int i = 0; i < 8; ++i)
             if (inside(column, i)) sum += v[c][i];
     }
-    const float mean = KIND == LAYER_NORM ? block_sum(sum) / p.features : 0.0f;
+    const float mean = KIND == LAYER_NORM ? row_sum(sum) / p.features : 0.0f;
     float squares = 0;
 #pragma unroll
     for (int c = 0; c < CHUNKS; ++c)
 #pragma unroll
         for (int i = 0; i < 8; ++i)
             if (inside(column_of(c), i)) squares += (v[c][i] - mean) * (v[c][i] - mean);
-    const float inverse = KIND == NONE ? 1.0f : 1.0f / sqrtf(block_sum(squares) / p.features + p.eps);
+    const float inverse = KIND == NONE ? 1.0f : 1.0f / sqrtf(row_sum(squares) / p.features + p.eps);
     const size_t to = size_t(MOVES ? p.out_rows[row] : row / GROUP) * p.out_ld + row % GROUP * p.features;
 #pragma unroll
     for (int c = 0; c < CHUNKS; ++c) {
         const u32 column = column_of(c);
         if (column >= p.features) continue;
+        const int at = READS_AHEAD ? c : 0;
+        if (!READS_AHEAD) read_weights(0, column);
         float (&x)[8] = v[c];
         each8(x, [&](float value) { return (value - mean) * inverse; });
         // Qwen3 stores the normalized value before it meets the weight.
         if (KIND == RMS_NORM) round8(NORM_FORMAT, x);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-            if (WEIGHTED) x[i] *= weight[c][i];
-            if (BIASED) x[i] += bias[c][i];
+            if (WEIGHTED) x[i] *= weight[at][i];
+            if (BIASED) x[i] += bias[at][i];
         }
         round8(NORM_FORMAT, x);
         tap8(p.tap_norm, row, p.features, column, x);
         if (MODULATES) {
-            each8(scale[c], [](float value) { return 1.0f + value; });
-            round8(MODULATED_FORMAT, scale[c]);
+            each8(scale[at], [](float value) { return 1.0f + value; });
+            round8(MODULATED_FORMAT, scale[at]);
 #pragma unroll
-            for (int i = 0; i < 8; ++i) x[i] *= scale[c][i];
+            for (int i = 0; i < 8; ++i) x[i] *= scale[at][i];
             round8(MODULATED_FORMAT, x);
 #pragma unroll
-            for (int i = 0; i < 8; ++i) x[i] += shift[c][i];
+            for (int i = 0; i < 8; ++i) x[i] += shift[at][i];
             round8(MODULATED_FORMAT, x);
             tap8(p.tap_modulated, row, p.features, column, x);
         }
-        store_operand8(p.out, OUT_ELEMENT, p.out_factor, to + column, x, int(p.features - column));
+        store_operand8(p.out, OUT_ELEMENT, p.out_factor, to + column, x, WHOLE ? 8 : int(p.features - column));
     }
 }
