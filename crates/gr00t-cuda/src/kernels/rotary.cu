@@ -35,8 +35,10 @@ __device__ __forceinline__ void turn(const RotaryParams& p, float (&a)[PAIRS], f
             if (tap_norm != nullptr) tap_norm[tap + at] = x, tap_norm[tap + HALF + at] = y;
         }
         const float cosine = cosines[i], sine = sines[i];
-        const float u = round_to(FORMAT, round_to(PRODUCT_FORMAT, x * cosine) + round_to(PRODUCT_FORMAT, -y * sine));
-        const float v = round_to(FORMAT, round_to(PRODUCT_FORMAT, y * cosine) + round_to(PRODUCT_FORMAT, x * sine));
+        // Each product is rounded, in f32 too, as in the reference: none becomes a fused multiply-add.
+        auto product = [](float a, float b) { return round_to(PRODUCT_FORMAT, __fmul_rn(a, b)); };
+        const float u = round_to(FORMAT, product(x, cosine) + product(-y, sine));
+        const float v = round_to(FORMAT, product(y, cosine) + product(x, sine));
         if (tap_turned != nullptr) tap_turned[tap + at] = u, tap_turned[tap + HALF + at] = v;
         store(p.out, OUT_ELEMENT, to + at, u), store(p.out, OUT_ELEMENT, to + HALF + at, v);
     });
