@@ -12,8 +12,6 @@
 # reference) and sanitizers; all of them without any. Where a machine is lent for less time than they take, a later call with
 # the same OUT_DIR and other parts goes on, and its summary holds all that the calls found.
 #
-# JOBS tests run side by side, each in a process of its own; as many as half the cores unless set.
-#
 # MORE_GOLDENS may name a folder of goldens of N1.7 besides the one in tests/fixtures.
 set -uo pipefail
 
@@ -110,7 +108,9 @@ elif part peers; then
 fi
 
 if part tests; then
-    limit=420 check tests bench/gpu_tests.sh "$tests" "$work/tests" "${JOBS:-$((($(nproc) + 1) / 2))}"
+    # Trials that are ignored where there is no GPU must not pass for it here. One after the other: contexts of several
+    # processes take turns on the GPU, and a test of its memory must be alone.
+    limit=420 check tests "$tests" --include-ignored
 fi
 
 if part checks; then
