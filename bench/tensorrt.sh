@@ -14,7 +14,8 @@
 #
 # The DiT of full size is built in engines of BLOCKS blocks (4 otherwise; 32 is one engine), side by side, and run as one;
 # growth builds its first 1, 2, 4 and 8 blocks side by side and runs none. Each build gets LIMIT seconds (300 otherwise) and
-# leaves what the builder said, with the seconds. CUBLAS=1 has builders choose products of cuBLAS too, whose libraries must be
+# leaves what the builder said, with the seconds. LEVEL=0 to 5 is TensorRT 8.6's optimization level (with
+# TARGET=tensorrt:8.6). CUBLAS=1 has builders choose products of cuBLAS too, whose libraries must be
 # in LIBRARIES then.
 set -uo pipefail
 
@@ -33,8 +34,9 @@ work=${WORK:-$TENSORRT_PATH/work}
 mkdir -p "$work"
 failed=0
 target=${TARGET:-tensorrt:8.5} blocks=${BLOCKS:-4} limit=${LIMIT:-300}
-cublas=()
-[ -z "${CUBLAS:-}" ] || cublas=(--cublas)
+builder=()
+[ -z "${CUBLAS:-}" ] || builder=(--cublas)
+[ -z "${LEVEL:-}" ] || builder+=(--optimization-level "$LEVEL")
 
 # step SECONDS COMMAND...: runs a command, and notes how it ended and how long it took.
 step() {
@@ -65,7 +67,7 @@ built() {
     local code=0 started=$EPOCHREALTIME range=$1 name=$2
     shift 2
     timeout --kill-after=5 "$limit" "$steady" engine build --component "dit.blocks.$range" --out "$work/$name.engine" \
-        --log "$out/$name.log.txt" "${cublas[@]}" "$@" >"$out/$name.said.txt" 2>&1 || code=$?
+        --log "$out/$name.log.txt" "${builder[@]}" "$@" >"$out/$name.said.txt" 2>&1 || code=$?
     cp "$work/$name.engine.json" "$out/" 2>/dev/null
     python3 -c "print(f'$name: exit code $code, {$EPOCHREALTIME - $started:.1f} s')" | tee -a "$out/log.txt"
     return "$code"
@@ -149,7 +151,7 @@ for part in "${@:5}"; do
         side_by_side "$part" "${ranges[@]}" -- "${options[@]}" &&
             step 120 "$steady" engine run "${files[@]}" --bindings "$inputs" --round-inputs --repeat 200 --out "$out/$part"
         ;;
-    *) engine "$part" "$limit" "$inputs" 200 "${options[@]}" "${cublas[@]}" ;;
+    *) engine "$part" "$limit" "$inputs" 200 "${options[@]}" "${builder[@]}" ;;
     esac
 done
 exit "$failed"

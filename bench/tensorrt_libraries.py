@@ -4,7 +4,7 @@
     xz -k -6 libnvinfer.so.8 libnvinfer_builder_resource.so.8.5.3
     bench/tensorrt_libraries.py split OUT [--mebibytes 55] libnvinfer.so.8.xz libnvinfer_builder_resource.so.8.5.3.xz
     bench/tensorrt_libraries.py join PIECES STORE FOLDER
-    bench/tensorrt_libraries.py stand-in FOLDER
+    bench/tensorrt_libraries.py stand-in FOLDER [--cuda 11]
 
 `split` cuts the files into OUT/NN.piece and writes OUT/pieces.json: which pieces make a file, the hash of each, and of
 what it holds. `join` keeps what PIECES has of them in STORE, which stays between calls, and says what is missing (exit
@@ -13,7 +13,10 @@ code 3); once all are there it unpacks them into FOLDER and compares the hashes.
 TensorRT 8.5 asks cuBLASLt for its version before it compiles a network, also where the tactics of cuBLAS are off, and
 without an answer finds no implementation. Python's nvidia-cublas-cu11 has that library, in half a gigabyte. `stand-in`
 makes small ones in FOLDER, with the C compiler: they say that they are 11.11.3, make handles, and refuse every product,
-so that an engine that did multiply by them would fail.
+so that an engine that did multiply by them would fail. Python's tensorrt 8.6.0 is made for CUDA 12: `--cuda 12` makes
+libraries of that name, which say 12.0.1.
+
+The builder's kernels go whole, those of other GPUs too: by its messages 8.6 checks their digest.
 """
 
 import argparse
@@ -96,16 +99,20 @@ def join(pieces: Path, store: Path, folder: Path) -> int:
     return 1 if wrong else 0
 
 
-def stand_in(folder: Path) -> None:
-    """Makes libcublas.so.11 and libcublasLt.so.11 that answer and multiply nothing."""
+def stand_in(folder: Path, cuda: int) -> None:
+    """Makes libcublas.so and libcublasLt.so of this CUDA that answer and multiply nothing."""
+    major, minor, patch = {11: (11, 11, 3), 12: (12, 0, 1)}[cuda]
+    runtime = {11: 11080, 12: 12000}[cuda]
     found = set(re.findall(rb"\bcublas(?:Lt)?[A-Z][A-Za-z0-9_]+\b", (folder / "libnvinfer.so.8").read_bytes()))
     names = sorted(name.decode() for name in found if not name.endswith(b"_t"))
     for library, own in (("cublasLt", True), ("cublas", False)):
         lines = ["#include <stdlib.h>"]
         answered = {
-            f"{library}GetProperty": "int {}(int part, int *value) {{ *value = part == 2 ? 3 : 11; return 0; }}",
-            f"{library}GetVersion": "size_t {}(void) {{ return 111103; }}",
-            f"{library}GetCudartVersion": "size_t {}(void) {{ return 11080; }}",
+            f"{library}GetProperty": "int {}(int part, int *value) "
+            f"{{{{ *value = part == 0 ? {major} : part == 1 ? {minor} : {patch}; return 0; }}}}",
+            f"{library}GetVersion": "size_t {}(void) "
+            f"{{{{ return {major * 10000 + minor * 100 + patch}; }}}}",
+            f"{library}GetCudartVersion": f"size_t {{}}(void) {{{{ return {runtime}; }}}}",
             f"{library}Create": "int {}(void **handle) {{ *handle = calloc(1, 4096); return 0; }}",
             f"{library}Create_v2": "int {}(void **handle) {{ *handle = calloc(1, 4096); return 0; }}",
         }
@@ -118,7 +125,7 @@ def stand_in(folder: Path) -> None:
             lines.append(f"int {name}(void) {{ return {15 if multiplies else 0}; }}")
         source = folder / f"{library}.c"
         source.write_text("\n".join(lines) + "\n")
-        target = folder / f"lib{library}.so.11"
+        target = folder / f"lib{library}.so.{cuda}"
         subprocess.run(["cc", "-w", "-shared", "-fPIC", str(source), "-o", str(target)], check=True)
         source.unlink()
         print(f"{target.name}: stands in for {library}")
@@ -134,10 +141,12 @@ def main() -> int:
     whole = commands.add_parser("join")
     for name in ("pieces", "store", "folder"):
         whole.add_argument(name, type=Path)
-    commands.add_parser("stand-in").add_argument("folder", type=Path)
+    made = commands.add_parser("stand-in")
+    made.add_argument("folder", type=Path)
+    made.add_argument("--cuda", type=int, choices=(11, 12), default=11)
     args = parser.parse_args()
     if args.command == "stand-in":
-        stand_in(args.folder)
+        stand_in(args.folder, args.cuda)
         return 0
     if args.command == "split":
         split(args.out, args.mebibytes, args.packed)

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         trial("engines_have_the_precision_of_their_policy", engines_have_the_precision_of_their_policy),
         trial("networks_made_layer_by_layer_are_the_graph_s", networks_made_layer_by_layer_are_the_graph_s),
         trial("an_action_head_is_made_layer_by_layer", an_action_head_is_made_layer_by_layer),
+        trial("an_optimization_level_is_recorded", an_optimization_level_is_recorded),
         trial("another_precision_is_seen", another_precision_is_seen),
         trial("a_record_belongs_to_its_engine", a_record_belongs_to_its_engine),
         trial("what_cannot_be_built_is_named", what_cannot_be_built_is_named),
@@ -138,6 +139,20 @@ fn networks_made_layer_by_layer_are_the_graph_s() {
             assert_eq!((checks.len(), differing(&checks)), (6 + 76 + 8, Vec::new()), "{name}, {fixed}");
         }
     }
+}
+
+/// The builder says the level back that it was given, or the build fails.
+fn an_optimization_level_is_recorded() {
+    let tensorrt = TensorRt::open(None, Some(rtx())).expect("libraries, or the test is ignored");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (onnx, ranges) = (graph(&folder, &policy("f32"), Names::Steady), ranges(STEADY_DIMS));
+    let options =
+        |level| BuildOptions { optimization_level: Some(level), ..BuildOptions::new(&onnx, &ranges) };
+    let built = tensorrt.build(&options(0)).expect("an engine");
+    assert_eq!(built.record.flags, ["optimization-level=0"]);
+    // The library takes 5, its largest, for 9.
+    let refused = tensorrt.build(&options(9)).expect_err("a refusal").to_string();
+    assert!(refused.ends_with("optimization level 9: the builder does not take it"), "{refused}");
 }
 
 /// The head's Euler steps, with everything between backbone features and actions, at fixed sizes.

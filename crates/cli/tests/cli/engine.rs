@@ -41,6 +41,15 @@ fn what_cannot_be_built_is_named() {
     );
     refused(&of_target("tensorrt:8.5", "--builder-flag", "int8"), &["builder flag int8: ", "a calibrator"]);
     refused(
+        &of_target("tensorrt:8.5", "--optimization-level", "0"),
+        &["optimization level: TensorRT 8.5 has none"],
+    );
+    refused(&of_target("tensorrt:8.6", "--optimization-level", "6"), &["6 is not in 0..=5"]);
+    refused(
+        &of_target("tensorrt:8.6", "--precision", "mixed"),
+        &["precision mixed: site `dit.block.0.", "bf16: TensorRT 8 has no such type"],
+    );
+    refused(
         &of_target("tensorrt:8.5", "--precision", "mixed"),
         &["precision mixed: site `dit.block.0.", "bf16: TensorRT 8 has no such type"],
     );
@@ -48,7 +57,7 @@ fn what_cannot_be_built_is_named() {
     refused(&of_demo("--shapes", "tokens"), &["expected DIM=MIN:BEST:MAX"]);
     refused(&of_demo("--shapes", "tokens=3:2:1"), &["expected MIN <= BEST <= MAX, found 3:2:1"]);
     let missing =
-        ["expected the library of TensorRT-RTX 1.5 to 1.7 or of TensorRT 8.5", "nowhere: nothing there"];
+        ["expected the library of TensorRT-RTX 1.5 to 1.7 or of TensorRT 8.5, 8.6", "nowhere: nothing there"];
     refused(&of_demo("--tensorrt", "nowhere"), &missing);
     refused(
         &of_target("tensorrt:8.5", "--tensorrt", "nowhere"),

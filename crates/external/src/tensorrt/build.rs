@@ -29,6 +29,9 @@ pub struct BuildOptions<'a> {
     pub cublas: bool,
     /// What a layer may use of the GPU's memory while it runs, in bytes; the library's own limit otherwise.
     pub workspace: Option<usize>,
+    /// TensorRT's `builderOptimizationLevel`, 0 to 5: how long the builder looks for what is faster; the library's own, 3,
+    /// otherwise.
+    pub optimization_level: Option<u8>,
     /// Times that tactics took in an earlier build; none where there was none, or they are not to be kept.
     pub timing_cache: Option<&'a [u8]>,
 }
@@ -36,7 +39,15 @@ pub struct BuildOptions<'a> {
 impl<'a> BuildOptions<'a> {
     /// A graph with these sizes, nothing else asked for.
     pub fn new(onnx: &'a Path, ranges: &'a BTreeMap<String, Range>) -> Self {
-        BuildOptions { onnx, ranges, flags: &[], cublas: false, workspace: None, timing_cache: None }
+        BuildOptions {
+            onnx,
+            ranges,
+            flags: &[],
+            cublas: false,
+            workspace: None,
+            optimization_level: None,
+            timing_cache: None,
+        }
     }
 }
 
@@ -71,7 +82,7 @@ impl TensorRt {
     ///
     /// # Errors
     /// A file that is no graph; what is not understood of it; an open dimension without a range and the other way round;
-    /// a flag that this version lacks; the builder's reasons.
+    /// a flag or an optimization level that this version lacks; the builder's reasons.
     pub fn build(&self, options: &BuildOptions<'_>) -> Result<Built> {
         let parsed = self.library.has_parser();
         self.build_from(options, parsed)
@@ -117,6 +128,14 @@ impl TensorRt {
         {
             return Err(refuse(format!("workspace: {workspace} bytes are refused")));
         }
+        if let Some(level) = options.optimization_level {
+            let refuse = |what: &str| refuse(format!("optimization level {level}: {what}"));
+            match network.set_optimization_level(level) {
+                Ok(true) => {}
+                Ok(false) => return Err(refuse("the builder does not take it")),
+                Err(what) => return Err(refuse(&what)),
+            }
+        }
         if let Some(times) = options.timing_cache {
             network.use_timing_cache(times).map_err(refuse)?;
         }
@@ -142,6 +161,7 @@ impl TensorRt {
         if options.cublas {
             record.flags.push("cublas".to_owned());
         }
+        record.flags.extend(options.optimization_level.map(|level| format!("optimization-level={level}")));
         record.weakly_typed = self.library.weakly_typed();
         record.source = source;
         let timing_cache = network.timing_cache().map_err(refuse)?;
@@ -193,7 +213,8 @@ fn with_help(what: String) -> String {
     }
     format!(
         "{what}; it asks cuBLASLt for its version although the tactics of cuBLAS are off: have libcublasLt.so.11 and \
-         libcublas.so.11 of Python's nvidia-cublas-cu11 beside libnvinfer.so.8 or in LD_LIBRARY_PATH"
+         libcublas.so.11 of Python's nvidia-cublas-cu11 (of tensorrt 8.6.0 .so.12 and nvidia-cublas-cu12) beside \
+         libnvinfer.so.8 or in LD_LIBRARY_PATH"
     )
 }
 

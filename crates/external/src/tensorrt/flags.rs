@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use steadyhand_gr00t::{Error, Result};
 
-/// Numbers of `BuilderFlag`: in TensorRT 8.5, in TensorRT 10, in TensorRT 11 and TensorRT-RTX; none where a version has
+/// Numbers of `BuilderFlag`: in TensorRT 8.5 and 8.6, in TensorRT 10, in TensorRT 11 and TensorRT-RTX; none where a version has
 /// none.
 struct Flag {
     name: &'static str,
@@ -91,6 +91,8 @@ impl BuilderFlag {
             "int8" => {
                 format!("{version} would need a calibrator, or ranges of every tensor, which are not handed over")
             }
+            // 8.6 has the flag; no graph for it has such a type.
+            "fp8" => format!("{version} has no graph here with such a type"),
             _ => format!("{version} has none"),
         };
         Err(Error::input(format!("builder flag {self}"), what))
@@ -187,6 +189,9 @@ mod tests {
         assert_eq!(numbers("strict-nans"), [None, Some(24), Some(23)]);
         let refused = of("bf16", Product::TensorRt, 8).expect_err("a refusal").to_string();
         assert_eq!(refused, "builder flag bf16: TensorRT 8.5.1 has none");
+        assert!(
+            of("fp8", Product::TensorRt, 8).expect_err("a refusal").to_string().contains("no graph here")
+        );
         assert!(of("int8", Product::TensorRt, 8).expect_err("a refusal").to_string().contains("calibrator"));
         let unknown = "fast".parse::<BuilderFlag>().expect_err("a refusal").to_string();
         assert!(unknown.starts_with("builder flag fast: expected one of tf32, refit, "), "{unknown}");

@@ -32,8 +32,8 @@ static SOUGHT: [Sought; 2] = [
         runtime: "libnvinfer.so",
         parser: None,
         help: "pip download --no-deps --only-binary :all: --python-version 310 --platform manylinux_2_17_x86_64 \
-               tensorrt==8.5.3.1, unzip it, have libcublasLt.so.11 and libcublas.so.11 of nvidia-cublas-cu11 beside it to \
-               build, and name the folder with --tensorrt or TENSORRT_PATH",
+               tensorrt==8.5.3.1 (or tensorrt==8.6.0), unzip it, have libcublasLt and libcublas of nvidia-cublas-cu11 (or \
+               nvidia-cublas-cu12) beside it to build, and name the folder with --tensorrt or TENSORRT_PATH",
     },
 ];
 
@@ -148,7 +148,7 @@ mod tests {
         );
         assert!(refusal(rtx).contains("pip install tensorrt-rtx-cu13-libs"));
         let any = refusal(None);
-        assert!(any.contains("TensorRT-RTX 1.5 to 1.7 or of TensorRT 8.5, 10.0 to 10.16"), "{any}");
+        assert!(any.contains("TensorRT-RTX 1.5 to 1.7 or of TensorRT 8.5, 8.6, 10.0 to 10.16"), "{any}");
         std::fs::write(of("libnvinfer.so.10"), b"").expect("a file");
         assert!(refusal(rtx).contains("TensorRT-RTX's is another"), "{}", refusal(rtx));
         std::fs::write(of("libtensorrt_rtx.so.1"), b"not a library").expect("a file");

@@ -69,6 +69,18 @@ impl Target {
         }
     }
 
+    /// Refuses an optimization level, before any library is looked for, for a version that has none.
+    ///
+    /// # Errors
+    /// TensorRT 8.5.
+    pub fn check_optimization_level(self) -> Result<()> {
+        if (self.product, self.version) != (Product::TensorRt, [Some(8), Some(5)]) {
+            return Ok(());
+        }
+        let what = "TensorRT 8.5 has none: 8.6 and later versions have";
+        Err(Error::input("optimization level", what))
+    }
+
     /// Whether this version is asked for.
     pub(super) fn takes(&self, version: Version) -> bool {
         let found = [version.major, version.minor];
@@ -134,6 +146,11 @@ mod tests {
         assert!(target("tensorrt:10").takes(version(10, 9)) && !target("tensorrt:10").takes(version(11, 9)));
         for text in ["", "trt", "tensorrt:", "tensorrt:8.5.3", "tensorrt:x"] {
             assert!(text.parse::<Target>().is_err(), "{text}");
+        }
+        for (text, has_levels) in
+            [("tensorrt:8.5", false), ("tensorrt:8.6", true), ("tensorrt:10", true), ("rtx", true)]
+        {
+            assert_eq!(target(text).check_optimization_level().is_ok(), has_levels, "{text}");
         }
         assert_eq!(Target::of_builder("TensorRT 8.5.3"), Some(target("tensorrt")));
         assert_eq!(Target::of_builder("TensorRT-RTX 1.7.1"), Some(target("rtx")));

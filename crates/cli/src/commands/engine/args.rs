@@ -81,7 +81,7 @@ pub struct BuildArgs {
     /// 1 to 8 observations and prompts of up to 512 tokens otherwise.
     #[arg(long, num_args = 1.., value_name = "DIM=MIN:BEST:MAX", value_parser = dimension)]
     pub shapes: Vec<(String, Range)>,
-    /// A flag of the builder: refit, strict-nans, distributive-independence; for tensorrt:8.5 refit, fp16, tf32,
+    /// A flag of the builder: refit, strict-nans, distributive-independence; for tensorrt:8.5 and 8.6 refit, fp16, tf32,
     /// obey-precision-constraints, prefer-precision-constraints. Where networks are strongly typed, those that choose
     /// precisions are refused.
     #[arg(long, num_args = 1.., value_name = "FLAG", value_parser = flag)]
@@ -92,6 +92,10 @@ pub struct BuildArgs {
     /// What a layer may use of the GPU's memory, in MiB; the library's limit otherwise.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
     pub workspace: Option<u32>,
+    /// TensorRT's builderOptimizationLevel, 0 to 5: how long the builder looks for what is faster, 0 being the shortest; the
+    /// library's own, 3, otherwise. TensorRT 8.5 has none.
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=5))]
+    pub optimization_level: Option<u8>,
     /// Times that the builder measured: read where the file is there, and written after the build. For TensorRT, on the
     /// GPU that they were measured on.
     #[arg(long, value_name = "FILE")]

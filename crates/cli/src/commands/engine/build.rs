@@ -24,6 +24,7 @@ pub fn run(args: &BuildArgs) -> Result<Outcome> {
     }
     if let Some(target) = args.target {
         args.builder_flag.iter().try_for_each(|flag| flag.check(target))?;
+        args.optimization_level.map_or(Ok(()), |_| target.check_optimization_level())?;
     }
     // What a policy cannot be is said before a library is looked for.
     let graph = match &args.checkpoint {
@@ -62,6 +63,7 @@ pub fn run(args: &BuildArgs) -> Result<Outcome> {
         flags: &args.builder_flag,
         cublas: args.cublas,
         workspace: args.workspace.map(|mebibytes| (mebibytes as usize) << 20),
+        optimization_level: args.optimization_level,
         timing_cache: times.as_deref(),
         ..BuildOptions::new(&source.onnx, &ranges)
     };

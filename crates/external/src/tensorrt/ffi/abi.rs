@@ -384,6 +384,10 @@ of_some_versions! {
         set_data_type(data_type: i32);
     Network, implementation: /// `addCast`, of versions that have such a layer.
         add_cast(tensor: *mut c_void, data_type: i32) -> *mut c_void;
+    Config, implementation: /// `setBuilderOptimizationLevel`, of versions since 8.6.
+        set_optimization_level(level: i32);
+    Config, implementation: /// `getBuilderOptimizationLevel`, of versions since 8.6.
+        optimization_level() -> i32;
     Runtime, implementation: /// `getEngineValidity`, of TensorRT-RTX.
         validity(bytes: *const c_void, size: i64, diagnostics: *mut u64) -> i32;
 }

@@ -1,4 +1,4 @@
-//! A network of TensorRT 8.5 made through objects that are laid out as its library's: what arrives is what was asked for.
+//! A network of TensorRT 8.5 and 8.6 made through objects that are laid out as its library's: what arrives is what was asked for.
 
 use super::dims::NarrowDims;
 use super::layers::{Draft, Elementwise};
@@ -58,6 +58,14 @@ extern "C" fn create_builder(_: *mut c_void, version: i32) -> *mut c_void {
 extern "C" fn create_config(_: *mut c_void) -> *mut c_void {
     thread_local! {
         static SOURCES: Cell<u32> = const { Cell::new(0b11111) };
+        static LEVEL: Cell<i32> = const { Cell::new(3) };
+    }
+    extern "C" fn set_level(_: *mut c_void, level: i32) {
+        note(format!("level {level}"));
+        LEVEL.set(level.min(5));
+    }
+    extern "C" fn level(_: *mut c_void) -> i32 {
+        LEVEL.get()
     }
     extern "C" fn sources(_: *mut c_void) -> u32 {
         SOURCES.get()
@@ -67,7 +75,12 @@ extern "C" fn create_config(_: *mut c_void) -> *mut c_void {
         SOURCES.set(sources);
         true
     }
-    object(&[&[(42, set_sources as *const c_void), (43, sources as *const c_void)]])
+    object(&[&[
+        (42, set_sources as *const c_void),
+        (43, sources as *const c_void),
+        (51, set_level as *const c_void),
+        (52, level as *const c_void),
+    ]])
 }
 
 extern "C" fn create_network(_: *mut c_void, flags: u32) -> *mut c_void {
@@ -209,4 +222,22 @@ fn a_network_of_8_5_is_what_was_asked_for() {
         "destroyed",
     ];
     CALLED.with(|called| assert_eq!(*called.borrow(), expected));
+}
+
+#[test]
+fn an_optimization_level_is_8_6_s() {
+    let network = |minor| {
+        let version = Version { major: 8, minor, patch: 0 };
+        let library =
+            Library::standing_in(Product::TensorRt, version, create_builder).expect("a known version");
+        Draft::new(&library).expect("a network").finish()
+    };
+    assert_eq!(network(5).set_optimization_level(0), Err("this version has none".to_owned()));
+    CALLED.with(|called| called.borrow_mut().clear());
+    let network = network(6);
+    // A library takes its largest level for a larger one.
+    assert_eq!([0, 6].map(|level| network.set_optimization_level(level)), [Ok(true), Ok(false)]);
+    drop(network);
+    let expected = ["builder for 8600", "network 1", "tactics 11000", "level 0", "level 6"];
+    CALLED.with(|called| assert_eq!(called.borrow()[..5], expected));
 }

@@ -111,6 +111,20 @@ impl Network {
         }
     }
 
+    /// Says how long the builder looks for what is faster, 0 being the shortest; whether it is so then.
+    ///
+    /// # Errors
+    /// The version has no such levels.
+    pub(in crate::tensorrt) fn set_optimization_level(&self, level: u8) -> Result<bool, String> {
+        let place = self.config.tables.optimization_level.ok_or("this version has none")?;
+        let level = i32::from(level);
+        // SAFETY: the configuration lives; the version's table has the functions at these places.
+        unsafe {
+            self.config.set_optimization_level(place, level);
+            Ok(self.config.optimization_level(place + 1) == level)
+        }
+    }
+
     /// Builds with the times that tactics took before, in these bytes; none for the first time.
     ///
     /// # Errors

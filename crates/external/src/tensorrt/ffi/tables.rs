@@ -27,6 +27,8 @@ pub(super) struct Tables {
     pub(super) weak: Option<WeakPlaces>,
     /// `INetworkDefinition::addCast`; before it an identity with an output type converts.
     pub(super) add_cast: Option<usize>,
+    /// `IBuilderConfig::setBuilderOptimizationLevel`; the function at the next place says the level.
+    pub(super) optimization_level: Option<usize>,
     /// `IRuntime::getEngineValidity`.
     pub(super) validity: Option<usize>,
     pub(super) builder: BuilderPlaces,
@@ -69,9 +71,10 @@ pub(super) struct Known {
 }
 
 /// Every version with a table.
-static KNOWN: [Known; 4] = [
+static KNOWN: [Known; 5] = [
     Known { product: Product::TensorRtRtx, major: 1, minors: [5, 7], tables: &RTX_1 },
     Known { product: Product::TensorRt, major: 8, minors: [5, 5], tables: &V8_5 },
+    Known { product: Product::TensorRt, major: 8, minors: [6, 6], tables: &V8_6 },
     Known { product: Product::TensorRt, major: 10, minors: [0, 16], tables: &V10 },
     Known { product: Product::TensorRt, major: 11, minors: [0, 1], tables: &V11 },
 ];
@@ -104,7 +107,8 @@ pub(in crate::tensorrt) fn known_versions(product: Product) -> String {
 /// TensorRT-RTX 1.5 to 1.7. The headers are those of 1.5 and 1.6; that the library of 1.7 has the same was found by
 /// letting NVIDIA's Python package for 1.7 call tables that report their places, and by building engines from graphs that
 /// its parser read. Where layers are added was found in the library of 1.7 alone, by calling the places around those of
-/// TensorRT 11 and asking what layer came; engines were built with it layer by layer.
+/// TensorRT 11 and asking what layer came; engines were built with it layer by layer. So was the optimization level, which
+/// is 3 before it is set and 5 for what is more.
 static RTX_1: Tables = Tables {
     network: NetworkPlaces { add_slice: 27, add_shape: 30, add_select: 41, ..V11.network },
     add_cast: Some(57),
@@ -122,6 +126,7 @@ const V11: Tables = Tables {
     loaded_tactics: 0,
     weak: None,
     add_cast: Some(59),
+    optimization_level: Some(36),
     validity: None,
     builder: BuilderPlaces {
         create_config: 5,
@@ -201,6 +206,7 @@ const V10: Tables = Tables {
     network_flags: 1 << 1,
     loaded_tactics: 0b111,
     add_cast: Some(62),
+    optimization_level: Some(47),
     builder: BuilderPlaces {
         create_config: 7,
         create_network: 8,
@@ -247,6 +253,7 @@ const V8_5: Tables = Tables {
     loaded_tactics: 0b111,
     weak: Some(WeakPlaces { set_precision: 10, set_output_type: 14, set_tensor_type: 6 }),
     add_cast: None,
+    optimization_level: None,
     builder: BuilderPlaces {
         create_config: 9,
         create_network: 11,
@@ -311,6 +318,10 @@ const V8_5: Tables = Tables {
     ..V11
 };
 
+/// TensorRT 8.6: the headers of 8.6.0 and 8.6.1 only add functions behind those of 8.5. `addCast` is one of them (68); an
+/// identity with an output type, which 8.5 has run, is valid still.
+const V8_6: Tables = Tables { optimization_level: Some(51), ..V8_5 };
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,8 +331,11 @@ mod tests {
         let version = |major, minor| Version { major, minor, patch: 3 };
         assert!(of(Product::TensorRt, version(8, 5)).is_ok_and(|tables| tables.narrow));
         assert!(of(Product::TensorRt, version(10, 9)).is_ok_and(|tables| !tables.narrow));
-        let refused = of(Product::TensorRt, version(8, 6)).err();
-        let words = "version 8.6.3, whose interface is not known: 8.5, 10.0 to 10.16, 11.0 to 11.1 are";
+        let levels = [5, 6]
+            .map(|minor| of(Product::TensorRt, version(8, minor)).map(|found| found.optimization_level));
+        assert_eq!(levels, [Ok(None), Ok(Some(51))]);
+        let refused = of(Product::TensorRt, version(8, 4)).err();
+        let words = "version 8.4.3, whose interface is not known: 8.5, 8.6, 10.0 to 10.16, 11.0 to 11.1 are";
         assert_eq!(refused.as_deref(), Some(words));
         assert!(of(Product::TensorRt, version(1, 6)).is_err());
         assert!(of(Product::TensorRtRtx, version(1, 6)).is_ok());
