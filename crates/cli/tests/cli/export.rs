@@ -30,7 +30,7 @@ fn what_cannot_be_exported_is_named() {
         export(folder.path(), &[options, &["--out", "x.onnx"]].concat()).refuses(&[words]);
     };
     refused(&["--component", "policy"], "image: expected the size of at least one image, found none");
-    let known = "vit, llm, dit, vl_self_attention, state_encoder, action_encoder, action_decoder, action_head, backbone, policy";
+    let known = "vit, llm, dit, vl_self_attention, state_encoder, action_encoder, action_decoder, action_head, backbone, policy, dit.blocks.FIRST:END";
     refused(&["--component", "head"], &format!("expected one of {known}, found `head`"));
     let missing =
         "vl_self_attention: expected a model with self-attention over the features, found GR00T N1.6";

@@ -33,8 +33,8 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
         metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     metadata.extend(recording.origin());
     // A graph of a stage is fed what the recording has there, not what the engine's own stages made.
-    let is_stage =
-        part_of(runner.bindings()).is_some() || runner.bindings().get("backbone_features").is_some();
+    let takes_features = runner.bindings().inputs().any(|input| input.name == "backbone_features");
+    let is_stage = part_of(runner.bindings()).is_some() || takes_features;
     let mode = if is_stage { ISOLATED } else { RUN };
     metadata.insert(MODE.to_owned(), mode.to_owned());
     metadata.extend(runner.precision().map(|precision| (PRECISION.to_owned(), precision)));
