@@ -284,13 +284,7 @@ fn parts_of_the_action_head_are_judged_one_by_one() {
             assert!(run.stdout.contains("NO FAULT"), "{part}: {}", run.stdout);
         }
     }
-    let trace = Trace::open(folder.join("action_decoder.nvidia")).expect("outputs");
-    let mut writer = TraceWriter::create(folder.join("wrong"), trace.metadata().clone()).expect("a folder");
-    for name in trace.names() {
-        let halved: Vec<f32> = trace.read(name).expect("a tensor").iter().map(|value| value / 2.0).collect();
-        writer.add(name, &trace.entry(name).expect("known").shape, &halved).expect("written");
-    }
-    writer.finish().expect("written");
+    halved(&folder.join("action_decoder.nvidia"), &folder.join("wrong"));
     let run = steady(folder, ["diagnose", "--inferences", "2", "--b", "trace:wrong"]);
     let headline = run.stdout.lines().next().unwrap_or_default();
     assert!(run.code == 1 && headline.contains("`decoder`"), "{headline}");
@@ -462,4 +456,15 @@ fn a_missing_provider_is_refused() {
     let words = "provider nv-tensorrt-rtx: expected one that ONNX Runtime's library has: cpu";
     refused("nv-tensorrt-rtx", "bf16", words);
     refused("tensorrt", "f32", "multiplies in f32, which it may round to TF32; set NVIDIA_TF32_OVERRIDE=0");
+}
+
+/// Writes a trace whose values are half of another's.
+fn halved(from: &Path, to: &Path) {
+    let trace = Trace::open(from).expect("outputs");
+    let mut writer = TraceWriter::create(to, trace.metadata().clone()).expect("a folder");
+    for name in trace.names() {
+        let halved: Vec<f32> = trace.read(name).expect("a tensor").iter().map(|value| value / 2.0).collect();
+        writer.add(name, &trace.entry(name).expect("known").shape, &halved).expect("written");
+    }
+    writer.finish().expect("written");
 }

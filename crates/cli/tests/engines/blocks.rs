@@ -1,9 +1,9 @@
 //! Blocks of the DiT in graphs of their own.
 
 use crate::support::{has_line, steady};
-use crate::with_demo;
+use crate::{halved, with_demo};
 use std::path::Path;
-use steadyhand_fidelity::{Trace, TraceWriter};
+use steadyhand_fidelity::Trace;
 
 /// The demo's eight blocks in three graphs: one that ends the cross-attention in the middle, one block alone, the rest.
 const BLOCKS: [&str; 3] = ["dit.blocks.0:3", "dit.blocks.3:4", "dit.blocks.4:"];
@@ -90,13 +90,7 @@ pub fn blocks_are_judged_one_by_one() {
     let diagnose =
         |known: &str| steady(folder, ["diagnose", "--inferences", "1", "--isolated", "--b", known]);
     assert!(diagnose("trace:healthy").succeeds().stdout.contains("NO FAULT"));
-    let trace = Trace::open(folder.join("healthy")).expect("outputs");
-    let mut writer = TraceWriter::create(folder.join("wrong"), trace.metadata().clone()).expect("a folder");
-    for name in trace.names() {
-        let halved: Vec<f32> = trace.read(name).expect("a tensor").iter().map(|value| value / 2.0).collect();
-        writer.add(name, &trace.entry(name).expect("known").shape, &halved).expect("written");
-    }
-    writer.finish().expect("written");
+    halved(&folder.join("healthy"), &folder.join("wrong"));
     let run = diagnose("trace:wrong");
     let headline = run.stdout.lines().next().unwrap_or_default();
     assert!(run.code == 1 && headline.contains("`dit.block.5`"), "{headline}");
